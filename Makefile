@@ -1,0 +1,64 @@
+# Penstock: every command a newcomer needs. `make` alone lists them.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint format bench bench-smoke up down status doctor freeze clean purge
+MAKEFLAGS += --no-print-directory
+
+BIN := .venv/bin
+NAME ?=
+ARGS ?=
+
+help: ## List these commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  \033[36m%-12s\033[0m %s\n", $$1, $$2}' Makefile
+
+setup: ## Create .venv and install everything (safe to repeat)
+	@infra/setup.sh
+
+demo: setup ## Simulate a bank, train, register, score and write the report
+	@$(BIN)/penstock demo
+
+test: setup ## Lint, type-check and run every test (skipped tests are listed with the reason)
+	@$(MAKE) lint
+	$(BIN)/python -m pytest --cov --cov-report=term --durations=15
+
+lint: ## Style, formatting, types and floors
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: ## Rewrite the sources in the house style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: setup ## Run one benchmark: make bench NAME=entity-state ARGS="--smoke --json"
+	@$(BIN)/penstock bench $(NAME) $(ARGS)
+
+bench-smoke: setup ## Run every benchmark at its small size
+	@$(BIN)/penstock bench all --smoke
+
+up: setup ## Start the Prefect and MLflow servers
+	@$(BIN)/penstock up
+
+down: ## Stop them
+	@$(BIN)/penstock down
+
+status: ## Show what runs and where
+	@$(BIN)/penstock status
+
+doctor: ## Check this machine; every finding comes with its fix
+	@$(BIN)/penstock doctor
+
+freeze: ## Rewrite constraints.txt from what .venv holds
+	@{ echo "# Every package of the environment at the version tried together; made by 'make freeze'."; \
+	   $(BIN)/uv pip freeze --exclude-editable --python $(BIN)/python | grep -v -E '^pip==| @ '; } > constraints.tmp
+	@mv constraints.tmp constraints.txt
+
+clean: ## Stop services and remove caches (keeps .venv and .penstock)
+	@if [[ -x $(BIN)/penstock ]]; then $(BIN)/penstock down; fi
+	@rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage .coverage.* htmlcov
+	@find . -path ./.venv -prune -o -name __pycache__ -type d -exec rm -rf {} +
+
+purge: clean ## Also remove .venv and .penstock (models, runs, reports)
+	@rm -rf .venv .penstock *.egg-info

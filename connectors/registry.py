@@ -1,0 +1,265 @@
+"""The model registry: bundles published as MLflow models, found again by alias.
+
+A bundle becomes a version of the registered model ``fraud-<dataset>``. The MLflow model holds the
+script ``registry_model.py`` and the bundle's files; nothing is pickled. The version's tag
+``bundle_sha256`` says which bundle it is, and a fetched copy must match it.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import version as installed_version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tasks.fraud.bundle import SCORE_TOLERANCE, Bundle
+from tasks.fraud.bundle_format import BundleError
+
+logger = logging.getLogger(__name__)
+
+CHAMPION = "champion"
+CHALLENGER = "challenger"
+DIGEST_TAG = "bundle_sha256"
+REQUIREMENTS = ("mlflow", "numpy", "onnx", "onnxruntime")
+MODEL_SCRIPT = Path(__file__).with_name("registry_model.py")
+
+
+class RegistryError(RuntimeError):
+    """The registry has no such model, or what it holds must not be used."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelVersion:
+    """One version of a registered model.
+
+    Attributes:
+        name: Registered model.
+        version: Number, as the registry writes it.
+        digest: SHA-256 of the bundle's manifest.
+        run_id: Run that made it, empty if none.
+        tags: Tags of the version.
+    """
+
+    name: str
+    version: str
+    digest: str
+    run_id: str
+    tags: Mapping[str, str]
+
+    @property
+    def uri(self) -> str:
+        """Address that ``mlflow.pyfunc.load_model`` takes."""
+        return f"models:/{self.name}/{self.version}"
+
+
+def model_name(dataset: str) -> str:
+    """Return the registered model's name of a dataset."""
+    return f"fraud-{dataset}"
+
+
+class Registry:
+    """A thin, typed door to MLflow's model registry."""
+
+    def __init__(self, uri: str = "") -> None:
+        """Connect to a tracking URI; empty: ``MLFLOW_TRACKING_URI``."""
+        import mlflow
+        from mlflow import MlflowClient
+
+        # What this process loads must never be able to run pickled code.
+        os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] = "false"
+        os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+        self.uri = uri or mlflow.get_tracking_uri()
+        mlflow.set_tracking_uri(self.uri)
+        self.client = MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
+
+    def publish(self, bundle: Bundle, *, run_id: str = "", experiment: str = "") -> ModelVersion:
+        """Upload a bundle as a new version of ``fraud-<dataset>``.
+
+        Args:
+            bundle: The bundle.
+            run_id: Run it belongs to; empty: the model stands alone.
+            experiment: Experiment of a model that stands alone.
+        """
+        import mlflow
+
+        from connectors.tracking import ensure_experiment
+
+        name = model_name(bundle.config.name)
+        with tempfile.TemporaryDirectory(prefix="penstock-") as folder:
+            staged = Path(folder) / "bundle"
+            shutil.copytree(bundle.folder, staged)
+            place = experiment or f"penstock/{bundle.config.name}"
+            experiment_id = ensure_experiment(self.client, place)
+            context = (
+                mlflow.start_run(run_id=run_id, nested=True)
+                if run_id
+                else mlflow.start_run(experiment_id=experiment_id, run_name="publish", nested=True)
+            )
+            with context:
+                info = mlflow.pyfunc.log_model(
+                    name="model",
+                    python_model=str(MODEL_SCRIPT),
+                    artifacts={"bundle": str(staged)},
+                    signature=_signature(bundle),
+                    input_example=_example(bundle),
+                    pip_requirements=_requirements(),
+                    model_config={DIGEST_TAG: bundle.digest},
+                    registered_model_name=name,
+                )
+        number = str(info.registered_model_version)
+        for key, value in _version_tags(bundle).items():
+            self.client.set_model_version_tag(name, number, key, value)
+        return self.version(name, number)
+
+    def version(self, name: str, number: str) -> ModelVersion:
+        """Return one version by number."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            found = self.client.get_model_version(name, number)
+        except MlflowException as error:
+            raise RegistryError(f"no version {number} of model {name} at {self.uri}") from error
+        tags = {str(k): str(v) for k, v in found.tags.items()}
+        return ModelVersion(name, number, tags.get(DIGEST_TAG, ""), found.run_id or "", tags)
+
+    def by_alias(self, name: str, alias: str) -> ModelVersion | None:
+        """Return the version an alias points to, or None."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            found = self.client.get_model_version_by_alias(name, alias)
+        except MlflowException as error:
+            if error.error_code in {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}:
+                return None
+            raise
+        return self.version(name, str(found.version))
+
+    def set_alias(self, name: str, alias: str, number: str) -> None:
+        """Point an alias to a version."""
+        self.client.set_registered_model_alias(name, alias, number)
+
+    def drop_alias(self, name: str, alias: str) -> None:
+        """Remove an alias; nothing happens when there is none."""
+        if self.by_alias(name, alias) is not None:
+            self.client.delete_registered_model_alias(name, alias)
+
+    def tag(self, version: ModelVersion, tags: Mapping[str, str]) -> None:
+        """Set tags of a version."""
+        for key, value in tags.items():
+            self.client.set_model_version_tag(version.name, version.version, key, value)
+
+    def fetch(self, version: ModelVersion, cache: Path) -> Bundle:
+        """Return the bundle of a version, downloaded once into ``cache`` and verified each time.
+
+        Raises:
+            RegistryError: When the download fails or is not the bundle that was published.
+        """
+        import mlflow
+        from mlflow.exceptions import MlflowException
+
+        if not version.digest:
+            raise RegistryError(f"{version.uri} has no tag {DIGEST_TAG}; it is no bundle of ours")
+        place = cache / version.name / f"{version.version}-{version.digest[:16]}"
+        if place.is_dir():
+            try:
+                return Bundle.load(place, digest=version.digest)
+            except BundleError:
+                logger.warning("cached bundle %s is damaged; fetching it again", place)
+                shutil.rmtree(place)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".fetch-", dir=place.parent) as folder:
+            try:
+                root = mlflow.artifacts.download_artifacts(
+                    version.uri, dst_path=folder, tracking_uri=self.uri
+                )
+                source = Path(root) / "artifacts" / "bundle"
+                Bundle.load(source, digest=version.digest)
+            except (MlflowException, OSError, BundleError) as error:
+                raise RegistryError(f"{version.uri} cannot be fetched: {error}") from error
+            source.rename(place)
+        return Bundle.load(place, digest=version.digest)
+
+    def champion(self, dataset: str, cache: Path) -> tuple[ModelVersion, Bundle]:
+        """Return the serving version of a dataset and its bundle.
+
+        Raises:
+            RegistryError: When no model was promoted yet.
+        """
+        name = model_name(dataset)
+        version = self.by_alias(name, CHAMPION)
+        if version is None:
+            raise RegistryError(
+                f"no champion of {name} at {self.uri}; train one: penstock fraud train DATA"
+            )
+        return version, self.fetch(version, cache)
+
+    def smoke_test(self, version: ModelVersion) -> float:
+        """Load a version the way any MLflow user would and score the bundle's example.
+
+        Returns:
+            Largest difference from the scores at training.
+
+        Raises:
+            RegistryError: When it cannot be loaded or scores otherwise.
+        """
+        import mlflow
+
+        try:
+            model = mlflow.pyfunc.load_model(version.uri)
+            bundle: Bundle = model.unwrap_python_model().bundle
+            inputs, expected = bundle.example()
+            scores: NDArray[np.float64] = np.asarray(model.predict(inputs), dtype=np.float64)
+        except Exception as error:
+            # Whatever stops the model from loading or scoring here would stop it in service.
+            raise RegistryError(f"{version.uri} failed its smoke test: {error}") from error
+        if bundle.digest != version.digest:
+            raise RegistryError(f"{version.uri} holds another bundle than was published")
+        difference = float(np.abs(scores - expected).max(initial=0.0))
+        if scores.shape != expected.shape or not difference <= SCORE_TOLERANCE:
+            raise RegistryError(f"{version.uri} scores its example {difference:.2g} off")
+        return difference
+
+
+def _example(bundle: Bundle) -> dict[str, NDArray[Any]]:
+    inputs, _ = bundle.example()
+    return {name: value[:2] for name, value in inputs.items()}
+
+
+def _signature(bundle: Bundle) -> Any:
+    from mlflow.models.signature import ModelSignature
+    from mlflow.types import DataType, ParamSchema, ParamSpec, Schema, TensorSpec
+
+    inputs, scores = bundle.example()
+    return ModelSignature(
+        inputs=Schema([TensorSpec(v.dtype, (-1, *v.shape[1:]), k) for k, v in inputs.items()]),
+        outputs=Schema([TensorSpec(scores.dtype, (-1,))]),
+        params=ParamSchema([ParamSpec("head", DataType.string, "")]),
+    )
+
+
+def _requirements() -> list[str]:
+    """Pin what loading needs to the versions at hand (MLflow's own guess takes a minute).
+
+    Our own code must be importable too, but is in no package index and so is not listed.
+    """
+    return [f"{name}=={installed_version(name)}" for name in REQUIREMENTS]
+
+
+def _version_tags(bundle: Bundle) -> dict[str, str]:
+    manifest = bundle.manifest
+    return {
+        "dataset": manifest.dataset,
+        "active_head": manifest.active,
+        "data_sha256": manifest.data_digest,
+        "git_commit": manifest.git_commit,
+        "trained_until": str(manifest.trained_until),
+        DIGEST_TAG: bundle.digest,  # last: a version without it is not used
+    }

@@ -1,0 +1,50 @@
+"""From a file to checked transactions; the bad rows are on the disk before the good ones go on."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from connectors.files import read_table, write_quarantine
+from tasks.fraud.checks import CheckedData, QuarantineLimitError, check
+from tasks.fraud.dataset import DatasetConfig
+
+_log = logging.getLogger(__name__)
+
+
+def load_transactions(
+    path: Path, config: DatasetConfig, quarantine_folder: Path | None = None
+) -> CheckedData:
+    """Read and check a transaction file.
+
+    Args:
+        path: Parquet or CSV file.
+        config: What its columns mean.
+        quarantine_folder: Where bad rows go, also when there are too many of them; ``None``
+            keeps them in memory only.
+
+    Raises:
+        InputFileError: When the file cannot be read.
+        DataError: When its content cannot be used.
+        QuarantineLimitError: When too many rows are bad.
+    """
+    table = read_table(path, text_columns=config.id_columns)
+    try:
+        checked = check(table, config, str(path))
+    except QuarantineLimitError as error:
+        if quarantine_folder is None or error.quarantine is None:
+            raise
+        part = write_quarantine(error.quarantine, quarantine_folder)
+        message = f"{error}; the bad rows lie in {part}"
+        raise QuarantineLimitError(message, error.report, error.quarantine) from error
+    if quarantine_folder is not None:
+        write_quarantine(checked.quarantine, quarantine_folder)
+    report = checked.report
+    _log.debug(
+        "%s: %d rows in, %d used, %d quarantined",
+        path,
+        report.rows_in,
+        report.rows_used,
+        report.rows_quarantined,
+    )
+    return checked

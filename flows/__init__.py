@@ -1,0 +1,1 @@
+"""Pipelines a person schedules or runs, and the command line. Wiring only."""

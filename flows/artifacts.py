@@ -1,0 +1,91 @@
+"""What a flow leaves on its page in Prefect: a summary, tables, a link to the MLflow run."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+from prefect.artifacts import (
+    create_link_artifact,
+    create_markdown_artifact,
+    create_table_artifact,
+)
+
+if TYPE_CHECKING:
+    from connectors.tracking import TrackedRun
+
+COLUMNS = ("ap", "ap_std", "auc", "cp", "r1")
+
+
+def publish_training(record: dict[str, Any], run: TrackedRun) -> None:
+    """Show the figures of a training run, its checks and decision."""
+    key = artifact_key(record["dataset"])
+    create_markdown_artifact(
+        training_summary(record), key=f"{key}-training", description="What was trained, and why"
+    )
+    create_table_artifact(
+        head_table(record), key=f"{key}-heads", description="Heads on the same test folds"
+    )
+    create_table_artifact(
+        check_table(record["checks"]["report"]),
+        key=f"{key}-checks",
+        description="Rows in, used and set aside",
+    )
+    if run.page.startswith("http"):
+        create_link_artifact(run.page, key=f"{key}-run", link_text="MLflow run")
+
+
+def publish_scores(record: dict[str, Any]) -> None:
+    """Show what a scoring run made."""
+    rows = [{"what": k, "value": str(v)} for k, v in record.items()]
+    create_table_artifact(rows, key=f"{artifact_key(record['model'])}-scores")
+
+
+def publish_refresh(model: str, record: dict[str, Any]) -> None:
+    """Show whether embeddings and head were swapped, and why or why not."""
+    verdict = "swapped together" if record["refreshed"] else "as they were"
+    text = f"Embeddings and head: **{verdict}**.\n\nVersion {record['serving']} serves.\n\n"
+    create_markdown_artifact(
+        f"{text}{record['reason']}", key=f"{artifact_key(model)}-refresh", description="Refresh"
+    )
+
+
+def artifact_key(name: str) -> str:
+    """Return a name as Prefect's keys want it: lower case letters, digits and dashes."""
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+
+
+def training_summary(record: dict[str, Any]) -> str:
+    """Return the Markdown summary of a training run."""
+    trained, promotion = record["trained"], record["promotion"]
+    figures = trained["metrics"]["test"][trained["active"]]
+    low, high = figures["ap_interval"]
+    lines = [
+        f"# fraud-{record['dataset']}",
+        "",
+        f"Head **{trained['active']}** ({trained['reason']}).",
+        "",
+        f"Average precision **{figures['ap']:.3f}** [{low:.3f}, {high:.3f}] over the test folds.",
+        "",
+    ]
+    if promotion:
+        verdict = "serves now" if promotion["promoted"] else "does not serve"
+        lines += [f"Version {promotion['version']} {verdict}: {promotion['reason']}.", ""]
+    lines += [f"Report: `{record['report']}`", "", f"Run: {record['run_page']}"]
+    return "\n".join(lines)
+
+
+def head_table(record: dict[str, Any]) -> list[dict[str, str]]:
+    """Return one row per head."""
+    test = record["trained"]["metrics"]["test"]
+    return [
+        {"head": head} | {c: f"{values[c]:.4f}" for c in COLUMNS if c in values}
+        for head, values in test.items()
+    ]
+
+
+def check_table(report: dict[str, Any]) -> list[dict[str, str]]:
+    """Return the counts of a check."""
+    rows = {name: report[name] for name in ("rows_in", "rows_used", "rows_quarantined")}
+    rows |= {f"rule {name}": count for name, count in report["by_rule"].items()}
+    return [{"rows": name, "count": f"{count:,}"} for name, count in rows.items()]

@@ -1,0 +1,33 @@
+"""Judges a model on the newest labelled days of a file, by the protocol of training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from connectors.registry import Registry
+from connectors.transactions import load_transactions
+from infra.settings import get_settings
+from tasks.fraud.bundle import Bundle
+from tasks.fraud.dataset import find_config
+from tasks.fraud.judge_bundle import judge_bundle
+
+
+def evaluate_model(data: Path, config: str, bundle: Path | None = None) -> dict[str, Any]:
+    """Judge every head of a bundle (default: the champion) on the newest test window.
+
+    Args:
+        data: Parquet or CSV file.
+        config: Dataset config, whose name finds the model.
+        bundle: Bundle folder; None: the serving model.
+
+    Returns:
+        JSON record: window, figures by head, whether the model has seen these days.
+    """
+    described = find_config(config)
+    if bundle is None:
+        _, model = Registry().champion(described.name, get_settings().home / "models")
+    else:
+        model = Bundle.load(bundle)
+    checked = load_transactions(data, described)
+    return judge_bundle(model, checked.transactions, described)

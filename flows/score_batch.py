@@ -1,0 +1,68 @@
+"""The flow that scores a transaction file with the serving model.
+
+penstock fraud score DATA --dataset handbook --out scores.parquet
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from prefect import flow
+
+from connectors import steps
+from flows.artifacts import publish_scores
+from infra.settings import get_settings
+from tasks.fraud import steps as fraud_steps
+from tasks.fraud.workspace import place_of
+
+
+@flow(name="score-batch", timeout_seconds=2 * 3_600)
+def score_batch(
+    data: str, out: str, config: str = "handbook", *, days: float = 1.0
+) -> dict[str, Any]:
+    """Score the last days of a file; the days before give the entities their history.
+
+    Args:
+        data: Parquet or CSV file with at least the longest look-back of history.
+        out: File for the scores (.parquet or .csv).
+        config: Dataset config, whose name finds the model.
+        days: Whole days scored, counted back from the last one; 0: all rows.
+
+    Returns:
+        JSON record: model, rows, alerts, file.
+    """
+    home = get_settings().home
+    work = home / "work"
+    job = steps.fingerprint(data, config)
+    model = steps.fetch_champion(job["config"]["name"], str(home / "models"))
+    inputs = {"digest": job["digest"], "config": model["config"], "source": job["source"]}
+    checked = steps.check_data(
+        str(place_of(work, "checked", inputs).folder),
+        data=job["data"],
+        config=model["config"],
+        quarantine=str(home / "quarantine" / job["config"]["name"]),
+    )
+    table = fraud_steps.build_features(
+        str(place_of(work, "features", inputs).folder),
+        data=checked["folder"],
+        config=model["config"],
+    )
+    scored = steps.score_file(
+        str(place_of(work, "scores", inputs | {"bundle": model["digest"], "days": days}).folder),
+        data=checked["folder"],
+        features=table["folder"],
+        bundle=model["bundle"],
+        days=days,
+    )
+    written = steps.copy_table(str(Path(scored["folder"]) / "scores.parquet"), out)
+    record = {
+        "model": model["model"],
+        "version": model["version"],
+        "rows": scored["rows"],
+        "alerts": scored["alerts"],
+        "highest": scored["highest"],
+        "out": written,
+    }
+    publish_scores(record)
+    return record

@@ -1,0 +1,1 @@
+"""Settings, logging, local services and deployment files. Imports nothing of the project."""

@@ -1,0 +1,51 @@
+"""What a local service is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from infra.settings import HOST, Settings
+
+
+@dataclass(frozen=True)
+class Service:
+    """One server process with everything needed to start it and to know that it is ready.
+
+    Args:
+        name: short name; also the name of its state and log files.
+        command: argument list; holds no secret, for the process table is public.
+        port: loopback port it listens on.
+        health: URL path that answers 2xx once it is ready, or "" to wait for the port alone.
+        environment: variables laid over those of the caller; may hold secrets.
+    """
+
+    name: str
+    command: tuple[str, ...]
+    port: int
+    health: str = ""
+    environment: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+    @property
+    def url(self) -> str:
+        """Address for people."""
+        return f"http://{HOST}:{self.port}"
+
+
+@dataclass(frozen=True)
+class ServiceDefinition:
+    """How to build a service from the settings.
+
+    Args:
+        name: short name.
+        title: name for people.
+        usual_port: port tried first when the settings leave the choice free.
+        configured_port: the port the settings demand, 0 for none.
+        build: makes the service for a chosen port.
+    """
+
+    name: str
+    title: str
+    usual_port: int
+    configured_port: Callable[[Settings], int]
+    build: Callable[[Settings, int], Service]

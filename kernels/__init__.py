@@ -1,0 +1,1 @@
+"""The compute core: entity state, graph operators, training runtime. Knows nothing of fraud."""

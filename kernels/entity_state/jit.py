@@ -1,0 +1,49 @@
+"""The one way this package compiles functions: cached on disk, annotations kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from llvmlite import ir  # type: ignore[import-untyped]  # ships no type information
+from numba import njit, types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+F = TypeVar("F", bound=Callable[..., object])
+
+
+def compiled(function: F) -> F:
+    """Compile with numba on first call and cache the machine code beside the source file."""
+    fast: F = njit(cache=True)(function)
+    return fast
+
+
+def compiled_reassociating(function: F) -> F:
+    """Like `compiled`, and float sums may be taken in any order (needed for vector code)."""
+    fast: F = njit(cache=True, fastmath={"reassoc", "nsz"})(function)
+    return fast
+
+
+@intrinsic  # type: ignore[untyped-decorator]  # numba has no type information
+def prefetch(typing_context: Any, array: Any, i: Any, j: Any, k: Any) -> Any:
+    """Ask for the cache line of ``array[i, j, k]``, soon to be written; no effect on values."""
+    del typing_context, i, j, k
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        kind = signature.args[0]
+        made = context.make_array(kind)(context, builder, arguments[0])
+        shape = cgutils.unpack_tuple(builder, made.shape, kind.ndim)
+        strides = cgutils.unpack_tuple(builder, made.strides, kind.ndim)
+        place = cgutils.get_item_pointer2(
+            context, builder, made.data, shape, strides, kind.layout, arguments[1:]
+        )
+        byte = builder.bitcast(place, ir.IntType(8).as_pointer())
+        number = ir.IntType(32)
+        signature_ = ir.FunctionType(ir.VoidType(), [byte.type, number, number, number])
+        instruction = cgutils.get_or_insert_function(builder.module, signature_, "llvm.prefetch.p0")
+        write, keep, data = number(1), number(3), number(1)
+        builder.call(instruction, [byte, write, keep, data])
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, types.intp, types.intp), generate

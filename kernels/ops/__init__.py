@@ -1,0 +1,1 @@
+"""Graph operators: past-only sampling and aggregation."""

@@ -1,0 +1,60 @@
+"""What the loop tells the outside after every step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class StepMetrics:
+    """Figures of one optimizer step.
+
+    Attributes:
+        step: 1-based count of finished steps.
+        steps: Steps of the whole run.
+        loss: Mean loss per valid item.
+        learning_rate: Rate the step used.
+        grad_norm: Global L2 norm of the gradients before clipping.
+        items: Valid items of the step.
+        items_per_second: Throughput of the step, batch building included.
+    """
+
+    step: int
+    steps: int
+    loss: float
+    learning_rate: float
+    grad_norm: float
+    items: int
+    items_per_second: float
+
+    def as_dict(self) -> dict[str, float]:
+        """Return the figures that a tracker draws over the step."""
+        return {
+            "loss": self.loss,
+            "learning_rate": self.learning_rate,
+            "grad_norm": self.grad_norm,
+            "items_per_second": self.items_per_second,
+        }
+
+
+class Callback(Protocol):
+    """Listens to a run. It must not draw random numbers or touch the model."""
+
+    def on_step(self, metrics: StepMetrics) -> None:
+        """Receive the figures of a finished step."""
+
+
+class History:
+    """Keeps every step's figures in memory.
+
+    Attributes:
+        steps: Figures in order.
+    """
+
+    def __init__(self) -> None:
+        self.steps: list[StepMetrics] = []
+
+    def on_step(self, metrics: StepMetrics) -> None:
+        """Append the figures."""
+        self.steps.append(metrics)

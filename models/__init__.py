@@ -1,0 +1,1 @@
+"""Networks and scoring heads: small torch modules, each with its own config dataclass."""

@@ -1,0 +1,1 @@
+"""Checks that route bad records to quarantine instead of dropping them."""

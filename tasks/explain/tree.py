@@ -1,0 +1,284 @@
+"""Exact SHAP values of a mean of gradient-boosted tree models (LightGBM).
+
+Space: contributions are in log-odds of the raw model output. A head is a mean of models trained
+with different seeds; its explanation is the mean of theirs, so for every row
+
+    base + contributions.sum() == mean over models of the raw score (log-odds).
+
+That holds whether the head averages log-odds or probabilities and whatever monotone calibration
+follows: signs and the order of reasons are meant for the score, sizes for the log-odds.
+Additivity is checked for every row of every model and a gap is an error, never a warning.
+
+Two exact methods (Lundberg et al. 2020, "From local explanations to global understanding with
+explainable AI for trees"): ``path`` takes the training data's own branch counts as reference
+(LightGBM's ``pred_contrib``); ``interventional`` compares with a frozen, hashed background.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Method = Literal["path", "interventional", "mixed"]
+
+TOLERANCE: dict[Method, float] = {"path": 1e-6, "interventional": 1e-5}
+"""Largest additivity gap, relative to ``1 + |raw score|`` (shap adds up in float32 in places)."""
+
+
+class AdditivityError(ValueError):
+    """Contributions do not sum to the score they are meant to explain."""
+
+
+@dataclass(frozen=True, slots=True)
+class Background:
+    """The frozen rows an interventional explanation compares with.
+
+    Attributes:
+        names: Feature names in the model's order.
+        values: float32 ``[m, F]``.
+        sha256: Digest of names, shape and little-endian values; checked on construction.
+    """
+
+    names: tuple[str, ...]
+    values: NDArray[np.float32]
+    sha256: str = ""
+
+    def __post_init__(self) -> None:
+        """Compute the digest, or refuse rows that no longer match it."""
+        if self.values.ndim != 2 or self.values.shape[1] != len(self.names):
+            raise ValueError(
+                f"background has shape {self.values.shape} for {len(self.names)} feature names; "
+                "pass rows of the model's own feature list"
+            )
+        if len(self.values) == 0:
+            raise ValueError("background is empty; freeze at least one row")
+        digest = _digest(self.names, self.values)
+        if self.sha256 and self.sha256 != digest:
+            raise ValueError(
+                f"background does not match its sha256 {self.sha256[:12]}...: the file was changed "
+                "after the model was explained; restore it from the model's bundle"
+            )
+        object.__setattr__(self, "sha256", digest)
+        self.values.setflags(write=False)
+
+
+def _digest(names: Sequence[str], values: NDArray[np.float32]) -> str:
+    digest = hashlib.sha256()
+    digest.update("\x1f".join(names).encode())
+    digest.update(f"|{values.shape[0]}x{values.shape[1]}|".encode())
+    digest.update(np.ascontiguousarray(values, dtype="<f4").tobytes())
+    return digest.hexdigest()
+
+
+def freeze_background(
+    names: Sequence[str], values: NDArray[np.floating[Any]], *, size: int = 128, seed: int = 0
+) -> Background:
+    """Draw and freeze a background from training rows.
+
+    Args:
+        names: Feature names.
+        values: Training features ``[n, F]``.
+        size: Rows kept (all of them when there are fewer).
+        seed: Seed of the draw; equal input and seed give an equal digest.
+
+    Returns:
+        The frozen rows, in the order of the training data.
+    """
+    rng = np.random.default_rng(seed)
+    n = len(values)
+    rows = np.sort(rng.choice(n, size=min(size, n), replace=False)) if n else np.arange(0)
+    return Background(tuple(names), np.array(values[rows], dtype=np.float32))
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """Contributions of features to the log-odds of some rows.
+
+    Attributes:
+        names: Feature names, length F.
+        per_model: float64 ``[k, n, F]``: contributions by each of the head's k models.
+        base: float64 ``[k]``: log-odds before any feature is known, by model.
+        raw_score: float64 ``[n]``: mean log-odds of the rows.
+        additivity_gap: Largest ``|base + sum - raw score|`` over rows and models.
+        method: How it was computed; ``mixed`` for a blend of both methods.
+        background_sha256: Digest of the background; empty for ``path``.
+    """
+
+    names: tuple[str, ...]
+    per_model: NDArray[np.float64]
+    base: NDArray[np.float64]
+    raw_score: NDArray[np.float64]
+    additivity_gap: float
+    method: Method
+    background_sha256: str = ""
+
+    @property
+    def values(self) -> NDArray[np.float64]:
+        """Mean contributions ``[n, F]``."""
+        mean: NDArray[np.float64] = self.per_model.mean(axis=0)
+        return mean
+
+    @property
+    def mean_abs(self) -> NDArray[np.float64]:
+        """Mean absolute contribution of every feature over the rows, ``[F]``."""
+        if self.per_model.shape[1] == 0:
+            return np.zeros(len(self.names))
+        mean: NDArray[np.float64] = np.abs(self.values).mean(axis=0)
+        return mean
+
+
+class TreeExplainer:
+    """Explains a head that is the mean of LightGBM models.
+
+    >>> from tasks.explain.tree import TreeExplainer
+    >>> TreeExplainer.__name__
+    'TreeExplainer'
+    """
+
+    def __init__(
+        self,
+        models: Sequence[Any],
+        names: Sequence[str],
+        *,
+        background: Background | None = None,
+        threads: int = 1,
+    ) -> None:
+        """Prepare the models.
+
+        Args:
+            models: ``lightgbm.Booster``, fitted ``LGBMClassifier`` or LightGBM model text, mixed
+                as they come; each a binary model with one output.
+            names: Feature names in the models' order.
+            background: Given: ``interventional`` values against it; else ``path`` values.
+            threads: CPU threads of the prediction.
+
+        Raises:
+            ValueError: On no models, a foreign feature count, or a background of other features.
+        """
+        if not models:
+            raise ValueError("nothing to explain: the head has no tree models")
+        self.names = tuple(names)
+        self._boosters = [_booster(model) for model in models]
+        self._background = background
+        self._threads = threads
+        for booster in self._boosters:
+            if booster.num_feature() != len(self.names):
+                raise ValueError(
+                    f"model has {booster.num_feature()} features, the feature list "
+                    f"{len(self.names)}; explain with the list the model was trained on"
+                )
+        if background is not None and background.names != self.names:
+            raise ValueError("background holds other features than the model; freeze a new one")
+
+    @property
+    def method(self) -> Method:
+        """``interventional`` with a background, else ``path``."""
+        return "path" if self._background is None else "interventional"
+
+    def explain(self, values: NDArray[np.floating[Any]]) -> Explanation:
+        """Explain rows ``[n, F]``.
+
+        Raises:
+            AdditivityError: When contributions miss a raw score by more than ``TOLERANCE``. The
+                interventional method does so where a row has missing values (shap 0.51 sends
+                them down another branch than LightGBM does); explain such rows by ``path``.
+            ValueError: On a foreign number of columns.
+        """
+        if values.ndim != 2 or values.shape[1] != len(self.names):
+            raise ValueError(f"rows of shape {values.shape} do not fit {len(self.names)} features")
+        if len(values) == 0:
+            k = len(self._boosters)
+            empty = np.zeros((k, 0, len(self.names)))
+            return self._explanation(empty, np.zeros(k), np.zeros(0), 0.0)
+        parts, bases, raws, gap = [], [], [], 0.0
+        for booster in self._boosters:
+            raw = np.asarray(
+                booster.predict(values, raw_score=True, num_threads=self._threads), dtype=np.float64
+            )
+            contributions, base = self._contributions(booster, values)
+            gap = max(
+                gap, check_additivity(contributions, base, raw, tolerance=TOLERANCE[self.method])
+            )
+            parts.append(contributions)
+            bases.append(base)
+            raws.append(raw)
+        return self._explanation(
+            np.stack(parts), np.array(bases), np.mean(raws, axis=0, dtype=np.float64), gap
+        )
+
+    def _contributions(
+        self, booster: Any, values: NDArray[np.floating[Any]]
+    ) -> tuple[NDArray[np.float64], float]:
+        if self._background is None:
+            with_base = np.asarray(
+                booster.predict(values, pred_contrib=True, num_threads=self._threads)
+            )
+            return with_base[:, :-1].astype(np.float64), float(with_base[0, -1])
+        with warnings.catch_warnings():
+            # shap 0.51 calls matplotlib functions that are to be retired while it is imported
+            warnings.simplefilter("ignore", PendingDeprecationWarning)
+            import shap
+
+        explainer = shap.TreeExplainer(
+            booster, data=self._background.values, feature_perturbation="interventional"
+        )
+        contributions = np.asarray(explainer.shap_values(values, check_additivity=False))
+        return contributions.astype(np.float64), float(np.ravel(explainer.expected_value)[-1])
+
+    def _explanation(
+        self,
+        per_model: NDArray[np.float64],
+        base: NDArray[np.float64],
+        raw: NDArray[np.float64],
+        gap: float,
+    ) -> Explanation:
+        sha256 = "" if self._background is None else self._background.sha256
+        return Explanation(self.names, per_model, base, raw, gap, self.method, sha256)
+
+
+def check_additivity(
+    contributions: NDArray[np.float64],
+    base: float,
+    raw_score: NDArray[np.float64],
+    *,
+    tolerance: float = 1e-6,
+) -> float:
+    """Return the largest additivity gap of rows ``[n, F]``.
+
+    Raises:
+        AdditivityError: When a row misses its raw score by more than
+            ``tolerance * (1 + |raw score|)``.
+    """
+    gap = np.abs(base + contributions.sum(axis=1) - raw_score)
+    bad = ~(gap <= tolerance * (1.0 + np.abs(raw_score)))
+    if bad.any():
+        row = int(np.argmax(np.where(bad, np.nan_to_num(gap, nan=np.inf), -1.0)))
+        raise AdditivityError(
+            f"explanation of row {row} misses its score by {gap[row]:.3g} log-odds "
+            f"({int(bad.sum())} of {len(gap)} rows beyond {tolerance:g}): no reasons are given; "
+            "explain the very model that made the scores, and rows with missing values without "
+            "a background"
+        )
+    return float(gap.max(initial=0.0))
+
+
+def _booster(model: Any) -> Any:
+    import lightgbm
+
+    if isinstance(model, str):
+        return lightgbm.Booster(model_str=model)
+    if isinstance(model, lightgbm.Booster):
+        return model
+    booster = getattr(model, "booster_", None)
+    if isinstance(booster, lightgbm.Booster):
+        return booster
+    raise ValueError(
+        f"cannot explain a {type(model).__name__} as trees; pass a LightGBM booster, classifier "
+        "or model text"
+    )

@@ -1,0 +1,1 @@
+"""Fraud scoring: dataset config, checks, features, training, evaluation, bundle, report."""

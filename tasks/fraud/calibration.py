@@ -1,0 +1,159 @@
+"""Parametric calibration: scores become probabilities, fitted on later, held-out data.
+
+Beta calibration (Kull, Silva Filho, Flach, AISTATS 2017): the calibrated log-odds are
+``a ln p - b ln(1 - p) + c`` with ``a, b >= 0``, so the order of scores is kept; ``a = b`` is
+Platt scaling. Both need a few numbers, no table, and export to four ONNX operators.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Float = NDArray[np.float64]
+
+_SMALLEST_SLOPE = 1e-3
+"""Slopes stay above it, so that calibration never flattens the order of scores."""
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """A map from log-odds to calibrated log-odds; the default changes nothing.
+
+    Attributes:
+        a: Slope where fraud is likely (weight of ``ln p``).
+        b: Slope where fraud is unlikely (weight of ``-ln(1 - p)``).
+        c: Intercept.
+        floor: Raw log-odds below which all rows tie: there the model has no opinion, and an
+            order would only be noise. None: no floor.
+    """
+
+    a: float = 1.0
+    b: float = 1.0
+    c: float = 0.0
+    floor: float | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse maps that reverse or lose the order of scores."""
+        if not (self.a > 0 and self.b > 0 and np.isfinite([self.a, self.b, self.c]).all()):
+            raise ValueError(f"calibration slopes must be positive and finite, got {self}")
+
+    def log_odds(self, logit: Float) -> Float:
+        """Return calibrated log-odds [n]."""
+        z = self.raised(logit)
+        return -self.a * _softplus(-z) + self.b * _softplus(z) + self.c
+
+    def raised(self, logit: Float) -> Float:
+        """Return log-odds [n] with the floor applied."""
+        return logit if self.floor is None else np.maximum(logit, self.floor)
+
+    def probability(self, logit: Float) -> Float:
+        """Return calibrated probabilities [n] in 0..1."""
+        return sigmoid(self.log_odds(logit))
+
+
+def fit_calibration(
+    logit: ArrayLike, label: ArrayLike, *, method: Literal["beta", "platt"] = "beta"
+) -> Calibration:
+    """Fit by maximum likelihood.
+
+    Args:
+        logit: [n] raw log-odds of held-out rows that lie after the training window.
+        label: [n] 1 fraud, 0 legitimate.
+        method: ``beta`` (three numbers) or ``platt`` (two).
+
+    Raises:
+        ValueError: When a class is absent or a score is not finite.
+    """
+    from scipy.optimize import minimize
+
+    z = np.asarray(logit, dtype=np.float64)
+    y = (np.asarray(label) > 0).astype(np.float64)
+    if z.shape != y.shape or not np.isfinite(z).all():
+        raise ValueError("calibration needs one finite log-odds value per label")
+    if not 0 < y.sum() < len(y):
+        raise ValueError("calibration needs both classes in the held-out rows; hold out more days")
+    likely, unlikely = -_softplus(-z), _softplus(z)
+    inputs = np.stack(
+        [likely, unlikely, np.ones_like(z)] if method == "beta" else [z, np.ones_like(z)], axis=1
+    )
+
+    def loss(weights: Float) -> tuple[float, Float]:
+        eta = inputs @ weights
+        value = float(np.mean(_softplus(eta) - y * eta))
+        return value, inputs.T @ (sigmoid(eta) - y) / len(y)
+
+    slopes = inputs.shape[1] - 1
+    found = minimize(
+        loss,
+        np.append(np.ones(slopes), 0.0),
+        jac=True,
+        method="L-BFGS-B",
+        bounds=[(_SMALLEST_SLOPE, None)] * slopes + [(None, None)],
+        options={"maxiter": 500, "ftol": 1e-12, "gtol": 1e-9},
+    )
+    weights = [float(v) for v in found.x]
+    return Calibration(weights[0], weights[slopes - 1], weights[-1])
+
+
+@dataclass(frozen=True, slots=True)
+class Reliability:
+    """How probabilities match frequencies, for the calibration plot.
+
+    Attributes:
+        predicted: Mean probability per bin.
+        observed: Share of frauds per bin.
+        rows: Rows per bin.
+        error: Expected calibration error: mean absolute gap, weighted by rows.
+        brier: Mean squared error of the probabilities.
+    """
+
+    predicted: Float
+    observed: Float
+    rows: NDArray[np.int64]
+    error: float
+    brier: float
+
+
+def reliability(probability: ArrayLike, label: ArrayLike, *, bins: int = 15) -> Reliability:
+    """Bin probabilities by quantile of rank and compare with the share of frauds.
+
+    Bins hold equal numbers of frauds where there are enough of them, so that the rare high scores
+    are resolved.
+    """
+    p = np.asarray(probability, dtype=np.float64)
+    y = (np.asarray(label) > 0).astype(np.float64)
+    if p.shape != y.shape or len(p) == 0:
+        raise ValueError("reliability needs one probability per label and at least one row")
+    order = np.argsort(p, kind="stable")
+    mass = np.cumsum(y[order] + y.mean())  # half by frauds, half by rows
+    edge = np.minimum((mass / mass[-1] * bins).astype(np.int64), bins - 1) if mass[-1] else None
+    group = np.zeros(len(p), dtype=np.int64) if edge is None else edge
+    count = np.bincount(group, minlength=bins)
+    used = count > 0
+    rows = count[used]
+    predicted = np.bincount(group, weights=p[order], minlength=bins)[used] / rows
+    observed = np.bincount(group, weights=y[order], minlength=bins)[used] / rows
+    error = float(np.sum(np.abs(predicted - observed) * rows) / len(p))
+    return Reliability(predicted, observed, rows, error, float(np.mean((p - y) ** 2)))
+
+
+def sigmoid(logit: Float) -> Float:
+    """Return ``1 / (1 + exp(-logit))`` without overflow."""
+    probability: Float = np.exp(-_softplus(-logit))
+    return probability
+
+
+def logit(probability: Float) -> Float:
+    """Return log-odds; probabilities are kept 1e-12 away from 0 and 1."""
+    p = np.clip(probability, 1e-12, 1 - 1e-12)
+    odds: Float = np.log(p) - np.log1p(-p)
+    return odds
+
+
+def _softplus(value: Any) -> Float:
+    """``ln(1 + exp(value))``, stable at both ends."""
+    return np.logaddexp(0.0, np.asarray(value, dtype=np.float64))

@@ -1,0 +1,139 @@
+"""What every benchmark shares: options, machine facts, timers, the table and the JSON line.
+
+A benchmark is a module with ``main(argv)``; it builds its parser here, measures with
+`stopwatch`, shows people a table with `table`, and ends with `emit`, which prints one JSON object
+as the last line of standard output when ``--json`` was given.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import resource
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+
+def parser(name: str, description: str) -> argparse.ArgumentParser:
+    """Return a parser with the options that every benchmark has.
+
+    Args:
+        name: Name as typed after ``penstock bench``.
+        description: One sentence: what is measured against what.
+    """
+    made = argparse.ArgumentParser(prog=f"penstock bench {name}", description=description)
+    made.set_defaults(benchmark=name)
+    made.add_argument("--smoke", action="store_true", help="small size, for tests")
+    made.add_argument("--json", action="store_true", help="print one JSON object as the last line")
+    made.add_argument("--seed", type=int, default=7, help="seed of generated data (default 7)")
+    return made
+
+
+@dataclass(slots=True)
+class Timing:
+    """Seconds spent inside a `stopwatch` block.
+
+    Attributes:
+        wall: Elapsed seconds.
+        cpu: User plus system CPU seconds of this process, all threads.
+    """
+
+    wall: float = 0.0
+    cpu: float = 0.0
+
+
+@contextmanager
+def stopwatch() -> Iterator[Timing]:
+    """Measure wall and CPU seconds of the block; read the `Timing` after it ends."""
+    timing = Timing()
+    wall, cpu = time.perf_counter(), time.process_time()
+    try:
+        yield timing
+    finally:
+        timing.wall = time.perf_counter() - wall
+        timing.cpu = time.process_time() - cpu
+
+
+def peak_gib() -> float:
+    """Return the largest resident size of this process so far, in GiB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
+def machine() -> dict[str, Any]:
+    """Return the facts of this machine that a figure depends on."""
+    model = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        for line in cpuinfo.read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                model = line.split(":", 1)[1].strip()
+                break
+    return {
+        "cpu": model,
+        "cores": len(os.sched_getaffinity(0)),
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.release()}",
+        "load": round(os.getloadavg()[0], 2),
+    }
+
+
+def table(
+    title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], *, note: str = ""
+) -> None:
+    """Print a table for people; numbers are right-aligned and thousands grouped."""
+    shown = Table(title=title, caption=note or None)
+    for position, column in enumerate(columns):
+        shown.add_column(column, justify="left" if position == 0 else "right")
+    for row in rows:
+        shown.add_row(*(_cell(value) for value in row))
+    Console().print(shown)
+
+
+def emit(result: Mapping[str, Any], args: argparse.Namespace) -> None:
+    """Print ``result`` with benchmark name, size, seed and machine; JSON last when asked for.
+
+    Args:
+        result: The benchmark's keys; numpy scalars are turned into Python numbers.
+        args: What `parser` parsed.
+    """
+    full = {
+        "benchmark": args.benchmark,
+        "smoke": args.smoke,
+        "seed": args.seed,
+        **result,
+        "machine": machine(),
+    }
+    if args.json:
+        print(json.dumps(full, default=_plain), flush=True)
+        return
+    scalars = {k: v for k, v in full.items() if not isinstance(v, dict | list | tuple)}
+    table("result", ("key", "value"), list(scalars.items()))
+
+
+def _cell(value: Any) -> str:
+    if hasattr(value, "item"):
+        value = value.item()
+    if isinstance(value, bool) or value is None:
+        return str(value)
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, float):
+        return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+    return str(value)
+
+
+def _plain(value: Any) -> Any:
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    if isinstance(value, Path):
+        return str(value)
+    raise TypeError(f"a benchmark result may not hold {type(value).__name__}")

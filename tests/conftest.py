@@ -1,0 +1,196 @@
+"""Fixtures shared by every test.
+
+The whole run works in a temporary home, so that no test sees or changes the state of the
+checkout, and shares one Prefect and one MLflow server, started when a test first asks.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from infra.environment import apply_environment
+from infra.services.ports import any_free_port
+from infra.services.registry import SERVICES, end_service, start_service
+from infra.settings import get_settings
+
+if TYPE_CHECKING:
+    from tasks.fraud.bundle import Bundle
+
+ROOT = Path(__file__).resolve().parents[1]
+WATCHDOG = pytest.StashKey["subprocess.Popen[str]"]()
+
+# Reads process groups from its input (a minus sign takes one back), which closes when this run
+# ends in any way, SIGKILL included; then it ends them and the services and removes the home.
+WATCHDOG_CODE = """
+import os, shutil, signal, sys
+from contextlib import suppress
+
+groups = set()
+for line in sys.stdin:
+    group = int(line)
+    groups.add(group) if group > 0 else groups.discard(-group)
+from infra.services.registry import SERVICES, end_service
+from infra.settings import get_settings
+
+for group in groups:
+    with suppress(ProcessLookupError):
+        os.killpg(group, signal.SIGKILL)
+for name in SERVICES:
+    end_service(get_settings(), name)
+shutil.rmtree(get_settings().home, ignore_errors=True)
+"""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Move this process to a temporary home before anything imports prefect or mlflow."""
+    for name in [name for name in os.environ if name.startswith(("PENSTOCK_", "PREFECT_"))]:
+        if name != "PENSTOCK_DATA":
+            del os.environ[name]
+    home = Path(tempfile.mkdtemp(prefix="penstock-tests-"))
+    os.environ["PENSTOCK_HOME"] = str(home)
+    os.environ["PENSTOCK_CONFIG"] = str(home / "penstock.toml")
+    (home / "penstock.toml").touch()
+    # Never the usual ports: those belong to the person at this machine.
+    for name in SERVICES:
+        os.environ[f"PENSTOCK_{name.upper()}_PORT"] = str(any_free_port())
+    os.environ["MPLBACKEND"] = "Agg"
+    apply_environment(get_settings())
+    config.stash[WATCHDOG] = subprocess.Popen(
+        [sys.executable, "-c", WATCHDOG_CODE],
+        stdin=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        start_new_session=True,
+    )
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Let the watchdog clean up, and wait for it."""
+    watchdog = config.stash.get(WATCHDOG, None)
+    if watchdog is not None:
+        watchdog.communicate()
+
+
+@pytest.fixture(scope="session")
+def end_with_run(pytestconfig: pytest.Config) -> Callable[[int], None]:
+    """Takes a process group that must not outlive this run, not even if it is killed.
+
+    Once the group is gone, its negative number takes it back.
+    """
+    watchdog = pytestconfig.stash[WATCHDOG]
+
+    def register(group: int) -> None:
+        assert watchdog.stdin is not None
+        watchdog.stdin.write(f"{group}\n")
+        watchdog.stdin.flush()
+
+    return register
+
+
+@pytest.fixture(scope="session")
+def data_folder() -> Path:
+    """Folder with the real evaluation data, or a skip that says how to supply it."""
+    folder = Path(os.environ.get("PENSTOCK_DATA", ROOT.parent / "shared" / "data"))
+    if not (folder / "fraud").is_dir():
+        pytest.skip("real data absent: set PENSTOCK_DATA to a folder holding fraud/*.parquet")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def prefect_server() -> Iterator[str]:
+    """URL of a real Prefect API, shared by the run; flows of this process use it."""
+    settings = get_settings()
+    url = f"{start_service(settings, 'prefect').url}/api"
+    try:
+        from prefect.settings import PREFECT_API_URL, temporary_settings
+
+        before = os.environ.get("PREFECT_API_URL")
+        os.environ["PREFECT_API_URL"] = url  # for subprocesses
+        with temporary_settings({PREFECT_API_URL: url}):
+            yield url
+        os.environ.pop("PREFECT_API_URL")
+        if before is not None:
+            os.environ["PREFECT_API_URL"] = before
+    finally:
+        end_service(settings, "prefect")
+
+
+@pytest.fixture(scope="session")
+def mlflow_server() -> Iterator[str]:
+    """URL of a real MLflow server, shared by the run; this process tracks to it."""
+    settings = get_settings()
+    url = start_service(settings, "mlflow").url
+    try:
+        import mlflow
+
+        before, uri = os.environ["MLFLOW_TRACKING_URI"], mlflow.get_tracking_uri()
+        os.environ["MLFLOW_TRACKING_URI"] = url
+        mlflow.set_tracking_uri(url)
+        yield url
+        mlflow.set_tracking_uri(uri)
+        os.environ["MLFLOW_TRACKING_URI"] = before
+    finally:
+        end_service(settings, "mlflow")
+
+
+@pytest.fixture(scope="session")
+def linear_head() -> Callable[..., bytes]:
+    """Builder of an ONNX head that scores ``sigmoid(features @ weights)``."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    def build(weights: Sequence[float], *, name: str = "features") -> bytes:
+        column = np.asarray(weights, dtype=np.float32)[:, None]
+        nodes = [
+            helper.make_node("MatMul", [name, "weights"], ["logit"]),
+            helper.make_node("Sigmoid", ["logit"], ["probability"]),
+        ]
+        shape = [
+            helper.make_tensor_value_info(name, TensorProto.FLOAT, [None, len(column)]),
+            helper.make_tensor_value_info("probability", TensorProto.FLOAT, [None, 1]),
+        ]
+        graph = helper.make_graph(
+            nodes, "linear", shape[:1], shape[1:], [numpy_helper.from_array(column, "weights")]
+        )
+        opsets = [helper.make_opsetid("", 17)]
+        model = helper.make_model(graph, opset_imports=opsets, ir_version=9)
+        return bytes(model.SerializeToString())
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def small_bundle(linear_head: Callable[..., bytes]) -> Callable[..., Bundle]:
+    """Builder of a bundle with linear heads over four features, for tests of its handling."""
+    from tasks.fraud.bundle import BundleParts, write_bundle
+    from tasks.fraud.dataset import DatasetConfig, EntityColumn
+
+    def build(folder: Path, *, active: Sequence[float] = (1, 0, 0, 0), **changes: Any) -> Bundle:
+        rng = np.random.default_rng(7)
+        rows = rng.normal(size=(32, 4)).astype(np.float32)
+        entities = (EntityColumn("card"), EntityColumn("shop"))
+        parts = BundleParts(
+            config=DatasetConfig("tiny", "time", "amount", entities, label="fraud"),
+            feature_names=("a", "b", "c", "d"),
+            features_version=1,
+            heads={"tabular": linear_head(active), "logistic": linear_head((0.5, 0, 0, 0.5))},
+            active="tabular",
+            thresholds={"fpr": {"0.01": 0.9}},
+            metrics={"tabular": {"ap": 0.5, "ap_interval": [0.4, 0.6]}},
+            background=rows,
+            example={"features": rows},
+            trained_until=1_600_000_000_000,
+            data_digest="0" * 64,
+        )
+        return write_bundle(folder, replace(parts, **changes))
+
+    return build

@@ -1,0 +1,106 @@
+"""Bundles in the registry: published without pickle, fetched only when they are what they say."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from connectors.registry import CHAMPION, ModelVersion, Registry, RegistryError, model_name
+
+
+@pytest.fixture(scope="module")
+def registry(mlflow_uri):
+    return Registry(mlflow_uri)
+
+
+@pytest.fixture(scope="module")
+def published(registry, small_bundle, tmp_path_factory):
+    bundle = small_bundle(tmp_path_factory.mktemp("bundles") / "b", active=(1, 0, -1, 0))
+    return bundle, registry.publish(bundle)
+
+
+def test_a_published_model_loads_as_pyfunc_without_pickle(registry, published):
+    import mlflow
+
+    bundle, version = published
+    assert os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] == "false"
+    assert registry.smoke_test(version) <= 1e-7
+    local = Path(mlflow.artifacts.download_artifacts(version.uri, tracking_uri=registry.uri))
+    names = {p.name for p in local.rglob("*") if p.is_file()}
+    assert not any(n.endswith((".pkl", ".pickle", ".joblib", ".pt", ".pth")) for n in names)
+    assert {"MLmodel", "registry_model.py", "manifest.json", "input_example.json"} <= names
+    info = mlflow.models.get_model_info(version.uri)
+    assert [i.name for i in info.signature.inputs.inputs] == ["features"]
+    rows = np.random.default_rng(0).normal(size=(5, 4)).astype(np.float32)
+    model = mlflow.pyfunc.load_model(version.uri)
+    np.testing.assert_allclose(model.predict({"features": rows}), bundle.score(rows))
+    logistic = model.predict({"features": rows}, params={"head": "logistic"})
+    np.testing.assert_allclose(logistic, bundle.score(rows, head="logistic"))
+    requirements = (local / "requirements.txt").read_text()
+    assert "onnxruntime==" in requirements
+    assert "penstock" not in requirements
+
+
+def test_a_version_carries_what_a_reader_asks(published):
+    bundle, version = published
+    assert version.name == model_name("tiny") == "fraud-tiny"
+    assert version.digest == bundle.digest
+    assert version.tags["active_head"] == "tabular"
+    assert version.tags["data_sha256"] == "0" * 64
+    assert version.run_id
+
+
+def test_a_champion_is_fetched_once_and_verified_each_time(registry, published, tmp_path):
+    bundle, version = published
+    with pytest.raises(RegistryError, match="no champion of fraud-none"):
+        registry.champion("none", tmp_path)
+    registry.set_alias(version.name, CHAMPION, version.version)
+    found, fetched = registry.champion("tiny", tmp_path)
+    assert (found.version, fetched.digest) == (version.version, bundle.digest)
+    (fetched.folder / "metrics.json").write_text("{}")
+    again = registry.fetch(version, tmp_path)
+    assert again.metrics == bundle.metrics
+    assert registry.fetch(version, tmp_path).digest == bundle.digest
+    registry.drop_alias(version.name, CHAMPION)
+    registry.drop_alias(version.name, CHAMPION)
+    assert registry.by_alias(version.name, CHAMPION) is None
+
+
+def test_a_model_belongs_to_its_training_run(registry, small_bundle, tmp_path, mlflow_uri):
+    from connectors.tracking import RunRequest, tracked_run
+
+    with tracked_run(RunRequest(dataset="tiny", name="train", uri=mlflow_uri)) as run:
+        version = registry.publish(small_bundle(tmp_path / "b"), run_id=run.run_id)
+    assert version.run_id == run.run_id
+    assert run.client.get_run(run.run_id).info.status == "FINISHED"
+
+
+def test_tampered_and_foreign_versions_are_refused(registry, small_bundle, tmp_path):
+    version = registry.publish(small_bundle(tmp_path / "b", active=(0, 0, 0, 1)))
+    stored = registry.client.get_model_version_download_uri(version.name, version.version)
+    bundle = Path(stored.removeprefix("file://")) / "artifacts" / "bundle"
+    manifest = bundle / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"tabular"', '"logistic"', 1))
+    with pytest.raises(RegistryError, match=r"cannot be fetched: .*not the manifest"):
+        registry.fetch(version, tmp_path / "cache")
+    with pytest.raises(RegistryError, match="failed its smoke test"):
+        registry.smoke_test(version)
+    shutil.rmtree(bundle)
+    with pytest.raises(RegistryError, match="cannot be fetched"):
+        registry.fetch(version, tmp_path / "cache")
+    foreign = ModelVersion(version.name, version.version, "", "", {})
+    with pytest.raises(RegistryError, match="no bundle of ours"):
+        registry.fetch(foreign, tmp_path)
+    with pytest.raises(RegistryError, match="no version 99"):
+        registry.version(version.name, "99")
+
+
+def test_the_smoke_test_compares_with_what_was_published(registry, published):
+    _, version = published
+    other = ModelVersion(version.name, version.version, "f" * 64, "", {})
+    with pytest.raises(RegistryError, match="another bundle"):
+        registry.smoke_test(other)

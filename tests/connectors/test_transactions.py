@@ -1,0 +1,48 @@
+"""From a file to transactions; bad rows are on the disk first."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from connectors.files import read_table
+from connectors.transactions import load_transactions
+from tasks.fraud.checks import QuarantineLimitError
+from tasks.fraud.dataset import DatasetConfig, EntityColumn
+
+CONFIG = DatasetConfig(
+    "shop", "when", "price", (EntityColumn("buyer"),), event_id="id", max_quarantine_share=0.4
+)
+GOOD = "id,when,price,buyer\n1,2024-01-01 10:00:00,1.5,007\n2,2024-01-02 10:00:00,2.5,7\n"
+
+
+def test_a_csv_keeps_ids_as_written_and_files_its_bad_rows(tmp_path: Path) -> None:
+    path = tmp_path / "shop.csv"
+    path.write_text(GOOD + "3,2024-01-03 10:00:00,-1,8\n")
+    checked = load_transactions(path, CONFIG, tmp_path / "quarantine")
+    assert checked.transactions.index["buyer"].tolist() == ["007", "7"]
+    assert checked.transactions.event_id.tolist() == [1, 2]
+    (part,) = (tmp_path / "quarantine").rglob("*.parquet")
+    assert read_table(part)["rule"].to_pylist() == ["negative-amount"]
+    assert read_table(part)["source"].to_pylist() == [str(path)]
+
+
+def test_too_many_bad_rows_are_filed_before_the_run_stops(tmp_path: Path) -> None:
+    path = tmp_path / "shop.csv"
+    path.write_text(GOOD + "3,,1,8\n4,2024-01-03,,8\n")
+    with pytest.raises(QuarantineLimitError, match="missing-time 1, missing-amount 1") as caught:
+        load_transactions(path, CONFIG, tmp_path / "quarantine")
+    assert caught.value.report is not None
+    (part,) = (tmp_path / "quarantine").rglob("*.parquet")
+    assert read_table(part).num_rows == 2
+    assert str(caught.value).endswith(f"the bad rows lie in {part}")
+    with pytest.raises(QuarantineLimitError):
+        load_transactions(path, CONFIG)
+
+
+def test_a_clean_file_leaves_no_quarantine(tmp_path: Path) -> None:
+    path = tmp_path / "shop.csv"
+    path.write_text(GOOD)
+    assert load_transactions(path, CONFIG, tmp_path / "quarantine").report.rows_used == 2
+    assert not (tmp_path / "quarantine").exists()

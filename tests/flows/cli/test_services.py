@@ -1,0 +1,104 @@
+"""``up``, ``down``, ``status`` and ``doctor`` over a small real service."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import pytest
+
+from flows.cli import main as cli
+from infra.services.registry import SERVICES, end_service
+from infra.services.service import Service, ServiceDefinition
+from infra.settings import get_settings
+
+
+@pytest.fixture
+def web(tmp_path, monkeypatch):
+    """The only service of the registry: Python's own web server."""
+
+    def build(settings, port: int) -> Service:
+        command = (sys.executable, "-m", "http.server", "--bind", "127.0.0.1", str(port))
+        return Service("web", command, port)
+
+    monkeypatch.setattr("infra.logging.configure_logging", lambda level, *, debug: None)
+    monkeypatch.setenv("PENSTOCK_HOME", str(tmp_path / "home"))
+    before = dict(SERVICES)
+    SERVICES.clear()
+    SERVICES["web"] = ServiceDefinition("web", "Web", 0, lambda _: 0, build)
+    yield "web"
+    end_service(get_settings(), "web")
+    SERVICES.clear()
+    SERVICES.update(before)
+
+
+def served_by(*command: str) -> None:
+    """Let another command be the service."""
+    other = ServiceDefinition(
+        "web", "Web", 0, lambda _: 0, lambda _, port: Service("web", command, port)
+    )
+    SERVICES["web"] = other
+
+
+def told_status(capsys) -> dict:
+    assert cli.run(["status", "--json"]) == 0
+    return json.loads(capsys.readouterr().out)[0]
+
+
+def test_up_status_down(web, capsys):
+    assert told_status(capsys)["state"] == "stopped"
+
+    assert cli.run(["up"]) == 0
+    assert "Web started: http://127.0.0.1:" in capsys.readouterr().out
+    first = told_status(capsys)
+    assert first["state"] == "running"
+
+    assert cli.run(["up", "web"]) == 0
+    assert f"Web already running: {first['url']}" in capsys.readouterr().out
+
+    assert cli.run(["status"]) == 0
+    assert str(first["pid"]) in capsys.readouterr().out
+
+    assert cli.run(["down"]) == 0
+    assert "Web stopped" in capsys.readouterr().out
+    assert cli.run(["down"]) == 0
+    assert "Web was not running" in capsys.readouterr().out
+
+
+def test_a_service_that_cannot_start_is_one_line(web, capsys, monkeypatch):
+    broken = ServiceDefinition(
+        "web", "Web", 0, lambda _: 0, lambda _, port: Service("web", ("/x",), port)
+    )
+    monkeypatch.setitem(SERVICES, "web", broken)
+    assert cli.run(["up"]) == 1
+    assert "penstock: web: /x is not installed. Run: make setup" in capsys.readouterr().err
+
+
+def test_ctrl_c_while_starting_leaves_nothing_behind(web, capsys, monkeypatch):
+    command = (sys.executable, "-c", "import time; time.sleep(60)")
+    silent = ServiceDefinition(
+        "web", "Web", 0, lambda _: 0, lambda _, port: Service("web", command, port)
+    )
+    monkeypatch.setitem(SERVICES, "web", silent)
+
+    def interrupted(futures) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("flows.cli.services.wait", interrupted)
+    assert cli.run(["up"]) == 130
+    assert told_status(capsys)["state"] == "stopped"
+
+
+def test_an_unknown_service_is_told(web, capsys):
+    assert cli.run(["up", "kafka"]) == 1
+    assert "no service named 'kafka'. Known: web" in capsys.readouterr().err
+
+
+def test_doctor_shows_findings_and_fails_on_a_problem(web, capsys, monkeypatch):
+    monkeypatch.setattr("infra.doctor.DISK_GIB", 1e9)
+    assert cli.run(["doctor"]) == 1
+    assert "disk" in capsys.readouterr().out
+    assert cli.run(["doctor", "--json"]) == 1
+    findings = {finding["check"]: finding for finding in json.loads(capsys.readouterr().out)}
+    assert findings["disk"]["level"] == "problem"
+    assert findings["disk"]["fix"]

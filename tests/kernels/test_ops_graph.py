@@ -1,0 +1,132 @@
+"""Past-only samplers and the gather of mail tokens against plain references."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kernels.entity_state.mail import mail_index
+from kernels.ops.mail_tokens import Messages, gather_tokens, gather_tokens_reference
+from kernels.ops.temporal_graph import TemporalGraph
+
+KEYS = st.lists(st.integers(0, 4), min_size=0, max_size=40)
+
+
+def past(keys, entity, before):
+    return [i for i, k in enumerate(keys) if k == entity and i < before][::-1]
+
+
+@settings(max_examples=60, deadline=None)
+@given(keys=KEYS, fan_out=st.integers(1, 6), data=st.data())
+def test_most_recent_rows_lie_in_the_past_newest_first(keys, fan_out, data):
+    graph = TemporalGraph.build(np.array(keys, np.int32), 5)
+    entity = data.draw(st.integers(0, 4))
+    before = data.draw(st.integers(0, len(keys)))
+    found = graph.most_recent(np.array([entity]), np.array([before]), fan_out)[0]
+    expected = past(keys, entity, before)[:fan_out]
+    assert found.tolist() == expected + [-1] * (fan_out - len(expected))
+
+
+@settings(max_examples=60, deadline=None)
+@given(keys=KEYS, fan_out=st.integers(1, 6), seed=st.integers(0, 5))
+def test_uniform_rows_are_distinct_past_rows(keys, fan_out, seed):
+    graph = TemporalGraph.build(np.array(keys, np.int32), 5)
+    entities = np.arange(5)
+    found = graph.uniform(entities, np.full(5, len(keys) // 2), fan_out, seed=seed)
+    again = graph.uniform(entities, np.full(5, len(keys) // 2), fan_out, seed=seed)
+    assert np.array_equal(found, again)
+    for entity in range(5):
+        possible = past(keys, entity, len(keys) // 2)
+        kept = [r for r in found[entity].tolist() if r >= 0]
+        assert len(kept) == min(fan_out, len(possible))
+        assert kept == sorted(set(kept), reverse=True)
+        assert set(kept) <= set(possible)
+
+
+def test_uniform_draws_every_row_equally_often():
+    graph = TemporalGraph.build(np.zeros(10, np.int32), 1)
+    many = 20_000
+    found = graph.uniform(np.zeros(many, np.int64), np.full(many, 10), 3, seed=1)
+    share = np.bincount(found.ravel(), minlength=10) / many
+    assert np.abs(share - 0.3).max() < 0.02
+
+
+def test_the_sampler_agrees_with_the_mailbox_of_the_state():
+    rng = np.random.default_rng(0)
+    keys = rng.integers(0, 6, size=(200, 2)).astype(np.int32)
+    index = mail_index(keys, 6, 4)
+    for section in range(2):
+        graph = TemporalGraph.build(np.ascontiguousarray(keys[:, section]), 6)
+        for reader in range(2):
+            found = graph.most_recent(keys[:, reader].astype(np.int64), np.arange(200), 4)
+            assert np.array_equal(found, index[:, reader, section])
+
+
+def test_wrong_sizes_are_refused():
+    with pytest.raises(ValueError, match="entity codes"):
+        TemporalGraph.build(np.array([5], np.int32), 5)
+    graph = TemporalGraph.build(np.array([0], np.int32), 1)
+    with pytest.raises(ValueError, match="fan_out"):
+        graph.most_recent(np.array([0]), np.array([1]), 0)
+
+
+@pytest.mark.parametrize("columns", [1, 2, 3])
+def test_gathered_tokens_equal_the_reference(columns):
+    rng = np.random.default_rng(columns)
+    n, width = 300, 5
+    entity = rng.integers(0, 12, size=(n, columns))
+    named = np.roll(entity, -1, axis=1) if columns > 1 else np.full_like(entity, -1)
+    messages = Messages(
+        np.sort(rng.integers(0, 10**10, n)),
+        rng.integers(0, 10_000, n),
+        entity,
+        named,
+        rng.normal(size=(n, width)).astype(np.float32),
+    )
+    pairs = [(r, s) for r in range(columns) for s in range(columns)]
+    index = mail_index(entity.astype(np.int32), 12, 4)
+    index = np.stack([index[:, r, s] for r, s in pairs], axis=1)
+    rows = np.arange(0, n, 3)
+    reader, section = (np.array([p[i] for p in pairs]) for i in (0, 1))
+    picked = np.ascontiguousarray(index[rows])
+    tokens, mask = gather_tokens(rows, picked, reader, section, messages)
+    slow, slow_mask = gather_tokens_reference(rows, picked, reader, section, messages)
+    assert np.array_equal(mask, slow_mask)
+    np.testing.assert_allclose(tokens, slow, rtol=1e-6, atol=1e-7)
+    assert tokens.shape == (len(rows), len(pairs) * 4, 3 + width)
+    assert (tokens[mask == 0] == 0).all()
+    assert (tokens[..., 0] >= 0).all()
+    assert np.abs(tokens[..., 1]).max() <= 6
+    assert (tokens[..., 2].max() > 0) == (columns > 1)
+
+
+def test_the_python_source_of_the_kernels_agrees_with_their_machine_code():
+    from kernels.ops import mail_tokens, temporal_graph
+
+    rng = np.random.default_rng(3)
+    keys = rng.integers(0, 5, size=(80, 2)).astype(np.int32)
+    graph = TemporalGraph.build(np.ascontiguousarray(keys[:, 0]), 5)
+    entities, before = rng.integers(0, 5, 30), rng.integers(0, 80, 30)
+    arguments = (graph.starts, graph.rows, entities, before)
+    pairs = list(zip(entities, before, strict=True))
+    ends = [temporal_graph._end.py_func(*arguments[:2], *p) for p in pairs]
+    assert ends == [temporal_graph._end(*arguments[:2], *p) for p in pairs]
+    recent, drawn = (np.full((30, 3), -1, np.int32) for _ in range(2))
+    temporal_graph._most_recent.py_func(*arguments, recent)
+    assert np.array_equal(recent, graph.most_recent(entities, before, 3))
+    with np.errstate(over="ignore"):  # the generator wraps around on purpose
+        temporal_graph._uniform.py_func(*arguments, 7, drawn)
+    assert np.array_equal(drawn, graph.uniform(entities, before, 3, seed=7))
+    time, amount = np.sort(rng.integers(0, 10**9, 80)), rng.integers(1, 999, 80)
+    entity = keys.astype(np.int64)
+    vector = rng.normal(size=(80, 2)).astype(np.float32)
+    messages = Messages(time, amount, entity, np.roll(entity, -1, axis=1), vector)
+    index = np.ascontiguousarray(mail_index(keys, 5, 4).reshape(80, 4, 4))
+    reader, section, rows = np.array([0, 0, 1, 1]), np.array([0, 1, 0, 1]), np.arange(80)
+    tokens, mask = gather_tokens(rows, index, reader, section, messages)
+    slow, slow_mask = np.zeros_like(tokens), np.zeros_like(mask)
+    mail_tokens._gather.py_func(rows, index, reader, section, messages, slow, slow_mask)
+    np.testing.assert_allclose(tokens, slow, rtol=1e-6)
+    assert np.array_equal(mask, slow_mask)

@@ -1,0 +1,103 @@
+"""Steps on disk: complete or absent, found again by their inputs."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import fields
+
+import numpy as np
+import pytest
+
+from tasks.fraud.features import FeatureSet
+from tasks.fraud.transactions import Transactions
+from tasks.fraud.workspace import (
+    WorkspaceError,
+    fill,
+    load_features,
+    load_transactions_file,
+    place_of,
+    save_features,
+    save_transactions,
+    source_digest,
+)
+
+
+def test_a_place_depends_on_every_input(tmp_path):
+    one = place_of(tmp_path, "step", {"a": 1, "b": [1, 2]})
+    assert one == place_of(tmp_path, "step", {"b": [1, 2], "a": 1})
+    assert one.key != place_of(tmp_path, "step", {"a": 2, "b": [1, 2]}).key
+    assert len(source_digest()) == 20
+
+
+def test_a_step_runs_once(tmp_path):
+    place = place_of(tmp_path, "step", {})
+    calls = []
+
+    def work(draft):
+        calls.append(draft)
+        (draft / "x.txt").write_text("1")
+        return {"n": 1}
+
+    first = fill(place, work)
+    assert fill(place, work) == first == {"n": 1, "folder": str(place.folder)}
+    assert len(calls) == 1
+    assert (place.folder / "x.txt").read_text() == "1"
+
+
+def test_a_step_that_fails_leaves_nothing(tmp_path):
+    place = place_of(tmp_path, "step", {})
+
+    def work(draft):
+        (draft / "half.txt").write_text("1")
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        fill(place, work)
+    assert not place.done
+    assert list(place.folder.parent.iterdir()) == []
+    place.folder.mkdir()
+    (place.folder / "half.txt").write_text("of a killed run")
+    assert fill(place, lambda draft: {})["folder"] == str(place.folder)
+    assert not (place.folder / "half.txt").exists()
+    (place.folder / "done.json").write_text("{")
+    with pytest.raises(WorkspaceError, match="run the flow again"):
+        place.record()
+
+
+def test_transactions_survive_with_the_order_of_their_columns(tmp_path):
+    n = 4
+    tx = Transactions(
+        event_id=np.arange(n), time=np.arange(n) * 10, amount=np.arange(n),
+        label=np.array([0, 1, -1, 0], np.int8), label_time=np.arange(n),
+        entities={"z": np.zeros(n, np.int32), "a": np.ones(n, np.int32)},
+        kinds={"z": "account", "a": "account"},
+        index={"account": np.array(["x", "y"], dtype=object)},
+        numeric={"extra": np.array([1.0, np.nan, 2, 3])},
+        categorical={"kind": np.array([0, -1, 1, 0], np.int32)},
+        categories={"kind": np.array(["p", "q"])},
+    )  # fmt: skip
+    save_transactions(tmp_path, tx)
+    again = load_transactions_file(tmp_path)
+    assert list(again.entities) == ["z", "a"]
+    for field in fields(tx):
+        before, after = getattr(tx, field.name), getattr(again, field.name)
+        if isinstance(before, dict):
+            assert set(before) == set(after)
+            for name in before:
+                np.testing.assert_array_equal(before[name], after[name])
+        else:
+            np.testing.assert_array_equal(before, after)
+            assert before.dtype == after.dtype
+    with pytest.raises(WorkspaceError, match="is missing"):
+        load_transactions_file(tmp_path / "elsewhere")
+
+
+def test_features_survive(tmp_path):
+    made = FeatureSet(("a", "b"), np.eye(2, dtype=np.float32), {"kind": ("p", "q")})
+    save_features(tmp_path, made)
+    again = load_features(tmp_path)
+    assert (again.names, dict(again.categories)) == (made.names, {"kind": ("p", "q")})
+    np.testing.assert_array_equal(again.values, made.values)
+    (tmp_path / "features.json").write_text(json.dumps("no"))
+    with pytest.raises(WorkspaceError, match="holds no features"):
+        load_features(tmp_path / "absent")
