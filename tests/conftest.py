@@ -6,6 +6,7 @@ checkout, and shares one Prefect and one MLflow server, started when a test firs
 
 from __future__ import annotations
 
+import logging
 import os
 import subprocess
 import sys
@@ -64,6 +65,11 @@ def pytest_configure(config: pytest.Config) -> None:
     for name in SERVICES:
         os.environ[f"PENSTOCK_{name.upper()}_PORT"] = str(any_free_port())
     os.environ["MPLBACKEND"] = "Agg"
+    # A root handler found when Prefect is imported keeps it from making one of its own, which would
+    # hold on to the captured stream of whichever test that was.
+    quiet = logging.NullHandler()
+    quiet.setFormatter(logging.Formatter())
+    logging.getLogger().addHandler(quiet)
     apply_environment(get_settings())
     config.stash[WATCHDOG] = subprocess.Popen(
         [sys.executable, "-c", WATCHDOG_CODE],

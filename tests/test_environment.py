@@ -69,7 +69,7 @@ def test_all_eight_packages_import_together(run_python):
     assert run_python(f"{code}; print('imported')").strip().endswith("imported")
 
 
-def test_a_prefect_flow_runs_against_a_real_server(prefect_server):
+def test_a_prefect_flow_and_its_subflow_run_against_a_real_server(prefect_server):
     from prefect import flow, task
     from prefect.client.orchestration import get_client
 
@@ -81,13 +81,17 @@ def test_a_prefect_flow_runs_against_a_real_server(prefect_server):
     def add_doubles(numbers: list[int]) -> int:
         return sum(double(number) for number in numbers)
 
-    assert add_doubles([1, 2, 3]) == 12
+    @flow
+    def outer(numbers: list[int]) -> int:
+        return add_doubles(numbers)  # a flow within a flow is created by a call of its own
+
+    assert outer([1, 2, 3]) == 12
 
     with get_client(sync_client=True) as client:
         assert str(client.api_url).startswith(prefect_server)
         runs = client.read_flow_runs()
     states = [run.state_name for run in runs if run.parameters == {"numbers": [1, 2, 3]}]
-    assert states == ["Completed"]
+    assert states == ["Completed", "Completed"]
 
 
 def test_an_mlflow_run_is_tracked_by_a_real_server(mlflow_server, tmp_path):

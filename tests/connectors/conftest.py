@@ -19,11 +19,22 @@ def pytest_collection_modifyitems(items):
 
 
 @pytest.fixture(scope="session")
-def mlflow_uri(tmp_path_factory):
-    """A fresh SQLite tracking database; files beside it."""
-    folder = tmp_path_factory.mktemp("mlflow")
+def mlflow_folder(tmp_path_factory):
+    """Where the database and its files lie."""
+    return tmp_path_factory.mktemp("mlflow")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def mlflow_variables(mlflow_folder):
+    """What MLflow reads; taken back after each module, so that no other test works with it."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("_MLFLOW_SERVER_ARTIFACT_ROOT", (folder / "artifacts").as_uri())
+        patch.setenv("_MLFLOW_SERVER_ARTIFACT_ROOT", (mlflow_folder / "artifacts").as_uri())
         patch.setenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
         patch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
-        yield f"sqlite:///{folder / 'mlflow.db'}"
+        yield
+
+
+@pytest.fixture(scope="session")
+def mlflow_uri(mlflow_folder):
+    """A fresh SQLite tracking database."""
+    return f"sqlite:///{mlflow_folder / 'mlflow.db'}"

@@ -65,21 +65,14 @@ def test_up_status_down(web, capsys):
     assert "Web was not running" in capsys.readouterr().out
 
 
-def test_a_service_that_cannot_start_is_one_line(web, capsys, monkeypatch):
-    broken = ServiceDefinition(
-        "web", "Web", 0, lambda _: 0, lambda _, port: Service("web", ("/x",), port)
-    )
-    monkeypatch.setitem(SERVICES, "web", broken)
+def test_a_service_that_cannot_start_is_one_line(web, capsys):
+    served_by("/x")
     assert cli.run(["up"]) == 1
     assert "penstock: web: /x is not installed. Run: make setup" in capsys.readouterr().err
 
 
 def test_ctrl_c_while_starting_leaves_nothing_behind(web, capsys, monkeypatch):
-    command = (sys.executable, "-c", "import time; time.sleep(60)")
-    silent = ServiceDefinition(
-        "web", "Web", 0, lambda _: 0, lambda _, port: Service("web", command, port)
-    )
-    monkeypatch.setitem(SERVICES, "web", silent)
+    served_by(sys.executable, "-c", "import time; time.sleep(60)")
 
     def interrupted(futures) -> None:
         raise KeyboardInterrupt
