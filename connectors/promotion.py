@@ -27,7 +27,7 @@ from connectors.registry import (
     model_name,
 )
 from tasks.fraud.bundle import Bundle
-from tasks.fraud.paired import PairedResult, PairedRules, compare_paired
+from tasks.fraud.evaluation.paired import PairedResult, PairedRules, compare_paired
 
 logger = logging.getLogger(__name__)
 

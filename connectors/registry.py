@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.fraud.bundle import SCORE_TOLERANCE, Bundle
-from tasks.fraud.bundle_format import BundleError
+from tasks.fraud.bundle.format import BundleError
 
 logger = logging.getLogger(__name__)
 

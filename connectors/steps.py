@@ -45,8 +45,8 @@ def fingerprint(data: str, config: str) -> Record:
 def check_data(place: str, *, data: str, config: Record, quarantine: str) -> Record:
     """Read and check the input; bad rows go to quarantine before the good ones go on."""
     from connectors.transactions import load_transactions
-    from tasks.fraud.checks import require_trainable
     from tasks.fraud.dataset import DatasetConfig
+    from tasks.fraud.ingest.checks import require_trainable
     from tasks.fraud.workspace import save_transactions
 
     def work(draft: Path) -> Record:
@@ -151,7 +151,7 @@ def promote_model(
 def comparison_week(inputs: Record) -> Any:
     """Return the newest judged week, scored from the raw transactions by any bundle."""
     from connectors.promotion import ComparisonWeek
-    from tasks.fraud.protocol import judged_rows
+    from tasks.fraud.evaluation.protocol import judged_rows
     from tasks.fraud.score import score_transactions
     from tasks.fraud.workspace import load_features, load_transactions_file
 
@@ -220,7 +220,7 @@ def score_table(bundle: Bundle, tx: Transactions, rows: Any, scores: Any) -> Any
     """Return event id, time, entities, score and alert flag as an Arrow table."""
     import pyarrow as pa
 
-    from tasks.fraud.report_inputs import alert_threshold
+    from tasks.fraud.report.inputs import alert_threshold
 
     columns: dict[str, Any] = {
         "event_id": pa.array(tx.event_id[rows]),
@@ -259,9 +259,9 @@ def write_report(
     """Write the HTML report and attach nothing: the caller logs the file."""
     from connectors.files import read_table
     from tasks.fraud.bundle import Bundle
-    from tasks.fraud.check_report import CheckReport
+    from tasks.fraud.ingest.check_report import CheckReport
     from tasks.fraud.report import build_report
-    from tasks.fraud.report_inputs import ReportSources, collect_report
+    from tasks.fraud.report.inputs import ReportSources, collect_report
     from tasks.fraud.workspace import load_features, load_transactions_file
 
     stored = [stages.read_fold(Path(trained) / "fold-0")]
@@ -290,8 +290,8 @@ def write_report(
 
 def promotion_of(record: Record | None) -> PromotionRow | None:
     """Return the report's row of a promotion's JSON record."""
-    from tasks.fraud.paired import PairedResult
-    from tasks.fraud.protocol import iso_day
+    from tasks.fraud.evaluation.paired import PairedResult
+    from tasks.fraud.evaluation.protocol import iso_day
     from tasks.fraud.report.assemble import promotion_row
 
     if record is None:

@@ -6,8 +6,8 @@ import logging
 from pathlib import Path
 
 from connectors.files import read_table, write_quarantine
-from tasks.fraud.checks import CheckedData, QuarantineLimitError, check
 from tasks.fraud.dataset import DatasetConfig
+from tasks.fraud.ingest.checks import CheckedData, QuarantineLimitError, check
 
 _log = logging.getLogger(__name__)
 

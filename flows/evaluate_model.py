@@ -10,7 +10,7 @@ from connectors.transactions import load_transactions
 from infra.settings import get_settings
 from tasks.fraud.bundle import Bundle
 from tasks.fraud.dataset import find_config
-from tasks.fraud.judge_bundle import judge_bundle
+from tasks.fraud.evaluation.judge_bundle import judge_bundle
 
 
 def evaluate_model(data: Path, config: str, bundle: Path | None = None) -> dict[str, Any]:

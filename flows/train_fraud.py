@@ -162,7 +162,7 @@ def _train(home: Path, job: Record, key: Record, run: TrackedRun) -> Record:
 
 
 def _log_figures(run: TrackedRun, trained: Record) -> None:
-    from tasks.fraud.evaluation import tracked_metrics
+    from tasks.fraud.evaluation.figures import tracked_metrics
 
     run.log_metrics(tracked_metrics(trained["metrics"]))
     run.set_tags({"active_head": trained["active"], "bundle_sha256": trained["digest"]})

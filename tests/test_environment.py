@@ -116,7 +116,7 @@ def test_files_logged_with_and_without_the_server_are_read_both_ways(mlflow_serv
     """One artifact folder: a server may be started or stopped between two runs."""
     from mlflow import MlflowClient
 
-    from infra.environment import mlflow_backend_url
+    from infra.services.environment import mlflow_backend_url
     from infra.settings import get_settings
 
     settings = get_settings()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from tasks.fraud.checks import CheckReport
+    from tasks.fraud.ingest.checks import CheckReport
 
 File = Annotated[Path, typer.Argument(help="Parquet or CSV file.", show_default=False)]
 Config = Annotated[
@@ -35,7 +35,7 @@ def init_config(
 ) -> None:
     """Propose a dataset config from a data file's columns."""
     from connectors.files import atomic_path, read_table
-    from tasks.fraud.propose_config import ProposalError, propose, to_toml
+    from tasks.fraud.ingest.propose_config import ProposalError, propose, to_toml
 
     if out is not None and out.exists() and not force:
         raise FileExistsError(f"{out} exists; choose another --out or add --force")
@@ -63,8 +63,8 @@ def check(
 ) -> None:
     """Check a data file as training would, and count what it would use and refuse."""
     from connectors.transactions import load_transactions
-    from tasks.fraud.checks import require_trainable
     from tasks.fraud.dataset import find_config
+    from tasks.fraud.ingest.checks import require_trainable
 
     described = find_config(config)
     checked = load_transactions(file, described, quarantine)

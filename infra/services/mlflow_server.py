@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from infra.environment import artifact_root, base_environment, mlflow_backend_url
+from infra.services.environment import artifact_root, base_environment, mlflow_backend_url
 from infra.services.service import Service, ServiceDefinition
 from infra.settings import HOST, Settings
 

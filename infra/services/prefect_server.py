@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from infra.environment import base_environment
+from infra.services.environment import base_environment
 from infra.services.service import Service, ServiceDefinition
 from infra.settings import HOST, Settings
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.fraud.bundle_format import BundleError
+from tasks.fraud.bundle.format import BundleError
 
 if TYPE_CHECKING:
     from tasks.fraud.bundle import Bundle
@@ -82,7 +82,7 @@ class GraphInputs:
     """Mail and embeddings of rows, for heads with a graph part."""
 
     def __init__(self, bundle: Bundle, tx: Transactions, features: FeatureSet) -> None:
-        from tasks.fraud.mail import Mailboxes, mail_layout
+        from tasks.fraud.graph.mail import Mailboxes, mail_layout
 
         self._embeddings = bundle.embeddings.for_transactions(tx)
         layout = mail_layout(bundle.config)

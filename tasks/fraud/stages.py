@@ -18,19 +18,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.fraud.bundle import write_bundle
-from tasks.fraud.bundle_arrays import load_arrays, save_arrays
-from tasks.fraud.choice import choose_head
+from tasks.fraud.bundle.arrays import load_arrays, save_arrays
 from tasks.fraud.dataset import DatasetConfig
-from tasks.fraud.evaluation import (
+from tasks.fraud.evaluation.choice import choose_head
+from tasks.fraud.evaluation.figures import (
     StoredFold,
     by_head,
     figures,
     result_from_json,
     result_to_json,
 )
-from tasks.fraud.leak_alarm import check_leak
-from tasks.fraud.plan import Plan, make_plan
-from tasks.fraud.protocol import DAY_MS
+from tasks.fraud.evaluation.leak_alarm import check_leak
+from tasks.fraud.evaluation.plan import Plan, make_plan
+from tasks.fraud.evaluation.protocol import DAY_MS
 from tasks.fraud.training import (
     FittedFold,
     GraphPart,
@@ -47,8 +47,8 @@ from tasks.fraud.workspace import DONE, load_features, load_transactions_file, s
 
 if TYPE_CHECKING:
     from kernels.runtime.callbacks import Callback
+    from tasks.fraud.evaluation.protocol import Fold
     from tasks.fraud.features import FeatureSet
-    from tasks.fraud.protocol import Fold
     from tasks.fraud.transactions import Transactions
 
 logger = logging.getLogger(__name__)
@@ -153,8 +153,8 @@ def fit_graph_part(
     """Train the network of one fold, or return None where the settings leave it out."""
     if not settings.graph:
         return None
-    from tasks.fraud.entity_training import EntitySettings
     from tasks.fraud.graph import GraphSettings, fit_graph
+    from tasks.fraud.graph.entity_training import EntitySettings
 
     try:
         entities = EntitySettings(**settings.network.get("entities", {}))
@@ -240,7 +240,7 @@ def thresholds_of(
     Without such days the last training rows serve, which the model knows: thresholds come out a
     little too high.
     """
-    from tasks.fraud.thresholds import fit_thresholds
+    from tasks.fraud.evaluation.thresholds import fit_thresholds
 
     rows = calibration_rows(tx, fitted.fold)
     if not len(rows):

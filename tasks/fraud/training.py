@@ -19,17 +19,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.fraud.bundle import BundleParts
-from tasks.fraud.bundle_arrays import Embeddings
-from tasks.fraud.bundle_heads import compose
-from tasks.fraud.head_files import head_to_dict
+from tasks.fraud.bundle.arrays import Embeddings
+from tasks.fraud.bundle.heads import compose
+from tasks.fraud.evaluation.protocol import FoldResult, evaluate_fold, judged_rows
+from tasks.fraud.features import FEATURES_VERSION
 from tasks.fraud.heads import Head, LogisticConfig, TreeConfig, fit_logistic, fit_trees
-from tasks.fraud.protocol import FoldResult, evaluate_fold, judged_rows
+from tasks.fraud.heads.files import head_to_dict
 
 if TYPE_CHECKING:
     from tasks.fraud.dataset import DatasetConfig
+    from tasks.fraud.evaluation.protocol import Fold
+    from tasks.fraud.evaluation.protocol import Protocol as Rules
     from tasks.fraud.features import FeatureSet
-    from tasks.fraud.protocol import Fold
-    from tasks.fraud.protocol import Protocol as Rules
     from tasks.fraud.transactions import Transactions
 
 logger = logging.getLogger(__name__)
@@ -292,7 +293,7 @@ def bundle_parts(
     return BundleParts(
         config=config,
         feature_names=features.names,
-        features_version=features_version(),
+        features_version=FEATURES_VERSION,
         heads=onnx_heads(fitted),
         active=active,
         thresholds=thresholds,
@@ -307,13 +308,6 @@ def bundle_parts(
         categories={c: list(values) for c, values in features.categories.items()},
         extras=extras,
     )
-
-
-def features_version() -> int:
-    """Return the version of the feature definition in this code."""
-    from tasks.fraud import features
-
-    return int(getattr(features, "FEATURES_VERSION", 1))
 
 
 def _heads_json(fitted: FittedFold) -> bytes:

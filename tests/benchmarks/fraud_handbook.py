@@ -19,20 +19,20 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tasks.fraud.bootstrap import JudgedScores, paired_days, paired_interval
-from tasks.fraud.checks import check
 from tasks.fraud.dataset import DatasetConfig
+from tasks.fraud.evaluation.bootstrap import JudgedScores, paired_days, paired_interval
+from tasks.fraud.evaluation.leak_alarm import check_leak, with_handbook_alarm
+from tasks.fraud.evaluation.plan import Plan, make_plan
+from tasks.fraud.evaluation.protocol import summarise
 from tasks.fraud.features import FeatureSet, build_features
 from tasks.fraud.heads import TreeConfig
-from tasks.fraud.leak_alarm import check_leak, with_handbook_alarm
-from tasks.fraud.plan import Plan, make_plan
-from tasks.fraud.protocol import summarise
+from tasks.fraud.ingest.checks import check
 from tasks.fraud.training import JudgedFold, TrainingConfig, fit_fold, judge_fold
 from tasks.fraud.transactions import Transactions
 from tests.benchmarks._harness import emit, parser, peak_gib, stopwatch, table
 
 if TYPE_CHECKING:
-    from tasks.fraud.protocol import Fold
+    from tasks.fraud.evaluation.protocol import Fold
     from tasks.fraud.training import GraphPart
 
 ROOT = Path(__file__).resolve().parents[2]

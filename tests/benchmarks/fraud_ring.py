@@ -17,13 +17,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from tasks.fraud.checks import check
 from tasks.fraud.dataset import DatasetConfig
-from tasks.fraud.entity_training import EntitySettings
+from tasks.fraud.evaluation.metrics import average_precision
 from tasks.fraud.features import FeatureSet, build_features
 from tasks.fraud.graph import GraphSettings, fit_graph_rows
+from tasks.fraud.graph.entity_training import EntitySettings
 from tasks.fraud.heads import TreeConfig, fit_trees
-from tasks.fraud.metrics import average_precision
+from tasks.fraud.ingest.checks import check
 from tasks.fraud.simulate import TransfersConfig, simulate_transfers
 from tasks.fraud.transactions import Transactions
 from tests.benchmarks._harness import emit, parser, peak_gib, stopwatch, table

@@ -8,8 +8,8 @@ import pytest
 
 from connectors.files import read_table
 from connectors.transactions import load_transactions
-from tasks.fraud.checks import QuarantineLimitError
 from tasks.fraud.dataset import DatasetConfig, EntityColumn
+from tasks.fraud.ingest.checks import QuarantineLimitError
 
 CONFIG = DatasetConfig(
     "shop", "when", "price", (EntityColumn("buyer"),), event_id="id", max_quarantine_share=0.4

@@ -35,7 +35,7 @@ def graph_bank(small_bank, settings, prefect_server, mlflow_server):
     chosen = settings | {"network": NETWORK}
     with pytest.MonkeyPatch.context() as patch:
         # On so little data either head may win; what is tested needs the one with embeddings.
-        patch.setattr("tasks.fraud.choice.CANDIDATES", ("both",))
+        patch.setattr("tasks.fraud.evaluation.choice.CANDIDATES", ("both",))
         record = train_fraud(str(earlier), str(bank.config), chosen | {"graph": True})
         version, bundle = Registry().champion("refreshbank", bank.folder / "cache")
         assert bundle.active == "both"

@@ -162,7 +162,7 @@ def test_wrong_input_fails_the_flow_with_one_clear_error(small_bank, settings, p
 
 def test_a_suspected_leak_stops_the_flow(trained, settings):
     from flows.train_fraud import train_fraud
-    from tasks.fraud.leak_alarm import LeakSuspected
+    from tasks.fraud.evaluation.leak_alarm import LeakSuspected
 
     bank, _ = trained
     strict = settings | {"alarm_ap": 0.05}

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from infra.environment import apply_environment, mlflow_backend_url, service_environment
+from infra.environment import apply_environment, service_environment
+from infra.services.environment import mlflow_backend_url
 from infra.services.prefect_server import database_url
 from infra.services.registry import SERVICES
 from infra.settings import Settings

@@ -7,8 +7,8 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from tasks.fraud.checks import check
 from tasks.fraud.dataset import DatasetConfig
+from tasks.fraud.ingest.checks import check
 from tasks.fraud.simulate import CARDS_SCHEMA, CardsConfig, simulate_cards
 from tasks.fraud.transactions import Transactions
 

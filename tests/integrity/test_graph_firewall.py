@@ -7,11 +7,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tasks.fraud.entity_graph import EntityGraph
-from tasks.fraud.entity_training import EntitySettings
+from tasks.fraud.evaluation.protocol import DAY_MS
 from tasks.fraud.features import FeatureSet, build_features
 from tasks.fraud.graph import GraphPart, GraphSettings, embed_entities, fit_graph_rows
-from tasks.fraud.protocol import DAY_MS
+from tasks.fraud.graph.entity_training import EntitySettings
+from tasks.fraud.graph.snapshots import EntityGraph
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +109,7 @@ def test_labels_older_than_the_delay_are_seen(part, bank, bank_config, signals, 
 
 
 def test_the_mail_of_a_row_lies_in_its_past(bank, bank_config, part, features):
-    from tasks.fraud.mail import mail_inputs
+    from tasks.fraud.graph.mail import mail_inputs
 
     rows = np.arange(0, len(bank), 7)
     boxes = mail_inputs(bank, bank_config, features)

@@ -7,10 +7,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tasks.fraud.entity_training import EntitySettings
+from tasks.fraud.evaluation.protocol import DAY_MS
 from tasks.fraud.features import build_features
 from tasks.fraud.graph import GraphSettings, fit_graph_rows
-from tasks.fraud.protocol import DAY_MS
+from tasks.fraud.graph.entity_training import EntitySettings
 
 
 @pytest.fixture(scope="module")

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from tasks.fraud.dataset import DatasetConfig
+from tasks.fraud.evaluation.protocol import DAY_MS
 from tasks.fraud.features import FeatureSet, build_features
 from tasks.fraud.heads import Head, TreeConfig, fit_trees
-from tasks.fraud.protocol import DAY_MS
 from tasks.fraud.transactions import Transactions
 
 

@@ -8,12 +8,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from tasks.fraud.checks import check
 from tasks.fraud.dataset import DatasetConfig
-from tasks.fraud.features import build_features
-from tasks.fraud.heads import TreeConfig, fit_trees
-from tasks.fraud.leak_alarm import LeakSuspected, check_leak, with_handbook_alarm
-from tasks.fraud.protocol import (
+from tasks.fraud.evaluation.leak_alarm import LeakSuspected, check_leak, with_handbook_alarm
+from tasks.fraud.evaluation.protocol import (
     FoldResult,
     Protocol,
     evaluate_fold,
@@ -21,6 +18,9 @@ from tasks.fraud.protocol import (
     judged_rows,
     newest_test_start,
 )
+from tasks.fraud.features import build_features
+from tasks.fraud.heads import TreeConfig, fit_trees
+from tasks.fraud.ingest.checks import check
 from tasks.fraud.simulate import CARDS_SCHEMA, CardsConfig, simulate_cards
 from tasks.fraud.transactions import Transactions
 

@@ -8,7 +8,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tasks.fraud.calibration import Calibration, fit_calibration
+from tasks.fraud.heads.calibration import Calibration, fit_calibration
 from tasks.fraud.heads.onnx_graph import INPUT, GraphBuilder
 
 IDENTITY = Calibration()

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tasks.fraud.calibration import Calibration
+from tasks.fraud.heads.calibration import Calibration
 from tasks.fraud.heads.head import Head, HeadError, check_features, check_labels
 from tasks.fraud.heads.onnx_graph import GraphBuilder
 

@@ -36,10 +36,10 @@ from tasks.fraud.report.rows import (
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from tasks.fraud.check_report import CheckReport
     from tasks.fraud.dataset import DatasetConfig
-    from tasks.fraud.paired import PairedResult
-    from tasks.fraud.protocol import FoldResult
+    from tasks.fraud.evaluation.paired import PairedResult
+    from tasks.fraud.evaluation.protocol import FoldResult
+    from tasks.fraud.ingest.check_report import CheckReport
     from tasks.fraud.transactions import Transactions
 
 DAY_MS = 86_400_000

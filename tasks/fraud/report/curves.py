@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tasks.fraud.metrics import precision_recall_curve
+from tasks.fraud.evaluation.metrics import precision_recall_curve
 from tasks.fraud.report.rows import CalibrationBin, Curve, ScoreBin, ThresholdRow
 
 MAX_POINTS = 240

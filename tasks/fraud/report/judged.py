@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tasks.fraud.evaluation import StoredFold, by_head, gains
-from tasks.fraud.protocol import evaluate_fold
+from tasks.fraud.evaluation.figures import StoredFold, by_head, gains
+from tasks.fraud.evaluation.protocol import evaluate_fold
+from tasks.fraud.evaluation.thresholds import CostModel, total_cost
 from tasks.fraud.report.assemble import fold_rows, head_rows, precision_days, scores_of
 from tasks.fraud.report.curves import pr_curve, reliability, score_bins, threshold_row
 from tasks.fraud.report.rows import DayPrecision, ThresholdRow
-from tasks.fraud.thresholds import CostModel, total_cost
 
 if TYPE_CHECKING:
-    from tasks.fraud.paired import PairedResult
-    from tasks.fraud.plan import Plan
+    from tasks.fraud.evaluation.paired import PairedResult
+    from tasks.fraud.evaluation.plan import Plan
     from tasks.fraud.transactions import Transactions
 
 ORDER = ("both", "tabular", "graph", "logistic")

@@ -10,6 +10,7 @@ import pytest
 
 from tasks.fraud.dataset import DatasetConfig
 from tasks.fraud.derive import NEVER
+from tasks.fraud.evaluation.protocol import DAY_MS, instant
 from tasks.fraud.features import (
     FeatureError,
     FeatureSet,
@@ -18,7 +19,6 @@ from tasks.fraud.features import (
     feature_names,
     state_slices,
 )
-from tasks.fraud.protocol import DAY_MS, instant
 from tasks.fraud.transactions import Transactions
 
 HOUR = 3_600_000

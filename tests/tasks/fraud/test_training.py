@@ -12,20 +12,20 @@ import pytest
 
 from tasks.fraud import stages
 from tasks.fraud.bundle import Bundle, write_bundle
-from tasks.fraud.bundle_format import BundleError
-from tasks.fraud.checks import check
-from tasks.fraud.choice import choose_head
+from tasks.fraud.bundle.format import BundleError
 from tasks.fraud.dataset import DatasetConfig, Split
-from tasks.fraud.evaluation import StoredFold, figures, result_from_json, tracked_metrics
+from tasks.fraud.evaluation.choice import choose_head
+from tasks.fraud.evaluation.figures import StoredFold, figures, result_from_json, tracked_metrics
+from tasks.fraud.evaluation.judge_bundle import judge_bundle
+from tasks.fraud.evaluation.paired import PairedRules, compare_paired, interval_of_ap
+from tasks.fraud.evaluation.plan import make_plan
+from tasks.fraud.evaluation.protocol import FoldResult, ProtocolError
 from tasks.fraud.features import FeatureError, build_features
-from tasks.fraud.head_files import head_from_dict, head_to_dict
 from tasks.fraud.heads import HeadError, TreeConfig, fit_mlp
+from tasks.fraud.heads.files import head_from_dict, head_to_dict
 from tasks.fraud.heads.head import Blend, Head
-from tasks.fraud.judge_bundle import judge_bundle
-from tasks.fraud.paired import PairedRules, compare_paired, interval_of_ap
-from tasks.fraud.plan import make_plan
-from tasks.fraud.protocol import FoldResult, ProtocolError
-from tasks.fraud.report_inputs import explain_alerts, last_day
+from tasks.fraud.ingest.checks import check
+from tasks.fraud.report.inputs import explain_alerts, last_day
 from tasks.fraud.score import score_transactions
 from tasks.fraud.simulate import TransfersConfig, simulate_transfers
 from tasks.fraud.training import (

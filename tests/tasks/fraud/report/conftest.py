@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tasks.fraud.metrics import average_precision, recall_at_fpr, roc_auc
+from tasks.fraud.evaluation.metrics import average_precision, recall_at_fpr, roc_auc
 from tasks.fraud.report import ReportInputs
 from tasks.fraud.report.curves import pr_curve, reliability, score_bins, threshold_row
 from tasks.fraud.report.model import (

@@ -11,10 +11,10 @@ import pytest
 
 from tasks.cleaning.quarantine import QUARANTINE_SCHEMA
 from tasks.explain.reasons import Reason
-from tasks.fraud.checks import check
 from tasks.fraud.dataset import DatasetConfig, EntityColumn
-from tasks.fraud.paired import PairedResult
-from tasks.fraud.protocol import FoldResult
+from tasks.fraud.evaluation.paired import PairedResult
+from tasks.fraud.evaluation.protocol import FoldResult
+from tasks.fraud.ingest.checks import check
 from tasks.fraud.report import ReportInputs, assemble, build_report
 
 CONFIG = DatasetConfig(

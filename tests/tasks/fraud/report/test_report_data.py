@@ -8,7 +8,7 @@ import math
 import numpy as np
 import pytest
 
-from tasks.fraud.metrics import average_precision
+from tasks.fraud.evaluation.metrics import average_precision
 from tasks.fraud.report import ReportError, ReportInputs
 from tasks.fraud.report.curves import (
     MAX_POINTS,

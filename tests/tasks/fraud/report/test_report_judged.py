@@ -7,12 +7,12 @@ import json
 import numpy as np
 import pytest
 
-from tasks.fraud.evaluation import StoredFold
-from tasks.fraud.plan import Plan
-from tasks.fraud.protocol import DAY_MS, Protocol, evaluate_fold, folds, judged_rows
+from tasks.fraud.evaluation.figures import StoredFold
+from tasks.fraud.evaluation.plan import Plan
+from tasks.fraud.evaluation.protocol import DAY_MS, Protocol, evaluate_fold, folds, judged_rows
+from tasks.fraud.evaluation.thresholds import fit_thresholds
 from tasks.fraud.report import build_report
 from tasks.fraud.report.judged import judged_sections, threshold_rows
-from tasks.fraud.thresholds import fit_thresholds
 from tasks.fraud.transactions import Transactions
 
 

@@ -1,0 +1,281 @@
+"""The graph part of a fraud model: a net over mailboxes and entity embeddings.
+
+It is fitted on the same rows as the trees. The trees of ``both`` read two signals of the net
+beside the features. On training rows these signals are out of fold: each comes from a net that
+was trained without the block of days the row lies in, so the trees meet in training what they
+will meet in service.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tasks.fraud.bundle.arrays import Embeddings
+from tasks.fraud.graph.inputs import History, Rows
+from tasks.fraud.graph.mail import Mailboxes, mail_layout
+from tasks.fraud.graph.model import (
+    KNEE_QUANTILE,
+    SIGNALS,
+    GraphError,
+    GraphModel,
+    GraphSettings,
+    fit_model,
+)
+from tasks.fraud.graph.snapshots import EntityGraph, SnapshotConfig
+
+if TYPE_CHECKING:
+    from kernels.runtime.callbacks import Callback
+    from models.entity_sage import EntitySage
+    from models.graph_net import GraphNet
+    from tasks.fraud.dataset import DatasetConfig
+    from tasks.fraud.evaluation.protocol import Fold
+    from tasks.fraud.features import FeatureSet
+    from tasks.fraud.transactions import Transactions
+
+logger = logging.getLogger(__name__)
+
+
+class GraphPart:
+    """A fitted graph part, bound to the history it was fitted on.
+
+    Attributes:
+        model: Net and encoder.
+        train_rows: Rows it was fitted on, ascending.
+        out_of_fold: float32 [len(train_rows), 2] signals of nets that did not see the row's block.
+        as_of: Instant (epoch milliseconds) of the embeddings that ship.
+    """
+
+    def __init__(
+        self,
+        history: History,
+        model: GraphModel,
+        train_rows: Rows,
+        out_of_fold: NDArray[np.float32],
+        as_of: int,
+    ) -> None:
+        self.model, self.train_rows, self.out_of_fold = model, train_rows, out_of_fold
+        self.as_of = as_of
+        self._history = history
+
+    @property
+    def net(self) -> GraphNet:
+        """The net (torch module)."""
+        return self.model.net
+
+    def hidden(self, rows: Rows) -> NDArray[np.float32]:
+        """Return the signals that trees read, float32 [m, 2]; out of fold on training rows."""
+        out = np.empty((len(rows), len(SIGNALS)), np.float32)
+        place = np.searchsorted(self.train_rows, rows)
+        place = np.minimum(place, len(self.train_rows) - 1)
+        trained = self.train_rows[place] == rows
+        out[trained] = self.out_of_fold[place[trained]]
+        out[~trained] = self.model.signals(self._history, rows[~trained])
+        return out
+
+    def predict(self, rows: Rows) -> NDArray[np.float64]:
+        """Return the net's own probability [m]; out of fold on training rows."""
+        logit = self.hidden(rows)[:, 0].astype(np.float64)
+        return np.asarray(1.0 / (1.0 + np.exp(-logit)), np.float64)
+
+    def represent(self, tx: Transactions, features: FeatureSet, rows: Rows) -> NDArray[np.float32]:
+        """Return the signals of rows of another history, float32 [m, 2]."""
+        dataset, settings = self._history.graph.dataset, self._history.graph.config
+        other = _history(tx, features, dataset, self._history.mail.layout.slots, settings)
+        return self.model.signals(other, rows)
+
+    def inputs(self, rows: Rows) -> dict[str, NDArray[Any]]:
+        """Return ``mail`` [m, T, d], ``mask`` [m, T], ``embeddings`` [m, C, E]."""
+        return self.model.inputs(self._history, rows)
+
+    def embeddings(self) -> Embeddings:
+        """Return the embedding of every entity seen before ``as_of``."""
+        return embed_entities(self.model.encoder, self._history.tx, self._history.graph, self.as_of)
+
+    def to_onnx(self) -> bytes:
+        """Return the net: features, mail, mask, embeddings -> signals [n, 2]."""
+        from models.graph_net import export_onnx
+
+        return export_onnx(self.net)
+
+    def to_safetensors(self) -> bytes:
+        """Return the weights of net and encoder, their shapes as JSON metadata."""
+        from safetensors.torch import save
+
+        tensors = {f"net.{k}": v for k, v in self.net.state_dict().items()}
+        shape: dict[str, Any] = {"net": asdict(self.net.config), "encoder": None}
+        if self.model.encoder is not None:
+            tensors |= {f"encoder.{k}": v for k, v in self.model.encoder.state_dict().items()}
+            shape["encoder"] = asdict(self.model.encoder.config)
+        content: bytes = save(
+            {k: v.contiguous() for k, v in tensors.items()}, metadata={"shape": json.dumps(shape)}
+        )
+        return content
+
+
+def fit_graph(
+    tx: Transactions,
+    features: FeatureSet,
+    fold: Fold,
+    config: DatasetConfig,
+    *,
+    settings: GraphSettings | None = None,
+    callbacks: Sequence[Callback] = (),
+    checkpoint_dir: Path | None = None,
+) -> GraphPart:
+    """Fit the graph part on the labelled training rows of a fold; see ``fit_graph_rows``."""
+    rows = fold.train_rows(tx.time)
+    rows = rows[tx.label[rows] >= 0]
+    return fit_graph_rows(
+        tx,
+        features,
+        config,
+        rows,
+        settings=settings,
+        as_of=fold.test_start,
+        callbacks=callbacks,
+        checkpoint_dir=checkpoint_dir,
+    )
+
+
+def fit_graph_rows(
+    tx: Transactions,
+    features: FeatureSet,
+    config: DatasetConfig,
+    train_rows: Rows,
+    *,
+    settings: GraphSettings | None = None,
+    as_of: int | None = None,
+    callbacks: Sequence[Callback] = (),
+    checkpoint_dir: Path | None = None,
+) -> GraphPart:
+    """Fit encoder and net on some rows, and once more per block for the out-of-fold signals.
+
+    Args:
+        tx: The whole history; rows before and after the training rows feed no weight.
+        features: Its features.
+        config: What the columns mean.
+        train_rows: Labelled rows, ascending.
+        settings: Settings; None: the defaults.
+        as_of: Instant of the shipped embeddings; None: the last training row's.
+        callbacks: Listeners of the final net's training.
+        checkpoint_dir: Folder from which a killed fit continues.
+
+    Raises:
+        GraphError: When rows are unlabelled or hold too few frauds to be cross-fitted.
+    """
+    chosen = settings or GraphSettings()
+    rows: Rows = np.asarray(train_rows, np.intp)
+    history = _history(tx, features, config, chosen.slots, chosen.snapshots)
+    blocks = _blocks(tx.label[rows], chosen.folds)
+    out_of_fold = np.empty((len(rows), len(SIGNALS)), np.float32)
+    for number, block in enumerate(blocks):
+        rest = np.concatenate([b for i, b in enumerate(blocks) if i != number])
+        folder = checkpoint_dir / f"block-{number}" if checkpoint_dir else None
+        model = fit_model(history, rows[rest], chosen, chosen.seed + 1 + number, (), folder)
+        out_of_fold[block] = model.signals(history, rows[block])
+        logger.info("graph net without block %d of %d fitted", number + 1, len(blocks))
+    folder = checkpoint_dir / "all" if checkpoint_dir else None
+    model = fit_model(history, rows, chosen, chosen.seed, callbacks, folder)
+    knee = float(np.quantile(out_of_fold[:, 0], KNEE_QUANTILE))
+    model.net.set_knee(knee)
+    out_of_fold[:, 1] = np.maximum(out_of_fold[:, 0] - np.float32(knee), 0.0)
+    instant = int(tx.time[rows[-1]]) if as_of is None else as_of
+    return GraphPart(history, model, rows, out_of_fold, instant)
+
+
+def embed_entities(
+    encoder: EntitySage | None, tx: Transactions, graph: EntityGraph, as_of: int
+) -> Embeddings:
+    """Return the embeddings of all entities seen before ``as_of``, by their original ids."""
+    ids, vectors, default = {}, {}, {}
+    found = graph.embed(encoder, as_of) if encoder is not None else {}
+    for kind in dict.fromkeys(tx.kinds.values()):
+        seen = graph.seen(kind, as_of)
+        ids[kind] = tx.index[kind][seen]
+        every = found.get(kind, np.zeros((len(seen), 0), np.float32))
+        vectors[kind] = every[seen]
+        # Unseen entities hold the declared default already, whichever of them is taken.
+        default[kind] = every[~seen][0] if (~seen).any() else every.mean(axis=0)
+    return Embeddings.build(ids, vectors, default)
+
+
+def refresh_embeddings(
+    weights: bytes,
+    tx: Transactions,
+    config: DatasetConfig,
+    as_of: int,
+    *,
+    snapshots: SnapshotConfig | None = None,
+) -> Embeddings:
+    """Return new embeddings from a bundle's ``graph.safetensors`` and a longer history.
+
+    Args:
+        weights: What ``GraphPart.to_safetensors`` wrote.
+        tx: History; only events and labels known at ``as_of`` count.
+        config: What the columns mean.
+        as_of: Epoch milliseconds.
+        snapshots: How snapshots are taken.
+    """
+    from models.entity_sage import EntitySage, EntitySageConfig
+
+    tensors, shape = _read(weights)
+    graph = EntityGraph(tx, config, snapshots)
+    encoder = None
+    if shape["encoder"] is not None:
+        values = dict(shape["encoder"])
+        for name in ("inputs", "relations"):
+            values[name] = tuple(tuple(v) for v in values[name])
+        encoder = EntitySage(EntitySageConfig(**values | {"columns": tuple(values["columns"])}))
+        encoder.load_state_dict(
+            {k.removeprefix("encoder."): v for k, v in tensors.items() if k.startswith("encoder.")}
+        )
+    return embed_entities(encoder, tx, graph, as_of)
+
+
+def _read(weights: bytes) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return tensors and the shapes in the metadata of safetensors bytes."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    try:
+        length = int.from_bytes(weights[:8], "little")
+        header = json.loads(weights[8 : 8 + length])
+        return load(weights), json.loads(header["__metadata__"]["shape"])
+    except (SafetensorError, ValueError, KeyError, TypeError) as error:
+        raise GraphError(
+            f"graph weights cannot be read ({error}); train the model again"
+        ) from error
+
+
+def _history(
+    tx: Transactions,
+    features: FeatureSet,
+    config: DatasetConfig,
+    slots: int,
+    snapshots: SnapshotConfig,
+) -> History:
+    mail = Mailboxes(tx, features, mail_layout(config, slots))
+    return History(tx, features, mail, EntityGraph(tx, config, snapshots))
+
+
+def _blocks(label: NDArray[np.int8], folds: int) -> list[Rows]:
+    """Cut positions into blocks of days with equally many frauds."""
+    if (label < 0).any():
+        raise GraphError("unlabelled rows (-1) cannot be trained on; leave them out")
+    frauds = np.flatnonzero(label == 1)
+    if len(frauds) < 2 or len(frauds) == len(label):
+        raise GraphError(
+            f"{len(frauds)} frauds in {len(label)} training rows: a graph net needs both classes "
+            "and at least 2 frauds; train on more days"
+        )
+    parts = np.array_split(frauds, min(folds, len(frauds)))
+    cuts = [int(part[0]) for part in parts[1:]]
+    return list(np.split(np.arange(len(label), dtype=np.intp), cuts))

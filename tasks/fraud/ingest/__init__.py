@@ -1,0 +1,1 @@
+"""From a table to checked transactions: parsing, identifiers, checks, a proposed config."""

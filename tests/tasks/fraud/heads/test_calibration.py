@@ -1,0 +1,72 @@
+"""Calibration: probabilities meet frequencies, and order is kept."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tasks.fraud.heads.calibration import Calibration, fit_calibration, logit, reliability, sigmoid
+
+
+def distorted(n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Log-odds that are 2 x too steep and shifted, with labels from the true ones."""
+    rng = np.random.default_rng(seed)
+    truth = rng.normal(-2.0, 1.5, n)
+    return 2.0 * truth + 1.0, (rng.random(n) < sigmoid(truth)).astype(int)
+
+
+def test_platt_recovers_slope_and_shift() -> None:
+    z, y = distorted(40_000, 1)
+    found = fit_calibration(z, y, method="platt")
+    assert found.a == found.b == pytest.approx(0.5, abs=0.02)
+    assert found.c == pytest.approx(-0.5, abs=0.05)
+
+
+@pytest.mark.parametrize("method", ["platt", "beta"])
+def test_calibrated_scores_meet_frequencies(method: str) -> None:
+    z, y = distorted(20_000, 2)
+    held_z, held_y = distorted(20_000, 3)
+    found = fit_calibration(z, y, method=method)
+    before = reliability(sigmoid(held_z), held_y)
+    after = reliability(found.probability(held_z), held_y)
+    assert after.error < 0.02 < before.error
+    assert after.brier < before.brier
+    assert after.rows.sum() == 20_000
+
+
+def test_order_is_kept_even_against_the_labels() -> None:
+    z, y = distorted(2_000, 4)
+    for method in ("platt", "beta"):
+        found = fit_calibration(z, 1 - y, method=method)
+        grid = np.linspace(-20, 20, 200)
+        assert (np.diff(found.log_odds(grid)) > 0).all()
+
+
+def test_identity_changes_nothing() -> None:
+    z = np.linspace(-30, 30, 61)
+    assert np.allclose(Calibration().log_odds(z), z)
+    assert np.allclose(logit(sigmoid(z[20:41])), z[20:41])
+
+
+def test_extremes_stay_finite() -> None:
+    p = Calibration(2.0, 0.5, 1.0).probability(np.array([-1e4, 0.0, 1e4]))
+    assert p[0] == 0.0
+    assert p[2] == 1.0
+    assert np.isfinite(logit(np.array([0.0, 1.0]))).all()
+
+
+def test_bad_input_is_named() -> None:
+    with pytest.raises(ValueError, match="both classes"):
+        fit_calibration([0.1, 0.2], [0, 0])
+    with pytest.raises(ValueError, match="finite"):
+        fit_calibration([0.1, np.nan], [0, 1])
+    with pytest.raises(ValueError, match="positive"):
+        Calibration(a=0.0)
+    with pytest.raises(ValueError, match="at least one row"):
+        reliability([], [])
+
+
+def test_reliability_without_frauds() -> None:
+    found = reliability([0.1, 0.2], [0, 0])
+    assert found.observed.tolist() == [0.0]
+    assert found.error == pytest.approx(0.15)
