@@ -113,7 +113,7 @@ def _train(home: Path, job: Record, key: Record, run: TrackedRun) -> Record:
     )
     lap("features")
     plan = fraud_steps.plan_folds(
-        place("plan"), data=checked["folder"], config=config, settings=chosen
+        str(place_of(work, "plan", data).folder), data=checked["folder"], config=config
     )
     inputs = {
         "data": checked["folder"],

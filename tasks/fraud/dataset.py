@@ -73,6 +73,26 @@ class Split:
 
 
 @dataclass(frozen=True, slots=True)
+class Alarm:
+    """What this data can give at most without labels from the future; more stops a run.
+
+    Attributes:
+        ap: Mean average precision over the test folds above which a leak is suspected.
+        auc: The same for ROC AUC. 1, the default, is never exceeded: no alarm.
+    """
+
+    ap: float = 1.0
+    auc: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Reject what no mean can be compared with."""
+        _require_types("alarm.", self, Alarm)
+        for name in ("ap", "auc"):
+            if not 0 < getattr(self, name) <= 1:
+                raise ConfigError(f"alarm.{name} must lie in (0, 1], got {getattr(self, name)}")
+
+
+@dataclass(frozen=True, slots=True)
 class DatasetConfig:
     """What the columns of a transaction table mean.
 
@@ -96,6 +116,7 @@ class DatasetConfig:
         earliest: ISO instant before which a time is impossible.
         max_future_days: Days after the present beyond which a time is impossible.
         split: How time is cut.
+        alarm: Figures too good to be true.
     """
 
     name: str
@@ -116,6 +137,7 @@ class DatasetConfig:
     earliest: str = "1990-01-01"
     max_future_days: float = 1.0
     split: Split = field(default_factory=Split)
+    alarm: Alarm = field(default_factory=Alarm)
 
     def __post_init__(self) -> None:
         """Validate, naming field and fix."""
@@ -196,9 +218,10 @@ class DatasetConfig:
             raise ConfigError("'entities' must be a list of tables: [[entities]] column = \"...\"")
         try:
             values["entities"] = tuple(EntityColumn(**e) for e in entities)
-            split = dict(values.get("split", {}))
-            _reject_unknown("split.", split, Split)
-            values["split"] = Split(**split)
+            for name, part in (("split", Split), ("alarm", Alarm)):
+                table = dict(values.get(name, {}))
+                _reject_unknown(f"{name}.", table, part)
+                values[name] = part(**table)
             for name in ("numeric", "categorical"):
                 columns = values.get(name, ())
                 values[name] = tuple(columns) if isinstance(columns, list) else columns

@@ -68,16 +68,9 @@ def build_features_stage(draft: Path, *, data: Path, config: Mapping[str, Any]) 
     return {"features": len(features.names), "rows": len(tx), "seconds": seconds}
 
 
-def plan_stage(
-    draft: Path, *, data: Path, config: Mapping[str, Any], settings: Mapping[str, Any]
-) -> dict[str, Any]:
+def plan_stage(draft: Path, *, data: Path, config: Mapping[str, Any]) -> dict[str, Any]:
     """Lay the folds."""
-    from dataclasses import replace
-
-    training = TrainingConfig.from_dict(settings)
     plan = make_plan(load_transactions_file(data), DatasetConfig.from_dict(config))
-    rules = replace(plan.protocol, alarm_ap=training.alarm_ap, alarm_auc=training.alarm_auc)
-    plan = replace(plan, protocol=rules)
     (draft / "plan.json").write_text(json.dumps(plan.to_dict()), encoding="utf-8")
     for note in plan.notes:
         logger.warning("%s", note)

@@ -94,9 +94,6 @@ def build_features(place: str, *, data: str, config: Record) -> Record:
 
 
 @cached_step("plan folds", timeout=600)
-def plan_folds(place: str, *, data: str, config: Record, settings: Record) -> Record:
+def plan_folds(place: str, *, data: str, config: Record) -> Record:
     """Lay the folds over the data."""
-    return fill(
-        at(place),
-        lambda d: stages.plan_stage(d, data=Path(data), config=config, settings=settings),
-    )
+    return fill(at(place), lambda d: stages.plan_stage(d, data=Path(data), config=config))

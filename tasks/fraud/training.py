@@ -55,8 +55,6 @@ class TrainingConfig:
             gains nothing, and on a busy machine it waits most of the time.
         background_rows: Training rows kept as SHAP background.
         seed: Seed of the background's draw.
-        alarm_ap: Mean test AP above which a run stops as a suspected leak; None: no alarm.
-        alarm_auc: The same for ROC AUC.
     """
 
     trees: TreeConfig = field(default_factory=TreeConfig)
@@ -66,8 +64,6 @@ class TrainingConfig:
     threads: int = 1
     background_rows: int = 256
     seed: int = 0
-    alarm_ap: float | None = None
-    alarm_auc: float | None = None
 
     def __post_init__(self) -> None:
         """Validate, naming the fix."""

@@ -165,6 +165,7 @@ def test_a_suspected_leak_stops_the_flow(trained, settings):
     from tasks.fraud.evaluation.leak_alarm import LeakSuspected
 
     bank, _ = trained
-    strict = settings | {"alarm_ap": 0.05}
+    strict = bank.folder / "strict.toml"
+    strict.write_text(bank.config.read_text() + "\n[alarm]\nap = 0.05\n")
     with pytest.raises(LeakSuspected, match="mean AP"):
-        train_fraud(str(bank.data), str(bank.config), strict, promote=False)
+        train_fraud(str(bank.data), str(strict), settings, promote=False)

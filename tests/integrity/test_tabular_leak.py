@@ -8,15 +8,15 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from tasks.fraud.dataset import DatasetConfig
-from tasks.fraud.evaluation.leak_alarm import LeakSuspected, check_leak, with_handbook_alarm
+from tasks.fraud.dataset import DatasetConfig, find_config
+from tasks.fraud.evaluation.leak_alarm import LeakSuspected, check_leak
 from tasks.fraud.evaluation.protocol import (
     FoldResult,
-    Protocol,
     evaluate_fold,
     folds,
     judged_rows,
     newest_test_start,
+    protocol_for,
 )
 from tasks.fraud.features import build_features
 from tasks.fraud.heads import TreeConfig, fit_trees
@@ -24,7 +24,7 @@ from tasks.fraud.ingest.checks import check
 from tasks.fraud.simulate import CARDS_SCHEMA, CardsConfig, simulate_cards
 from tasks.fraud.transactions import Transactions
 
-RULES = with_handbook_alarm(Protocol(entity="customer", train_days=20))
+RULES = protocol_for(find_config("handbook"), train_days=20)
 """The delay of the protocol is seven days, whatever the features do."""
 
 

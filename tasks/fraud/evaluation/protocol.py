@@ -47,8 +47,8 @@ class Protocol:
         test_days: Length of a test fold.
         known_days: Days before the delay in which a fraud makes an entity known.
         top_k: Entities looked at per day (CP@k).
-        alarm_ap: Mean average precision above which a leak is suspected; None: no alarm.
-        alarm_auc: Mean ROC AUC above which a leak is suspected; None: no alarm.
+        alarm_ap: Mean average precision above which a leak is suspected; 1: no alarm.
+        alarm_auc: The same for ROC AUC.
     """
 
     name: str = "known-entity-removal"
@@ -58,8 +58,8 @@ class Protocol:
     test_days: int = 7
     known_days: int = 7
     top_k: int = 100
-    alarm_ap: float | None = None
-    alarm_auc: float | None = None
+    alarm_ap: float = 1.0
+    alarm_auc: float = 1.0
 
     def __post_init__(self) -> None:
         """Validate, naming the fix."""
@@ -70,8 +70,8 @@ class Protocol:
             raise ProtocolError(f"delay_days must not be negative, got {self.delay_days}")
         for name in ("alarm_ap", "alarm_auc"):
             value = getattr(self, name)
-            if value is not None and not 0 < value <= 1:
-                raise ProtocolError(f"{name} must lie in (0, 1] or be None, got {value}")
+            if not 0 < value <= 1:
+                raise ProtocolError(f"{name} must lie in (0, 1], got {value}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,6 +217,8 @@ def protocol_for(config: DatasetConfig, *, train_days: int | None = None) -> Pro
         train_days=train_days or split.train_days,
         delay_days=-int(-config.label_delay_days // 1),
         test_days=split.test_days,
+        alarm_ap=config.alarm.ap,
+        alarm_auc=config.alarm.auc,
     )
 
 

@@ -30,8 +30,10 @@ def test_shipped_configs_load_by_name() -> None:
 def test_a_config_survives_its_own_dictionary() -> None:
     config = DatasetConfig.from_dict(
         {**MINIMAL, "numeric": ["x"], "categorical": ["c"], "label": "y", "split": {"folds": 2}}
+        | {"alarm": {"ap": 0.9}}
     )
     assert config.split.folds == 2
+    assert (config.alarm.ap, config.alarm.auc) == (0.9, 1.0)
     assert config.columns == ["t", "a", "who", "y", "x", "c"]
     assert DatasetConfig.from_dict(config.to_dict()) == config
 
@@ -81,6 +83,9 @@ def test_an_instant_may_carry_its_zone() -> None:
         ({"split": {"fold": 1}}, "unknown field split.fold"),
         ({"split": {"folds": 0}}, "split.folds"),
         ({"split": {"warmup_days": -1}}, "warmup_days"),
+        ({"alarm": {"ap": 0}}, r"alarm.ap must lie in \(0, 1\]"),
+        ({"alarm": {"auc": "high"}}, "alarm.auc must be a number"),
+        ({"alarm": {"f1": 0.9}}, "unknown field alarm.f1"),
     ],
 )
 def test_unusable_configs_name_the_field(change: dict[str, Any], message: str) -> None:
