@@ -235,10 +235,9 @@ def thresholds_of(
     """
     from tasks.fraud.evaluation.thresholds import fit_thresholds
 
-    rows = calibration_rows(tx, fitted.fold)
-    if not len(rows):
-        rows = fitted.fold.train_rows(tx.time)
-        rows = rows[tx.label[rows] >= 0][-200_000:]
+    rows = fitted.fold.delay_rows(tx)
+    if not len(calibration_rows(tx, fitted.fold)):
+        rows = fitted.fold.train_rows(tx)[-200_000:]
     score = fitted.score(features.values, rows)[active]
     found = fit_thresholds(
         score,

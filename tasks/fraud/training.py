@@ -4,7 +4,9 @@ Every fold fits the same heads on the same rows: ``tabular`` (trees), ``logistic
 graph part ``graph`` (network alone) and ``both`` (trees on features and network output). The
 shipped model is that of test fold 0. Its calibration and thresholds come from the days between
 training and test, which no fitted weight has seen; the test week stays untouched for the
-comparison with the champion.
+comparison with the champion. Their labels become known while the test week runs: on the days after
+it, where the model serves, they are older than the delay, but a probability shown for the test week
+itself (not its rank, which calibration keeps) has had help from labels younger than that.
 """
 
 from __future__ import annotations
@@ -169,13 +171,12 @@ class JudgedFold:
 
 
 def training_rows(tx: Transactions, fold: Fold) -> Rows:
-    """Return the labelled rows a fold learns from.
+    """Return the rows a fold learns from: labels known when its test begins.
 
     Raises:
         TrainingError: When a class is absent.
     """
-    rows = fold.train_rows(tx.time)
-    rows = rows[tx.label[rows] >= 0]
+    rows = fold.train_rows(tx)
     frauds = int((tx.label[rows] == 1).sum())
     if not 0 < frauds < len(rows):
         raise TrainingError(
@@ -222,8 +223,8 @@ def judge_fold(
 
 def calibration_rows(tx: Transactions, fold: Fold) -> Rows:
     """Return labelled rows between training and test; empty without both classes or delay."""
-    inside = (tx.time >= fold.train_end) & (tx.time < fold.test_start) & (tx.label >= 0)
-    rows = np.flatnonzero(inside)
+    rows = fold.delay_rows(tx)
+    rows = rows[tx.label[rows] >= 0]
     label = tx.label[rows]
     usable = (label == 1).any() and (label == 0).any()
     return rows if usable else rows[:0]

@@ -23,7 +23,7 @@ class Transactions:
         label: int8; 1 fraud, 0 legitimate, -1 unknown.
         label_time: int64 epoch milliseconds at which the label may first be used (event time
             plus delay, or the time it became known, whichever is later).
-        entities: Column name -> int32 codes into ``index[kind]``.
+        entities: Column name -> int32 codes into ``index[kind]``, in the order of the config.
         kinds: Column name -> entity kind.
         index: Kind -> original ids as a string array; position = code.
         numeric: Column name -> float64 (NaN: missing).

@@ -38,7 +38,7 @@ def judge(tx: Transactions, config: DatasetConfig, **extra: np.ndarray) -> FoldR
     values = build_features(tx, config).values
     values = np.column_stack([values, *extra.values()]).astype(np.float32)
     fold = folds(newest_test_start(tx, 7), 1, RULES)[0]
-    train, rows = fold.train_rows(tx.time), judged_rows(tx, fold, RULES.entity)
+    train, rows = fold.train_rows(tx), judged_rows(tx, fold, RULES.entity)
     config_trees = TreeConfig(rounds=60, learning_rate=0.1, seeds=1, bins=511)
     head = fit_trees(values[train], tx.label[train], config_trees)
     return evaluate_fold(tx, fold, head.predict(values[rows]), RULES, rows=rows)

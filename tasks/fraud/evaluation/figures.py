@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.fraud.evaluation.paired import PairedResult, PairedRules, compare_paired, interval_of_ap
+from tasks.fraud.evaluation.bootstrap import JudgedScores
+from tasks.fraud.evaluation.paired import PairedResult, PairedRules, compare_folds, interval_of_ap
 from tasks.fraud.evaluation.protocol import FoldResult, summarise
 from tasks.fraud.transactions import Transactions
 
@@ -56,14 +57,15 @@ def by_head(folds: Sequence[StoredFold]) -> dict[str, list[FoldResult]]:
     return {n: [f.results[n] for f in folds] for n in names}
 
 
-def pooled(
-    tx: Transactions, folds: Sequence[StoredFold], head: str
-) -> tuple[NDArray[np.int8], NDArray[np.float64], NDArray[np.int32]]:
-    """Return label, score and first entity of the judged rows of all folds."""
-    rows = np.concatenate([f.rows for f in folds])
-    score = np.concatenate([f.scores[head] for f in folds])
+def judged(
+    tx: Transactions, folds: Sequence[StoredFold], first: str, second: str = REFERENCE
+) -> list[JudgedScores]:
+    """Return two heads' scores fold by fold, with labels and first entities."""
     entity = next(iter(tx.entities.values()))
-    return tx.label[rows], score, entity[rows]
+    return [
+        JudgedScores(tx.label[f.rows], entity[f.rows], f.scores[first], f.scores[second])
+        for f in folds
+    ]
 
 
 def gains(
@@ -72,9 +74,8 @@ def gains(
     """Compare every head with the tabular one on the same rows, entities drawn whole."""
     if not folds or any(REFERENCE not in f.scores for f in folds):
         return {}
-    label, reference, entity = pooled(tx, folds, REFERENCE)
     return {
-        head: compare_paired(label, pooled(tx, folds, head)[1], reference, entity, rules)
+        head: compare_folds(judged(tx, folds, head), rules)
         for head in by_head(folds)
         if head != REFERENCE
     }
@@ -92,8 +93,7 @@ def figures(
     """Return everything ``metrics.json`` holds."""
     heads = {}
     for name, results in by_head(test).items():
-        label, score, entity = pooled(tx, test, name)
-        low, high = interval_of_ap(label, score, entity, rules)
+        low, high = interval_of_ap(judged(tx, test, name, name), rules)
         heads[name] = {**_numbers(summarise(results)), "ap_interval": [low, high]}
     return {
         "active": active,

@@ -7,6 +7,7 @@ cancels out.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -44,8 +45,8 @@ class PairedResult:
     """Average precision of two models on the same rows and the interval of their difference.
 
     Attributes:
-        first: AP of the first model.
-        second: AP of the second model.
+        first: AP of the first model, mean over folds.
+        second: AP of the second model, mean over folds.
         difference: ``first - second``.
         low: Lower end of the interval of the difference.
         high: Upper end.
@@ -73,7 +74,7 @@ def compare_paired(
     cluster: NDArray[np.integer[Any]],
     rules: PairedRules | None = None,
 ) -> PairedResult:
-    """Compare two models by average precision.
+    """Compare two models by average precision on one set of rows.
 
     Args:
         label: [n] 1 fraud, 0 legitimate.
@@ -85,11 +86,63 @@ def compare_paired(
     Raises:
         ValueError: When lengths differ, a score is not finite, or one class is absent.
     """
+    return compare_folds([JudgedScores(label, cluster, first, second)], rules)
+
+
+def compare_folds(folds: Sequence[JudgedScores], rules: PairedRules | None = None) -> PairedResult:
+    """Compare two ways of training by their mean average precision over folds.
+
+    Every fold has models of its own, whose scores need not be comparable: rows are ranked within
+    their fold only.
+
+    Args:
+        folds: Both models' scores on the rows of each fold; equal units are drawn together.
+        rules: Draws and level.
+
+    Raises:
+        ValueError: When lengths differ, a score is not finite, or a fold lacks a class.
+    """
     rules = rules or PairedRules()
-    if not len(label) == len(first) == len(second) == len(cluster):
+    for fold in folds:
+        _check(fold)
+    found = paired_interval(
+        "ap", folds, resamples=rules.resamples, level=rules.level, seed=rules.seed
+    )
+    return PairedResult(
+        first=float(np.mean([average_precision(f.label, f.first) for f in folds])),
+        second=float(np.mean([average_precision(f.label, f.second) for f in folds])),
+        difference=found.difference,
+        low=found.low,
+        high=found.high,
+        rows=sum(len(f.label) for f in folds),
+        frauds=sum(int((f.label == 1).sum()) for f in folds),
+    )
+
+
+def interval_of_ap(
+    folds: Sequence[JudgedScores], rules: PairedRules | None = None
+) -> tuple[float, float]:
+    """Return the interval of the first model's mean average precision (entities drawn whole)."""
+    rules = rules or PairedRules()
+    units = np.unique(np.concatenate([np.asarray(f.unit) for f in folds]))
+    ranked = [RankedScores(f.label, f.first, np.searchsorted(units, f.unit)) for f in folds]
+    rng = np.random.default_rng(rules.seed)
+    values = np.empty(rules.resamples)
+    for draw in range(rules.resamples):
+        picked = rng.integers(0, len(units), size=len(units))
+        weight = np.bincount(picked, minlength=len(units)).astype(np.float64)
+        values[draw] = np.mean([r.value("ap", weight) for r in ranked])
+    tail = (1 - rules.level) / 2
+    low, high = np.nanquantile(values, [tail, 1 - tail])
+    return float(low), float(high)
+
+
+def _check(fold: JudgedScores) -> None:
+    label, first, second, unit = fold.label, fold.first, fold.second, fold.unit
+    if not len(label) == len(first) == len(second) == len(unit):
         raise ValueError(
             f"paired comparison: {len(label)} labels, {len(first)} and {len(second)} scores, "
-            f"{len(cluster)} entities; all must be equal"
+            f"{len(unit)} entities; all must be equal"
         )
     if not (np.isfinite(first).all() and np.isfinite(second).all()):
         raise ValueError("paired comparison: a score is NaN or infinite")
@@ -98,37 +151,3 @@ def compare_paired(
         raise ValueError(
             f"paired comparison: {frauds} frauds in {len(label)} rows; both classes are needed"
         )
-    judged = JudgedScores(label, cluster, first, second)
-    found = paired_interval(
-        "ap", [judged], resamples=rules.resamples, level=rules.level, seed=rules.seed
-    )
-    return PairedResult(
-        first=average_precision(label, first),
-        second=average_precision(label, second),
-        difference=found.difference,
-        low=found.low,
-        high=found.high,
-        rows=len(label),
-        frauds=frauds,
-    )
-
-
-def interval_of_ap(
-    label: NDArray[np.int8],
-    score: NDArray[np.float64],
-    cluster: NDArray[np.integer[Any]],
-    rules: PairedRules | None = None,
-) -> tuple[float, float]:
-    """Return the bootstrap interval of one model's average precision (entities drawn whole)."""
-    rules = rules or PairedRules()
-    ids, codes = np.unique(cluster, return_inverse=True)
-    ranked = RankedScores(label, score, codes)
-    rng = np.random.default_rng(rules.seed)
-    values = np.empty(rules.resamples)
-    for draw in range(rules.resamples):
-        picked = rng.integers(0, len(ids), size=len(ids))
-        weight = np.bincount(picked, minlength=len(ids)).astype(np.float64)
-        values[draw] = ranked.value("ap", weight)
-    tail = (1 - rules.level) / 2
-    low, high = np.nanquantile(values, [tail, 1 - tail])
-    return float(low), float(high)

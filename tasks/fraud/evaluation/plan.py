@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -97,13 +97,13 @@ def make_plan(tx: Transactions, config: DatasetConfig, *, protocol: Protocol | N
 def _fitting(
     tx: Transactions, wanted: tuple[Fold, ...], first: int, rules: Protocol
 ) -> tuple[Fold, ...]:
-    """Return the leading folds that can be trained and judged."""
+    """Return the leading folds that can be trained and judged, without the warm-up days."""
     shortest = min(MIN_TRAIN_DAYS, rules.train_days) * DAY_MS
     kept = []
-    for fold in wanted:
-        train = fold.train_rows(tx.time)
-        train = train[(tx.time[train] >= first) & (tx.label[train] >= 0)]
-        long_enough = fold.train_end - max(fold.train_start, first) >= shortest
+    for whole in wanted:
+        fold = replace(whole, train_start=max(whole.train_start, first))
+        train = fold.train_rows(tx)
+        long_enough = fold.train_end - fold.train_start >= shortest
         judged = judged_rows(tx, fold, rules.entity)
         if not (long_enough and _both(tx.label[train]) and _both(tx.label[judged])):
             break

@@ -84,7 +84,7 @@ class Fold:
         train_end: End of training, start of the delay.
         test_start: First test instant.
         test_end: End of the test.
-        known_start: Frauds from here on (and old enough) make an entity known.
+        known_start: Frauds from here on make an entity known, once their labels are.
         delay: Age in milliseconds at which a label is known.
     """
 
@@ -96,9 +96,15 @@ class Fold:
     known_start: int
     delay: int
 
-    def train_rows(self, time: NDArray[np.int64]) -> NDArray[np.intp]:
-        """Return the rows inside the training window (nothing is removed there)."""
-        return np.flatnonzero((time >= self.train_start) & (time < self.train_end))
+    def train_rows(self, tx: Transactions) -> NDArray[np.intp]:
+        """Return the rows of the training window whose label is known when the test begins."""
+        inside = (tx.time >= self.train_start) & (tx.time < self.train_end)
+        known = (tx.label >= 0) & (tx.label_time <= self.test_start)
+        return np.flatnonzero(inside & known)
+
+    def delay_rows(self, tx: Transactions) -> NDArray[np.intp]:
+        """Return the rows between training and test, labelled or not."""
+        return np.flatnonzero((tx.time >= self.train_end) & (tx.time < self.test_start))
 
     def describe(self) -> str:
         """Return the test window as ``2018-08-29..2018-09-04``."""
@@ -251,16 +257,16 @@ def judged_rows(tx: Transactions, fold: Fold, entity: str = "") -> NDArray[np.in
     codes = tx.entities[entity]
     known_from = _first_known(tx, codes, fold)
     day = (tx.time[rows] - fold.test_start) // DAY_MS
-    day_start = fold.test_start + day * DAY_MS
-    unknown: NDArray[np.bool_] = known_from[codes[rows]] >= day_start - fold.delay
+    unknown: NDArray[np.bool_] = known_from[codes[rows]] >= fold.test_start + day * DAY_MS
     return rows[unknown]
 
 
 def _first_known(tx: Transactions, codes: NDArray[np.int32], fold: Fold) -> NDArray[np.int64]:
-    """Per entity code: time of its first fraud since ``known_start`` (a far future if none)."""
+    """Per entity code: when a fraud since ``known_start`` first became known (far future: none)."""
     first = np.full(int(codes.max(initial=-1)) + 1, np.iinfo(np.int64).max, dtype=np.int64)
     frauds = (tx.time >= fold.known_start) & (tx.time < fold.test_end) & (tx.label == 1)
-    np.minimum.at(first, codes[frauds], tx.time[frauds])
+    known = np.maximum(tx.label_time[frauds], tx.time[frauds] + fold.delay)
+    np.minimum.at(first, codes[frauds], known)
     return first
 
 

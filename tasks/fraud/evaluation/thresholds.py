@@ -1,6 +1,6 @@
 """Scores at which to alert: by capacity, by false-positive rate, by cost.
 
-Thresholds are fitted on labelled predictions that lie after the training window. A row is an
+Thresholds are fitted on predictions that lie after the training window. A row is an
 alert when its score is at or above the threshold.
 """
 
@@ -90,21 +90,23 @@ def fit_thresholds(
     entity: ArrayLike,
     config: ThresholdConfig | None = None,
 ) -> Thresholds:
-    """Fit every threshold of the config.
+    """Fit every threshold of the config: capacity on all rows, the others on labelled ones.
 
     Args:
         score: [n] calibrated probabilities.
-        label: [n] 1 fraud, 0 legitimate.
+        label: [n] 1 fraud, 0 legitimate, -1 unknown.
         amount: [n] amounts in major units.
         day: [n] integer day.
         entity: [n] integer entity that one alert would stop.
         config: Which thresholds.
     """
     rules = config or ThresholdConfig()
+    known = np.asarray(label) >= 0
+    scores, labels, amounts = (np.asarray(v)[known] for v in (score, label, amount))
     return Thresholds(
         {k: capacity_threshold(score, day, entity, k) for k in rules.alerts_per_day},
-        {r: fpr_threshold(score, label, r) for r in rules.false_positive_rates},
-        cost_threshold(score, label, amount, rules.cost),
+        {r: fpr_threshold(scores, labels, r) for r in rules.false_positive_rates},
+        cost_threshold(scores, labels, amounts, rules.cost),
     )
 
 

@@ -130,9 +130,8 @@ def fit_graph(
     callbacks: Sequence[Callback] = (),
     checkpoint_dir: Path | None = None,
 ) -> GraphPart:
-    """Fit the graph part on the labelled training rows of a fold; see ``fit_graph_rows``."""
-    rows = fold.train_rows(tx.time)
-    rows = rows[tx.label[rows] >= 0]
+    """Fit the graph part on the training rows of a fold; see ``fit_graph_rows``."""
+    rows = fold.train_rows(tx)
     return fit_graph_rows(
         tx,
         features,

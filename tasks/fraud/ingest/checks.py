@@ -339,7 +339,7 @@ def _assemble(
         amount=columns.amount[rows],
         label=columns.label[rows],
         label_time=columns.label_time[rows],
-        entities=entities,
+        entities={entity.column: entities[entity.column] for entity in config.entities},
         kinds={entity.column: entity.kind for entity in config.entities},
         index=index,
         numeric={name: values[rows] for name, values in columns.numeric.items()},

@@ -59,7 +59,8 @@ def judged_sections(
         "folds": fold_rows(results[active]),
         "heads": head_rows({n: results[n] for n in ordered}, active=active, gains=pairs),
         "pr": tuple(
-            pr_curve(n, label, np.concatenate([f.scores[n] for f in test])) for n in ordered
+            pr_curve(n, label, np.concatenate([_share_below(f.scores[n]) for f in test]))
+            for n in ordered
         ),
         "precision_by_day": _days(tx, newest, plan, active),
         "top_k": plan.protocol.top_k,
@@ -67,6 +68,14 @@ def judged_sections(
         "calibration": reliability(tx.label[newest.rows], probability),
         "score_bins": score_bins(tx.label[newest.rows], probability),
     }
+
+
+def _share_below(score: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return ranks in (0, 1]: scores of different folds' models are not comparable as they are."""
+    from scipy.stats import rankdata
+
+    ranks: NDArray[np.float64] = rankdata(score) / len(score)
+    return ranks
 
 
 def _days(

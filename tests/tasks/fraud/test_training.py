@@ -14,6 +14,7 @@ from tasks.fraud import stages
 from tasks.fraud.bundle import Bundle, write_bundle
 from tasks.fraud.bundle.format import BundleError
 from tasks.fraud.dataset import DatasetConfig, Split
+from tasks.fraud.evaluation.bootstrap import JudgedScores
 from tasks.fraud.evaluation.choice import choose_head
 from tasks.fraud.evaluation.figures import StoredFold, figures, result_from_json, tracked_metrics
 from tasks.fraud.evaluation.judge_bundle import judge_bundle
@@ -243,7 +244,7 @@ def test_paired_intervals_see_what_is_better_and_refuse_nonsense():
     assert found.difference == pytest.approx(found.first - found.second)
     same = compare_paired(label, good, good, unit)
     assert (same.low, same.high) == (0, 0)
-    low, high = interval_of_ap(label, good, unit)
+    low, high = interval_of_ap([JudgedScores(label, unit, good, good)])
     assert low < found.first < high
     for bad, message in (
         ((label[:3], good, poor, unit), "must be equal"),

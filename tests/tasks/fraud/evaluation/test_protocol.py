@@ -300,7 +300,7 @@ def test_golden_values_of_the_public_folds(handbook: Transactions, k: int) -> No
     train_rows, train_frauds, rows, frauds, perfect, amount = GOLDEN[k]
     fold = folds("2018-08-29", 4)[k]
     rules = Protocol(entity="customer")
-    train = fold.train_rows(handbook.time)
+    train = fold.train_rows(handbook)
     assert (len(train), int(handbook.label[train].sum())) == (train_rows, train_frauds)
     best = evaluate_fold(handbook, fold, handbook.label.astype(np.float64), rules)
     assert (best.rows, best.frauds, best.ap, best.auc) == (rows, frauds, 1.0, 1.0)

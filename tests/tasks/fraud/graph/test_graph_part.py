@@ -67,7 +67,7 @@ def test_the_net_learns_and_reports_the_final_fit(fitted, fold, data):
     assert len(listener.steps) == SMALL.steps
     losses = [m.loss for m in listener.steps]
     assert np.mean(losses[-10:]) < np.mean(losses[:10])
-    rows = fold.train_rows(data[0].time)
+    rows = fold.train_rows(data[0])
     assert np.array_equal(part.train_rows, rows)
     probability = part.predict(rows)
     assert probability[data[0].label[rows] == 1].mean() > probability.mean()
