@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ from tasks.fraud.steps import HOUR, Record, at, cached_step, worth_retrying
 from tasks.fraud.workspace import fill, source_digest
 
 if TYPE_CHECKING:
-    from kernels.runtime.callbacks import Callback
+    from kernels.runtime.callbacks import Callback, Listen
     from tasks.fraud.bundle import Bundle
     from tasks.fraud.report.model import Promotion as PromotionRow
     from tasks.fraud.transactions import Transactions
@@ -42,18 +42,21 @@ def fingerprint(data: str, config: str) -> Record:
 
 
 @cached_step("check data")
-def check_data(place: str, *, data: str, config: Record, quarantine: str) -> Record:
+def check_data(
+    place: str, *, data: str, config: Record, quarantine: str, labels_required: bool = True
+) -> Record:
     """Read and check the input; bad rows go to quarantine before the good ones go on."""
     from connectors.transactions import load_transactions
     from tasks.fraud.dataset import DatasetConfig
-    from tasks.fraud.ingest.checks import require_trainable
     from tasks.fraud.workspace import save_transactions
 
     def work(draft: Path) -> Record:
-        described = DatasetConfig.from_dict(config)
-        checked = load_transactions(Path(data), described, Path(quarantine))
-        if described.label:
-            require_trainable(checked.transactions, data)
+        checked = load_transactions(
+            Path(data),
+            DatasetConfig.from_dict(config),
+            Path(quarantine),
+            labels_required=labels_required,
+        )
         save_transactions(draft, checked.transactions)
         write_table(checked.quarantine, draft / "quarantine.parquet")
         return {"report": json.loads(json.dumps(checked.report.to_dict()))}
@@ -66,9 +69,14 @@ def judge_fold(place: str, *, inputs: Record, kind: str, index: int, run_id: str
     """Fit every head on one fold and judge it."""
 
     def work(draft: Path) -> Record:
-        with step_metrics(run_id, f"{kind}{index}.") as callbacks:
+        with step_metrics(run_id, f"{kind}{index}.") as listen:
             return stages.judge_stage(
-                draft, **_paths(inputs), kind=kind, index=index, callbacks=callbacks
+                draft,
+                **_paths(inputs),
+                kind=kind,
+                index=index,
+                listen=listen,
+                checkpoints=at(place).checkpoints,
             )
 
     return fill(at(place), work)
@@ -87,14 +95,15 @@ def train_model(
     """Fit the model that ships and write its bundle."""
 
     def work(draft: Path) -> Record:
-        with step_metrics(run_id, "shipped.") as callbacks:
+        with step_metrics(run_id, "shipped.") as listen:
             return stages.train_stage(
                 draft,
                 **_paths(inputs),
                 folds=[Path(f) for f in folds],
                 data_digest=data_digest,
                 git_commit=git_commit,
-                callbacks=callbacks,
+                listen=listen,
+                checkpoints=at(place).checkpoints,
             )
 
     return fill(at(place), work)
@@ -107,19 +116,22 @@ def _paths(inputs: Record) -> dict[str, Any]:
 
 
 @contextmanager
-def step_metrics(run_id: str, prefix: str) -> Iterator[list[Callback]]:
-    """Send a training loop's figures to an MLflow run, without holding up its steps."""
+def step_metrics(run_id: str, prefix: str) -> Iterator[Listen]:
+    """Send every training loop's figures to an MLflow run, without holding up its steps."""
     from connectors.tracking import MlflowCallback, resumed_run
+    from kernels.runtime.callbacks import nobody
 
     if not run_id:
-        yield []
+        yield nobody
         return
-    with resumed_run(run_id) as run:
-        callback = MlflowCallback(run, prefix=prefix)
-        try:
-            yield [callback]
-        finally:
-            callback.close()
+    with resumed_run(run_id) as run, ExitStack() as open_ones:
+
+        def listen(loop: str) -> list[Callback]:
+            callback = MlflowCallback(run, prefix=f"{prefix}{loop}.")
+            open_ones.callback(callback.close)
+            return [callback]
+
+        yield listen
 
 
 @task(name="promote model", timeout_seconds=HOUR)
@@ -152,7 +164,7 @@ def comparison_week(inputs: Record) -> Any:
     """Return the newest judged week, scored from the raw transactions by any bundle."""
     from connectors.promotion import ComparisonWeek
     from tasks.fraud.evaluation.protocol import judged_rows
-    from tasks.fraud.score import score_transactions
+    from tasks.fraud.score import fits, score_transactions
     from tasks.fraud.workspace import load_features, load_transactions_file
 
     tx = load_transactions_file(Path(inputs["data"]))
@@ -162,7 +174,7 @@ def comparison_week(inputs: Record) -> Any:
     entity = next(iter(tx.entities.values()))
 
     def score(bundle: Bundle, head: str) -> Any:
-        same = bundle.feature_names == table.names and bundle.config.to_dict() == _as_config(inputs)
+        same = fits(bundle, table) and bundle.config.to_dict() == _as_config(inputs)
         return score_transactions(
             bundle, tx, rows=rows, features=table if same else None, head=head
         )
@@ -189,6 +201,7 @@ def fetch_champion(dataset: str, cache: str) -> Record:
         "model": version.name,
         "version": version.version,
         "config": json.loads(json.dumps(bundle.config.to_dict())),
+        "categories": bundle.categories,
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 from connectors.files import read_table, write_quarantine
@@ -13,7 +14,11 @@ _log = logging.getLogger(__name__)
 
 
 def load_transactions(
-    path: Path, config: DatasetConfig, quarantine_folder: Path | None = None
+    path: Path,
+    config: DatasetConfig,
+    quarantine_folder: Path | None = None,
+    *,
+    labels_required: bool = True,
 ) -> CheckedData:
     """Read and check a transaction file.
 
@@ -22,6 +27,8 @@ def load_transactions(
         config: What its columns mean.
         quarantine_folder: Where bad rows go, also when there are too many of them; ``None``
             keeps them in memory only.
+        labels_required: Whether a file without the label column is refused; otherwise nothing is
+            known of its rows, as of new transactions that are to be scored.
 
     Raises:
         InputFileError: When the file cannot be read.
@@ -29,6 +36,13 @@ def load_transactions(
         QuarantineLimitError: When too many rows are bad.
     """
     table = read_table(path, text_columns=config.id_columns)
+    if not labels_required:
+        absent = {c for c in (config.label, config.label_time) if c not in table.column_names}
+        config = replace(
+            config,
+            label="" if config.label in absent else config.label,
+            label_time="" if config.label_time in absent else config.label_time,
+        )
     try:
         checked = check(table, config, str(path))
     except QuarantineLimitError as error:

@@ -1,6 +1,6 @@
 """The flow that scores a transaction file with the serving model.
 
-penstock fraud score DATA --dataset handbook --out scores.parquet
+penstock fraud score DATA --config handbook --out scores.parquet
 """
 
 from __future__ import annotations
@@ -42,11 +42,14 @@ def score_batch(
         data=job["data"],
         config=model["config"],
         quarantine=str(home / "quarantine" / job["config"]["name"]),
+        labels_required=False,
     )
+    coded = inputs | ({"categories": model["categories"]} if model["categories"] else {})
     table = fraud_steps.build_features(
-        str(place_of(work, "features", inputs).folder),
+        str(place_of(work, "features", coded).folder),
         data=checked["folder"],
         config=model["config"],
+        categories=model["categories"],
     )
     scored = steps.score_file(
         str(place_of(work, "scores", inputs | {"bundle": model["digest"], "days": days}).folder),

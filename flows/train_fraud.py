@@ -15,10 +15,12 @@ from typing import Any
 from prefect import flow
 
 from connectors import steps
+from connectors.promotion import PromotionRules
 from connectors.tracking import RunRequest, TrackedRun, tracked_run, unfinished_run
 from flows.artifacts import publish_training
 from infra.settings import get_settings
 from tasks.fraud import steps as fraud_steps
+from tasks.fraud.ingest.checks import require_trainable
 from tasks.fraud.stages import read_plan
 from tasks.fraud.training import TrainingConfig
 from tasks.fraud.workspace import place_of
@@ -49,6 +51,7 @@ def train_fraud(
     Returns:
         JSON record: figures, folders, promotion, run.
     """
+    PromotionRules(margin=margin)  # a margin that cannot be is refused now, not after training
     home = get_settings().home
     chosen = TrainingConfig.from_dict(settings or {}).to_dict()
     job = steps.fingerprint(data, config)
@@ -104,6 +107,7 @@ def _train(home: Path, job: Record, key: Record, run: TrackedRun) -> Record:
         config=config,
         quarantine=str(home / "quarantine" / config["name"]),
     )
+    require_trainable(checked["report"], job["data"])
     lap("check")
     run.log_dataset(
         config["name"], job["digest"], checked["report"]["rows_used"], Path(job["data"])

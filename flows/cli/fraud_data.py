@@ -73,7 +73,7 @@ def check(
     else:
         _show(checked.report)
     if described.label:
-        require_trainable(checked.transactions, str(file))
+        require_trainable(checked.report.to_dict(), str(file))
 
 
 def _show(report: CheckReport) -> None:

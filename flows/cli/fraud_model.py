@@ -193,6 +193,8 @@ def run_training(
     from flows.cli.progress import shown
 
     require_inputs(data, config)
+    if report is not None and report.is_dir():
+        raise ValueError(f"{report} is a folder; name an .html file in it with --report")
 
     with shown(f"training on {data.name}", console):
         from flows.cli.interrupts import shield_temporary_server

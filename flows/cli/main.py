@@ -27,6 +27,10 @@ class PenstockCommands(LazyGroup):
         "up": LazyCommand("flows.cli.services", "Start the local services.", "up_app"),
         "down": LazyCommand("flows.cli.services", "Stop the local services.", "down_app"),
         "status": LazyCommand("flows.cli.services", "Show what runs and where.", "status_app"),
+        "deploy": LazyCommand(
+            "flows.cli.deployments", "Put the scheduled runs on the server.", "deploy_app"
+        ),
+        "worker": LazyCommand("flows.cli.deployments", "Run what is scheduled.", "worker_app"),
         "bench": LazyCommand("flows.cli.bench", "Run a benchmark of this checkout."),
         "version": LazyCommand("flows.cli.version", "Show versions of Penstock and its stack."),
     }

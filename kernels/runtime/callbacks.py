@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -43,6 +44,16 @@ class Callback(Protocol):
 
     def on_step(self, metrics: StepMetrics) -> None:
         """Receive the figures of a finished step."""
+
+
+Listen = Callable[[str], Sequence[Callback]]
+"""Gives the listeners of a named training loop, where a job trains several networks."""
+
+
+def nobody(loop: str) -> Sequence[Callback]:
+    """Listen to nothing."""
+    del loop
+    return ()
 
 
 class History:

@@ -136,7 +136,8 @@ def build_features(
 
     Returns:
         The features; a row depends on earlier rows and on labels older than the delay, never on
-        what follows.
+        what follows. (The code of a category with many values is its place among all values of
+        ``tx`` unless ``categories`` are given, as they are wherever a trained model scores.)
     """
     known = categories
     if known is None:

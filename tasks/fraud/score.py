@@ -30,6 +30,13 @@ def bundle_features(bundle: Bundle, tx: Transactions) -> FeatureSet:
     return build_features(tx, bundle.config, categories=categories)
 
 
+def fits(bundle: Bundle, features: FeatureSet) -> bool:
+    """Tell whether features mean what the bundle was trained on: names and codes of categories."""
+    codes = {column: list(values) for column, values in features.categories.items()}
+    known = {column: list(values) for column, values in bundle.categories.items()}
+    return features.names == bundle.feature_names and codes == known
+
+
 def score_transactions(
     bundle: Bundle,
     tx: Transactions,
@@ -44,7 +51,8 @@ def score_transactions(
         bundle: The model.
         tx: All transactions, history included: state is read from the rows before.
         rows: Rows to score, ascending; None: all.
-        features: Features of all rows if they are at hand (built with the bundle's config).
+        features: Features of all rows if they are at hand, built with the bundle's config and
+            categories.
         head: Head that scores; empty: the active one.
 
     Returns:
@@ -55,7 +63,12 @@ def score_transactions(
     """
     check_entities(bundle, tx)
     table = features if features is not None else bundle_features(bundle, tx)
-    values = table.select(bundle.feature_names)
+    if not fits(bundle, table):
+        raise BundleError(
+            f"the features at hand are not those of the model {bundle.config.name!r} (other names "
+            "or other codes of categories); build them with the bundle's config and categories"
+        )
+    values = table.values
     chosen = np.arange(len(tx), dtype=np.intp) if rows is None else rows
     graph = GraphInputs(bundle, tx, table) if bundle.needs_graph(head) else None
     scores = np.empty(len(chosen), dtype=np.float64)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kernels.runtime.callbacks import Listen, nobody
 from tasks.fraud.bundle import write_bundle
 from tasks.fraud.bundle.arrays import load_arrays, save_arrays
 from tasks.fraud.dataset import DatasetConfig
@@ -46,7 +47,6 @@ from tasks.fraud.training import (
 from tasks.fraud.workspace import DONE, load_features, load_transactions_file, save_features
 
 if TYPE_CHECKING:
-    from kernels.runtime.callbacks import Callback
     from tasks.fraud.evaluation.protocol import Fold
     from tasks.fraud.features import FeatureSet
     from tasks.fraud.transactions import Transactions
@@ -54,13 +54,20 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-def build_features_stage(draft: Path, *, data: Path, config: Mapping[str, Any]) -> dict[str, Any]:
+def build_features_stage(
+    draft: Path,
+    *,
+    data: Path,
+    config: Mapping[str, Any],
+    categories: Mapping[str, Sequence[str]] | None = None,
+) -> dict[str, Any]:
     """Compute the feature table of checked transactions."""
     from tasks.fraud.features import build_features
 
     tx = load_transactions_file(data)
     began = time.perf_counter()
-    features = build_features(tx, DatasetConfig.from_dict(config))
+    known = None if categories is None else {c: tuple(v) for c, v in categories.items()}
+    features = build_features(tx, DatasetConfig.from_dict(config), categories=known)
     seconds = time.perf_counter() - began
     save_features(draft, features)
     rate = len(tx) / max(seconds, 1e-9)
@@ -92,7 +99,8 @@ def judge_stage(
     settings: Mapping[str, Any],
     kind: str,
     index: int,
-    callbacks: Sequence[Callback] = (),
+    listen: Listen = nobody,
+    checkpoints: Path | None = None,
 ) -> dict[str, Any]:
     """Fit and judge one fold; fold 0 of the test also keeps what the shipped model needs."""
     tx, table = load_transactions_file(data), load_features(features)
@@ -101,7 +109,7 @@ def judge_stage(
     began = time.perf_counter()
     with network_threads(training):
         graph = fit_graph_part(
-            tx, table, fold, DatasetConfig.from_dict(config), training, callbacks=callbacks
+            tx, table, fold, DatasetConfig.from_dict(config), training, listen, checkpoints
         )
         fitted = fit_fold(tx, table, fold, training, graph)
         record = save_fold(draft, judge_fold(tx, table, fitted, folds.protocol), kind, fold)
@@ -140,21 +148,26 @@ def fit_graph_part(
     fold: Fold,
     config: DatasetConfig,
     settings: TrainingConfig,
-    *,
-    callbacks: Sequence[Callback] = (),
+    listen: Listen = nobody,
+    checkpoints: Path | None = None,
 ) -> GraphPart | None:
     """Train the network of one fold, or return None where the settings leave it out."""
     if not settings.graph:
         return None
     from tasks.fraud.graph import GraphSettings, fit_graph
     from tasks.fraud.graph.entity_training import EntitySettings
+    from tasks.fraud.graph.snapshots import SnapshotConfig
 
+    given = settings.network
     try:
-        entities = EntitySettings(**settings.network.get("entities", {}))
-        chosen = GraphSettings(**{**settings.network, "entities": entities})
+        entities = EntitySettings(**given.get("entities", {}))
+        snapshots = SnapshotConfig(**given.get("snapshots", {}))
+        chosen = GraphSettings(**{**given, "entities": entities, "snapshots": snapshots})
     except TypeError as error:
         raise TrainingError(f"network settings: {error}") from error
-    part: GraphPart = fit_graph(tx, features, fold, config, settings=chosen, callbacks=callbacks)
+    part: GraphPart = fit_graph(
+        tx, features, fold, config, settings=chosen, listen=listen, checkpoint_dir=checkpoints
+    )
     return part
 
 
@@ -179,7 +192,8 @@ def train_stage(
     settings: Mapping[str, Any],
     data_digest: str,
     git_commit: str,
-    callbacks: Sequence[Callback] = (),
+    listen: Listen = nobody,
+    checkpoints: Path | None = None,
 ) -> dict[str, Any]:
     """Choose the head, fit the model that ships, calibrate it and write its bundle.
 
@@ -191,7 +205,7 @@ def train_stage(
     cuts = read_plan(plan)
     fold = cuts.test[0]
     with network_threads(training):
-        graph = fit_graph_part(tx, table, fold, described, training, callbacks=callbacks)
+        graph = fit_graph_part(tx, table, fold, described, training, listen, checkpoints)
         fitted = fit_fold(tx, table, fold, training, graph)
         newest = draft / "fold-0"
         newest.mkdir()

@@ -88,9 +88,16 @@ def at(place: str) -> Place:
 
 
 @cached_step("build features")
-def build_features(place: str, *, data: str, config: Record) -> Record:
-    """Compute the feature table."""
-    return fill(at(place), lambda d: stages.build_features_stage(d, data=Path(data), config=config))
+def build_features(
+    place: str, *, data: str, config: Record, categories: Record | None = None
+) -> Record:
+    """Compute the feature table; ``categories`` are those a model knows, None those of the data."""
+    return fill(
+        at(place),
+        lambda d: stages.build_features_stage(
+            d, data=Path(data), config=config, categories=categories
+        ),
+    )
 
 
 @cached_step("plan folds", timeout=600)

@@ -53,6 +53,11 @@ class Place:
         """Whether the step finished."""
         return (self.folder / DONE).is_file()
 
+    @property
+    def checkpoints(self) -> Path:
+        """Where the step's training loops keep their position; gone once the step is done."""
+        return self.folder.with_name(f"{self.key}.checkpoints")
+
     def record(self) -> dict[str, Any]:
         """Return what the step reported."""
         try:
@@ -89,9 +94,12 @@ def fill(place: Place, work: Callable[[Path], Mapping[str, Any]]) -> dict[str, A
         text = json.dumps({**work(draft), "folder": str(place.folder)}, allow_nan=False)
         (draft / DONE).write_text(text, encoding="utf-8")
         _sync(draft)
-        if place.folder.exists():
-            shutil.rmtree(place.folder)
+        if (place.folder / DONE).is_file():  # another run was faster; its files may be in use
+            shutil.rmtree(draft)
+            return place.record()
+        shutil.rmtree(place.folder, ignore_errors=True)
         draft.rename(place.folder)
+        shutil.rmtree(place.checkpoints, ignore_errors=True)
     except BaseException:
         shutil.rmtree(draft, ignore_errors=True)
         raise
@@ -114,7 +122,7 @@ def source_digest() -> str:
     """
     root = Path(__file__).resolve().parents[2]
     digest = hashlib.sha256()
-    for folder in ("kernels", "models", "tasks"):
+    for folder in ("connectors", "kernels", "models", "tasks"):
         for path in sorted((root / folder).rglob("*.py")):
             digest.update(path.relative_to(root).as_posix().encode())
             digest.update(path.read_bytes())

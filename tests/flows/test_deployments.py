@@ -1,35 +1,41 @@
-"""prefect.yaml: every deployment can be created as the file says."""
+"""Deployments: created by the command, and run by a worker that was told nothing but its home."""
 
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import pytest
+from pyarrow import parquet
+
 ROOT = Path(__file__).resolve().parents[2]
+PENSTOCK = Path(sys.executable).parent / "penstock"
 
 
-def prefect(*arguments):
-    environment = os.environ | {"PENSTOCK_DATA_FILE": "bank.parquet", "PENSTOCK_DATASET": "demo"}
-    done = subprocess.run(
-        [sys.executable, "-m", "prefect", "--no-prompt", *arguments],
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=180,
-        check=False,
-    )
+@pytest.fixture(scope="module")
+def bare():
+    """The environment of a fresh terminal: home and config of this run, nothing of Prefect's."""
+    kept = ("PATH", "HOME", "LANG", "PENSTOCK_HOME", "PENSTOCK_CONFIG")
+    return {name: os.environ[name] for name in kept if name in os.environ}
+
+
+@pytest.fixture(scope="module")
+def deployed(trained, bare):
+    bank, _ = trained
+    words = [PENSTOCK, "deploy", bank.data, "--config", bank.config]
+    done = subprocess.run(words, env=bare, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+    assert "penstock worker" in done.stdout
+    return bank
 
 
-def test_all_deployments_are_created_with_their_schedules(prefect_server):
+def test_all_deployments_are_created_with_their_schedules(deployed, prefect_server):
     from prefect.client.orchestration import get_client
 
-    prefect("work-pool", "create", "penstock", "--type", "process", "--overwrite")
-    prefect("deploy", "--all")
     with get_client(sync_client=True) as client:
         found = {d.name: d for d in client.read_deployments() if d.work_pool_name == "penstock"}
     assert set(found) == {"weekly", "daily", "midweek"}
@@ -39,8 +45,45 @@ def test_all_deployments_are_created_with_their_schedules(prefect_server):
         "midweek": "0 3 * * 4",
     }
     for deployment in found.values():
-        assert deployment.parameters["data"] == "bank.parquet"
-        assert deployment.parameters["config"] == "demo"
+        assert deployment.parameters["data"] == str(deployed.data)
+        assert deployment.parameters["config"] == str(deployed.config)
         path, _, name = deployment.entrypoint.partition(":")
         assert f"def {name}(" in (ROOT / path).read_text()
         assert str(ROOT) in str(deployment.pull_steps)
+
+
+@pytest.mark.slow
+def test_a_worker_runs_a_deployment_with_the_serving_model(deployed, bare, end_with_run):
+    from prefect.client.orchestration import get_client
+
+    process = subprocess.Popen([PENSTOCK, "worker"], env=bare, start_new_session=True)
+    end_with_run(process.pid)
+    try:
+        with get_client(sync_client=True) as client:
+            daily = client.read_deployment_by_name("score-batch/daily")
+            run = client.create_flow_run_from_deployment(daily.id)
+            deadline = time.monotonic() + 240
+            while not (run.state and run.state.is_final()):
+                assert time.monotonic() < deadline, run.state
+                assert process.poll() is None
+                time.sleep(1)
+                run = client.read_flow_run(run.id)
+        assert run.state.is_completed(), run.state.message
+        scores = Path(bare["PENSTOCK_HOME"]) / "scores" / "latest.parquet"
+        assert parquet.read_table(scores).num_rows > 0
+    finally:
+        os.killpg(process.pid, signal.SIGINT)
+        try:
+            process.wait(30)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        end_with_run(-process.pid)
+
+
+def test_without_a_server_it_says_what_to_start(deployed, bare, tmp_path):
+    words = [PENSTOCK, "deploy", deployed.data, "--config", deployed.config]
+    alone = bare | {"PENSTOCK_HOME": str(tmp_path)}
+    done = subprocess.run(words, env=alone, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr == "penstock: no Prefect server runs. Run: penstock up\n"

@@ -1,8 +1,8 @@
-"""Training of the entity encoder: a link loss on all events plus a weighted fraud loss.
+"""Training of the entity encoder: a link loss plus a fraud loss.
 
-Every step takes one snapshot and events of the days that follow it. The link loss (does this
-sender deal with this receiver, or was the receiver swapped?) learns from every event; the fraud
-loss from labelled training rows, frauds drawn more often.
+Every step takes one snapshot and training rows of the days that follow it, frauds drawn more often.
+The link loss asks whether these entities deal with each other or one was swapped, the fraud loss
+whether the row is a fraud.
 """
 
 from __future__ import annotations

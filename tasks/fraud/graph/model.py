@@ -45,6 +45,7 @@ class GraphSettings:
         slots: Messages read per mailbox section.
         dropout: Share of units dropped in training.
         folds: Blocks of the out-of-fold signals.
+        alone: Whether a net without entity state is fitted, too, to be judged on its own.
         entities: Settings of the entity embeddings.
         snapshots: How snapshots of the entity graph are taken.
         seed: Seed of weights and batches.
@@ -60,6 +61,7 @@ class GraphSettings:
     slots: int = 8
     dropout: float = 0.1
     folds: int = 3
+    alone: bool = True
     entities: EntitySettings = field(default_factory=EntitySettings)
     snapshots: SnapshotConfig = field(default_factory=SnapshotConfig)
     seed: int = 0
@@ -108,15 +110,39 @@ class GraphModel:
         return out
 
 
-def fit_model(
+def fit_encoder(
     history: History,
     rows: Rows,
     settings: GraphSettings,
     seed: int,
-    callbacks: Sequence[Callback],
-    folder: Path | None,
+    callbacks: Sequence[Callback] = (),
+    folder: Path | None = None,
+) -> EntitySage | None:
+    """Fit an entity encoder; None where the settings want no embeddings."""
+    if not settings.entities.embedding:
+        return None
+    return fit_entities(
+        history.tx,
+        history.graph,
+        history.mail.layout.columns,
+        rows,
+        settings.entities,
+        seed=seed,
+        callbacks=callbacks,
+        checkpoint_dir=folder,
+    )
+
+
+def fit_net(
+    history: History,
+    rows: Rows,
+    settings: GraphSettings,
+    seed: int,
+    encoder: EntitySage | None,
+    callbacks: Sequence[Callback] = (),
+    folder: Path | None = None,
 ) -> GraphModel:
-    """Fit an encoder, then a net on its embeddings."""
+    """Fit a net on the features, mail and embeddings of some rows."""
     import torch
 
     from kernels.runtime.config import RunConfig
@@ -125,18 +151,6 @@ def fit_model(
     from models.mail_attention import MailAttentionConfig
 
     layout = history.mail.layout
-    encoder = None
-    if settings.entities.embedding:
-        below = folder / "entities" if folder else None
-        encoder = fit_entities(
-            history.tx,
-            history.graph,
-            layout.columns,
-            rows,
-            settings.entities,
-            seed=seed,
-            checkpoint_dir=below,
-        )
     mail = MailAttentionConfig(
         layout.groups,
         layout.slots,
@@ -172,7 +186,7 @@ def fit_model(
         seed=seed,
         checkpoint_every=max(settings.steps // 4, 1) if folder else 0,
     )
-    run(model.net, batches, net_loss, config, callbacks, folder / "net" if folder else None)
+    run(model.net, batches, net_loss, config, callbacks, folder)
     return model
 
 

@@ -10,15 +10,17 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from kernels.runtime.callbacks import Listen, nobody
 from tasks.fraud.bundle.arrays import Embeddings
+from tasks.fraud.derive import event_names
+from tasks.fraud.features import FeatureSet
 from tasks.fraud.graph.inputs import History, Rows
 from tasks.fraud.graph.mail import Mailboxes, mail_layout
 from tasks.fraud.graph.model import (
@@ -27,17 +29,16 @@ from tasks.fraud.graph.model import (
     GraphError,
     GraphModel,
     GraphSettings,
-    fit_model,
+    fit_encoder,
+    fit_net,
 )
 from tasks.fraud.graph.snapshots import EntityGraph, SnapshotConfig
 
 if TYPE_CHECKING:
-    from kernels.runtime.callbacks import Callback
     from models.entity_sage import EntitySage
     from models.graph_net import GraphNet
     from tasks.fraud.dataset import DatasetConfig
     from tasks.fraud.evaluation.protocol import Fold
-    from tasks.fraud.features import FeatureSet
     from tasks.fraud.transactions import Transactions
 
 logger = logging.getLogger(__name__)
@@ -48,6 +49,7 @@ class GraphPart:
 
     Attributes:
         model: Net and encoder.
+        alone: The net that reads mail, embeddings and the event itself, no entity state.
         train_rows: Rows it was fitted on, ascending.
         out_of_fold: float32 [len(train_rows), 2] signals of nets that did not see the row's block.
         as_of: Instant (epoch milliseconds) of the embeddings that ship.
@@ -57,11 +59,13 @@ class GraphPart:
         self,
         history: History,
         model: GraphModel,
+        alone: GraphModel | None,
         train_rows: Rows,
         out_of_fold: NDArray[np.float32],
         as_of: int,
     ) -> None:
-        self.model, self.train_rows, self.out_of_fold = model, train_rows, out_of_fold
+        self.model, self.alone = model, alone
+        self.train_rows, self.out_of_fold = train_rows, out_of_fold
         self.as_of = as_of
         self._history = history
 
@@ -81,8 +85,14 @@ class GraphPart:
         return out
 
     def predict(self, rows: Rows) -> NDArray[np.float64]:
-        """Return the net's own probability [m]; out of fold on training rows."""
-        logit = self.hidden(rows)[:, 0].astype(np.float64)
+        """Return the probability [m] that the graph part alone gives rows outside the training.
+
+        Mail, embeddings and the event itself are all it reads, so that it can be compared with the
+        trees on entity state. The net whose signals ``both`` reads sees the features, too.
+        """
+        if self.alone is None:
+            raise GraphError("the graph part alone was not fitted; set network.alone = true")
+        logit = self.alone.signals(_event_only(self._history), rows)[:, 0].astype(np.float64)
         return np.asarray(1.0 / (1.0 + np.exp(-logit)), np.float64)
 
     def represent(self, tx: Transactions, features: FeatureSet, rows: Rows) -> NDArray[np.float32]:
@@ -127,7 +137,7 @@ def fit_graph(
     config: DatasetConfig,
     *,
     settings: GraphSettings | None = None,
-    callbacks: Sequence[Callback] = (),
+    listen: Listen = nobody,
     checkpoint_dir: Path | None = None,
 ) -> GraphPart:
     """Fit the graph part on the training rows of a fold; see ``fit_graph_rows``."""
@@ -139,7 +149,7 @@ def fit_graph(
         rows,
         settings=settings,
         as_of=fold.test_start,
-        callbacks=callbacks,
+        listen=listen,
         checkpoint_dir=checkpoint_dir,
     )
 
@@ -152,7 +162,7 @@ def fit_graph_rows(
     *,
     settings: GraphSettings | None = None,
     as_of: int | None = None,
-    callbacks: Sequence[Callback] = (),
+    listen: Listen = nobody,
     checkpoint_dir: Path | None = None,
 ) -> GraphPart:
     """Fit encoder and net on some rows, and once more per block for the out-of-fold signals.
@@ -164,7 +174,8 @@ def fit_graph_rows(
         train_rows: Labelled rows, ascending.
         settings: Settings; None: the defaults.
         as_of: Instant of the shipped embeddings; None: the last training row's.
-        callbacks: Listeners of the final net's training.
+        listen: Listeners by the name of the loop: ``graph.net``, ``graph.encoder``,
+            ``block0.net`` ..., ``alone.net``.
         checkpoint_dir: Folder from which a killed fit continues.
 
     Raises:
@@ -174,20 +185,37 @@ def fit_graph_rows(
     rows: Rows = np.asarray(train_rows, np.intp)
     history = _history(tx, features, config, chosen.slots, chosen.snapshots)
     blocks = _blocks(tx.label[rows], chosen.folds)
+
+    def fit(name: str, part: Rows, seed: int) -> GraphModel:
+        folder = checkpoint_dir / name if checkpoint_dir else None
+        below = [folder / loop if folder else None for loop in ("encoder", "net")]
+        encoder = fit_encoder(history, part, chosen, seed, listen(f"{name}.encoder"), below[0])
+        return fit_net(history, part, chosen, seed, encoder, listen(f"{name}.net"), below[1])
+
     out_of_fold = np.empty((len(rows), len(SIGNALS)), np.float32)
     for number, block in enumerate(blocks):
         rest = np.concatenate([b for i, b in enumerate(blocks) if i != number])
-        folder = checkpoint_dir / f"block-{number}" if checkpoint_dir else None
-        model = fit_model(history, rows[rest], chosen, chosen.seed + 1 + number, (), folder)
+        model = fit(f"block{number}", rows[rest], chosen.seed + 1 + number)
         out_of_fold[block] = model.signals(history, rows[block])
         logger.info("graph net without block %d of %d fitted", number + 1, len(blocks))
-    folder = checkpoint_dir / "all" if checkpoint_dir else None
-    model = fit_model(history, rows, chosen, chosen.seed, callbacks, folder)
+    model = fit("graph", rows, chosen.seed)
     knee = float(np.quantile(out_of_fold[:, 0], KNEE_QUANTILE))
     model.net.set_knee(knee)
     out_of_fold[:, 1] = np.maximum(out_of_fold[:, 0] - np.float32(knee), 0.0)
+    alone = None
+    if chosen.alone:
+        folder = checkpoint_dir / "alone" if checkpoint_dir else None
+        seed = chosen.seed + 1 + len(blocks)
+        narrow = _event_only(history)
+        alone = fit_net(narrow, rows, chosen, seed, model.encoder, listen("alone.net"), folder)
     instant = int(tx.time[rows[-1]]) if as_of is None else as_of
-    return GraphPart(history, model, rows, out_of_fold, instant)
+    return GraphPart(history, model, alone, rows, out_of_fold, instant)
+
+
+def _event_only(history: History) -> History:
+    """Return the history with no features but those of the event itself."""
+    names = event_names()
+    return replace(history, features=FeatureSet(names, history.features.select(names)))
 
 
 def embed_entities(
@@ -277,4 +305,11 @@ def _blocks(label: NDArray[np.int8], folds: int) -> list[Rows]:
         )
     parts = np.array_split(frauds, min(folds, len(frauds)))
     cuts = [int(part[0]) for part in parts[1:]]
-    return list(np.split(np.arange(len(label), dtype=np.intp), cuts))
+    blocks = list(np.split(np.arange(len(label), dtype=np.intp), cuts))
+    legitimate = int((label == 0).sum())
+    if any((label[block] == 0).sum() == legitimate for block in blocks):
+        raise GraphError(
+            "the frauds of the training rows follow each other without a legitimate row, so no net "
+            "can be fitted without them; train on more days, or without the graph part"
+        )
+    return blocks

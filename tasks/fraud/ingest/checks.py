@@ -8,8 +8,10 @@ Tolerated and counted: rows out of time order, unlabelled rows, missing extra co
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -127,20 +129,24 @@ def check(
     return CheckedData(transactions, quarantine, report)
 
 
-def require_trainable(transactions: Transactions, source: str = "the data") -> None:
-    """Raise ``DataError``, naming the source, unless both classes occur among the labels."""
-    frauds = int((transactions.label == 1).sum())
-    legitimate = int((transactions.label == 0).sum())
-    if frauds and legitimate:
+def require_trainable(counts: Mapping[str, Any], source: str = "the data") -> None:
+    """Raise ``DataError``, naming the source, unless both classes occur among the labels.
+
+    Args:
+        counts: A check report as a dictionary; ``labelled`` and ``frauds`` are read.
+        source: Named in the message.
+    """
+    labelled, frauds = int(counts["labelled"]), int(counts["frauds"])
+    if 0 < frauds < labelled:
         return
-    if not frauds and not legitimate:
+    if not labelled:
         raise DataError(
             f"{source}: no row is labelled: training needs known frauds and legitimate rows; "
             "name the label column as 'label' in the config"
         )
     only = "frauds" if frauds else "legitimate rows"
     raise DataError(
-        f"{source}: all {frauds + legitimate} labels are {only}: training needs both classes; "
+        f"{source}: all {labelled} labels are {only}: training needs both classes; "
         "check the 'label' column, or bring a longer history"
     )
 

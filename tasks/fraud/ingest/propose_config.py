@@ -119,11 +119,13 @@ def split_for(days: int, delay_days: float) -> Split:
     """Return the shipped split where the data reach that far, else one that fits ``days``."""
     whole = Split()
     rounds = whole.folds + whole.validation_folds
-    if days >= whole.warmup_days + whole.train_days + delay_days + rounds * whole.test_days:
+    # Validation folds end where the delay of the test folds begins, and have a delay of their own.
+    delays = 2 * delay_days
+    if days >= whole.warmup_days + whole.train_days + delays + rounds * whole.test_days:
         return whole
     test_days = max(1, min(7, days // 14))
     warmup_days = days // 6
-    train_days = int(days - warmup_days - delay_days - 4 * test_days)
+    train_days = int(days - warmup_days - delays - 4 * test_days)
     return Split(
         train_days=max(1, train_days),
         test_days=test_days,

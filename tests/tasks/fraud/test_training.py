@@ -21,7 +21,7 @@ from tasks.fraud.evaluation.judge_bundle import judge_bundle
 from tasks.fraud.evaluation.paired import PairedRules, compare_paired, interval_of_ap
 from tasks.fraud.evaluation.plan import make_plan
 from tasks.fraud.evaluation.protocol import FoldResult, ProtocolError
-from tasks.fraud.features import FeatureError, build_features
+from tasks.fraud.features import build_features
 from tasks.fraud.heads import HeadError, TreeConfig, fit_mlp
 from tasks.fraud.heads.files import head_from_dict, head_to_dict
 from tasks.fraud.heads.head import Blend, Head
@@ -180,8 +180,11 @@ def test_data_of_other_columns_is_refused(data, bundle):
     with pytest.raises(BundleError, match="entity column 'receiver'"):
         score_transactions(bundle, renamed)
     fewer = type(features)(features.names[:-1], features.values[:, :-1], features.categories)
-    with pytest.raises(FeatureError, match="yields no feature"):
+    with pytest.raises(BundleError, match="not those of the model"):
         score_transactions(bundle, tx, features=fewer)
+    recoded = type(features)(features.names, features.values, {"channel": ("app", "web")})
+    with pytest.raises(BundleError, match="codes of categories"):
+        score_transactions(bundle, tx, features=recoded)
 
 
 def test_alerts_are_explained_with_the_networks_signals(data, bundle):

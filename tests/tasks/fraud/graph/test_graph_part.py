@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,8 +12,9 @@ import pytest
 
 from kernels.runtime.callbacks import History
 from tasks.fraud.dataset import DatasetConfig, EntityColumn
+from tasks.fraud.derive import event_names
 from tasks.fraud.evaluation.protocol import DAY_MS, Fold
-from tasks.fraud.features import build_features
+from tasks.fraud.features import FeatureSet, build_features
 from tasks.fraud.graph import (
     GraphError,
     GraphSettings,
@@ -57,20 +59,41 @@ def fold(data):
 @pytest.fixture(scope="module")
 def fitted(data, fold):
     tx, features, config = data
-    listener = History()
-    part = fit_graph(tx, features, fold, config, settings=SMALL, callbacks=[listener])
-    return part, listener
+    heard = defaultdict(History)
+    part = fit_graph(tx, features, fold, config, settings=SMALL, listen=lambda loop: [heard[loop]])
+    return part, heard
 
 
-def test_the_net_learns_and_reports_the_final_fit(fitted, fold, data):
-    part, listener = fitted
-    assert len(listener.steps) == SMALL.steps
-    losses = [m.loss for m in listener.steps]
+def test_every_loop_reports_and_the_net_learns(fitted, fold, data):
+    part, heard = fitted
+    names = {"graph.net", "block0.net", "block1.net", "alone.net"}
+    encoders = {"graph.encoder", "block0.encoder", "block1.encoder"}
+    assert set(heard) == names | encoders
+    assert {len(heard[name].steps) for name in names} == {SMALL.steps}
+    assert {len(heard[name].steps) for name in encoders} == {SMALL.entities.steps}
+    losses = [m.loss for m in heard["graph.net"].steps]
     assert np.mean(losses[-10:]) < np.mean(losses[:10])
-    rows = fold.train_rows(data[0])
-    assert np.array_equal(part.train_rows, rows)
+    assert np.array_equal(part.train_rows, fold.train_rows(data[0]))
+
+
+def test_the_graph_part_alone_knows_mail_and_embeddings_but_no_entity_state(fitted, data):
+    part, _ = fitted
+    tx, features, _ = data
+    rows = np.arange(len(tx) - 400, len(tx))
     probability = part.predict(rows)
-    assert probability[data[0].label[rows] == 1].mean() > probability.mean()
+    assert ((probability > 0) & (probability < 1)).all()
+    assert part.alone.net.config.features == len(event_names())
+    mixed = FeatureSet(features.names, features.values.copy())
+    mixed.values[:, len(event_names()) :] += 1.0
+    history, signals = part._history, part.hidden(rows)
+    part._history = replace(history, features=mixed)
+    assert np.array_equal(part.predict(rows), probability)
+    assert not np.allclose(part.hidden(rows), signals)
+    part._history = history
+    with pytest.raises(GraphError, match=r"network\.alone"):
+        fit_graph_rows(
+            *data, part.train_rows, settings=replace(SMALL, alone=False, steps=1)
+        ).predict(rows)
 
 
 def test_training_rows_get_out_of_fold_signals_and_others_those_of_the_net(fitted, data):
@@ -136,13 +159,18 @@ def test_a_killed_fit_continues_to_the_same_signals(data, fitted, tmp_path):
                 raise KeyboardInterrupt
 
     arguments = (tx, features, config, part.train_rows)
+
+    def stopping(loop):
+        return [Stop()] if loop == "graph.net" else []
+
     with pytest.raises(KeyboardInterrupt):
-        fit_graph_rows(*arguments, settings=SMALL, callbacks=[Stop()], checkpoint_dir=tmp_path)
-    listener = History()
+        fit_graph_rows(*arguments, settings=SMALL, listen=stopping, checkpoint_dir=tmp_path)
+    heard = defaultdict(History)
     again = fit_graph_rows(
-        *arguments, settings=SMALL, callbacks=[listener], checkpoint_dir=tmp_path
+        *arguments, settings=SMALL, listen=lambda loop: [heard[loop]], checkpoint_dir=tmp_path
     )
-    assert listener.steps[0].step == 21
+    assert not heard["block0.net"].steps
+    assert heard["graph.net"].steps[0].step == 21
     assert np.array_equal(again.out_of_fold, part.out_of_fold)
     rows = np.arange(len(tx) - 40, len(tx))
     assert np.array_equal(again.hidden(rows), part.hidden(rows))
@@ -151,6 +179,10 @@ def test_a_killed_fit_continues_to_the_same_signals(data, fitted, tmp_path):
 
 def test_rows_that_cannot_be_cross_fitted_are_refused(data):
     tx, features, config = data
+    order = np.argsort(tx.label[:4_000], kind="stable")  # the frauds at the end, one after another
+    bunched = replace(tx.take(slice(0, 4_000)), label=tx.label[:4_000][order])
+    with pytest.raises(GraphError, match="follow each other"):
+        fit_graph_rows(bunched, features, config, np.arange(4_000, dtype=np.intp), settings=SMALL)
     clean = np.flatnonzero(tx.label == 0)[:500]
     one = np.sort(np.append(clean, np.flatnonzero(tx.label == 1)[0]))
     for rows in (clean, one):

@@ -253,15 +253,15 @@ def test_too_many_bad_rows_stop_and_can_be_kept() -> None:
 
 
 def test_training_needs_both_classes() -> None:
-    require_trainable(run(rows()).transactions)
+    require_trainable(run(rows()).report.to_dict())
     for labels, message in [
         ([0] * 4, "are legitimate"),
         ([1] * 4, "are frauds"),
         ([None] * 4, "no row"),
     ]:
-        tx = run(rows(y=pa.array(labels, pa.int8()))).transactions
+        report = run(rows(y=pa.array(labels, pa.int8()))).report
         with pytest.raises(DataError, match=message):
-            require_trainable(tx)
+            require_trainable(report.to_dict())
 
 
 # --- the invariant on random dirty tables -------------------------------------------------------
@@ -372,4 +372,4 @@ def test_the_real_handbook_file(data_folder: Path) -> None:
     assert report.entities == {"customer": 4_989, "terminal": 10_000}
     assert report.first_time.startswith("2018-04-01")
     assert report.last_time.startswith("2018-09-04")
-    require_trainable(checked.transactions)
+    require_trainable(checked.report.to_dict())
