@@ -104,7 +104,7 @@ def test_the_serving_model_is_judged_as_in_training(trained):
 
 SERVE = """
 import json, pathlib, sys
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from prefect.schedules import Interval
 from flows.score_batch import score_batch
 parameters, told = json.loads(sys.argv[1]), pathlib.Path(sys.argv[2])
