@@ -72,14 +72,14 @@ class MlpScorer:
         return score
 
     def add_to(self, graph: GraphBuilder, features: str) -> str:
-        """Add encoding and layers."""
+        """Add encoding and layers, in float64 up to the log-odds."""
         value = self.scaling.add_to(graph, features)
-        for i, (weight, bias) in enumerate(self.layers):
-            inputs = [value, graph.constant(weight), graph.constant(bias)]
-            value = graph.node("Gemm", inputs, transB=1)
+        for i, layer in enumerate(self.layers):
+            weight, bias = (graph.constant(part, dtype=np.float64) for part in layer)
+            value = graph.node("Gemm", [value, weight, bias], transB=1)
             if i < len(self.layers) - 1:
                 value = graph.node("Relu", [value])
-        return value
+        return graph.cast(value, np.float32)
 
 
 def fit_mlp(x: NDArray[np.float32], y: ArrayLike, config: MlpConfig | None = None) -> Head:

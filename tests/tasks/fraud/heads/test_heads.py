@@ -87,6 +87,41 @@ def test_onnx_equals_predict(heads: dict[str, Head], name: str, method: Any) -> 
     assert session.run(None, {"features": x[:1]})[0].shape == (1,)
 
 
+def large_numbers(n: int, seed: int) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """Days as YYYYMMDD, epoch seconds of one week and a plain number; labels from all three."""
+    rng = np.random.default_rng(seed)
+    day = rng.integers(0, 28, n)
+    second = rng.integers(0, 7 * 86_400, n)
+    plain = rng.normal(size=n)
+    logit = 0.4 * (day - 14.0) + second / 86_400 - 4.0 + plain
+    y = (rng.random(n) < 1.0 / (1.0 + np.exp(-logit))).astype(np.int8)
+    x = np.stack([20_180_401 + day, 1_522_540_800 + second, plain], axis=1)
+    return x.astype(np.float32), y
+
+
+@pytest.mark.parametrize(
+    "fit",
+    [
+        fit_logistic,
+        lambda x, y: fit_logistic(x, y, LogisticConfig(knots=4, l2=0.1)),
+        lambda x, y: fit_mlp(x, y, MlpConfig(hidden=(16, 8), batch=128, learning_rate=1e-2)),
+    ],
+    ids=["logistic", "hinged", "mlp"],
+)
+def test_onnx_keeps_what_large_numbers_of_small_spread_tell(fit: Any) -> None:
+    """Float32 logarithms of dates and instants would all but tie; both sides take float64."""
+    import onnxruntime
+
+    x, y = large_numbers(4000, 15)
+    head = fit(x, y).calibrated(*large_numbers(2000, 16))
+    later_x, later_y = large_numbers(3000, 17)
+    expected = head.predict(later_x)
+    assert roc_auc(later_y, expected) > 0.85
+    session = onnxruntime.InferenceSession(head.to_onnx(), providers=["CPUExecutionProvider"])
+    found = session.run(None, {"features": later_x})[0]
+    assert np.abs(found - expected).max() <= 1e-5
+
+
 def test_onnx_uses_standard_operators_only(heads: dict[str, Head]) -> None:
     import onnx
 
