@@ -120,10 +120,7 @@ def save_fold(draft: Path, judged: JudgedFold, kind: str, fold: Fold) -> dict[st
 
 @contextmanager
 def network_threads(settings: TrainingConfig) -> Iterator[None]:
-    """Run the network on the threads of the settings, then set torch's number back."""
-    if not settings.graph:
-        yield
-        return
+    """Run the networks on the threads of the settings, then set torch's number back."""
     import torch
 
     before = torch.get_num_threads()

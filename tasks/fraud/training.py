@@ -1,10 +1,10 @@
 """Fits the heads of one fold and turns the newest fold into the model that ships.
 
-Every fold fits the same heads on the same rows: ``tabular`` (trees), ``logistic``, and with a
-graph part ``graph`` (network alone) and ``both`` (trees on features and network output). The
-shipped model is that of test fold 0. Its calibration and thresholds come from the days between
-training and test, which no fitted weight has seen; the test week stays untouched for the
-comparison with the champion.
+Every fold fits the same heads on the same rows: ``tabular`` (trees), ``logistic``, ``mlp`` (small
+network), and with a graph part ``graph`` (its network alone) and ``both`` (trees on features and
+the network's output). The shipped model is that of test fold 0. Its calibration and thresholds
+come from the days between training and test, which no fitted weight has seen; the test week stays
+untouched for the comparison with the champion.
 """
 
 from __future__ import annotations
@@ -23,7 +23,15 @@ from tasks.fraud.bundle.arrays import Embeddings
 from tasks.fraud.bundle.heads import compose
 from tasks.fraud.evaluation.protocol import FoldResult, evaluate_fold, judged_rows
 from tasks.fraud.features import FEATURES_VERSION
-from tasks.fraud.heads import Head, LogisticConfig, TreeConfig, fit_logistic, fit_trees
+from tasks.fraud.heads import (
+    Head,
+    LogisticConfig,
+    MlpConfig,
+    TreeConfig,
+    fit_logistic,
+    fit_mlp,
+    fit_trees,
+)
 from tasks.fraud.heads.files import head_to_dict
 
 if TYPE_CHECKING:
@@ -37,6 +45,12 @@ logger = logging.getLogger(__name__)
 
 Rows = NDArray[np.intp]
 
+_HEAD_SETTINGS: Mapping[str, type[Any]] = {
+    "trees": TreeConfig,
+    "logistic": LogisticConfig,
+    "mlp": MlpConfig,
+}
+
 
 class TrainingError(ValueError):
     """A fold that cannot be trained; the message names the fix."""
@@ -49,16 +63,18 @@ class TrainingConfig:
     Attributes:
         trees: Trees of ``tabular`` and ``both``.
         logistic: Logistic regression.
+        mlp: Small network on the scaled features.
         graph: Whether the graph part is trained.
         network: Settings of the graph part that differ from its defaults (``GraphSettings``).
-        threads: CPU threads of the network. Its matrices are small: on two cores a second thread
-            gains nothing, and on a busy machine it waits most of the time.
+        threads: CPU threads of the networks. Their matrices are small: on two cores a second
+            thread gains nothing, and on a busy machine it waits most of the time.
         background_rows: Training rows kept as SHAP background.
         seed: Seed of the background's draw.
     """
 
     trees: TreeConfig = field(default_factory=TreeConfig)
     logistic: LogisticConfig = field(default_factory=LogisticConfig)
+    mlp: MlpConfig = field(default_factory=MlpConfig)
     graph: bool = True
     network: Mapping[str, Any] = field(default_factory=dict)
     threads: int = 1
@@ -89,9 +105,13 @@ class TrainingConfig:
             raise TrainingError(f"unknown training setting {unknown[0]!r}; known: {known}")
         values = dict(data)
         try:
-            for name, kind in (("trees", TreeConfig), ("logistic", LogisticConfig)):
+            for name, kind in _HEAD_SETTINGS.items():
                 if isinstance(values.get(name), Mapping):
-                    values[name] = kind(**values[name])
+                    # JSON and TOML know lists, the settings hold tuples.
+                    given = values[name].items()
+                    values[name] = kind(
+                        **{k: tuple(v) if isinstance(v, list) else v for k, v in given}
+                    )
             return cls(**values)
         except TypeError as error:
             raise TrainingError(f"training settings: {error}") from error
@@ -200,6 +220,7 @@ def fit_fold(
     heads = {
         "tabular": fit_trees(values, label, config.trees),
         "logistic": fit_logistic(values, label, config.logistic),
+        "mlp": fit_mlp(values, label, config.mlp),
     }
     if graph is not None:
         wide = np.concatenate([values, graph.hidden(rows)], axis=1)
@@ -232,8 +253,8 @@ def calibration_rows(tx: Transactions, fold: Fold) -> Rows:
 def calibrate(tx: Transactions, features: FeatureSet, fitted: FittedFold) -> FittedFold:
     """Calibrate every head on the days between training and test.
 
-    Without such days (no label delay) the heads keep their own probabilities; boosted trees and
-    logistic regression are trained on log-loss, so these are usable.
+    Without such days (no label delay) the heads keep their own probabilities; all of them are
+    trained on log-loss, so these are usable.
     """
     rows = calibration_rows(tx, fitted.fold)
     if not len(rows):
