@@ -111,7 +111,7 @@ def judge_stage(
         graph = fit_graph_part(
             tx, table, fold, DatasetConfig.from_dict(config), training, listen, checkpoints
         )
-        fitted = fit_fold(tx, table, fold, training, graph)
+        fitted = fit_fold(tx, table, fold, training, graph, listen=listen, checkpoints=checkpoints)
         record = save_fold(draft, judge_fold(tx, table, fitted, folds.protocol), kind, fold)
     return record | {"seconds": time.perf_counter() - began}
 
@@ -128,10 +128,7 @@ def save_fold(draft: Path, judged: JudgedFold, kind: str, fold: Fold) -> dict[st
 
 @contextmanager
 def network_threads(settings: TrainingConfig) -> Iterator[None]:
-    """Run the network on the threads of the settings, then set torch's number back."""
-    if not settings.graph:
-        yield
-        return
+    """Run the networks on the threads of the settings, then set torch's number back."""
     import torch
 
     before = torch.get_num_threads()
@@ -206,7 +203,7 @@ def train_stage(
     fold = cuts.test[0]
     with network_threads(training):
         graph = fit_graph_part(tx, table, fold, described, training, listen, checkpoints)
-        fitted = fit_fold(tx, table, fold, training, graph)
+        fitted = fit_fold(tx, table, fold, training, graph, listen=listen, checkpoints=checkpoints)
         newest = draft / "fold-0"
         newest.mkdir()
         record = save_fold(newest, judge_fold(tx, table, fitted, cuts.protocol), "test", fold)

@@ -1,12 +1,13 @@
 """Fits the heads of one fold and turns the newest fold into the model that ships.
 
-Every fold fits the same heads on the same rows: ``tabular`` (trees), ``logistic``, and with a
-graph part ``graph`` (network alone) and ``both`` (trees on features and network output). The
-shipped model is that of test fold 0. Its calibration and thresholds come from the days between
-training and test, which no fitted weight has seen; the test week stays untouched for the
-comparison with the champion. Their labels become known while the test week runs: on the days after
-it, where the model serves, they are older than the delay, but a probability shown for the test week
-itself (not its rank, which calibration keeps) has had help from labels younger than that.
+Every fold fits the same heads on the same rows: ``tabular`` (trees), ``logistic``, ``mlp`` (small
+network), and with a graph part ``graph`` (mail and embeddings alone) and ``both`` (trees on features
+and the graph net's signals). The shipped model is that of test fold 0. Its calibration and
+thresholds come from the days between training and test, which no fitted weight has seen; the test
+week stays untouched for the comparison with the champion. Their labels become known while the test
+week runs: on the days after it, where the model serves, they are older than the delay, but a
+probability shown for the test week itself (not its rank, which calibration keeps) has had help from
+labels younger than that.
 """
 
 from __future__ import annotations
@@ -15,17 +16,27 @@ import json
 import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from kernels.runtime.callbacks import Listen, nobody
 from tasks.fraud.bundle import BundleParts
 from tasks.fraud.bundle.arrays import Embeddings
 from tasks.fraud.bundle.heads import compose
 from tasks.fraud.evaluation.protocol import FoldResult, evaluate_fold, judged_rows
 from tasks.fraud.features import FEATURES_VERSION
-from tasks.fraud.heads import Head, LogisticConfig, TreeConfig, fit_logistic, fit_trees
+from tasks.fraud.heads import (
+    Head,
+    LogisticConfig,
+    MlpConfig,
+    TreeConfig,
+    fit_logistic,
+    fit_mlp,
+    fit_trees,
+)
 from tasks.fraud.heads.files import head_to_dict
 
 if TYPE_CHECKING:
@@ -39,6 +50,12 @@ logger = logging.getLogger(__name__)
 
 Rows = NDArray[np.intp]
 
+_HEAD_SETTINGS: Mapping[str, type[Any]] = {
+    "trees": TreeConfig,
+    "logistic": LogisticConfig,
+    "mlp": MlpConfig,
+}
+
 
 class TrainingError(ValueError):
     """A fold that cannot be trained; the message names the fix."""
@@ -51,16 +68,18 @@ class TrainingConfig:
     Attributes:
         trees: Trees of ``tabular`` and ``both``.
         logistic: Logistic regression.
+        mlp: Small network on the scaled features.
         graph: Whether the graph part is trained.
         network: Settings of the graph part that differ from its defaults (``GraphSettings``).
-        threads: CPU threads of the network. Its matrices are small: on two cores a second thread
-            gains nothing, and on a busy machine it waits most of the time.
+        threads: CPU threads of the networks. Their matrices are small: on two cores a second
+            thread gains nothing, and on a busy machine it waits most of the time.
         background_rows: Training rows kept as SHAP background.
         seed: Seed of the background's draw.
     """
 
     trees: TreeConfig = field(default_factory=TreeConfig)
     logistic: LogisticConfig = field(default_factory=LogisticConfig)
+    mlp: MlpConfig = field(default_factory=MlpConfig)
     graph: bool = True
     network: Mapping[str, Any] = field(default_factory=dict)
     threads: int = 1
@@ -91,9 +110,13 @@ class TrainingConfig:
             raise TrainingError(f"unknown training setting {unknown[0]!r}; known: {known}")
         values = dict(data)
         try:
-            for name, kind in (("trees", TreeConfig), ("logistic", LogisticConfig)):
+            for name, kind in _HEAD_SETTINGS.items():
                 if isinstance(values.get(name), Mapping):
-                    values[name] = kind(**values[name])
+                    # JSON and TOML know lists, the settings hold tuples.
+                    given = values[name].items()
+                    values[name] = kind(
+                        **{k: tuple(v) if isinstance(v, list) else v for k, v in given}
+                    )
             return cls(**values)
         except TypeError as error:
             raise TrainingError(f"training settings: {error}") from error
@@ -192,6 +215,9 @@ def fit_fold(
     fold: Fold,
     config: TrainingConfig,
     graph: GraphPart | None = None,
+    *,
+    listen: Listen = nobody,
+    checkpoints: Path | None = None,
 ) -> FittedFold:
     """Fit every head on one fold's training window; scores are not calibrated yet."""
     rows = training_rows(tx, fold)
@@ -201,6 +227,13 @@ def fit_fold(
     heads = {
         "tabular": fit_trees(values, label, config.trees),
         "logistic": fit_logistic(values, label, config.logistic),
+        "mlp": fit_mlp(
+            values,
+            label,
+            config.mlp,
+            callbacks=listen("mlp"),
+            checkpoint_dir=checkpoints / "mlp" if checkpoints else None,
+        ),
     }
     if graph is not None:
         wide = np.concatenate([values, graph.hidden(rows)], axis=1)
@@ -233,8 +266,8 @@ def calibration_rows(tx: Transactions, fold: Fold) -> Rows:
 def calibrate(tx: Transactions, features: FeatureSet, fitted: FittedFold) -> FittedFold:
     """Calibrate every head on the days between training and test.
 
-    Without such days (no label delay) the heads keep their own probabilities; boosted trees and
-    logistic regression are trained on log-loss, so these are usable.
+    Without such days (no label delay) the heads keep their own probabilities; all of them are
+    trained on log-loss, so these are usable.
     """
     rows = calibration_rows(tx, fitted.fold)
     if not len(rows):

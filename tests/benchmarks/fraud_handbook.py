@@ -46,7 +46,7 @@ SETTINGS = TrainingConfig(trees=TreeConfig(seeds=5, floor=0.9))
 """Trees of the highest validation AP (within .0001), then the floor of the best AP + AUC there."""
 SMOKE = TrainingConfig(trees=TreeConfig(rounds=40, seeds=1, bins=255))
 METRICS = {"ap": "AP", "auc": "AUC", "cp": "CP@100", "r1": "R@1%FPR"}
-HEADS = {"tabular": "gbdt", "graph": "gnn", "both": "both", "logistic": "lr"}
+HEADS = {"tabular": "gbdt", "graph": "gnn", "both": "both", "logistic": "lr", "mlp": "mlp"}
 
 
 def graph_part(

@@ -11,6 +11,7 @@ import pytest
 SETTINGS = {
     "graph": False,
     "trees": {"rounds": 40, "seeds": 1, "min_rows": 10, "learning_rate": 0.1},
+    "mlp": {"hidden": [8], "epochs": 2},
     "background_rows": 32,
 }
 CONFIG = """

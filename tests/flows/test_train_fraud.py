@@ -50,13 +50,15 @@ def test_the_flow_trains_registers_promotes_and_reports(trained):
     assert record["trained"]["active"] == "tabular"
     test = record["trained"]["metrics"]["test"]
     assert test["tabular"]["ap"] > 0.15
-    assert set(record["trained"]["metrics"]["gain_over_tabular"]) == {"logistic"}
+    assert set(record["trained"]["metrics"]["gain_over_tabular"]) == {"logistic", "mlp"}
     page = (bank.folder / "report.html").read_text()
     assert "flowbank" in page
+    assert "mlp" in page
     assert record["run_page"].startswith("http")
     version, bundle = Registry().champion("flowbank", bank.folder / "cache")
     assert version.run_id == record["run_id"]
     assert bundle.digest == record["trained"]["digest"]
+    assert bundle.heads == ("logistic", "mlp", "tabular")
     assert bundle.self_check() <= 1e-5
 
 

@@ -10,7 +10,7 @@ import pytest
 from tasks.fraud.dataset import DatasetConfig
 from tasks.fraud.derive import NEVER
 from tasks.fraud.features import FeatureSet, build_features
-from tasks.fraud.heads import TreeConfig, fit_logistic, fit_trees
+from tasks.fraud.heads import MlpConfig, TreeConfig, fit_logistic, fit_mlp, fit_trees
 from tasks.fraud.transactions import Transactions
 
 
@@ -46,7 +46,8 @@ def test_strangers_are_scored_by_every_head(
     known: FeatureSet = build_features(bank, bank_config)
     values = build_features(with_strangers, bank_config).values
     trees = fit_trees(known.values, bank.label, TreeConfig(rounds=20, seeds=1, bins=255))
-    for head in (trees, fit_logistic(known.values, bank.label)):
+    mlp = fit_mlp(known.values, bank.label, MlpConfig(hidden=(8,), epochs=2, batch=256))
+    for head in (trees, fit_logistic(known.values, bank.label), mlp):
         p = head.predict(values[-3:])
         assert np.isfinite(p).all()
         assert ((p > 0) & (p < 1)).all()

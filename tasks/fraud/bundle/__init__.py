@@ -2,7 +2,7 @@
 
 ========================  ===================================================================
 ``manifest.json``         active head, data digest, commit, size and SHA-256 of every file
-``heads/*.onnx``          ``both``, ``tabular``, ``logistic``; each gives a calibrated probability
+``heads/*.onnx``          ``both``, ``tabular``, ``mlp``, ``logistic``; calibrated probabilities
 ``embeddings.npz``        entity embeddings by kind, with a cold-start default (graph models only)
 ``dataset.json``          the dataset config the model was trained with
 ``features.json``         feature names in order, their version, known categories

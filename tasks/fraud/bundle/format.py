@@ -19,7 +19,7 @@ MAX_FILE_BYTES = 4 * 1024**3
 MAX_TEXT_BYTES = 64 * 1024**2
 SUFFIXES = frozenset({".onnx", ".npz", ".json", ".toml", ".md", ".txt", ".safetensors"})
 
-HeadName = Literal["both", "tabular", "logistic", "graph"]
+HeadName = Literal["both", "tabular", "logistic", "mlp", "graph"]
 HEAD_NAMES: tuple[str, ...] = get_args(HeadName)
 
 

@@ -11,7 +11,9 @@ from tasks.fraud.evaluation.protocol import FoldResult
 DEFAULT_HEAD = "tabular"
 CANDIDATES = ("tabular", "both")
 """Heads that may ship, simplest first: at equal figures the simpler one wins. The graph part
-alone is reported beside them but never ships, and logistic regression is the baseline."""
+alone is reported beside them but never ships. Logistic regression is the baseline. The small
+network is in every bundle and scores where it is asked for, but does not ship either: alerts need
+reasons, and a network has no exact contributions."""
 
 
 def choose_head(validation: Sequence[Mapping[str, FoldResult]]) -> tuple[str, str]:

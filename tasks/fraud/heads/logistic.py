@@ -71,10 +71,12 @@ class LogisticScorer:
         return score
 
     def add_to(self, graph: GraphBuilder, features: str) -> str:
-        """Add encoding and dot product."""
+        """Add encoding and dot product, in float64 up to the log-odds."""
         encoded = self.scaling.add_to(graph, features)
-        product = graph.node("MatMul", [encoded, graph.constant(self.weights[:, None])])
-        return graph.node("Add", [product, graph.constant([self.bias])])
+        weights = graph.constant(self.weights[:, None], dtype=np.float64)
+        bias = graph.constant([self.bias], dtype=np.float64)
+        score = graph.node("Add", [graph.node("MatMul", [encoded, weights]), bias])
+        return graph.cast(score, np.float32)
 
 
 def fit_logistic(

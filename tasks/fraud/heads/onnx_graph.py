@@ -50,6 +50,12 @@ class GraphBuilder:
         )
         return name
 
+    def cast(self, value: str, dtype: type) -> str:
+        """Return ``value`` as another number type."""
+        from onnx import helper
+
+        return self.node("Cast", [value], to=helper.np_dtype_to_tensor_dtype(np.dtype(dtype)))
+
     def softplus(self, value: str) -> str:
         """Return ``ln(1 + exp(value))`` without overflow: ``max(v, 0) + ln(1 + exp(-|v|))``."""
         positive = self.node("Relu", [value])

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from tasks.fraud.heads.onnx_graph import GraphBuilder
 
@@ -55,18 +55,23 @@ class Scaling:
         return np.concatenate([z, hinges.reshape(len(z), z.shape[1] * self.knots.shape[1])], axis=1)
 
     def add_to(self, graph: GraphBuilder, features: str) -> str:
-        """Add the encoding to an ONNX graph; return the name of [None, G]."""
-        size = graph.node(
-            "Log", [graph.node("Add", [graph.node("Abs", [features]), graph.constant([1.0])])]
-        )
-        value = graph.node("Mul", [graph.node("Sign", [features]), size])
-        z = graph.affine(value, 1.0 / self.scale, -self.mean / self.scale)
-        z = graph.node("Clip", [z, graph.constant(-_LIMIT), graph.constant(_LIMIT)])
+        """Add the encoding to an ONNX graph; return the name of its float64 [None, G].
+
+        The float32 logarithms of large numbers that differ little (dates, instants) would all but
+        tie, so the graph counts in float64 as ``encode`` does; scorers stay there up to their
+        log-odds.
+        """
+        exact = graph.cast(features, np.float64)
+        above_zero = graph.node("Add", [graph.node("Abs", [exact]), _float64(graph, [1.0])])
+        value = graph.node("Mul", [graph.node("Sign", [exact]), graph.node("Log", [above_zero])])
+        centred = graph.node("Sub", [value, _float64(graph, self.mean)])
+        z = graph.node("Div", [centred, _float64(graph, self.scale)])
+        z = graph.node("Clip", [z, _float64(graph, -_LIMIT), _float64(graph, _LIMIT)])
         count = self.knots.shape[1]
         if count == 0:
             return z
         cube = graph.node("Reshape", [z, graph.constant([0, self.width, 1], dtype=np.int64)])
-        above = graph.node("Relu", [graph.node("Sub", [cube, graph.constant(self.knots)])])
+        above = graph.node("Relu", [graph.node("Sub", [cube, _float64(graph, self.knots)])])
         flat = graph.node(
             "Reshape", [above, graph.constant([0, self.width * count], dtype=np.int64)]
         )
@@ -88,6 +93,10 @@ def fit_scaling(x: NDArray[np.float32], *, knots: int = 0) -> Scaling:
     shares = np.arange(1, knots + 1) / (knots + 1)
     places = np.quantile(z, shares, axis=0).T if knots else np.zeros((x.shape[1], 0))
     return Scaling(mean, scale, np.ascontiguousarray(places))
+
+
+def _float64(graph: GraphBuilder, value: ArrayLike) -> str:
+    return graph.constant(value, dtype=np.float64)
 
 
 def _signed_log(x: NDArray[np.float32]) -> Float:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tasks.fraud.evaluation.plan import Plan
     from tasks.fraud.transactions import Transactions
 
-ORDER = ("both", "tabular", "graph", "logistic")
+ORDER = ("both", "tabular", "graph", "mlp", "logistic")
 """Heads as they are listed; others follow."""
 
 

@@ -19,8 +19,9 @@ def test_smoke_prints_every_key(capsys: pytest.CaptureFixture[str]) -> None:
         assert found[f"{key}_std"] >= 0
     assert found["gbdt_ap"] == found["ap"]
     assert 0 < found["lr_ap"] < 1
+    assert 0 < found["mlp_ap"] < 1
     assert {"gnn_ap", "both_ap", "seconds", "peak_gib"} <= set(found)
-    assert {fold["head"] for fold in found["per_fold"]} >= {"gbdt", "lr"}
+    assert {fold["head"] for fold in found["per_fold"]} >= {"gbdt", "lr", "mlp"}
     assert all(math.isfinite(found["over_lr"][m]["low"]) for m in ("ap", "auc", "cp100"))
 
 

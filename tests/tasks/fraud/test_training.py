@@ -22,7 +22,7 @@ from tasks.fraud.evaluation.paired import PairedRules, compare_paired, interval_
 from tasks.fraud.evaluation.plan import make_plan
 from tasks.fraud.evaluation.protocol import FoldResult, ProtocolError
 from tasks.fraud.features import build_features
-from tasks.fraud.heads import HeadError, TreeConfig, fit_mlp
+from tasks.fraud.heads import HeadError, MlpConfig, TreeConfig
 from tasks.fraud.heads.files import head_from_dict, head_to_dict
 from tasks.fraud.heads.head import Blend, Head
 from tasks.fraud.ingest.checks import check
@@ -43,6 +43,7 @@ from tasks.fraud.training import (
 DATASETS = Path(__file__).resolve().parents[3] / "tasks" / "fraud" / "datasets"
 SETTINGS = TrainingConfig(
     trees=TreeConfig(rounds=15, seeds=1, min_rows=10),
+    mlp=MlpConfig(hidden=(8, 4), epochs=3, batch=256),
     background_rows=24,
     network={
         "steps": 30,
@@ -108,7 +109,7 @@ def test_folds_that_do_not_fit_are_dropped_and_named(data, plan):
 def test_every_head_is_judged_on_the_same_rows(data, plan, fitted):
     tx, features, _ = data
     judged = judge_fold(tx, features, fitted, plan.protocol)
-    assert set(judged.results) == {"tabular", "logistic", "both", "graph"}
+    assert set(judged.results) == {"tabular", "logistic", "mlp", "both", "graph"}
     assert len({r.rows for r in judged.results.values()}) == 1
     assert all(len(s) == len(judged.rows) for s in judged.scores.values())
     assert (tx.time[judged.rows] >= plan.test[0].test_start).all()
@@ -139,13 +140,14 @@ def test_torch_and_onnx_scores_are_equal(data, plan, fitted, bundle):
     values = np.ascontiguousarray(features.values[rows])
     inputs = fitted.graph.inputs(rows)
     ours = fitted.score(features.values, rows)
-    for head in ("both", "tabular", "logistic"):
+    for head in ("both", "tabular", "logistic", "mlp"):
         given = bundle.score(values, head=head, **(inputs if head == "both" else {}))
         assert np.abs(given - ours[head]).max() <= 1e-5, head
     signals = bundle.signals({"features": values, **inputs})
     np.testing.assert_allclose(signals, fitted.graph.hidden(rows), atol=1e-4)
     assert bundle.needs_graph()
     assert not bundle.needs_graph("tabular")
+    assert not bundle.needs_graph("mlp")
     with pytest.raises(BundleError, match="needs input 'mail'"):
         bundle.score(values)
 
@@ -216,6 +218,7 @@ def test_the_head_is_chosen_on_validation_folds_alone():
     assert choose_head([{"tabular": result(0.6), "both": result(0.6)}])[0] == "tabular"
     assert choose_head([])[0] == "tabular"
     assert choose_head([{"graph": result(0.9)}])[0] == "tabular"
+    assert choose_head([{"tabular": result(0.5), "mlp": result(0.9)}])[0] == "tabular"
 
 
 def test_figures_hold_intervals_gains_and_survive_json(data, plan, fitted):
@@ -226,7 +229,7 @@ def test_figures_hold_intervals_gains_and_survive_json(data, plan, fitted):
     again = json.loads(json.dumps(made, allow_nan=False))
     low, high = again["test"]["both"]["ap_interval"]
     assert 0 <= low <= high <= 1
-    assert set(again["gain_over_tabular"]) == {"both", "graph", "logistic"}
+    assert set(again["gain_over_tabular"]) == {"both", "graph", "logistic", "mlp"}
     back = result_from_json(again["test_folds"]["both"][0])
     assert back.ap == judged.results["both"].ap
     assert np.isnan(back.cp)
@@ -266,18 +269,17 @@ def test_heads_survive_as_json(data, fitted, plan):
     tx, features, _ = data
     rows = training_rows(tx, plan.test[0])[:200]
     values = np.ascontiguousarray(features.values[rows])
-    tabular, logistic = fitted.heads["tabular"], fitted.heads["logistic"]
+    tabular, logistic, mlp = (fitted.heads[n] for n in ("tabular", "logistic", "mlp"))
     blend = Head(Blend((tabular.scorer, logistic.scorer), (1.0, 0.3)))
-    for head in (tabular, logistic, blend):
+    for head in (tabular, logistic, mlp, blend):
         again = head_from_dict(json.loads(json.dumps(head_to_dict(head))))
         np.testing.assert_allclose(again.predict(values), head.predict(values), atol=1e-9)
     with pytest.raises(HeadError, match="unknown kind"):
         head_from_dict({"scorer": {"kind": "magic"}, "calibration": {}})
     with pytest.raises(HeadError, match="lacks"):
         head_from_dict({"scorer": {"kind": "trees"}})
-    mlp = fit_mlp(values, np.arange(len(values)) % 2)
-    with pytest.raises(HeadError, match="no JSON form"):
-        head_to_dict(mlp)
+    with pytest.raises(HeadError, match="object has no JSON form"):
+        head_to_dict(Head(object()))
 
 
 def test_settings_are_read_and_checked():
@@ -286,10 +288,13 @@ def test_settings_are_read_and_checked():
     for wrong, message in (
         ({"treez": {}}, "unknown training setting"),
         ({"trees": {"roundz": 1}}, "training settings"),
+        ({"mlp": {"epochz": 1}}, "training settings"),
         ({"background_rows": 1}, "at least 16"),
     ):
         with pytest.raises(TrainingError, match=message):
             TrainingConfig.from_dict(wrong)
+    with pytest.raises(HeadError, match=r"mlp\.hidden must list"):
+        TrainingConfig.from_dict({"mlp": {"hidden": 8}})
 
 
 def test_wrong_network_settings_and_one_class_are_named(data, plan):
@@ -302,6 +307,16 @@ def test_wrong_network_settings_and_one_class_are_named(data, plan):
         training_rows(honest, plan.test[0])
     off = replace(SETTINGS, graph=False)
     assert stages.fit_graph_part(tx, features, plan.test[0], config, off) is None
+
+
+def test_the_networks_run_on_their_threads_with_and_without_a_graph():
+    import torch
+
+    before = torch.get_num_threads()
+    for graph in (True, False):
+        with stages.network_threads(replace(SETTINGS, graph=graph, threads=before + 1)):
+            assert torch.get_num_threads() == before + 1
+        assert torch.get_num_threads() == before
 
 
 def test_a_bundle_written_by_another_hand_is_still_loaded(bundle):

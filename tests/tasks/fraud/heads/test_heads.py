@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from kernels.runtime.callbacks import History, StepMetrics
 from tasks.fraud.evaluation.metrics import roc_auc
 from tasks.fraud.heads import (
     Head,
@@ -20,6 +22,7 @@ from tasks.fraud.heads import (
     fit_trees,
 )
 from tasks.fraud.heads.head import Blend
+from tasks.fraud.heads.mlp import MlpBatches
 from tasks.fraud.heads.scaling import fit_scaling
 from tasks.fraud.heads.trees import TreeScorer, float32_below
 
@@ -85,6 +88,41 @@ def test_onnx_equals_predict(heads: dict[str, Head], name: str, method: Any) -> 
     assert found.shape == (3000,)
     assert np.abs(found - head.predict(x)).max() <= 1e-5
     assert session.run(None, {"features": x[:1]})[0].shape == (1,)
+
+
+def large_numbers(n: int, seed: int) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """Days as YYYYMMDD, epoch seconds of one week and a plain number; labels from all three."""
+    rng = np.random.default_rng(seed)
+    day = rng.integers(0, 28, n)
+    second = rng.integers(0, 7 * 86_400, n)
+    plain = rng.normal(size=n)
+    logit = 0.4 * (day - 14.0) + second / 86_400 - 4.0 + plain
+    y = (rng.random(n) < 1.0 / (1.0 + np.exp(-logit))).astype(np.int8)
+    x = np.stack([20_180_401 + day, 1_522_540_800 + second, plain], axis=1)
+    return x.astype(np.float32), y
+
+
+@pytest.mark.parametrize(
+    "fit",
+    [
+        fit_logistic,
+        lambda x, y: fit_logistic(x, y, LogisticConfig(knots=4, l2=0.1)),
+        lambda x, y: fit_mlp(x, y, MlpConfig(hidden=(16, 8), batch=128, learning_rate=1e-2)),
+    ],
+    ids=["logistic", "hinged", "mlp"],
+)
+def test_onnx_keeps_what_large_numbers_of_small_spread_tell(fit: Any) -> None:
+    """Float32 logarithms of dates and instants would all but tie; both sides take float64."""
+    import onnxruntime
+
+    x, y = large_numbers(4000, 15)
+    head = fit(x, y).calibrated(*large_numbers(2000, 16))
+    later_x, later_y = large_numbers(3000, 17)
+    expected = head.predict(later_x)
+    assert roc_auc(later_y, expected) > 0.85
+    session = onnxruntime.InferenceSession(head.to_onnx(), providers=["CPUExecutionProvider"])
+    found = session.run(None, {"features": later_x})[0]
+    assert np.abs(found - expected).max() <= 1e-5
 
 
 def test_onnx_uses_standard_operators_only(heads: dict[str, Head]) -> None:
@@ -170,6 +208,45 @@ def test_mlp_leaves_the_global_generator_alone() -> None:
     assert torch.equal(torch.rand(3), expected)
 
 
+def test_mlp_batches_hold_every_row_once_an_epoch_in_a_new_order() -> None:
+    rows = np.arange(50, dtype=np.float32)
+    batches = MlpBatches(rows[:, None], rows % 2, size=16, seed=3)
+    assert batches.per_epoch == 4
+    epochs = []
+    for epoch in range(2):
+        found = [batches(4 * epoch + i) for i in range(4)]
+        assert [len(target) for _, target in found] == [16, 16, 16, 2]
+        assert all((x[:, 0] % 2 == target).all() for x, target in found)
+        epochs.append(np.concatenate([x[:, 0].numpy() for x, _ in found]))
+        assert np.array_equal(np.sort(epochs[-1]), rows)
+    assert not np.array_equal(*epochs)
+    again = MlpBatches(rows[:, None], rows % 2, size=16, seed=3)
+    assert np.array_equal(again(5)[0][:, 0].numpy(), epochs[1][16:32])
+    other = MlpBatches(rows[:, None], rows % 2, size=16, seed=4)
+    assert not np.array_equal(other(5)[0][:, 0].numpy(), epochs[1][16:32])
+
+
+def test_a_killed_mlp_fit_continues_bit_for_bit(tmp_path: Path) -> None:
+    class Kill:
+        def on_step(self, metrics: StepMetrics) -> None:
+            if metrics.step == 7:
+                raise KeyboardInterrupt
+
+    x, y = sample(600, 18)
+    config = MlpConfig(hidden=(8,), epochs=4, batch=200)
+    whole, rest = History(), History()
+    expected = fit_mlp(x, y, config, callbacks=[whole]).predict(x)
+    assert [m.step for m in whole.steps] == list(range(1, 13))
+    rates = [m.learning_rate for m in whole.steps]
+    assert max(rates) == config.learning_rate
+    assert rates[-1] < rates[-2] < config.learning_rate
+    with pytest.raises(KeyboardInterrupt):
+        fit_mlp(x, y, config, callbacks=[Kill()], checkpoint_dir=tmp_path)
+    resumed = fit_mlp(x, y, config, callbacks=[rest], checkpoint_dir=tmp_path)
+    assert [m.step for m in rest.steps] == list(range(7, 13))
+    assert np.array_equal(resumed.predict(x), expected)
+
+
 def test_logistic_is_one_dot_product(heads: dict[str, Head]) -> None:
     x, _ = sample(50, 9)
     scorer: Any = heads["hinged"].scorer
@@ -239,6 +316,11 @@ def test_bad_settings_are_named() -> None:
         lambda: LogisticConfig(l2=0.0),
         lambda: LogisticConfig(knots=-1),
         lambda: MlpConfig(epochs=0),
+        lambda: MlpConfig(hidden=()),
+        lambda: MlpConfig(hidden=(8, 0)),
+        lambda: MlpConfig(dropout=1.0),
+        lambda: MlpConfig(weight_decay=-1.0),
+        lambda: MlpConfig(seed=-1),
         lambda: TreeScorer([]),
         lambda: Blend((), ()),
     ):
