@@ -1,8 +1,8 @@
 """Fits the heads of one fold and turns the newest fold into the model that ships.
 
 Every fold fits the same heads on the same rows: ``tabular`` (trees), ``logistic``, ``mlp`` (small
-network), and with a graph part ``graph`` (mail and embeddings alone) and ``both`` (trees on features
-and the graph net's signals). The shipped model is that of test fold 0. Its calibration and
+network), and with a graph part ``graph`` (mail and embeddings alone) and ``both`` (trees on the
+features and the graph net's signals). The shipped model is that of test fold 0. Its calibration and
 thresholds come from the days between training and test, which no fitted weight has seen; the test
 week stays untouched for the comparison with the champion. Their labels become known while the test
 week runs: on the days after it, where the model serves, they are older than the delay, but a

@@ -72,6 +72,7 @@ def test_the_run_is_tracked(trained):
         record["trained"]["metrics"]["test"]["tabular"]["ap"]
     )
     assert run.data.params["training.trees.rounds"] == "40"
+    assert {"shipped.mlp.loss", "test1.mlp.grad_norm"} <= set(run.data.metrics)
     assert len(run.data.tags["data_sha256"]) == 64
     assert run.inputs.dataset_inputs[0].dataset.name == "flowbank"
     files = {f.path for f in MlflowClient().list_artifacts(record["run_id"])}

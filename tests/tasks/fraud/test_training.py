@@ -18,7 +18,12 @@ from tasks.fraud.evaluation.bootstrap import JudgedScores
 from tasks.fraud.evaluation.choice import choose_head
 from tasks.fraud.evaluation.figures import StoredFold, figures, result_from_json, tracked_metrics
 from tasks.fraud.evaluation.judge_bundle import judge_bundle
-from tasks.fraud.evaluation.paired import PairedRules, compare_paired, interval_of_ap
+from tasks.fraud.evaluation.paired import (
+    PairedRules,
+    compare_folds,
+    compare_paired,
+    interval_of_ap,
+)
 from tasks.fraud.evaluation.plan import make_plan
 from tasks.fraud.evaluation.protocol import FoldResult, ProtocolError
 from tasks.fraud.features import build_features
@@ -237,6 +242,21 @@ def test_figures_hold_intervals_gains_and_survive_json(data, plan, fitted):
     assert flat["ap"] == flat["test.both.ap"]
     assert "gain.both.low" in flat
     assert figures(tx, [], [], active="tabular", reason="")["test"] == {}
+
+
+def test_scores_of_different_folds_are_not_ranked_together():
+    """Two heads that rank every fold alike are equal, however their scores are shifted."""
+    rng = np.random.default_rng(1)
+    parts = []
+    for shift in (0.0, 30.0):
+        label = (rng.random(800) < 0.1).astype(np.int8)
+        score = label + rng.normal(scale=1.0, size=800)
+        parts.append(JudgedScores(label, rng.integers(0, 100, 800), score + shift, score))
+    found = compare_folds(parts)
+    assert found.difference == found.low == found.high == 0
+    low, high = interval_of_ap(parts)
+    assert low < found.first < high
+    assert found.rows == 1_600
 
 
 def test_paired_intervals_see_what_is_better_and_refuse_nonsense():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -186,6 +187,23 @@ def test_frauds_before_the_training_week_do_not_make_known() -> None:
     fold = folds(30 * DAY_MS, 1, Protocol(train_days=20))[0]
     tx = transactions([10.0, 30.5], [0, 0], [1, 0])
     assert judged_rows(tx, fold, "payer").tolist() == [1]
+
+
+def test_a_label_counts_from_when_it_became_known() -> None:
+    # Payer 0 fell on day 3, but that was not known before day 17; payer 1's label came in time.
+    fold = folds(14 * DAY_MS, 1)[0]
+    tx = transactions([3.5, 3.6, 14.5, 16.5, 17.5, 14.6], [0, 1, 0, 0, 0, 1], [1, 1, 0, 0, 0, 0])
+    late = replace(tx, label_time=np.maximum(tx.label_time, [17 * DAY_MS, 0, 0, 0, 0, 0]))
+    assert fold.train_rows(tx).tolist() == [0, 1]
+    assert fold.train_rows(late).tolist() == [1]
+    assert judged_rows(tx, fold, "payer").tolist() == []
+    assert judged_rows(late, fold, "payer").tolist() == [2, 3]
+
+
+def test_days_of_the_delay_are_told_labelled_or_not() -> None:
+    fold = folds(14 * DAY_MS, 1)[0]
+    tx = transactions([6.9, 7.0, 13.9, 14.0], [0, 0, 0, 0], [0, -1, 1, 0])
+    assert fold.delay_rows(tx).tolist() == [1, 2]
 
 
 def test_unlabelled_rows_are_not_judged() -> None:

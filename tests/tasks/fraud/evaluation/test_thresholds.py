@@ -30,6 +30,16 @@ def sample(seed: int = 1, n: int = 2000) -> dict[str, np.ndarray]:
     }
 
 
+def test_unlabelled_rows_use_up_capacity_and_nothing_else() -> None:
+    s = sample()
+    hidden = np.where(np.arange(len(s["label"])) % 10 == 0, s["label"], -1)
+    few, whole = fit_thresholds(**s | {"label": hidden}), fit_thresholds(**s)
+    assert few.alerts_per_day == whole.alerts_per_day
+    known = {name: values[hidden >= 0] for name, values in s.items()}
+    alone = fit_thresholds(**known)
+    assert (few.fpr, few.cost) == (alone.fpr, alone.cost)
+
+
 @pytest.mark.parametrize("k", [1, 10, 100])
 def test_capacity_is_kept_and_used(k: int) -> None:
     s = sample()

@@ -64,6 +64,14 @@ def run(table: pa.Table, **changes: Any) -> CheckedData:
     return check(table, config(**changes), "file", now=NOW)
 
 
+def test_entity_columns_keep_the_order_of_the_config() -> None:
+    """Also where one kind stands around another: embeddings are stacked in this order."""
+    columns = (EntityColumn("src", "account"), EntityColumn("c"), EntityColumn("dst", "account"))
+    table = rows(c=["u", "v", "w", "u"])
+    tx = run(table, entities=columns, categorical=()).transactions
+    assert list(tx.entities) == ["src", "c", "dst"]
+
+
 def test_good_rows_become_sorted_transactions() -> None:
     checked = run(rows(t=[T0 + 5, T0 + 1, T0 + 1, T0], id=[1, 9, 3, 4]))
     tx = checked.transactions
