@@ -190,10 +190,10 @@ def test_frauds_before_the_training_week_do_not_make_known() -> None:
 
 
 def test_a_label_counts_from_when_it_became_known() -> None:
-    # Payer 0 fell on day 3, but that was not known before day 17; payer 1's label came in time.
+    # Payer 0 fell on day 3, but that became known on day 16 only; payer 1's label came in time.
     fold = folds(14 * DAY_MS, 1)[0]
     tx = transactions([3.5, 3.6, 14.5, 16.5, 17.5, 14.6], [0, 1, 0, 0, 0, 1], [1, 1, 0, 0, 0, 0])
-    late = replace(tx, label_time=np.maximum(tx.label_time, [17 * DAY_MS, 0, 0, 0, 0, 0]))
+    late = replace(tx, label_time=np.maximum(tx.label_time, [16 * DAY_MS + 1, 0, 0, 0, 0, 0]))
     assert fold.train_rows(tx).tolist() == [0, 1]
     assert fold.train_rows(late).tolist() == [1]
     assert judged_rows(tx, fold, "payer").tolist() == []
