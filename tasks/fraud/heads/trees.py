@@ -55,7 +55,7 @@ class TreeConfig:
     bins: int = 4095
     legitimate_rows: int = 100_000
     floor: float = 0.0
-    seeds: int = 3
+    seeds: int = 5
     seed: int = 0
     threads: int = 1
 
