@@ -83,6 +83,28 @@ def read_table(
     return table
 
 
+def read_fields(path: Path, rows: Sequence[int], columns: Sequence[str]) -> pa.Table | None:
+    """Return chosen rows of a CSV file as the text that stands in it; None for other formats.
+
+    Args:
+        path: The file, readable by `read_table`.
+        rows: Row numbers, from 0 after the header.
+        columns: Columns of the file.
+    """
+    if path.suffix.lower() != ".csv":
+        return None
+    from pyarrow import csv
+
+    table = csv.read_csv(
+        path,
+        **_csv_layout(path),
+        convert_options=csv.ConvertOptions(
+            strings_can_be_null=False, column_types=dict.fromkeys(columns, pa.string())
+        ),
+    )
+    return table.take(pa.array(rows, pa.int64()))
+
+
 def digest(path: Path) -> str:
     """Return the SHA-256 of a file's content in hexadecimal.
 
@@ -244,8 +266,7 @@ def _read_csv(path: Path, text_columns: Sequence[str], max_bytes: int) -> pa.Tab
     try:
         table = csv.read_csv(
             path,
-            read_options=csv.ReadOptions(block_size=8 * 2**20),
-            parse_options=csv.ParseOptions(delimiter=_delimiter(path), newlines_in_values=True),
+            **_csv_layout(path),
             convert_options=csv.ConvertOptions(
                 strings_can_be_null=True,
                 column_types=dict.fromkeys(text_columns, pa.string()),
@@ -261,6 +282,16 @@ def _read_csv(path: Path, text_columns: Sequence[str], max_bytes: int) -> pa.Tab
         where = f"column {binary[0]!r}" if binary else "the header"
         raise CorruptFileError(f"{path}: {where} is not UTF-8 text; export it again as UTF-8")
     return table
+
+
+def _csv_layout(path: Path) -> dict[str, Any]:
+    """Return how a CSV file is cut into rows and fields."""
+    from pyarrow import csv
+
+    return {
+        "read_options": csv.ReadOptions(block_size=8 * 2**20),
+        "parse_options": csv.ParseOptions(delimiter=_delimiter(path), newlines_in_values=True),
+    }
 
 
 def _delimiter(path: Path) -> str:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from connectors.files import read_table, write_quarantine
+import pyarrow as pa
+
+from connectors.files import read_fields, read_table, write_quarantine
+from tasks.cleaning.quarantine import row_payloads
 from tasks.fraud.dataset import DatasetConfig
 from tasks.fraud.ingest.checks import CheckedData, QuarantineLimitError, check
 
@@ -48,11 +52,13 @@ def load_transactions(
     except QuarantineLimitError as error:
         if quarantine_folder is None or error.quarantine is None:
             raise
-        part = write_quarantine(error.quarantine, quarantine_folder)
+        kept = as_in_the_file(error.quarantine, path, table.column_names)
+        part = write_quarantine(kept, quarantine_folder)
         message = f"{error}; the bad rows lie in {part}"
-        raise QuarantineLimitError(message, error.report, error.quarantine) from error
+        raise QuarantineLimitError(message, error.report, kept) from error
+    kept = as_in_the_file(checked.quarantine, path, table.column_names)
     if quarantine_folder is not None:
-        write_quarantine(checked.quarantine, quarantine_folder)
+        write_quarantine(kept, quarantine_folder)
     report = checked.report
     _log.debug(
         "%s: %d rows in, %d used, %d quarantined",
@@ -61,4 +67,27 @@ def load_transactions(
         report.rows_used,
         report.rows_quarantined,
     )
-    return checked
+    return replace(checked, quarantine=kept)
+
+
+def as_in_the_file(quarantine: pa.Table, path: Path, columns: Sequence[str]) -> pa.Table:
+    """Return quarantine records whose payload and observed value are the text of a CSV file.
+
+    Reading gives columns types (``-1.50`` becomes -1.5, times are rewritten); what was refused
+    must be kept as it came. Records from typed files stay as they are.
+    """
+    if quarantine.num_rows == 0:
+        return quarantine
+    fields = read_fields(path, quarantine.column("row").to_pylist(), columns)
+    if fields is None:
+        return quarantine
+    at_fault = quarantine.column("column").to_pylist()
+    observed = [
+        fields.column(name)[row].as_py() or None if name else None
+        for row, name in enumerate(at_fault)
+    ]
+    for name, values in (("payload", row_payloads(fields)), ("observed", observed)):
+        place = quarantine.schema.get_field_index(name)
+        kind = quarantine.schema.field(place)
+        quarantine = quarantine.set_column(place, kind, pa.array(values, kind.type))
+    return quarantine

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -26,6 +28,22 @@ def test_a_csv_keeps_ids_as_written_and_files_its_bad_rows(tmp_path: Path) -> No
     (part,) = (tmp_path / "quarantine").rglob("*.parquet")
     assert read_table(part)["rule"].to_pylist() == ["negative-amount"]
     assert read_table(part)["source"].to_pylist() == [str(path)]
+
+
+def test_refused_csv_rows_are_kept_as_they_stand_in_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "shop.csv"
+    path.write_text(GOOD + '3,2024-01-03 10:00:00,-1.50,"8, c/o"\n4,2024-01-03T10:00,NA,9\n')
+    checked = load_transactions(path, replace(CONFIG, max_quarantine_share=0.5))
+    first, second = checked.quarantine.to_pylist()
+    assert json.loads(first["payload"]) == {
+        "id": "3",
+        "when": "2024-01-03 10:00:00",
+        "price": "-1.50",
+        "buyer": "8, c/o",
+    }
+    assert first["observed"] == "-1.50"
+    assert json.loads(second["payload"])["price"] == second["observed"] == "NA"
+    assert second["rule"] == "missing-amount"
 
 
 def test_too_many_bad_rows_are_filed_before_the_run_stops(tmp_path: Path) -> None:
