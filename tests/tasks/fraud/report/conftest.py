@@ -169,7 +169,7 @@ def make_inputs(seed: int = 0, *, public: bool = False) -> ReportInputs:
             Importance(name, float(s)) for name, s in zip(
                 ("terminal, known frauds", "customer, 30 days", "amount", "customer, 7 days",
                  "terminal, 7 days", "customer, 1 day", "customer, known frauds", "hour",
-                 "terminal, recent partners"),
+                 "graph network"),
                 (1.21, 0.84, 0.66, 0.31, 0.22, 0.17, 0.11, 0.05, 0.03), strict=True)
         ),
         thresholds=tuple(
