@@ -230,13 +230,13 @@ def score_file(place: str, *, data: str, features: str, bundle: str, days: float
 
 
 def score_table(bundle: Bundle, tx: Transactions, rows: Any, scores: Any) -> Any:
-    """Return event id, time, entities, score and alert flag as an Arrow table."""
+    """Return event id as in the user's data, time, entities, score and alert flag as a table."""
     import pyarrow as pa
 
     from tasks.fraud.report.inputs import alert_threshold
 
     columns: dict[str, Any] = {
-        "event_id": pa.array(tx.event_id[rows]),
+        "event_id": pa.array(tx.original_ids[rows]),
         "time": pa.array(tx.time[rows], type=pa.timestamp("ms", tz="UTC")),
         "amount": pa.array(tx.amount[rows]),
     }

@@ -1,4 +1,4 @@
-"""Past-only graph: which earlier rows an entity took part in, and samplers over them.
+"""Past-only graph: which earlier rows an entity took part in, and a sampler over them.
 
 Rows stand in event order, so "before row i" means "in the past of row i" and no edge can run from
 the future to the past. One `TemporalGraph` holds the rows of one entity column as a compressed
@@ -64,25 +64,6 @@ class TemporalGraph:
         _most_recent(self.starts, self.rows, entities, before, out)
         return out
 
-    def uniform(
-        self, entities: Rows, before: Rows, fan_out: int, *, seed: int
-    ) -> NDArray[np.int32]:
-        """Return past rows drawn uniformly without replacement, else as ``most_recent``.
-
-        Args:
-            entities: int64 [m] entity codes.
-            before: int64 [m]; only rows with a smaller number count.
-            fan_out: Rows per entity; all past rows where there are no more.
-            seed: Seed of the draw.
-
-        Returns:
-            int32 [m, fan_out], most recent first, -1 where there are fewer.
-        """
-        _check(fan_out)
-        out = np.full((len(entities), fan_out), -1, np.int32)
-        _uniform(self.starts, self.rows, entities, before, seed, out)
-        return out
-
 
 def _check(fan_out: int) -> None:
     if fan_out < 1:
@@ -110,32 +91,3 @@ def _most_recent(
         end = _end(starts, rows, entities[i], before[i])
         for k in range(min(out.shape[1], end - starts[entities[i]])):
             out[i, k] = rows[end - 1 - k]
-
-
-@compiled
-def _uniform(
-    starts: Rows,
-    rows: NDArray[np.int32],
-    entities: Rows,
-    before: Rows,
-    seed: int,
-    out: NDArray[np.int32],
-) -> None:
-    # xorshift64*: small, fast, the same numbers on every machine.
-    state = np.uint64(seed) * np.uint64(2654435761) + np.uint64(88172645463325252)
-    for i in range(len(entities)):
-        start = starts[entities[i]]
-        seen = _end(starts, rows, entities[i], before[i]) - start
-        need = min(out.shape[1], seen)
-        k = 0
-        # Selection sampling (Knuth, TAOCP 2, algorithm S), newest first: order comes for free.
-        for back in range(seen):
-            if k == need:
-                break
-            state ^= state >> np.uint64(12)
-            state ^= state << np.uint64(25)
-            state ^= state >> np.uint64(27)
-            drawn = float((state * np.uint64(2685821657736338717)) >> np.uint64(11)) * 2.0**-53
-            if drawn * (seen - back) < need - k:
-                out[i, k] = rows[start + seen - 1 - back]
-                k += 1

@@ -2,7 +2,8 @@
 
 A feature name is built from the dataset config's own words: the entity column, a field of that
 entity's state and, where the field has them, a window and the longer window it is compared with
-(``amount``, ``payer.frauds_7d``, ``payer.rate_1d_30d``). Any attribution divides credit between
+(``amount``, ``payer.frauds_7d``, ``payer.rate_1d_30d``). Whatever else a name resembles, it is a
+column of the user's and known by its own name. Any attribution divides credit between
 correlated features as chance has it, so reasons are given per group: everything known about one
 entity over one window, and everything its delayed labels tell, whatever the window. A group's
 value is the sum of the values of its members: sums stay additive.
@@ -11,20 +12,29 @@ value is the sum of the values of its members: sums stay additive.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-Theme = Literal["activity", "labels", "mail", "embedding", "transaction"]
+Theme = Literal["activity", "labels", "embedding", "transaction"]
 
 _WINDOW = re.compile(r"\d+(?:s|min|m|h|d|w)")
-_SEPARATORS = "._:/|"
-_LABEL_FIELDS = re.compile(r"known|fraud|label|run_|run$|risk|since_f")
-_MAIL_FIELDS = re.compile(r"^(mail|message|attention)")
-_EMBEDDING_FIELDS = re.compile(r"^(emb|embedding|sage|graph|gnn)")
+_FIELDS: Mapping[str, tuple[Theme, int]] = {
+    **dict.fromkeys(("n", "mean", "ratio", "of_max", "z", "before", "spread"), ("activity", 1)),
+    **dict.fromkeys(("rate", "level", "peak"), ("activity", 2)),
+    "gap": ("activity", 0),
+    **dict.fromkeys(("known", "risk", "frauds"), ("labels", 1)),
+    **dict.fromkeys(("last_label", "since_fraud", "run_age", "run_days", "run_length"),
+                    ("labels", 0)),
+}  # fmt: skip
+"""Field of an entity's features (``tasks.fraud.derive``) -> kind of evidence, number of windows."""
+
+_SIGNALS = frozenset({"graph.logit", "graph.above_knee"})
+"""What the graph network tells the trees (``tasks.fraud.graph``)."""
+
 _UNITS = {"s": "second", "m": "minute", "min": "minute", "h": "hour", "d": "day", "w": "week"}
 
 
@@ -70,8 +80,7 @@ class FeatureMeaning:
             return self.column.replace("_", " ")
         if self.theme == "activity":
             return f"{who}, {window_words(self.window)}" if self.window else f"{who}, recency"
-        story = {"labels": "known frauds", "mail": "recent partners", "embedding": "graph network"}
-        return f"{who}, {story[self.theme]}" if who else story[self.theme]
+        return f"{who}, known frauds" if self.theme == "labels" else "graph network"
 
 
 def window_words(window: str) -> str:
@@ -105,39 +114,32 @@ def read_feature(name: str, entities: Sequence[str]) -> FeatureMeaning:
         entities: Entity columns of the dataset config.
 
     Returns:
-        The meaning; a name that follows no rule is a field of the transaction itself.
+        The meaning; a name that our features do not produce is a field of the transaction itself.
 
     >>> read_feature("payer.frauds_7d", ["payer"]).group
     'payer/labels'
     """
-    entity, rest = _split_entity(name, entities)
-    parts = [rest] if "=" in rest else rest.split("_")
+    if name in _SIGNALS:
+        return FeatureMeaning(name, "", name, "", "", "embedding")
+    for entity in sorted(entities, key=len, reverse=True):
+        meaning = _read_state(name, entity) if name.startswith(f"{entity}.") else None
+        if meaning is not None:
+            return meaning
+    return FeatureMeaning(name, "", name, "", "", "transaction")
+
+
+def _read_state(name: str, entity: str) -> FeatureMeaning | None:
+    """Read a feature of an entity's state; None where the name holds none of its fields."""
+    parts = name[len(entity) + 1 :].split("_")
     windows: list[str] = []
-    while len(parts) > 1 and len(windows) < 2 and _WINDOW.fullmatch(parts[-1]):
+    while parts and _WINDOW.fullmatch(parts[-1]):
         windows.insert(0, parts.pop())
     field = "_".join(parts)
+    theme, count = _FIELDS.get(field, ("transaction", -1))
+    if len(windows) != count:
+        return None
     window, reference = (*windows, "", "")[:2]
-    return FeatureMeaning(name, entity, field, window, reference, _theme(entity, field))
-
-
-def _split_entity(name: str, entities: Sequence[str]) -> tuple[str, str]:
-    for entity in sorted(entities, key=len, reverse=True):
-        rest = name[len(entity) :]
-        if name.startswith(entity) and rest and rest[0] in _SEPARATORS:
-            return entity, rest.lstrip(_SEPARATORS)
-    return "", name
-
-
-def _theme(entity: str, field: str) -> Theme:
-    if "=" in field or field.endswith("_missing"):
-        return "transaction"
-    if _MAIL_FIELDS.search(field):
-        return "mail"
-    if _EMBEDDING_FIELDS.search(field):
-        return "embedding"
-    if not entity:
-        return "transaction"
-    return "labels" if _LABEL_FIELDS.search(field) else "activity"
+    return FeatureMeaning(name, entity, field, window, reference, theme)
 
 
 @dataclass(frozen=True, slots=True)

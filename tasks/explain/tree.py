@@ -9,15 +9,14 @@ That holds whether the head averages log-odds or probabilities and whatever mono
 follows: signs and the order of reasons are meant for the score, sizes for the log-odds.
 Additivity is checked for every row of every model and a gap is an error, never a warning.
 
-Two exact methods (Lundberg et al. 2020, "From local explanations to global understanding with
-explainable AI for trees"): ``path`` takes the training data's own branch counts as reference
-(LightGBM's ``pred_contrib``); ``interventional`` compares with a frozen, hashed background.
+The method is path-dependent TreeSHAP (Lundberg et al. 2020, "From local explanations to global
+understanding with explainable AI for trees"): its reference are the training data's own branch
+counts (LightGBM's ``pred_contrib``), so missing values take the branch they take in the model.
 """
 
 from __future__ import annotations
 
 import hashlib
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -27,8 +26,8 @@ from numpy.typing import NDArray
 
 Method = Literal["path", "interventional", "mixed"]
 
-TOLERANCE: dict[Method, float] = {"path": 1e-6, "interventional": 1e-5}
-"""Largest additivity gap, relative to ``1 + |raw score|`` (shap adds up in float32 in places)."""
+TOLERANCE = 1e-6
+"""Largest additivity gap, relative to ``1 + |raw score|``."""
 
 
 class AdditivityError(ValueError):
@@ -37,7 +36,7 @@ class AdditivityError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Background:
-    """The frozen rows an interventional explanation compares with.
+    """The frozen rows with which linear parts are compared.
 
     Attributes:
         names: Feature names in the model's order.
@@ -76,26 +75,6 @@ def _digest(names: Sequence[str], values: NDArray[np.float32]) -> str:
     return digest.hexdigest()
 
 
-def freeze_background(
-    names: Sequence[str], values: NDArray[np.floating[Any]], *, size: int = 128, seed: int = 0
-) -> Background:
-    """Draw and freeze a background from training rows.
-
-    Args:
-        names: Feature names.
-        values: Training features ``[n, F]``.
-        size: Rows kept (all of them when there are fewer).
-        seed: Seed of the draw; equal input and seed give an equal digest.
-
-    Returns:
-        The frozen rows, in the order of the training data.
-    """
-    rng = np.random.default_rng(seed)
-    n = len(values)
-    rows = np.sort(rng.choice(n, size=min(size, n), replace=False)) if n else np.arange(0)
-    return Background(tuple(names), np.array(values[rows], dtype=np.float32))
-
-
 @dataclass(frozen=True, slots=True)
 class Explanation:
     """Contributions of features to the log-odds of some rows.
@@ -106,7 +85,7 @@ class Explanation:
         base: float64 ``[k]``: log-odds before any feature is known, by model.
         raw_score: float64 ``[n]``: mean log-odds of the rows.
         additivity_gap: Largest ``|base + sum - raw score|`` over rows and models.
-        method: How it was computed; ``mixed`` for a blend of both methods.
+        method: ``path`` for trees, ``interventional`` for linear models, ``mixed`` for a blend.
         background_sha256: Digest of the background; empty for ``path``.
     """
 
@@ -146,7 +125,6 @@ class TreeExplainer:
         models: Sequence[Any],
         names: Sequence[str],
         *,
-        background: Background | None = None,
         threads: int = 1,
     ) -> None:
         """Prepare the models.
@@ -155,17 +133,15 @@ class TreeExplainer:
             models: ``lightgbm.Booster``, fitted ``LGBMClassifier`` or LightGBM model text, mixed
                 as they come; each a binary model with one output.
             names: Feature names in the models' order.
-            background: Given: ``interventional`` values against it; else ``path`` values.
             threads: CPU threads of the prediction.
 
         Raises:
-            ValueError: On no models, a foreign feature count, or a background of other features.
+            ValueError: On no models or a foreign feature count.
         """
         if not models:
             raise ValueError("nothing to explain: the head has no tree models")
         self.names = tuple(names)
         self._boosters = [_booster(model) for model in models]
-        self._background = background
         self._threads = threads
         for booster in self._boosters:
             if booster.num_feature() != len(self.names):
@@ -173,21 +149,12 @@ class TreeExplainer:
                     f"model has {booster.num_feature()} features, the feature list "
                     f"{len(self.names)}; explain with the list the model was trained on"
                 )
-        if background is not None and background.names != self.names:
-            raise ValueError("background holds other features than the model; freeze a new one")
-
-    @property
-    def method(self) -> Method:
-        """``interventional`` with a background, else ``path``."""
-        return "path" if self._background is None else "interventional"
 
     def explain(self, values: NDArray[np.floating[Any]]) -> Explanation:
         """Explain rows ``[n, F]``.
 
         Raises:
-            AdditivityError: When contributions miss a raw score by more than ``TOLERANCE``. The
-                interventional method does so where a row has missing values (shap 0.51 sends
-                them down another branch than LightGBM does); explain such rows by ``path``.
+            AdditivityError: When contributions miss a raw score by more than ``TOLERANCE``.
             ValueError: On a foreign number of columns.
         """
         if values.ndim != 2 or values.shape[1] != len(self.names):
@@ -202,9 +169,7 @@ class TreeExplainer:
                 booster.predict(values, raw_score=True, num_threads=self._threads), dtype=np.float64
             )
             contributions, base = self._contributions(booster, values)
-            gap = max(
-                gap, check_additivity(contributions, base, raw, tolerance=TOLERANCE[self.method])
-            )
+            gap = max(gap, check_additivity(contributions, base, raw))
             parts.append(contributions)
             bases.append(base)
             raws.append(raw)
@@ -215,21 +180,10 @@ class TreeExplainer:
     def _contributions(
         self, booster: Any, values: NDArray[np.floating[Any]]
     ) -> tuple[NDArray[np.float64], float]:
-        if self._background is None:
-            with_base = np.asarray(
-                booster.predict(values, pred_contrib=True, num_threads=self._threads)
-            )
-            return with_base[:, :-1].astype(np.float64), float(with_base[0, -1])
-        with warnings.catch_warnings():
-            # shap 0.51 calls matplotlib functions that are to be retired while it is imported
-            warnings.simplefilter("ignore", PendingDeprecationWarning)
-            import shap
-
-        explainer = shap.TreeExplainer(
-            booster, data=self._background.values, feature_perturbation="interventional"
+        with_base = np.asarray(
+            booster.predict(values, pred_contrib=True, num_threads=self._threads)
         )
-        contributions = np.asarray(explainer.shap_values(values, check_additivity=False))
-        return contributions.astype(np.float64), float(np.ravel(explainer.expected_value)[-1])
+        return with_base[:, :-1].astype(np.float64), float(with_base[0, -1])
 
     def _explanation(
         self,
@@ -238,8 +192,7 @@ class TreeExplainer:
         raw: NDArray[np.float64],
         gap: float,
     ) -> Explanation:
-        sha256 = "" if self._background is None else self._background.sha256
-        return Explanation(self.names, per_model, base, raw, gap, self.method, sha256)
+        return Explanation(self.names, per_model, base, raw, gap, "path")
 
 
 def check_additivity(
@@ -247,7 +200,7 @@ def check_additivity(
     base: float,
     raw_score: NDArray[np.float64],
     *,
-    tolerance: float = 1e-6,
+    tolerance: float = TOLERANCE,
 ) -> float:
     """Return the largest additivity gap of rows ``[n, F]``.
 
@@ -262,8 +215,7 @@ def check_additivity(
         raise AdditivityError(
             f"explanation of row {row} misses its score by {gap[row]:.3g} log-odds "
             f"({int(bad.sum())} of {len(gap)} rows beyond {tolerance:g}): no reasons are given; "
-            "explain the very model that made the scores, and rows with missing values without "
-            "a background"
+            "explain the very model that made the scores"
         )
     return float(gap.max(initial=0.0))
 

@@ -1,7 +1,7 @@
 """Says a feature and its value in plain words, from the generic field names of entity state.
 
-The fields are those of ``tasks.fraud.derive``; a field without a phrase of its own is said by its
-name. Who an entity is comes from the dataset config's column name alone.
+The fields are those of ``tasks.fraud.derive``; a column of the user's is said by its own name. Who
+an entity is comes from the dataset config's column name alone.
 """
 
 from __future__ import annotations
@@ -79,15 +79,15 @@ def describe(meaning: FeatureMeaning, value: float, wording: Wording | None = No
     who = meaning.entity.replace("_", " ")
     if np.isnan(value):
         return f"{plain_name(meaning)} is missing"
-    if meaning.theme in ("mail", "embedding"):
-        whose = f"the {who}'s " if who else ""
-        return f"{whose}{_GRAPH[meaning.theme]} look unusual"
+    if meaning.theme == "embedding":
+        return "recent partners and place in the transaction graph look unusual"
+    names = style.categories.get(meaning.name)
+    if names is not None:
+        known = 0 <= value < len(names)
+        return f"{plain_name(meaning)} is {names[int(value)] if known else 'missing or new'}"
     encoded = _encoded(meaning, value)
     if encoded:
         return encoded
-    names = style.categories.get(meaning.name, ())
-    if value == int(value) and 0 <= int(value) < len(names):
-        return f"{plain_name(meaning)} is {names[int(value)]}"
     table = _OF_ENTITY if meaning.entity else _OF_EVENT
     phrase = table.get(meaning.field)
     if phrase is None:
@@ -103,12 +103,6 @@ _STORY |= {"run_age": "run", "run_days": "run", "run_length": "run"}
 def story(meaning: FeatureMeaning) -> tuple[str, str]:
     """Return what a feature tells about, whatever the window: features of one story repeat."""
     return meaning.entity, _STORY.get(meaning.field, meaning.field)
-
-
-_GRAPH = {
-    "mail": "recent partners and amounts",
-    "embedding": "recent partners and place in the transaction graph",
-}
 
 
 def _encoded(meaning: FeatureMeaning, value: float) -> str:
@@ -261,10 +255,7 @@ def _flag(yes: str, no: str) -> Phrase:
 
 _OF_ENTITY: dict[str, Phrase] = {
     "n": lambda w: f"{count(w.value, 'transaction')} of the {w.who}{w.over}",
-    "sum": _money("total"),
     "mean": _money("mean amount"),
-    "min": _money("smallest amount"),
-    "max": _money("largest amount"),
     "before": _money("mean amount before this one"),
     "spread": _spread,
     "ratio": _mean_ratio,

@@ -86,13 +86,6 @@ def state_specs(config: DatasetConfig) -> dict[str, StateSpec]:
     }
 
 
-def state_slices(
-    tx: Transactions, config: DatasetConfig, *, backend: Backend = "cpu"
-) -> dict[str, NDArray[np.float64]]:
-    """Return the raw state of every entity column, float64 [n, fields], computed kind by kind."""
-    return dict(_slices(tx, config, backend))
-
-
 def feature_names(config: DatasetConfig, categories: Categories) -> tuple[str, ...]:
     """Return the names of a config's features in their fixed order.
 

@@ -29,6 +29,8 @@ class Transactions:
         numeric: Column name -> float64 (NaN: missing).
         categorical: Column name -> int32 codes into ``categories`` (-1: missing).
         categories: Column name -> original values as a string array.
+        event_names: The ids as the data spell them, object array of str; None where every id is
+            an integer and ``event_id`` says all.
     """
 
     event_id: NDArray[np.int64]
@@ -42,9 +44,15 @@ class Transactions:
     numeric: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
     categorical: Mapping[str, NDArray[np.int32]] = field(default_factory=dict)
     categories: Mapping[str, NDArray[np.str_]] = field(default_factory=dict)
+    event_names: NDArray[np.object_] | None = None
 
     def __len__(self) -> int:
         return len(self.time)
+
+    @property
+    def original_ids(self) -> NDArray[np.int64] | NDArray[np.object_]:
+        """The event ids by which a user finds the rows again: integers, or text [n]."""
+        return self.event_id if self.event_names is None else self.event_names
 
     def take(self, rows: NDArray[np.intp] | NDArray[np.bool_] | slice) -> Transactions:
         """Return the chosen rows (order kept, indexes shared)."""
@@ -58,4 +66,5 @@ class Transactions:
             entities={c: a[rows] for c, a in self.entities.items()},
             numeric={c: a[rows] for c, a in self.numeric.items()},
             categorical={c: a[rows] for c, a in self.categorical.items()},
+            event_names=None if self.event_names is None else self.event_names[rows],
         )

@@ -138,6 +138,8 @@ def save_transactions(folder: Path, tx: Transactions) -> None:
             arrays[f"{part}:{name}"] = array.astype(np.str_) if array.dtype.hasobject else array
     for column, kind in tx.kinds.items():
         arrays[f"kinds:{column}"] = np.asarray(kind)
+    if tx.event_names is not None:
+        arrays |= _pack_texts("event_names", tx.event_names)
     # The order of entity columns means something (it is the config's); archives sort by name.
     arrays["order"] = np.asarray(list(tx.entities))
     save_arrays(folder / "transactions.npz", arrays)
@@ -159,7 +161,25 @@ def load_transactions_file(folder: Path) -> Transactions:
             maps[part][name] = str(value) if part == "kinds" else value
     rows: dict[str, Any] = {name: arrays[name] for name in _ROWS}
     maps["entities"] = {str(c): maps["entities"][str(c)] for c in arrays["order"]}
-    return Transactions(**rows, **maps)
+    return Transactions(**rows, **maps, event_names=_unpack_texts("event_names", arrays))
+
+
+def _pack_texts(name: str, texts: NDArray[np.object_]) -> dict[str, NDArray[Any]]:
+    """Return texts as UTF-8 and where each one ends: one long text does not widen the others."""
+    encoded = [text.encode() for text in texts]
+    ends = np.cumsum([len(text) for text in encoded], dtype=np.int64)
+    return {f"{name}:utf8": np.frombuffer(b"".join(encoded), np.uint8), f"{name}:ends": ends}
+
+
+def _unpack_texts(name: str, arrays: Mapping[str, NDArray[Any]]) -> NDArray[np.object_] | None:
+    """Read what ``_pack_texts`` wrote; None where it wrote nothing."""
+    if f"{name}:ends" not in arrays:
+        return None
+    data = arrays[f"{name}:utf8"].tobytes()
+    ends = arrays[f"{name}:ends"].tolist()
+    texts = np.empty(len(ends), np.object_)
+    texts[:] = [data[start:end].decode() for start, end in zip([0, *ends], ends, strict=False)]
+    return texts
 
 
 def save_features(folder: Path, features: FeatureSet) -> None:

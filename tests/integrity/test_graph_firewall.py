@@ -109,8 +109,8 @@ def test_labels_older_than_the_delay_are_seen(part, bank, bank_config, signals, 
 
 
 def test_the_mail_of_a_row_lies_in_its_past(bank, bank_config, part, features):
-    from tasks.fraud.graph.mail import mail_inputs
+    from tasks.fraud.graph.mail import Mailboxes, mail_layout
 
     rows = np.arange(0, len(bank), 7)
-    boxes = mail_inputs(bank, bank_config, features)
+    boxes = Mailboxes(bank, features, mail_layout(bank_config))
     assert (boxes.index(rows) < rows[:, None, None]).all()

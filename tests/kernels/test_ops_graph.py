@@ -1,4 +1,4 @@
-"""Past-only samplers and the gather of mail tokens against plain references."""
+"""The past-only sampler and the gather of mail tokens against plain references."""
 
 from __future__ import annotations
 
@@ -27,30 +27,6 @@ def test_most_recent_rows_lie_in_the_past_newest_first(keys, fan_out, data):
     found = graph.most_recent(np.array([entity]), np.array([before]), fan_out)[0]
     expected = past(keys, entity, before)[:fan_out]
     assert found.tolist() == expected + [-1] * (fan_out - len(expected))
-
-
-@settings(max_examples=60, deadline=None)
-@given(keys=KEYS, fan_out=st.integers(1, 6), seed=st.integers(0, 5))
-def test_uniform_rows_are_distinct_past_rows(keys, fan_out, seed):
-    graph = TemporalGraph.build(np.array(keys, np.int32), 5)
-    entities = np.arange(5)
-    found = graph.uniform(entities, np.full(5, len(keys) // 2), fan_out, seed=seed)
-    again = graph.uniform(entities, np.full(5, len(keys) // 2), fan_out, seed=seed)
-    assert np.array_equal(found, again)
-    for entity in range(5):
-        possible = past(keys, entity, len(keys) // 2)
-        kept = [r for r in found[entity].tolist() if r >= 0]
-        assert len(kept) == min(fan_out, len(possible))
-        assert kept == sorted(set(kept), reverse=True)
-        assert set(kept) <= set(possible)
-
-
-def test_uniform_draws_every_row_equally_often():
-    graph = TemporalGraph.build(np.zeros(10, np.int32), 1)
-    many = 20_000
-    found = graph.uniform(np.zeros(many, np.int64), np.full(many, 10), 3, seed=1)
-    share = np.bincount(found.ravel(), minlength=10) / many
-    assert np.abs(share - 0.3).max() < 0.02
 
 
 def test_the_sampler_agrees_with_the_mailbox_of_the_state():
@@ -113,12 +89,9 @@ def test_the_python_source_of_the_kernels_agrees_with_their_machine_code():
     pairs = list(zip(entities, before, strict=True))
     ends = [temporal_graph._end.py_func(*arguments[:2], *p) for p in pairs]
     assert ends == [temporal_graph._end(*arguments[:2], *p) for p in pairs]
-    recent, drawn = (np.full((30, 3), -1, np.int32) for _ in range(2))
+    recent = np.full((30, 3), -1, np.int32)
     temporal_graph._most_recent.py_func(*arguments, recent)
     assert np.array_equal(recent, graph.most_recent(entities, before, 3))
-    with np.errstate(over="ignore"):  # the generator wraps around on purpose
-        temporal_graph._uniform.py_func(*arguments, 7, drawn)
-    assert np.array_equal(drawn, graph.uniform(entities, before, 3, seed=7))
     time, amount = np.sort(rng.integers(0, 10**9, 80)), rng.integers(1, 999, 80)
     entity = keys.astype(np.int64)
     vector = rng.normal(size=(80, 2)).astype(np.float32)

@@ -91,11 +91,6 @@ class Embeddings:
             parts.append(self.kinds[kind].lookup(tx.index[kind])[codes])
         return np.stack(parts, axis=1)
 
-    def for_ids(self, kinds: tuple[str, ...], ids: tuple[str, ...]) -> NDArray[np.float32]:
-        """Return float32 ``[C, E]`` for the entities of one transaction."""
-        rows = [self.kinds[k].lookup(np.asarray([i])) for k, i in zip(kinds, ids, strict=True)]
-        return np.concatenate(rows)
-
     def save(self, path: Path) -> None:
         """Write ``embeddings.npz``."""
         arrays: dict[str, NDArray[np.generic]] = {}

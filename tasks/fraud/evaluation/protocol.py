@@ -8,7 +8,7 @@ time split.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -343,7 +343,3 @@ def summarise(results: Sequence[FoldResult]) -> dict[str, float]:
         summary[name] = float(values.mean())
         summary[f"{name}_std"] = float(values.std())
     return summary
-
-
-HANDBOOK_COLUMNS: Mapping[str, str] = {"ap": "AP", "auc": "AUC", "cp": "CP@100", "r1": "R@1%FPR"}
-"""Printed names of the metrics."""

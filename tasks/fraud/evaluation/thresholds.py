@@ -168,31 +168,6 @@ def total_cost(
     return float(lost + rules.review * alert.sum() + rules.friction * (alert & ~fraud).sum())
 
 
-def detection_days(entity: ArrayLike, time: ArrayLike, label: ArrayLike, alert: ArrayLike) -> Float:
-    """Return, per entity with fraud, days from its first fraud to its first alert at or after it.
-
-    Args:
-        entity: [n] integer entity.
-        time: [n] epoch milliseconds.
-        label: [n] 1 fraud.
-        alert: [n] whether the row was alerted.
-
-    Returns:
-        float64, one value per entity with fraud in ascending order of entity; NaN if never.
-    """
-    entities, times = np.asarray(entity), np.asarray(time, dtype=np.float64)
-    fraud, raised = np.asarray(label) > 0, np.asarray(alert, dtype=bool)
-    ids, inverse = np.unique(entities, return_inverse=True)
-    first = np.full(len(ids), np.inf)
-    np.minimum.at(first, inverse[fraud], times[fraud])
-    late = raised & (times >= first[inverse])
-    caught = np.full(len(ids), np.inf)
-    np.minimum.at(caught, inverse[late], times[late])
-    hit = np.isfinite(first)
-    days = (caught[hit] - first[hit]) / 86_400_000.0
-    return np.where(np.isfinite(days), days, np.nan)
-
-
 def _totals(
     score: ArrayLike, label: ArrayLike, amount: ArrayLike, cost: CostModel
 ) -> tuple[Float, Float]:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from tasks.fraud.graph.mail import mail_inputs
 from tasks.fraud.graph.model import SIGNALS, GraphError, GraphModel, GraphSettings
 from tasks.fraud.graph.part import (
     GraphPart,
     embed_entities,
     fit_graph,
     fit_graph_rows,
-    refresh_embeddings,
 )
 
 __all__ = [
@@ -21,6 +19,4 @@ __all__ = [
     "embed_entities",
     "fit_graph",
     "fit_graph_rows",
-    "mail_inputs",
-    "refresh_embeddings",
 ]

@@ -128,11 +128,6 @@ class Mailboxes:
         return tokens, mask > 0
 
 
-def mail_inputs(tx: Transactions, config: DatasetConfig, features: FeatureSet) -> Mailboxes:
-    """Return a function from rows to the mail and mask that the graph heads read."""
-    return Mailboxes(tx, features, mail_layout(config))
-
-
 def _numbered(tx: Transactions, columns: tuple[str, ...]) -> NDArray[np.int64]:
     """Return int64 [n, C], entities numbered across kinds, so that kinds never match."""
     first: dict[str, int] = {}

@@ -234,54 +234,6 @@ def embed_entities(
     return Embeddings.build(ids, vectors, default)
 
 
-def refresh_embeddings(
-    weights: bytes,
-    tx: Transactions,
-    config: DatasetConfig,
-    as_of: int,
-    *,
-    snapshots: SnapshotConfig | None = None,
-) -> Embeddings:
-    """Return new embeddings from a bundle's ``graph.safetensors`` and a longer history.
-
-    Args:
-        weights: What ``GraphPart.to_safetensors`` wrote.
-        tx: History; only events and labels known at ``as_of`` count.
-        config: What the columns mean.
-        as_of: Epoch milliseconds.
-        snapshots: How snapshots are taken.
-    """
-    from models.entity_sage import EntitySage, EntitySageConfig
-
-    tensors, shape = _read(weights)
-    graph = EntityGraph(tx, config, snapshots)
-    encoder = None
-    if shape["encoder"] is not None:
-        values = dict(shape["encoder"])
-        for name in ("inputs", "relations"):
-            values[name] = tuple(tuple(v) for v in values[name])
-        encoder = EntitySage(EntitySageConfig(**values | {"columns": tuple(values["columns"])}))
-        encoder.load_state_dict(
-            {k.removeprefix("encoder."): v for k, v in tensors.items() if k.startswith("encoder.")}
-        )
-    return embed_entities(encoder, tx, graph, as_of)
-
-
-def _read(weights: bytes) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return tensors and the shapes in the metadata of safetensors bytes."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load
-
-    try:
-        length = int.from_bytes(weights[:8], "little")
-        header = json.loads(weights[8 : 8 + length])
-        return load(weights), json.loads(header["__metadata__"]["shape"])
-    except (SafetensorError, ValueError, KeyError, TypeError) as error:
-        raise GraphError(
-            f"graph weights cannot be read ({error}); train the model again"
-        ) from error
-
-
 def _history(
     tx: Transactions,
     features: FeatureSet,

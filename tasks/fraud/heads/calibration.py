@@ -99,48 +99,6 @@ def fit_calibration(
     return Calibration(weights[0], weights[slopes - 1], weights[-1])
 
 
-@dataclass(frozen=True, slots=True)
-class Reliability:
-    """How probabilities match frequencies, for the calibration plot.
-
-    Attributes:
-        predicted: Mean probability per bin.
-        observed: Share of frauds per bin.
-        rows: Rows per bin.
-        error: Expected calibration error: mean absolute gap, weighted by rows.
-        brier: Mean squared error of the probabilities.
-    """
-
-    predicted: Float
-    observed: Float
-    rows: NDArray[np.int64]
-    error: float
-    brier: float
-
-
-def reliability(probability: ArrayLike, label: ArrayLike, *, bins: int = 15) -> Reliability:
-    """Bin probabilities by quantile of rank and compare with the share of frauds.
-
-    Bins hold equal numbers of frauds where there are enough of them, so that the rare high scores
-    are resolved.
-    """
-    p = np.asarray(probability, dtype=np.float64)
-    y = (np.asarray(label) > 0).astype(np.float64)
-    if p.shape != y.shape or len(p) == 0:
-        raise ValueError("reliability needs one probability per label and at least one row")
-    order = np.argsort(p, kind="stable")
-    mass = np.cumsum(y[order] + y.mean())  # half by frauds, half by rows
-    edge = np.minimum((mass / mass[-1] * bins).astype(np.int64), bins - 1) if mass[-1] else None
-    group = np.zeros(len(p), dtype=np.int64) if edge is None else edge
-    count = np.bincount(group, minlength=bins)
-    used = count > 0
-    rows = count[used]
-    predicted = np.bincount(group, weights=p[order], minlength=bins)[used] / rows
-    observed = np.bincount(group, weights=y[order], minlength=bins)[used] / rows
-    error = float(np.sum(np.abs(predicted - observed) * rows) / len(p))
-    return Reliability(predicted, observed, rows, error, float(np.mean((p - y) ** 2)))
-
-
 def sigmoid(logit: Float) -> Float:
     """Return ``1 / (1 + exp(-logit))`` without overflow."""
     probability: Float = np.exp(-_softplus(-logit))

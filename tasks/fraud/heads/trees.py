@@ -110,14 +110,6 @@ class TreeScorer:
 
         return cls([lightgbm.Booster(model_str=m) for m in models], threads)
 
-    def gain(self) -> NDArray[np.float64]:
-        """Return each feature's share of the total split gain, float64 [F]."""
-        total = np.sum(
-            [b.feature_importance(importance_type="gain") for b in self.boosters], axis=0
-        )
-        share: NDArray[np.float64] = total / max(float(total.sum()), 1e-300)
-        return share
-
     def add_to(self, graph: GraphBuilder, features: str) -> str:
         """Add one TreeEnsembleRegressor that holds every tree of every seed."""
         nodes = _Nodes()

@@ -26,7 +26,13 @@ from tasks.fraud.ingest.check_report import (
     enforce_limit,
     summarise,
 )
-from tasks.fraud.ingest.identifiers import EXACT_FLOAT, encode, event_keys, join_indexes
+from tasks.fraud.ingest.identifiers import (
+    EXACT_FLOAT,
+    encode,
+    event_keys,
+    join_indexes,
+    spell_keys,
+)
 from tasks.fraud.ingest.parsing import (
     MAX_AMOUNT,
     DataError,
@@ -156,6 +162,7 @@ class _Columns:
     """Parsed columns before bad rows are dropped."""
 
     key: NDArray[np.int64]
+    names: NDArray[np.object_] | None  # ids where their column is text
     time: NDArray[np.int64]
     amount: NDArray[np.int64]
     label: NDArray[np.int8]
@@ -245,9 +252,9 @@ def _parse(table: pa.Table, config: DatasetConfig, screen: _Screen, now: datetim
         label_time = np.where(there, np.maximum(label_time, known.values), label_time)
     numeric = {name: _numeric(column(name), name) for name in config.numeric}
     categorical = {name: encode(_scalar(column(name), name)) for name in config.categorical}
-    key = _keys(table, config, screen)  # last: of equal ids the first good row stays
+    key, names = _keys(table, config, screen)  # last: of equal ids the first good row stays
     return _Columns(
-        key, time.values, amount.values, label, label_time, entities, numeric, categorical
+        key, names, time.values, amount.values, label, label_time, entities, numeric, categorical
     )
 
 
@@ -264,16 +271,21 @@ def _times(
     return parsed
 
 
-def _keys(table: pa.Table, config: DatasetConfig, screen: _Screen) -> NDArray[np.int64]:
+def _keys(
+    table: pa.Table, config: DatasetConfig, screen: _Screen
+) -> tuple[NDArray[np.int64], NDArray[np.object_] | None]:
+    """Return the keys by which rows are sorted and told apart, and the ids where they are text."""
     if not config.event_id:
-        return np.arange(len(table), dtype=np.int64)
+        return np.arange(len(table), dtype=np.int64), None
     name = config.event_id
+    names = None
     array = plain_array(table.column(name))
     if is_text(array):
         text = texts(array)
         missing = text.is_null().to_numpy()
         invalid = np.zeros_like(missing)
         keys = event_keys(text.fill_null("0"))
+        names = array.to_numpy(zero_copy_only=False)
     else:
         numbers = parse_numbers(_require_exact(array, name), name)
         missing, invalid = numbers.problems["missing"], numbers.problems["invalid"]
@@ -291,7 +303,7 @@ def _keys(table: pa.Table, config: DatasetConfig, screen: _Screen) -> NDArray[np
         ids, first = np.unique(keys[good], return_index=True)
         at = np.minimum(np.searchsorted(ids, keys), len(ids) - 1)
         screen.refuse("duplicate-of", name, repeated, good[first[at]])
-    return keys
+    return keys, names
 
 
 def _numeric(array: pa.Array, name: str) -> NDArray[np.float64]:
@@ -339,6 +351,9 @@ def _assemble(
     categorical, categories = {}, {}
     for name, (codes_all, ids) in columns.categorical.items():
         (categorical[name],), categories[name] = join_indexes([(codes_all[rows], ids)])
+    written = None if columns.names is None else columns.names[rows]
+    if written is not None and spell_keys(written, columns.key[rows]):
+        written = None
     return Transactions(
         event_id=columns.key[rows],
         time=columns.time[rows],
@@ -351,4 +366,5 @@ def _assemble(
         numeric={name: values[rows] for name, values in columns.numeric.items()},
         categorical=categorical,
         categories=categories,
+        event_names=written,
     ), unsorted

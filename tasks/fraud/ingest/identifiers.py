@@ -77,6 +77,13 @@ def event_keys(texts: pl.Series) -> NDArray[np.int64]:
     return keys
 
 
+def spell_keys(names: NDArray[np.object_], keys: NDArray[np.int64]) -> bool:
+    """Tell whether every id is the text of its own key, so that the integers say it all."""
+    return all(
+        name.strip(BLANKS) == str(key) for name, key in zip(names, keys.tolist(), strict=True)
+    )
+
+
 def encode(column: pa.Array) -> tuple[NDArray[np.int32], list[str]]:
     """Encode a column as codes into its canonical ids.
 

@@ -219,7 +219,6 @@ def alert_rows(
     *,
     decimals: int,
     now: int | None = None,
-    event_names: Sequence[str] | None = None,
 ) -> tuple[AlertRow, ...]:
     """Return alerts, highest score first.
 
@@ -231,7 +230,6 @@ def alert_rows(
         decimals: Decimal places of the currency.
         now: Instant of the list, epoch milliseconds; a truth that became known later is hidden.
             None: no truth is shown.
-        event_names: Original ids of the alerts where they are not numbers.
     """
     if not len(rows) == len(probability) == len(reasons):
         raise ValueError(
@@ -244,7 +242,7 @@ def alert_rows(
         known = now is not None and tx.label[row] >= 0 and int(tx.label_time[row]) <= now
         alerts.append(
             AlertRow(
-                event_id=event_names[place] if event_names else str(int(tx.event_id[row])),
+                event_id=str(tx.original_ids[row]),
                 time=iso_instant(int(tx.time[row])),
                 amount=int(tx.amount[row]) / 10**decimals,
                 entities={

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from tasks.explain.groups import FeatureGroups
 from tasks.explain.reasons import Reason, rank_reasons, top_groups
 from tasks.explain.tree import Background
+from tasks.explain.wording import Wording
 from tasks.fraud.evaluation.figures import StoredFold
 from tasks.fraud.evaluation.protocol import DAY_MS, iso_day
 from tasks.fraud.heads.explain import explain_head
@@ -167,7 +168,10 @@ def explain_alerts(
     explanation = explain_head(head, names, values, background)
     overall = explain_head(head, names, background.values, background)
     strengths = tuple(Importance(*pair) for pair in top_groups(overall, groups))
-    return alerts, rank_reasons(explanation, values, groups), strengths
+    wording = Wording(
+        bundle.config.decimals, {c: tuple(values) for c, values in bundle.categories.items()}
+    )
+    return alerts, rank_reasons(explanation, values, groups, wording=wording), strengths
 
 
 def explained_inputs(

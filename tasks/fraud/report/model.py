@@ -157,21 +157,6 @@ class Promotion:
 
 
 @dataclass(frozen=True, slots=True)
-class Check:
-    """An integrity check of the run.
-
-    Attributes:
-        name: What was checked.
-        passed: Outcome.
-        detail: One sentence.
-    """
-
-    name: str
-    passed: bool
-    detail: str = ""
-
-
-@dataclass(frozen=True, slots=True)
 class Environment:
     """Where and with what the model was made.
 
@@ -216,7 +201,6 @@ class ReportInputs:
         alerts: Alerts of that day, highest score first.
         alerts_total: Alerts that day when the list is cut short.
         promotion: The decision.
-        integrity: Checks of leakage, parity, additivity.
         environment: Where it was made.
         explained_by: How reasons were computed, one line.
     """
@@ -241,7 +225,6 @@ class ReportInputs:
     alerts: tuple[AlertRow, ...] = ()
     alerts_total: int = 0
     promotion: Promotion = field(default_factory=lambda: Promotion("none", "not asked"))
-    integrity: tuple[Check, ...] = ()
     explained_by: str = ""
 
     def to_dict(self) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from tasks.explain.reasons import MAX_REASONS, rank_reasons, top_groups
 from tasks.explain.tree import Explanation
 from tasks.explain.wording import Wording, describe, duration
 from tasks.fraud.derive import NEVER, derived_names, event_names
+from tasks.fraud.graph import SIGNALS
 
 ENTITIES = ("payer", "payee_bank")
 NAMES = event_names() + derived_names("payer", ("1d", "7d", "30d"))
@@ -30,12 +31,11 @@ def explanation(values, names=NAMES, spread=None):
         ("payer.n_7d", "payer", "n", "7d", "", "payer/activity/7d"),
         ("payer.rate_1d_30d", "payer", "rate", "1d", "30d", "payer/activity/1d"),
         ("payee_bank.of_max_30d", "payee_bank", "of_max", "30d", "", "payee_bank/activity/30d"),
-        ("payee_bank_gap", "payee_bank", "gap", "", "", "payee_bank/activity/last"),
+        ("payee_bank.gap", "payee_bank", "gap", "", "", "payee_bank/activity/last"),
         ("payer.risk_7d", "payer", "risk", "7d", "", "payer/labels"),
         ("payer.run_length", "payer", "run_length", "", "", "payer/labels"),
-        ("payer.mail_3", "payer", "mail_3", "", "", "payer/mail"),
-        ("embedding_0", "", "embedding_0", "", "", "all/embedding"),
-        ("payer.embedding_11", "payer", "embedding_11", "", "", "payer/embedding"),
+        (SIGNALS[0], "", SIGNALS[0], "", "", "all/embedding"),
+        (SIGNALS[1], "", SIGNALS[1], "", "", "all/embedding"),
         ("channel=a_7d", "", "channel=a_7d", "", "", "transaction/channel"),
         ("distance_missing", "", "distance_missing", "", "", "transaction/distance"),
         ("payers", "", "payers", "", "", "transaction/payers"),
@@ -46,6 +46,29 @@ def test_names_are_read(name, entity, field, window, reference, group):
     meaning = read_feature(name, ENTITIES)
     read = (meaning.entity, meaning.field, meaning.window, meaning.reference, meaning.group)
     assert read == (entity, field, window, reference, group)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["message_length", "mail_provider", "embossed", "graph_score", "graph.degree", "fraud_type",
+     "payer_gap", "payer_risk_7d", "payer.age", "payer.ratio", "payer.gap_7d", "volume_7d",
+     "amount_7d"],
+)  # fmt: skip
+def test_columns_of_the_user_go_by_their_own_names(name):
+    meaning = read_feature(name, ENTITIES)
+    assert meaning.theme == "transaction"
+    assert meaning.group == f"transaction/{name}"
+    words = name.replace("_", " ")
+    assert meaning.label == words
+    assert describe(meaning, 3.0) == f"{words} is 3"
+
+
+def test_every_feature_of_an_entity_is_read_as_such():
+    meanings = [read_feature(name, ENTITIES) for name in NAMES]
+    assert [m.entity for m in meanings if m.theme != "transaction"].count("payer") == (
+        len(derived_names("payer", ("1d", "7d", "30d")))
+    )
+    assert [m.name for m in meanings if m.theme == "transaction"] == list(event_names())
 
 
 def test_groups_hold_every_feature_once_and_keep_sums():
@@ -105,18 +128,17 @@ def test_windows_in_words():
         ("payer.run_length", 0.0, "the payer's last known transaction was no fraud"),
         ("payer.run_length", 1.0, "the payer's last known transaction was a fraud"),
         ("payer.run_length", 6.0, "the payer's last 6 known transactions were all frauds"),
-        ("payer.mail_3", 0.2, "the payer's recent partners and amounts look unusual"),
-        ("embedding_2", 0.2,
+        (SIGNALS[0], 0.2,
          "recent partners and place in the transaction graph look unusual"),
         ("channel=point_7d", 1.0, "channel is point_7d"),
         ("channel=web", 0.0, "channel is not web"),
         ("distance_km_missing", 1.0, "distance km is missing"),
         ("distance_km_missing", 0.0, "distance km is present"),
         ("distance_km", 12.25, "distance km is 12.25"),
-        ("payer.novelty_7d", 3.0, "the payer's novelty over 7 days is 3"),
+        ("payer.ratio_30d", float("nan"), "the payer's ratio over 30 days is missing"),
         ("amount", float("nan"), "amount is missing"),
         ("channel", 1.0, "channel is web"),
-        ("channel", -1.0, "channel is -1"),
+        ("channel", -1.0, "channel is missing or new"),
     ],
 )  # fmt: skip
 def test_features_in_words(name, value, text):

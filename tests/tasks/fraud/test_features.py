@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from kernels.entity_state import entity_features
 from tasks.fraud.dataset import DatasetConfig
 from tasks.fraud.derive import NEVER
 from tasks.fraud.evaluation.protocol import DAY_MS, instant
@@ -17,7 +18,7 @@ from tasks.fraud.features import (
     build_features,
     derive_state,
     feature_names,
-    state_slices,
+    state_specs,
 )
 from tasks.fraud.transactions import Transactions
 
@@ -148,7 +149,12 @@ def test_one_row_derives_as_in_the_batch() -> None:
     tx = random_bank(300, 3, "payer", "shop")
     settings = config("payer", "shop")
     features = build_features(tx, settings)
-    for column, state in state_slices(tx, settings).items():
+    for column, spec in state_specs(settings).items():  # each column is a kind of its own here
+        block, _ = entity_features(
+            tx.time, tx.event_id, tx.amount, tx.label, tx.label_time, tx.entities[column][:, None],
+            spec=spec, n_entities=len(tx.index[column]),
+        )  # fmt: skip
+        state = block[:, 0]
         start = features.names.index(f"{column}.n_1d")
         for i in (0, 150, 299):
             one = derive_state(state[i : i + 1], tx.amount[i : i + 1], tx.time[i : i + 1], settings)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
@@ -75,6 +75,7 @@ def test_transactions_survive_with_the_order_of_their_columns(tmp_path):
         numeric={"extra": np.array([1.0, np.nan, 2, 3])},
         categorical={"kind": np.array([0, -1, 1, 0], np.int32)},
         categories={"kind": np.array(["p", "q"])},
+        event_names=np.array(["tx-ä", "", "a\nb", "x" * 300], dtype=object),
     )  # fmt: skip
     save_transactions(tmp_path, tx)
     again = load_transactions_file(tmp_path)
@@ -88,6 +89,8 @@ def test_transactions_survive_with_the_order_of_their_columns(tmp_path):
         else:
             np.testing.assert_array_equal(before, after)
             assert before.dtype == after.dtype
+    save_transactions(tmp_path, replace(tx, event_names=None))
+    assert load_transactions_file(tmp_path).event_names is None
     with pytest.raises(WorkspaceError, match="is missing"):
         load_transactions_file(tmp_path / "elsewhere")
 

@@ -11,7 +11,6 @@ from tasks.fraud.evaluation.thresholds import (
     ThresholdConfig,
     capacity_threshold,
     cost_threshold,
-    detection_days,
     fit_thresholds,
     fpr_threshold,
     total_cost,
@@ -79,19 +78,6 @@ def test_cost_threshold_is_the_cheapest() -> None:
 
 def test_alerting_that_never_pays_is_switched_off() -> None:
     assert cost_threshold([0.9, 0.1], [1, 0], [1.0, 1.0], CostModel(review=50.0)) == np.inf
-
-
-def test_detection_days_count_from_the_first_fraud() -> None:
-    day = 86_400_000
-    found = detection_days(
-        entity=[1, 1, 1, 2, 3, 3],
-        time=[0, day, 3 * day, 0, 0, day],
-        label=[0, 1, 1, 1, 1, 0],
-        alert=[1, 0, 1, 0, 1, 0],
-    )
-    assert found[0] == 2.0  # the alert before the first fraud does not count
-    assert np.isnan(found[1])
-    assert found[2] == 0.0
 
 
 def test_fitted_thresholds_are_plain_data() -> None:

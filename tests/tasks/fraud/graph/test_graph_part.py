@@ -18,12 +18,12 @@ from tasks.fraud.features import FeatureSet, build_features
 from tasks.fraud.graph import (
     GraphError,
     GraphSettings,
+    embed_entities,
     fit_graph,
     fit_graph_rows,
-    refresh_embeddings,
 )
 from tasks.fraud.graph.entity_training import EntitySettings
-from tasks.fraud.graph.mail import Mailboxes, MailError, mail_inputs, mail_layout
+from tasks.fraud.graph.mail import Mailboxes, MailError, mail_layout
 from tasks.fraud.graph.snapshots import EntityGraph, SnapshotConfig
 from tasks.fraud.ingest.checks import check
 from tasks.fraud.simulate import TransfersConfig, simulate_transfers
@@ -119,7 +119,7 @@ def test_inputs_have_the_shapes_of_the_contract(fitted, data):
     assert given["mask"].shape == (30, 32)
     assert given["mask"].dtype == np.bool_
     assert given["embeddings"].shape == (30, 2, 4)
-    mail, mask = mail_inputs(data[0], data[2], data[1])(rows)
+    mail, mask = Mailboxes(data[0], data[1], mail_layout(data[2]))(rows)
     assert np.array_equal(mail, given["mail"])
     assert np.array_equal(mask, given["mask"])
 
@@ -135,18 +135,24 @@ def test_onnx_scores_equal_torch_scores(fitted, data):
     np.testing.assert_allclose(found, part.hidden(rows), atol=1e-5)
 
 
-def test_embeddings_come_back_from_the_weights_and_cover_the_seen(fitted, data):
+def test_embeddings_cover_the_seen(fitted, data):
     part, _ = fitted
     tx, _, config = data
     shipped = part.embeddings().kinds["account"]
-    again = refresh_embeddings(part.to_safetensors(), tx, config, part.as_of).kinds["account"]
-    assert np.array_equal(shipped.ids, again.ids)
-    np.testing.assert_allclose(shipped.vectors, again.vectors, atol=1e-6)
     assert shipped.vectors.shape == (len(shipped.ids), 4)
-    early = refresh_embeddings(part.to_safetensors(), tx, config, int(tx.time[30]))
+    early = embed_entities(part.model.encoder, tx, EntityGraph(tx, config), int(tx.time[30]))
     assert 0 < len(early.kinds["account"].ids) < len(shipped.ids)
-    with pytest.raises(GraphError, match="train the model again"):
-        refresh_embeddings(b"12345678{}", tx, config, part.as_of)
+
+
+def test_weights_are_kept_whole(fitted):
+    from safetensors.torch import load
+
+    part, _ = fitted
+    kept = load(part.to_safetensors())
+    parts = {"net": part.net, "encoder": part.model.encoder}
+    wanted = {f"{p}.{k}": v for p, module in parts.items() for k, v in module.state_dict().items()}
+    assert set(kept) == set(wanted)
+    assert all((kept[name] == value).all() for name, value in wanted.items())
 
 
 def test_a_killed_fit_continues_to_the_same_signals(data, fitted, tmp_path):
@@ -231,7 +237,6 @@ def test_without_embeddings_the_net_reads_mail_alone(data):
     assert part.model.encoder is None
     assert part.inputs(np.arange(3))["embeddings"].shape == (3, 2, 0)
     assert part.embeddings().kinds["account"].vectors.shape[1] == 0
-    assert refresh_embeddings(part.to_safetensors(), tx, config, part.as_of)
 
 
 def test_mail_matches_say_who_met_before(data):

@@ -158,8 +158,6 @@ def test_trees_round_trip_as_text(heads: dict[str, Head]) -> None:
     assert isinstance(scorer, TreeScorer)
     again = TreeScorer.from_text(scorer.to_text())
     assert np.array_equal(again.logit(x), scorer.logit(x))
-    assert scorer.gain().sum() == pytest.approx(1.0)
-    assert scorer.gain()[0] > 0.3
 
 
 @pytest.mark.parametrize("kind", ["trees", "logistic", "mlp"])

@@ -181,6 +181,18 @@ def test_textual_ids_work_as_numbers_do() -> None:
     assert hashed.report.by_rule == {"missing-id": 1, "duplicate-of": 1}
 
 
+def test_ids_that_are_no_integers_are_kept_as_written() -> None:
+    tx = run(rows(id=["t-1", " 7", "007", "t-1"], t=[T0 + 2, T0 + 1, T0, T0])).transactions
+    assert tx.event_names is not None
+    assert tx.event_names.tolist() == tx.original_ids.tolist() == ["007", " 7", "t-1"]
+    assert tx.event_id.dtype == np.int64
+    assert tx.take(np.array([2, 0])).original_ids.tolist() == ["t-1", "007"]
+    for whole in (["5", "6", "7", "8"], [5, 6, 7, 8]):
+        numbers = run(rows(id=whole)).transactions
+        assert numbers.event_names is None
+        assert numbers.take(slice(1, 3)).original_ids.tolist() == [6, 7]
+
+
 def test_without_an_id_the_row_number_stands_in() -> None:
     checked = run(rows(t=[T0 + 1, T0, T0, T0]), event_id="")
     assert checked.transactions.event_id.tolist() == [1, 2, 3, 0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -121,7 +122,8 @@ def test_alerts_are_ranked_and_hide_truth_not_known_yet(checked):
     assert alerts[0].amount == 30.0
     assert alerts[0].entities == {"payer": "ann", "payee": "ann"}
     assert alerts[0].reasons[0].tie
-    named = assemble.alert_rows(tx, rows, score, reasons, decimals=2, event_names=["a", "b", "c"])
+    texts = replace(tx, event_names=np.array(["a", "b", "c"], dtype=object))
+    named = assemble.alert_rows(texts, rows, score, reasons, decimals=2)
     assert [(a.event_id, a.truth) for a in named] == [("b", None), ("c", None), ("a", None)]
     with pytest.raises(ValueError, match="3 alerts, 2 scores"):
         assemble.alert_rows(tx, rows, score[:2], reasons, decimals=2)

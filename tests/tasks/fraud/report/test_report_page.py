@@ -20,7 +20,7 @@ from tasks.fraud.report.model import CheckSummary, EntityCount, Environment, Pro
 from tasks.fraud.report.rows import AlertRow, FoldRow, ReasonRow, Scores
 
 SECTIONS = ("data", "folds", "heads", "trust", "drivers", "thresholds", "alerts", "promotion",
-            "integrity", "environment")  # fmt: skip
+            "environment")  # fmt: skip
 EVIL = "<script>alert(1)</script>\"'&<img src=x onerror=alert(1)>"
 
 
@@ -139,7 +139,7 @@ def test_empty_parts_are_left_out(example_inputs):
     base = example_inputs(0)
     plain = replace(
         base, folds=(), heads=(), pr=(), precision_by_day=(), calibration=(), score_bins=(),
-        importance=(), thresholds=(), alerts=(), alerts_total=0, alert_day="", integrity=(),
+        importance=(), thresholds=(), alerts=(), alerts_total=0, alert_day="",
         promotion=Promotion("none", "not asked"), scores=Scores(),
         checks=CheckSummary(10, 10, 0),
         dataset=replace(base.dataset, rows=10, frauds=0, unlabelled=10, amount_median=None),
