@@ -4,7 +4,7 @@
 
 An error anywhere puts the aliases back as they were and writes the reason on the version; the old
 champion serves throughout. A challenger that loses the comparison keeps its alias, for people to
-look at.
+look at. What a promotion killed after the move left open is completed when it is run again.
 """
 
 from __future__ import annotations
@@ -15,9 +15,13 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-from numpy.typing import NDArray
-
+from connectors.comparison import (
+    ComparisonWeek,
+    PromotionRules,
+    Verdict,
+    compare_with_baseline,
+    compare_with_champion,
+)
 from connectors.registry import (
     CHALLENGER,
     CHAMPION,
@@ -26,54 +30,18 @@ from connectors.registry import (
     RegistryError,
     model_name,
 )
+from connectors.uris import without_login
 from tasks.fraud.bundle import Bundle
-from tasks.fraud.evaluation.paired import PairedResult, PairedRules, compare_paired
+from tasks.fraud.evaluation.paired import PairedResult
 
 logger = logging.getLogger(__name__)
 
 Stage = Literal["publish", "alias", "smoke", "compare", "move", "confirm"]
 STAGES: tuple[Stage, ...] = ("publish", "alias", "smoke", "compare", "move", "confirm")
+STATUS_TAG = "promotion"
 PREVIOUS_TAG = "previous_champion"
-
-
-@dataclass(frozen=True, slots=True)
-class PromotionRules:
-    """When a challenger replaces the champion.
-
-    Attributes:
-        margin: Average precision the lower bound must exceed. 0: the challenger must be better
-            beyond doubt. A small negative value: it must not be worse by more than that, as
-            refreshed embeddings are promoted.
-        paired: Bootstrap settings.
-    """
-
-    margin: float = 0.0
-    paired: PairedRules = field(default_factory=PairedRules)
-
-    def __post_init__(self) -> None:
-        """Validate, naming the fix."""
-        if not -0.5 <= self.margin <= 0.5:
-            raise ValueError(f"promotion margin {self.margin} must lie in -0.5..0.5")
-
-
-@dataclass(frozen=True, slots=True)
-class ComparisonWeek:
-    """The newest labelled week, which no compared model may have learnt from.
-
-    Attributes:
-        start: First instant, epoch milliseconds.
-        end: End, exclusive.
-        label: int8 ``[n]``; 1 fraud, 0 legitimate.
-        cluster: ``[n]`` entity of each row, for the bootstrap.
-        score: ``(bundle, head) -> float64 [n]``; scores the rows from the raw transactions, so
-            that models with different features can be compared.
-    """
-
-    start: int
-    end: int
-    label: NDArray[np.int8]
-    cluster: NDArray[np.integer[Any]]
-    score: Callable[[Bundle, str], NDArray[np.float64]]
+SETTLED = frozenset({"promoted", "rejected", "rolled back"})
+"""States of a version in which no promotion of it is under way or broke off."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,10 +53,12 @@ class Promotion:
         version: The new version; empty when not even publishing worked.
         promoted: Whether it serves now.
         reason: Why, or why not, in one sentence.
-        serving: ModelVersion that serves now, empty if none.
+        serving: Version that serves now, empty if none or not known.
         rival: What it was compared with.
         comparison: The paired figures, None when it did not come to that.
         failed: Stage that raised, empty if none.
+        unrestored: Aliases that could not be put back and may point to the new version, each with
+            the Python call that puts it back.
     """
 
     model: str
@@ -99,6 +69,7 @@ class Promotion:
     rival: str = ""
     comparison: PairedResult | None = None
     failed: str = ""
+    unrestored: dict[str, str] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data for JSON."""
@@ -106,16 +77,24 @@ class Promotion:
 
 
 class PromotionError(RuntimeError):
-    """Promotion broke off; the champion is the one from before.
+    """Promotion broke off; the champion is the one from before, or the message says otherwise.
 
     Attributes:
         outcome: What is known about it.
     """
 
     def __init__(self, outcome: Promotion) -> None:
+        told = [
+            f"alias '{alias}' may point to version {outcome.version} and could not be put back; "
+            f"do it by hand: {call}"
+            for alias, call in outcome.unrestored.items()
+        ]
+        if CHAMPION not in outcome.unrestored:
+            serving = f"version {outcome.serving}" if outcome.serving else "no model"
+            told.insert(0, f"{serving} serves as before")
         super().__init__(
             f"promotion of {outcome.model} stopped at '{outcome.failed}': {outcome.reason}; "
-            f"{'version ' + outcome.serving if outcome.serving else 'no model'} serves as before"
+            + "; ".join(told)
         )
         self.outcome = outcome
 
@@ -142,7 +121,8 @@ def promote(
         on_stage: Called as each stage begins.
 
     Raises:
-        PromotionError: When a stage failed; the aliases are as before.
+        PromotionError: When a stage failed; the aliases are as before, unless its message names
+            one that could not be put back.
     """
     rules = rules or PromotionRules()
     return _Transaction(registry, bundle, week, cache, rules, run_id, on_stage).run()
@@ -170,15 +150,14 @@ class _Transaction:
         self.champion: ModelVersion | None = None
         self.challenger: ModelVersion | None = None
         self.version: ModelVersion | None = None
-        self.rival = ""
-        self.comparison: PairedResult | None = None
+        self.verdict: Verdict | None = None
 
     def run(self) -> Promotion:
         try:
             self.champion = self.registry.by_alias(self.name, CHAMPION)
             self.challenger = self.registry.by_alias(self.name, CHALLENGER)
             if self.champion and self.champion.digest == self.bundle.digest:
-                return self._already()
+                return self._already(self.champion)
             return self._stages()
         except BaseException as error:
             # Ctrl-C and every other end must leave the old champion serving, too.
@@ -195,23 +174,46 @@ class _Transaction:
         self._begin("smoke")
         self.registry.smoke_test(version)
         self._begin("compare")
-        wins, reason = self._compare(version)
-        if not wins:
-            self.registry.tag(version, self._tags("rejected", reason))
-            return self._outcome(promoted=False, reason=reason)
+        verdict = self.verdict = self._compare(version)
+        if not verdict.wins:
+            self.registry.tag(version, self._tags("rejected", verdict.reason))
+            return self._outcome(promoted=False, reason=verdict.reason)
         self._begin("move")
+        previous = self.champion.version if self.champion else ""
+        tags = {PREVIOUS_TAG: previous} | self._tags("moving", verdict.reason)
+        self.registry.tag(version, tags)
         self._move(version)
+        self._finish(version)
+        return self._outcome(promoted=True, reason=verdict.reason)
+
+    def _finish(self, version: ModelVersion) -> None:
         self._begin("confirm")
         self._confirm(version)
-        previous = self.champion.version if self.champion else ""
-        self.registry.tag(version, self._tags("promoted", reason) | {PREVIOUS_TAG: previous})
-        self.registry.drop_alias(self.name, CHALLENGER)
-        return self._outcome(promoted=True, reason=reason)
+        self.registry.tag(version, {STATUS_TAG: "promoted"})
+        self._drop_challenger(version)
 
-    def _already(self) -> Promotion:
-        """A repeated promotion of what serves changes nothing."""
-        self.version = self.champion
-        return self._outcome(promoted=True, reason="this bundle serves already")
+    def _drop_challenger(self, version: ModelVersion) -> None:
+        now = self.registry.by_alias(self.name, CHALLENGER)
+        if now and now.version == version.version:
+            self.registry.drop_alias(self.name, CHALLENGER)
+
+    def _already(self, serving: ModelVersion) -> Promotion:
+        """Promote what serves: nothing to do but what a promotion killed after the move left."""
+        reason = "this bundle serves already"
+        if serving.tags.get(STATUS_TAG) in SETTLED:
+            self._drop_challenger(serving)
+            self.version = serving
+            return self._outcome(promoted=True, reason=reason)
+        self.version = serving
+        # Until it is confirmed, an error brings back what it replaced.
+        previous = serving.tags.get(PREVIOUS_TAG)
+        if previous is not None:
+            self.champion = self.registry.version(self.name, previous) if previous else None
+        if self.challenger and self.challenger.version == serving.version:
+            self.challenger = None
+        self._finish(serving)
+        reason += "; its promotion had broken off after the move and is complete now"
+        return self._outcome(promoted=True, reason=reason)
 
     def _begin(self, stage: Stage) -> None:
         self.stage = stage
@@ -219,53 +221,16 @@ class _Transaction:
         if self.on_stage:
             self.on_stage(stage)
 
-    def _compare(self, version: ModelVersion) -> tuple[bool, str]:
+    def _compare(self, version: ModelVersion) -> Verdict:
         """Decide, and say why."""
-        week = self.week
         challenger = self.registry.fetch(version, self.cache)
-        if challenger.manifest.trained_until > week.start:
+        if challenger.manifest.trained_until > self.week.start:
             raise RegistryError("the comparison week overlaps the challenger's training")
         if self.champion is None:
-            return self._compare_with_baseline(challenger)
+            return compare_with_baseline(self.week, challenger, self.rules)
         champion = self.registry.fetch(self.champion, self.cache)
-        self.rival = f"champion (version {self.champion.version})"
-        if champion.manifest.trained_until > week.start:
-            return False, (
-                f"{self.rival} learnt from the comparison week; wait until newer labels are known"
-            )
-        self.comparison = compare_paired(
-            week.label,
-            week.score(challenger, ""),
-            week.score(champion, ""),
-            week.cluster,
-            self.rules.paired,
-        )
-        wins = self.comparison.low > self.rules.margin
-        return wins, self._sentence(f"lower bound must exceed {self.rules.margin:+.3f}")
-
-    def _compare_with_baseline(self, challenger: Bundle) -> tuple[bool, str]:
-        """Let a first model serve unless it is clearly worse than logistic regression."""
-        if challenger.active == "logistic" or "logistic" not in challenger.heads:
-            return True, "first model of its name; no logistic baseline beside it to compare with"
-        self.rival = "logistic baseline"
-        week = self.week
-        self.comparison = compare_paired(
-            week.label,
-            week.score(challenger, ""),
-            week.score(challenger, "logistic"),
-            week.cluster,
-            self.rules.paired,
-        )
-        wins = self.comparison.high >= 0
-        return wins, self._sentence("first model: upper bound must not lie below 0")
-
-    def _sentence(self, rule: str) -> str:
-        c = self.comparison
-        if c is None:
-            return rule
-        return (
-            f"AP {c.first:.3f} against {c.second:.3f} of the {self.rival}, difference "
-            f"{c.difference:+.3f} [{c.low:+.3f}, {c.high:+.3f}] on {c.frauds} frauds ({rule})"
+        return compare_with_champion(
+            self.week, challenger, champion, self.champion.version, self.rules
         )
 
     def _move(self, version: ModelVersion) -> None:
@@ -283,59 +248,91 @@ class _Transaction:
 
     def _undo(self, error: BaseException) -> Promotion:
         """Put the aliases back and write the reason down; never raises."""
-        reason = f"{type(error).__name__}: {error}"
+        reason = without_login(f"{type(error).__name__}: {error}")
         logger.error("promotion of %s failed at %s: %s", self.name, self.stage, reason)
-        before = {CHAMPION: self.champion, CHALLENGER: self.challenger}
-        for alias, version in before.items() if self.version else ():
-            self._restore(alias, version)
+        unrestored = {
+            alias: _alias_call(self.name, alias, before)
+            for alias, before in self._touched().items()
+            if not self._restore(alias, before)
+        }
         if self.version:
-            tags = self._tags("failed", reason) | {"promotion_stage": self.stage}
+            tags = {"promotion_stage": self.stage} | self._tags("failed", reason)
             try:
                 self.registry.tag(self.version, tags)
             except Exception:
                 # The registry may be what failed; the caller gets the first error all the same.
                 logger.exception("cannot tag %s", self.version.uri)
-        return self._outcome(promoted=False, reason=reason, failed=self.stage)
+        return self._outcome(
+            promoted=False, reason=reason, failed=self.stage, unrestored=unrestored
+        )
 
-    def _restore(self, alias: str, version: ModelVersion | None) -> None:
+    def _touched(self) -> dict[str, ModelVersion | None]:
+        """Return the aliases that may point to the new version by now, and what they were."""
+        if self.version is None or self.stage == "publish":
+            return {}
+        moved: dict[str, ModelVersion | None] = (
+            {CHAMPION: self.champion} if self.stage in {"move", "confirm"} else {}
+        )
+        return moved | {CHALLENGER: self.challenger}
+
+    def _restore(self, alias: str, before: ModelVersion | None) -> bool:
+        """Put an alias back if it points to the new version; tell whether it is as before."""
         try:
             now = self.registry.by_alias(self.name, alias)
             mine = self.version and now and now.version == self.version.version
-            if not mine:
-                return
-            if version is None:
+            if mine and before is None:
                 self.registry.drop_alias(self.name, alias)
-            else:
-                self.registry.set_alias(self.name, alias, version.version)
+            elif mine and before:
+                self.registry.set_alias(self.name, alias, before.version)
         except Exception:
             # Nothing more can be done from here, but it must be seen.
-            logger.exception("cannot restore alias %s of %s", alias, self.name)
+            call = _alias_call(self.name, alias, before)
+            logger.exception("cannot restore alias %s of %s; by hand: %s", alias, self.name, call)
+            return False
+        return True
 
     def _tags(self, status: str, reason: str) -> dict[str, str]:
-        tags = {"promotion": status, "promotion_reason": reason[:4_000]}
-        if self.comparison:
+        """Return the tags of a version; the status comes last, so that it vouches for the rest."""
+        tags = {"promotion_reason": reason[:4_000]}
+        if self.verdict and (result := self.verdict.result):
             tags |= {
-                "promotion_rival": self.rival,
-                "promotion_ap": f"{self.comparison.first:.5f}",
-                "promotion_rival_ap": f"{self.comparison.second:.5f}",
-                "promotion_low": f"{self.comparison.low:+.5f}",
-                "promotion_high": f"{self.comparison.high:+.5f}",
+                "promotion_rival": self.verdict.rival,
+                "promotion_ap": f"{result.first:.5f}",
+                "promotion_rival_ap": f"{result.second:.5f}",
+                "promotion_low": f"{result.low:+.5f}",
+                "promotion_high": f"{result.high:+.5f}",
             }
-        return tags
+        return tags | {STATUS_TAG: status}
 
-    def _outcome(self, *, promoted: bool, reason: str, failed: str = "") -> Promotion:
+    def _outcome(
+        self,
+        *,
+        promoted: bool,
+        reason: str,
+        failed: str = "",
+        unrestored: dict[str, str] | None = None,
+    ) -> Promotion:
         number = self.version.version if self.version else ""
-        old = self.champion.version if self.champion else ""
+        old = self.champion.version if self.champion and CHAMPION not in (unrestored or {}) else ""
         return Promotion(
             model=self.name,
             version=number,
             promoted=promoted,
             reason=reason,
             serving=number if promoted else old,
-            rival=self.rival,
-            comparison=self.comparison,
+            rival=self.verdict.rival if self.verdict else "",
+            comparison=self.verdict.result if self.verdict else None,
             failed=failed,
+            unrestored=unrestored or {},
         )
+
+
+def _alias_call(name: str, alias: str, before: ModelVersion | None) -> str:
+    """Return the Python call that makes an alias what it was."""
+    if before is None:
+        return f"mlflow.MlflowClient().delete_registered_model_alias({name!r}, {alias!r})"
+    arguments = f"{name!r}, {alias!r}, {before.version!r}"
+    return f"mlflow.MlflowClient().set_registered_model_alias({arguments})"
 
 
 def roll_back(registry: Registry, dataset: str, *, reason: str) -> ModelVersion:
@@ -354,6 +351,6 @@ def roll_back(registry: Registry, dataset: str, *, reason: str) -> ModelVersion:
     previous = registry.version(name, number)
     registry.smoke_test(previous)
     registry.set_alias(name, CHAMPION, number)
-    registry.tag(serving, {"promotion": "rolled back", "promotion_reason": reason})
+    registry.tag(serving, {"promotion_reason": reason, STATUS_TAG: "rolled back"})
     logger.warning("%s: version %s serves again (%s)", name, number, reason)
     return previous

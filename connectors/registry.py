@@ -7,11 +7,13 @@ script ``registry_model.py`` and the bundle's files; nothing is pickled. The ver
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import shutil
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import version as installed_version
 from pathlib import Path
@@ -20,6 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from connectors.uris import without_login
 from tasks.fraud.bundle import SCORE_TOLERANCE, Bundle
 from tasks.fraud.bundle.format import BundleError
 
@@ -80,40 +83,56 @@ class Registry:
         mlflow.set_tracking_uri(self.uri)
         self.client = MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
 
-    def publish(self, bundle: Bundle, *, run_id: str = "", experiment: str = "") -> ModelVersion:
+    @property
+    def place(self) -> str:
+        """Where models are kept, as it may be shown: without a login."""
+        return without_login(self.uri)
+
+    def publish(self, bundle: Bundle, *, run_id: str = "") -> ModelVersion:
         """Upload a bundle as a new version of ``fraud-<dataset>``.
 
         Args:
             bundle: The bundle.
-            run_id: Run it belongs to; empty: the model stands alone.
-            experiment: Experiment of a model that stands alone.
+            run_id: Run it belongs to, whose status stays as it is; empty: a run of its own.
         """
         import mlflow
+        from mlflow.models import Model
 
-        from connectors.tracking import ensure_experiment
+        from connectors.tracking import RunRequest, resumed_run, tracked_run
 
         name = model_name(bundle.config.name)
-        with tempfile.TemporaryDirectory(prefix="penstock-") as folder:
+        alone = RunRequest(
+            dataset=bundle.config.name,
+            name="publish",
+            data_digest=bundle.manifest.data_digest,
+            git_commit=bundle.manifest.git_commit,
+            uri=self.uri,
+        )
+        context = resumed_run(run_id, uri=self.uri) if run_id else tracked_run(alone)
+        with tempfile.TemporaryDirectory(prefix="penstock-") as folder, context as run:
             staged = Path(folder) / "bundle"
             shutil.copytree(bundle.folder, staged)
-            place = experiment or f"penstock/{bundle.config.name}"
-            experiment_id = ensure_experiment(self.client, place)
-            context = (
-                mlflow.start_run(run_id=run_id, nested=True)
-                if run_id
-                else mlflow.start_run(experiment_id=experiment_id, run_name="publish", nested=True)
+            # Not by mlflow.pyfunc.log_model: that needs an active run and ends it as FINISHED,
+            # though the training goes on and must be found unfinished when it is killed.
+            model = mlflow.initialize_logged_model(
+                name="model",
+                source_run_id=run.run_id,
+                params=self.client.get_run(run.run_id).data.params,
+                experiment_id=run.experiment_id,
             )
-            with context:
-                info = mlflow.pyfunc.log_model(
-                    name="model",
-                    python_model=str(MODEL_SCRIPT),
-                    artifacts={"bundle": str(staged)},
-                    signature=_signature(bundle),
-                    input_example=_example(bundle),
-                    pip_requirements=_requirements(),
-                    model_config={DIGEST_TAG: bundle.digest},
-                    registered_model_name=name,
-                )
+            info = Model.log(
+                None,
+                mlflow.pyfunc,
+                registered_model_name=name,
+                run_id=run.run_id,
+                model_id=model.model_id,
+                python_model=str(MODEL_SCRIPT),
+                artifacts={"bundle": str(staged)},
+                signature=_signature(bundle),
+                input_example=_example(bundle),
+                pip_requirements=_requirements(),
+                model_config={DIGEST_TAG: bundle.digest},
+            )
         number = str(info.registered_model_version)
         for key, value in _version_tags(bundle).items():
             self.client.set_model_version_tag(name, number, key, value)
@@ -126,7 +145,7 @@ class Registry:
         try:
             found = self.client.get_model_version(name, number)
         except MlflowException as error:
-            raise RegistryError(f"no version {number} of model {name} at {self.uri}") from error
+            raise RegistryError(f"no version {number} of model {name} at {self.place}") from error
         tags = {str(k): str(v) for k, v in found.tags.items()}
         return ModelVersion(name, number, tags.get(DIGEST_TAG, ""), found.run_id or "", tags)
 
@@ -168,12 +187,9 @@ class Registry:
         if not version.digest:
             raise RegistryError(f"{version.uri} has no tag {DIGEST_TAG}; it is no bundle of ours")
         place = cache / version.name / f"{version.version}-{version.digest[:16]}"
-        if place.is_dir():
-            try:
-                return Bundle.load(place, digest=version.digest)
-            except BundleError:
-                logger.warning("cached bundle %s is damaged; fetching it again", place)
-                shutil.rmtree(place)
+        kept = _load_kept(place, version.digest)
+        if kept is not None:
+            return kept
         place.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".fetch-", dir=place.parent) as folder:
             try:
@@ -182,10 +198,10 @@ class Registry:
                 )
                 source = Path(root) / "artifacts" / "bundle"
                 Bundle.load(source, digest=version.digest)
+                return _settle(source, place, version.digest)
             except (MlflowException, OSError, BundleError) as error:
-                raise RegistryError(f"{version.uri} cannot be fetched: {error}") from error
-            source.rename(place)
-        return Bundle.load(place, digest=version.digest)
+                reason = without_login(str(error))
+                raise RegistryError(f"{version.uri} cannot be fetched: {reason}") from error
 
     def champion(self, dataset: str, cache: Path) -> tuple[ModelVersion, Bundle]:
         """Return the serving version of a dataset and its bundle.
@@ -197,7 +213,7 @@ class Registry:
         version = self.by_alias(name, CHAMPION)
         if version is None:
             raise RegistryError(
-                f"no champion of {name} at {self.uri}; train one: penstock fraud train DATA"
+                f"no champion of {name} at {self.place}; train one: penstock fraud train DATA"
             )
         return version, self.fetch(version, cache)
 
@@ -219,13 +235,40 @@ class Registry:
             scores: NDArray[np.float64] = np.asarray(model.predict(inputs), dtype=np.float64)
         except Exception as error:
             # Whatever stops the model from loading or scoring here would stop it in service.
-            raise RegistryError(f"{version.uri} failed its smoke test: {error}") from error
+            reason = without_login(str(error))
+            raise RegistryError(f"{version.uri} failed its smoke test: {reason}") from error
         if bundle.digest != version.digest:
             raise RegistryError(f"{version.uri} holds another bundle than was published")
         difference = float(np.abs(scores - expected).max(initial=0.0))
         if scores.shape != expected.shape or not difference <= SCORE_TOLERANCE:
             raise RegistryError(f"{version.uri} scores its example {difference:.2g} off")
         return difference
+
+
+def _load_kept(place: Path, digest: str) -> Bundle | None:
+    """Return the bundle fetched earlier, None when there is none or it is damaged."""
+    if not place.is_dir():
+        return None
+    try:
+        return Bundle.load(place, digest=digest)
+    except BundleError:
+        logger.warning("cached bundle %s is damaged; fetching it again", place)
+        return None
+
+
+def _settle(source: Path, place: Path, digest: str) -> Bundle:
+    """Move a fetched bundle to its place, unless someone else brought a sound one meanwhile."""
+    kept = _load_kept(place, digest)
+    if kept is not None:
+        return kept
+    with suppress(FileNotFoundError):
+        place.rename(source.with_name("damaged"))
+    try:
+        source.rename(place)
+    except OSError as error:
+        if error.errno not in {errno.ENOTEMPTY, errno.EEXIST}:
+            raise
+    return Bundle.load(place, digest=digest)
 
 
 def _example(bundle: Bundle) -> dict[str, NDArray[Any]]:

@@ -136,13 +136,20 @@ def step_metrics(run_id: str, prefix: str) -> Iterator[Listen]:
 
 @task(name="promote model", timeout_seconds=HOUR)
 def promote_model(
-    *, bundle: str, inputs: Record, cache: str, run_id: str, margin: float = 0.0
+    *,
+    bundle: str,
+    inputs: Record,
+    cache: str,
+    run_id: str,
+    margin: float = 0.0,
+    embeddings_margin: float | None = None,
 ) -> Record:
     """Publish the bundle, compare it with the champion and let the better one serve.
 
     A failed promotion fails the step; the former champion serves on.
     """
-    from connectors.promotion import PromotionRules, promote
+    from connectors.comparison import PromotionRules
+    from connectors.promotion import promote
     from connectors.registry import Registry
     from tasks.fraud.bundle import Bundle
 
@@ -152,7 +159,7 @@ def promote_model(
         Bundle.load(Path(bundle)),
         week,
         cache=Path(cache),
-        rules=PromotionRules(margin=margin),
+        rules=PromotionRules(margin, embeddings_margin),
         run_id=run_id,
     )
     logger.info("%s: %s", "promoted" if outcome.promoted else "not promoted", outcome.reason)
@@ -162,7 +169,7 @@ def promote_model(
 
 def comparison_week(inputs: Record) -> Any:
     """Return the newest judged week, scored from the raw transactions by any bundle."""
-    from connectors.promotion import ComparisonWeek
+    from connectors.comparison import ComparisonWeek
     from tasks.fraud.evaluation.protocol import judged_rows
     from tasks.fraud.score import fits, score_transactions
     from tasks.fraud.workspace import load_features, load_transactions_file

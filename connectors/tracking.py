@@ -16,6 +16,8 @@ from dataclasses import asdict, dataclass, field, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from connectors.uris import without_login
+
 if TYPE_CHECKING:
     from mlflow.entities import Metric
 
@@ -70,9 +72,11 @@ class TrackedRun:
 
     @property
     def page(self) -> str:
-        """Address of the run in the MLflow pages, or its id without a server."""
+        """Address of the run in the MLflow pages (without a login), or its id without a server."""
         if self.uri.startswith("http"):
-            return f"{self.uri}/#/experiments/{self.experiment_id}/runs/{self.run_id}"
+            return (
+                f"{without_login(self.uri)}/#/experiments/{self.experiment_id}/runs/{self.run_id}"
+            )
         return f"run {self.run_id}"
 
     def log_params(self, params: Mapping[str, Any]) -> None:

@@ -43,10 +43,8 @@ def publish_scores(record: dict[str, Any]) -> None:
 
 def publish_refresh(model: str, record: dict[str, Any]) -> None:
     """Show whether embeddings and head were swapped, and why or why not."""
-    verdict = "swapped together" if record["refreshed"] else "as they were"
-    text = f"Embeddings and head: **{verdict}**.\n\nVersion {record['serving']} serves.\n\n"
     create_markdown_artifact(
-        f"{text}{record['reason']}", key=f"{artifact_key(model)}-refresh", description="Refresh"
+        refresh_summary(record), key=f"{artifact_key(model)}-refresh", description="Refresh"
     )
 
 
@@ -73,6 +71,18 @@ def training_summary(record: dict[str, Any]) -> str:
         lines += [f"Version {promotion['version']} {verdict}: {promotion['reason']}.", ""]
     lines += [f"Report: `{record['report']}`", "", f"Run: {record['run_page']}"]
     return "\n".join(lines)
+
+
+def refresh_summary(record: dict[str, Any]) -> str:
+    """Return the Markdown summary of a refresh."""
+    verdict = "as they were"
+    if record["replaced"]:
+        swapped = "swapped together"
+        verdict = swapped if record["refreshed"] else "replaced by a head that reads no embeddings"
+    return (
+        f"Embeddings and head: **{verdict}**.\n\n"
+        f"Version {record['serving']} serves.\n\n{record['reason']}"
+    )
 
 
 def head_table(record: dict[str, Any]) -> list[dict[str, str]]:

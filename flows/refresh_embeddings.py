@@ -3,12 +3,14 @@
 Embeddings of another network mean nothing to a head, so both are learnt again on the newest data
 and swapped in one promotion: they lie in the same bundle. The refreshed model need not be better,
 only not worse by more than a small margin: fresh embeddings know entities the old ones have never
-seen.
+seen. Should a head without embeddings be chosen in the retraining, that reason is gone, and it must
+be better beyond doubt like any other model.
 """
 
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 from typing import Any
 
 from prefect import flow
@@ -43,11 +45,13 @@ def refresh_embeddings(
         config: Dataset config, whose name finds the serving model.
         settings: Training settings; the graph part is always on.
         not_worse_by: Average precision the refreshed model may lose, by the lower end of the
-            interval of the difference, and still serve.
+            interval of the difference, and still serve. A head without embeddings may lose nothing.
 
     Returns:
-        JSON record: ``refreshed``, ``reason``, ``serving`` (the version that serves now), and
-        where something was trained ``training`` (the record of that run).
+        JSON record: ``refreshed`` (whether embeddings and head were swapped), ``replaced`` (whether
+        another version serves now, refreshed or without embeddings), ``reason``, ``serving`` (the
+        version that serves now), and where something was trained ``training`` (the record of that
+        run).
 
     Raises:
         RegistryError: When no model serves yet; train one first.
@@ -61,15 +65,20 @@ def refresh_embeddings(
     version, champion = Registry().champion(
         find_config(config).name, get_settings().home / "models"
     )
-    record: dict[str, Any] = {"refreshed": False, "serving": version.version, "training": None}
-    if not reads_embeddings(champion):
+    record: dict[str, Any] = {
+        "refreshed": False,
+        "replaced": False,
+        "serving": version.version,
+        "training": None,
+    }
+    if not champion.reads_embeddings():
         record["reason"] = (
             f"nothing to refresh: head '{champion.active}' of the serving version "
             f"{version.version} reads no embeddings"
         )
     else:
         training = train_fraud(
-            data, config, {**(settings or {}), "graph": True}, margin=-not_worse_by
+            data, config, {**(settings or {}), "graph": True}, embeddings_margin=-not_worse_by
         )
         record |= decision(training, before=version.version)
     logger.info("%s", record["reason"])
@@ -77,17 +86,13 @@ def refresh_embeddings(
     return record
 
 
-def reads_embeddings(bundle: Bundle) -> bool:
-    """Tell whether the serving head of a bundle reads embeddings that hold anything."""
-    widths = [part.vectors.shape[1] for part in bundle.embeddings.kinds.values()]
-    return "embeddings" in bundle.inputs() and any(widths)
-
-
 def decision(training: dict[str, Any], *, before: str) -> dict[str, Any]:
     """Return what came of a refresh, from the record of its training run."""
     promotion = training["promotion"]
+    replaced = promotion["promoted"] and promotion["version"] != before
     return {
-        "refreshed": promotion["promoted"] and promotion["version"] != before,
+        "refreshed": replaced and Bundle.load(Path(training["bundle"])).reads_embeddings(),
+        "replaced": replaced,
         "reason": promotion["reason"],
         "serving": promotion["serving"],
         "training": training,

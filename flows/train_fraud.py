@@ -37,6 +37,7 @@ def train_fraud(
     report: str = "",
     promote: bool = True,
     margin: float = 0.0,
+    embeddings_margin: float | None = None,
 ) -> Record:
     """Train a fraud model on a transaction file.
 
@@ -47,6 +48,7 @@ def train_fraud(
         report: Where to write the HTML report; empty: in the home folder.
         promote: Publish the model and let it serve if it deserves to.
         margin: Average precision by which it must beat the champion beyond doubt.
+        embeddings_margin: The same where the chosen head reads embeddings; None: ``margin``.
 
     Returns:
         JSON record: figures, folders, promotion, run.
@@ -58,11 +60,12 @@ def train_fraud(
     key = {k: job[k] for k in ("digest", "config", "source")} | {"settings": chosen}
     name = str(place_of(home / "work", "job", key).key)
     dataset = str(job["config"]["name"])
+    margins = {"margin": margin, "embeddings_margin": embeddings_margin}
     request = RunRequest(
         dataset=dataset,
         name=f"train {Path(data).name}",
         data_digest=job["digest"],
-        params={"dataset": job["config"], "training": chosen, "margin": margin},
+        params={"dataset": job["config"], "training": chosen, **margins},
         tags={"job_key": name},
         git_commit=job["git_commit"],
         resume=unfinished_run(dataset, name),
@@ -76,6 +79,7 @@ def train_fraud(
                 cache=str(home / "models"),
                 run_id=run.run_id,
                 margin=margin,
+                embeddings_margin=embeddings_margin,
             )
             run.set_tags({"promotion": record["promotion"]["reason"]})
         out = report or str(home / "reports" / f"{dataset}-{name[:8]}.html")

@@ -110,11 +110,12 @@ def take_debug(arguments: list[str]) -> tuple[list[str], bool]:
 
 def describe(error: Exception, *, debug: bool = False) -> str:
     """The failure in one line: what, where, how to mend it."""
+    from connectors.uris import without_login
     from infra.errors import ConfigurationError, PenstockError
     from infra.files import is_disk_full
     from infra.settings import get_settings
 
-    text = " ".join(str(error).split())
+    text = without_login(" ".join(str(error).split()))
     if not isinstance(error, ConfigurationError) and is_disk_full(error, get_settings().home):
         where = getattr(error, "filename", None) or get_settings().home
         return f"the disk is full ({where}); free some space and run the command again"

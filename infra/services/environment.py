@@ -26,6 +26,8 @@ def base_environment(settings: Settings) -> dict[str, str]:
         "PREFECT_API_SSL_CERT_FILE": str(loopback_certificate(settings.home)),
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
+        # MLflow would print every run's address with the login of the tracking URI.
+        "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
         # A client without a server creates experiments here instead of in ./mlruns.
         "_MLFLOW_SERVER_ARTIFACT_ROOT": artifact_root(settings),
     }

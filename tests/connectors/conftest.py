@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from itertools import count
+
+import numpy as np
 import pytest
 
+START = 1_700_000_000_000
 MLFLOW_WARNINGS = (
     # MLflow checks its own type hints while it is imported, and its database mapping is older
     # than the pinned SQLAlchemy.
@@ -38,3 +42,36 @@ def mlflow_variables(mlflow_folder):
 def mlflow_uri(mlflow_folder):
     """A fresh SQLite tracking database."""
     return f"sqlite:///{mlflow_folder / 'mlflow.db'}"
+
+
+@pytest.fixture(scope="session")
+def week():
+    """Frauds follow the first feature; the second is noise."""
+    from connectors.comparison import ComparisonWeek
+
+    rng = np.random.default_rng(3)
+    rows = rng.normal(size=(4_000, 4)).astype(np.float32)
+    label = (rows[:, 0] + rng.normal(scale=0.4, size=4_000) > 2.2).astype(np.int8)
+
+    def score(bundle, head):
+        return bundle.score(rows, head=head)
+
+    return ComparisonWeek(START, START + 7, label, rng.integers(0, 800, 4_000), score)
+
+
+@pytest.fixture
+def dataset(small_bundle, tmp_path):
+    """Builder of bundles of a registered model that only this test uses."""
+    from tasks.fraud.dataset import DatasetConfig, EntityColumn
+
+    numbers = count()
+    name = tmp_path.name.replace("_", "-")[-40:].strip("-")
+
+    def build(active, **changes):
+        config = DatasetConfig(name, "time", "amount", (EntityColumn("card"),), label="fraud")
+        changes = {"config": config, "metrics": {"n": next(numbers)}} | changes
+        return small_bundle(tmp_path / "bundle", active=active, **changes)
+
+    build.name = f"fraud-{name}"
+    build.dataset = name
+    return build

@@ -2,19 +2,11 @@
 
 from __future__ import annotations
 
-from itertools import count
-
 import numpy as np
 import pytest
 
-from connectors.promotion import (
-    STAGES,
-    ComparisonWeek,
-    PromotionError,
-    PromotionRules,
-    promote,
-    roll_back,
-)
+from connectors.comparison import ComparisonWeek, PromotionRules
+from connectors.promotion import STAGES, PromotionError, promote, roll_back
 from connectors.registry import CHALLENGER, CHAMPION, Registry, RegistryError
 
 START = 1_700_000_000_000
@@ -24,37 +16,6 @@ GOOD, FAIR, BAD = (3, 0, 0, 0), (1, 1, 0, 0), (-1, 0, 0, 0)
 @pytest.fixture(scope="module")
 def registry(mlflow_uri):
     return Registry(mlflow_uri)
-
-
-@pytest.fixture(scope="module")
-def week():
-    """Frauds follow the first feature; the second is noise."""
-    rng = np.random.default_rng(3)
-    rows = rng.normal(size=(4_000, 4)).astype(np.float32)
-    label = (rows[:, 0] + rng.normal(scale=0.4, size=4_000) > 2.2).astype(np.int8)
-
-    def score(bundle, head):
-        return bundle.score(rows, head=head)
-
-    return ComparisonWeek(START, START + 7, label, rng.integers(0, 800, 4_000), score)
-
-
-@pytest.fixture
-def dataset(small_bundle, tmp_path):
-    """Builder of bundles of a registered model that only this test uses."""
-    from tasks.fraud.dataset import DatasetConfig, EntityColumn
-
-    numbers = count()
-    name = tmp_path.name.replace("_", "-")[-40:].strip("-")
-
-    def build(active, **changes):
-        config = DatasetConfig(name, "time", "amount", (EntityColumn("card"),), label="fraud")
-        changes = {"config": config, "metrics": {"n": next(numbers)}} | changes
-        return small_bundle(tmp_path / "bundle", active=active, **changes)
-
-    build.name = f"fraud-{name}"
-    build.dataset = name
-    return build
 
 
 def aliases(registry, name):
@@ -103,6 +64,39 @@ def test_an_equal_model_wins_only_with_a_margin(registry, dataset, week, tmp_pat
     assert promote(registry, dataset(GOOD), week, cache=tmp_path, rules=lenient).promoted
     with pytest.raises(ValueError, match="margin"):
         PromotionRules(margin=2)
+
+
+def test_the_margin_of_embeddings_is_only_for_a_head_that_reads_them(
+    registry, dataset, week, linear_head, tmp_path
+):
+    from tasks.fraud.bundle.arrays import Embeddings
+
+    vectors = Embeddings.build(
+        {"card": np.array(["a", "b"])}, {"card": np.ones((2, 4), dtype=np.float32)}
+    )
+    rows = np.random.default_rng(7).normal(size=(32, 4)).astype(np.float32)
+    rules = PromotionRules(embeddings_margin=-0.5)
+    same = ComparisonWeek(
+        week.start, week.end, week.label, week.cluster, lambda *_: week.label.astype(float)
+    )
+    promote(registry, dataset(FAIR), week, cache=tmp_path)
+
+    plain = dataset(GOOD, embeddings=vectors)
+    assert not plain.reads_embeddings()
+    kept = promote(registry, plain, same, cache=tmp_path, rules=rules)
+    assert not kept.promoted
+    assert "must exceed +0.000, as head 'tabular' reads no embeddings" in kept.reason
+    assert registry.version(dataset.name, kept.version).tags["promotion_reason"] == kept.reason
+
+    head = {"tabular": linear_head(GOOD, name="embeddings")}
+    arrays = {"features": rows, "embeddings": rows}
+    head = {"tabular": linear_head(GOOD, name="embeddings")}
+    reader = dataset(GOOD, heads=head, embeddings=vectors, example=arrays)
+    assert reader.reads_embeddings()
+    assert rules.margin_of(reader) == (-0.5, "lower bound must exceed -0.500")
+    assert PromotionRules().margin_of(reader) == (0.0, "lower bound must exceed +0.000")
+    with pytest.raises(ValueError, match="margin -2"):
+        PromotionRules(embeddings_margin=-2)
 
 
 def test_a_first_model_worse_than_the_baseline_does_not_serve(registry, dataset, week, tmp_path):

@@ -71,12 +71,83 @@ def test_a_champion_is_fetched_once_and_verified_each_time(registry, published, 
 
 
 def test_a_model_belongs_to_its_training_run(registry, small_bundle, tmp_path, mlflow_uri):
-    from connectors.tracking import RunRequest, tracked_run
+    from connectors.tracking import RunRequest, tracked_run, unfinished_run
 
-    with tracked_run(RunRequest(dataset="tiny", name="train", uri=mlflow_uri)) as run:
+    request = RunRequest(
+        dataset="tiny", name="train", tags={"job_key": "in-the-middle"}, uri=mlflow_uri
+    )
+    with tracked_run(request) as run:
         version = registry.publish(small_bundle(tmp_path / "b"), run_id=run.run_id)
+        # A kill from here on must leave a run that is found unfinished.
+        assert run.client.get_run(run.run_id).info.status == "RUNNING"
+        assert unfinished_run("tiny", "in-the-middle", uri=mlflow_uri) == run.run_id
     assert version.run_id == run.run_id
+    outputs = run.client.get_run(run.run_id).outputs.model_outputs
+    assert [run.client.get_logged_model(m.model_id).source_run_id for m in outputs] == [run.run_id]
+    assert run.client.get_logged_model(outputs[0].model_id).experiment_id == run.experiment_id
     assert run.client.get_run(run.run_id).info.status == "FINISHED"
+
+
+def test_two_that_fetch_one_version_at_once_both_get_it(registry, published, tmp_path, monkeypatch):
+    import mlflow
+
+    bundle, version = published
+    download = mlflow.artifacts.download_artifacts
+    others = []
+
+    def overtaken(*a, **k):
+        root = download(*a, **k)
+        if not others:
+            others.append(None)
+            others.append(registry.fetch(version, tmp_path))
+        return root
+
+    monkeypatch.setattr(mlflow.artifacts, "download_artifacts", overtaken)
+    mine = registry.fetch(version, tmp_path)
+    assert mine.digest == others[1].digest == bundle.digest
+    assert mine.folder == others[1].folder
+    assert [p.name for p in mine.folder.parent.iterdir()] == [mine.folder.name]
+
+
+def test_of_two_that_fetch_at_once_the_sound_copy_stays(registry, published, tmp_path, monkeypatch):
+    import mlflow
+
+    bundle, version = published
+    place = tmp_path / version.name / f"{version.version}-{bundle.digest[:16]}"
+    download = mlflow.artifacts.download_artifacts
+
+    def beside_a_broken_one(*a, **k):
+        shutil.copytree(bundle.folder, place)
+        (place / "metrics.json").write_text("{}")
+        return download(*a, **k)
+
+    monkeypatch.setattr(mlflow.artifacts, "download_artifacts", beside_a_broken_one)
+    assert registry.fetch(version, tmp_path).metrics == bundle.metrics
+
+
+def test_no_message_shows_the_login_of_the_registry(registry, published, tmp_path, monkeypatch):
+    import mlflow
+
+    _, version = published
+    monkeypatch.setattr(registry, "uri", "postgresql+psycopg2://user:secret@db.example/mlflow")
+    with pytest.raises(RegistryError, match="at postgresql") as absent:
+        registry.version(version.name, "99")
+    with pytest.raises(RegistryError, match="at postgresql") as no_champion:
+        registry.champion("none", tmp_path)
+
+    def fail(*_, **__):
+        raise OSError(f"no answer from {registry.uri}")
+
+    monkeypatch.setattr(mlflow.artifacts, "download_artifacts", fail)
+    monkeypatch.setattr(mlflow.pyfunc, "load_model", fail)
+    with pytest.raises(RegistryError, match="cannot be fetched: no answer from") as unfetched:
+        registry.fetch(version, tmp_path)
+    with pytest.raises(RegistryError, match="smoke test: no answer from") as untested:
+        registry.smoke_test(version)
+    for caught in (absent, no_champion, unfetched, untested):
+        assert "//db.example/mlflow" in str(caught.value)
+        assert "secret" not in str(caught.value)
+        assert "user" not in str(caught.value)
 
 
 def test_tampered_and_foreign_versions_are_refused(registry, small_bundle, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from dataclasses import dataclass
 
@@ -76,19 +77,30 @@ def test_a_broken_run_says_so(mlflow_uri, error, status):
     assert run.client.get_run(run.run_id).info.status == status
 
 
-def test_the_callback_sends_everything_in_the_background(mlflow_uri):
+def test_the_callback_sends_everything_in_the_background(mlflow_uri, monkeypatch):
+    """The steps end while nothing can be sent."""
+    gate, waited = threading.Event(), []
     with tracked_run(RunRequest(dataset="tiny", name="loop", uri=mlflow_uri)) as run:
+        queue = run.client._tracking_client.store._async_logging_queue
+        send = queue._logging_func
+
+        def hold(*a, **k):
+            waited.append(gate.wait(120))
+            return send(*a, **k)
+
+        monkeypatch.setattr(queue, "_logging_func", hold)
         callback = MlflowCallback(run, prefix="gnn.", every=40, seconds=60)
-        slowest = 0.0
         for step in range(100):
-            began = time.perf_counter()
             callback.on_step(figures(step))
-            slowest = max(slowest, time.perf_counter() - began)
+        assert not waited
+        assert not run.client.get_metric_history(run.run_id, "gnn.loss")
+        gate.set()
         callback.close()
         callback.close()
     history = run.client.get_metric_history(run.run_id, "gnn.loss")
     assert sorted(m.step for m in history) == list(range(100))
-    assert slowest < 1.0
+    assert waited
+    assert all(waited)
 
 
 def test_metrics_are_sent_when_time_has_passed_too(mlflow_uri):
@@ -121,6 +133,14 @@ def test_a_page_address_needs_a_server():
 
     run = TrackedRun(None, "r", "e", "http://127.0.0.1:5000")
     assert run.page == "http://127.0.0.1:5000/#/experiments/e/runs/r"
+
+
+def test_a_page_address_shows_no_login():
+    from connectors.tracking import TrackedRun
+
+    run = TrackedRun(None, "r", "e", "https://user:secret@mlflow.example/base")
+    assert run.page == "https://mlflow.example/base/#/experiments/e/runs/r"
+    assert run.uri == "https://user:secret@mlflow.example/base"
 
 
 def test_the_commit_is_unknown_outside_a_checkout(tmp_path):

@@ -30,6 +30,7 @@ def test_tuning_reaches_every_process(settings):
     assert environment["PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS"] == "90"
     assert environment["PREFECT_SERVER_ANALYTICS_ENABLED"] == "false"
     assert environment["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] == "false"
+    assert environment["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] == "true"
     assert environment["PREFECT_RUNNER_POLL_FREQUENCY"] == "1"
     assert environment["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"] == "30"
 

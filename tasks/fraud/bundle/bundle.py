@@ -107,6 +107,11 @@ class Bundle:
         """Tell whether a head wants more than ``features``."""
         return self.inputs(head) != ("features",)
 
+    def reads_embeddings(self, head: str = "") -> bool:
+        """Tell whether a head reads embeddings that hold anything."""
+        widths = [part.vectors.shape[1] for part in self.embeddings.kinds.values()]
+        return "embeddings" in self.inputs(head) and any(widths)
+
     @property
     def mail_length(self) -> int:
         """Messages of a transaction that the graph heads read; 0 without such a head."""

@@ -74,6 +74,7 @@ def test_no_arguments_show_the_help(capsys):
         (OSError(errno.ENOSPC, "No space", "out.parquet"), "the disk is full (out.parquet); free"),
         (OSError(errno.ENOSPC, "No space"), "the disk is full ("),
         (KeyError("x"), "unexpected KeyError: 'x'; run again with --debug"),
+        (RuntimeError("none at https://user:secret@host/api"), "none at https://host/api"),
         (ValueError(), "unexpected ValueError: no message"),
     ],
 )
