@@ -9,6 +9,10 @@ BIN := .venv/bin
 NAME ?=
 ARGS ?=
 
+# Empty unless .venv was set up, and for this place: after a move its scripts find no interpreter.
+READY = $(and $(wildcard $(BIN)/penstock),$(shell grep -sF -- "-m venv --clear $(CURDIR)/.venv" .venv/pyvenv.cfg))
+require-setup = $(if $(READY),,$(error run 'make setup' first))
+
 help: ## List these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  \033[36m%-12s\033[0m %s\n", $$1, $$2}' Makefile
 
@@ -23,13 +27,13 @@ test: setup ## Lint, type-check and run every test (skipped tests are listed wit
 	$(BIN)/python -m pytest --cov --cov-report=term --durations=15
 
 lint: ## Style, formatting, types and floors
-	$(BIN)/ruff check .
+	$(require-setup)$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
 format: ## Rewrite the sources in the house style
-	$(BIN)/ruff check --fix .
+	$(require-setup)$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 bench: setup ## Run one benchmark: make bench NAME=entity-state ARGS="--smoke --json"
@@ -42,21 +46,21 @@ up: setup ## Start the Prefect and MLflow servers
 	@$(BIN)/penstock up
 
 down: ## Stop them
-	@$(BIN)/penstock down
+	$(require-setup)@$(BIN)/penstock down
 
 status: ## Show what runs and where
-	@$(BIN)/penstock status
+	$(require-setup)@$(BIN)/penstock status
 
 doctor: ## Check this machine; every finding comes with its fix
-	@$(BIN)/penstock doctor
+	$(require-setup)@$(BIN)/penstock doctor
 
 freeze: ## Rewrite constraints.txt from what .venv holds
-	@{ echo "# Every package of the environment at the version tried together; made by 'make freeze'."; \
+	$(require-setup)@{ echo "# Every package of the environment at the version tried together; made by 'make freeze'."; \
 	   $(BIN)/uv pip freeze --exclude-editable --python $(BIN)/python | grep -v -E '^pip==| @ '; } > constraints.tmp
 	@mv constraints.tmp constraints.txt
 
 clean: ## Stop services and remove caches (keeps .venv and .penstock)
-	@if [[ -x $(BIN)/penstock ]]; then $(BIN)/penstock down; fi
+	$(if $(wildcard $(BIN)/penstock),$(require-setup)@$(BIN)/penstock down)
 	@rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage .coverage.* htmlcov
 	@find . -path ./.venv -prune -o -name __pycache__ -type d -exec rm -rf {} +
 

@@ -49,7 +49,10 @@ class Settings(BaseSettings):
     @field_validator("home")
     @classmethod
     def _absolute(cls, value: Path) -> Path:
-        return value.expanduser().resolve()
+        try:
+            return value.expanduser().resolve()
+        except (RuntimeError, OSError) as error:  # an unknown user, links in a circle
+            raise ValueError(f"{value} names no folder: {error}") from error
 
     @field_validator("log_level", mode="before")
     @classmethod
@@ -113,6 +116,12 @@ def get_settings() -> Settings:
         return Settings()  # type: ignore[call-arg]  # every field has a default
     except tomllib.TOMLDecodeError as error:
         raise ConfigurationError(f"{file}: not valid TOML ({error})", "Correct it") from error
+    except UnicodeDecodeError as error:
+        raise ConfigurationError(f"{file}: not UTF-8 ({error})", "Save it as UTF-8") from error
+    except OSError as error:
+        raise ConfigurationError(
+            f"{file}: cannot be read ({error.strerror})", "Give the right to read it, or move it"
+        ) from error
     except ValidationError as error:
         # Built from location and message alone: the offending value may hold a password.
         found = "; ".join(

@@ -11,8 +11,19 @@ from typing import Annotated
 
 import typer
 
+from flows.cli.interrupts import Terminated
 from infra.errors import PenstockError
 from infra.settings import CHECKOUT
+
+TIDY_SECONDS = 20.0
+# Ctrl-C while the libraries of a benchmark are imported ends it without a traceback, too.
+LAUNCH = """
+import runpy, sys
+try:
+    runpy.run_module(sys.argv.pop(1), run_name="__main__", alter_sys=True)
+except KeyboardInterrupt:
+    sys.exit(130)
+"""
 
 app = typer.Typer(add_completion=False)
 
@@ -28,20 +39,33 @@ def run_benchmark(name: str, arguments: list[str], checkout: Path = CHECKOUT) ->
     """Run one benchmark with its output passed through; returns its exit code."""
     module = f"tests.benchmarks.{name.replace('-', '_')}"
     process = subprocess.Popen(
-        [sys.executable, "-m", module, *arguments],
+        [sys.executable, "-c", LAUNCH, module, *arguments],
         cwd=checkout,
-        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        env={**os.environ, "PYTHONUNBUFFERED": "1", "PENSTOCK_BENCH": name},
     )
     try:
         return process.wait()
-    except BaseException:  # Ctrl-C reaches the child too; give it time to tidy up
-        process.send_signal(signal.SIGINT)
+    except BaseException as error:
+        # A terminal sends Ctrl-C to the benchmark too, and a second one would break its tidying.
+        if isinstance(error, Terminated):
+            process.terminate()
         try:
-            process.wait(timeout=10)
-        except subprocess.TimeoutExpired:
-            process.kill()
+            end_benchmark(process)
+        finally:
+            process.kill()  # it has ended, unless Ctrl-C came again
             process.wait()
         raise
+
+
+def end_benchmark(process: subprocess.Popen[bytes]) -> None:
+    """Wait while a benchmark tidies up; only then interrupt it, and in the end kill it."""
+    for number in (signal.SIGINT, signal.SIGKILL):
+        try:
+            process.wait(timeout=TIDY_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.send_signal(number)
+        else:
+            return
 
 
 @app.command(

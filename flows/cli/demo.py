@@ -28,6 +28,7 @@ def demo(
 ) -> None:
     """Simulate a bank, train, register and promote a model, score the last day, report."""
     from flows.cli.fraud_model import open_console, run_scoring, run_training, show_training
+    from flows.cli.paths import own_command
     from infra.settings import get_settings
 
     began = time.perf_counter()
@@ -45,11 +46,12 @@ def demo(
     scored = run_scoring(console, data, folder / "scores.csv", "demo", 1.0)
     console.print(f"{scored['rows']:,} transactions scored, {scored['alerts']:,} alerts")
     console.rule("done")
+    penstock = own_command()
     lines = [
         f"report    {record['report']}",
         f"scores    {scored['out']}",
-        "pages     penstock up    (Prefect: the flow runs; MLflow: the run and the model)",
-        "stop      penstock down",
+        f"pages     {penstock} up    (Prefect: the flow runs; MLflow: the run and the model)",
+        f"stop      {penstock} down",
         f"\nfinished in {time.perf_counter() - began:.0f} s",
     ]
     console.print("\n".join(lines), soft_wrap=True, highlight=False)

@@ -10,10 +10,11 @@ from typing import Annotated
 import click
 import typer
 
+from flows.cli.failures import complain, describe
 from flows.cli.interrupts import Interrupts, watch_interrupts
 from flows.cli.lazy import LazyCommand, LazyGroup
 
-INTERRUPTED = 130  # 128 + SIGINT, as shells report it
+INTERRUPTED = 130  # what typer makes of KeyboardInterrupt
 
 
 class PenstockCommands(LazyGroup):
@@ -70,12 +71,14 @@ def run(arguments: list[str]) -> int:
     with watch_interrupts() as interrupts:
         code = run_watched(arguments, interrupts, debug=debug)
         if code == INTERRUPTED:
-            complain("interrupted; nothing half-written is kept, run the command again to resume")
+            word = interrupts.word
+            complain(f"{word}; nothing half-written is kept, run the command again to resume")
+            return interrupts.code
     return code
 
 
 def run_watched(arguments: list[str], interrupts: Interrupts, *, debug: bool) -> int:
-    """Run one command line and tell every failure but Ctrl-C."""
+    """Run one command line and tell every failure but Ctrl-C and SIGTERM."""
     try:
         code = app(arguments, prog_name="penstock", standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:
@@ -89,7 +92,7 @@ def run_watched(arguments: list[str], interrupts: Interrupts, *, debug: bool) ->
     except Exception as error:  # noqa: BLE001 - the one place where every failure is told
         if debug:
             traceback.print_exc()
-        if interrupts.seen:  # what fails then is its consequence
+        if interrupts.number:  # what fails then is its consequence
             return INTERRUPTED
         complain(describe(error, debug=debug))
         return 1
@@ -106,31 +109,6 @@ def take_debug(arguments: list[str]) -> tuple[list[str], bool]:
     debug = len(ours) < end
     flag = ["--debug"] if debug else []
     return [*flag, *ours, *arguments[end:]], debug or "PENSTOCK_DEBUG" in os.environ
-
-
-def describe(error: Exception, *, debug: bool = False) -> str:
-    """The failure in one line: what, where, how to mend it."""
-    from connectors.uris import without_login
-    from infra.errors import ConfigurationError, PenstockError
-    from infra.files import is_disk_full
-    from infra.settings import get_settings
-
-    text = without_login(" ".join(str(error).split()))
-    if not isinstance(error, ConfigurationError) and is_disk_full(error, get_settings().home):
-        where = getattr(error, "filename", None) or get_settings().home
-        return f"the disk is full ({where}); free some space and run the command again"
-    if isinstance(error, OSError) and error.strerror:
-        where = f": {error.filename}" if error.filename else ""
-        return f"{error.strerror}{where}"
-    if isinstance(error, PenstockError | ValueError | RuntimeError | OSError) and text:
-        return text
-    hint = "" if debug else "; run again with --debug for the traceback"
-    return f"unexpected {type(error).__name__}: {text or 'no message'}{hint}"
-
-
-def complain(message: str) -> None:
-    """Print one line to stderr."""
-    typer.secho(f"penstock: {message}", err=True, fg="red")
 
 
 if __name__ == "__main__":

@@ -6,11 +6,11 @@ import json
 import threading
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import asdict
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from flows.cli.paths import nearby, own_command
 from infra.services.registry import (
     SERVICES,
     ServiceStatus,
@@ -49,8 +49,8 @@ def up(names: Names = None) -> None:
         ThreadPoolExecutor(len(selected)) as pool,
     ):
         cancel = threading.Event()
-        waiting = [pool.submit(start_service, settings, name, cancel) for name in selected]
         try:
+            waiting = [pool.submit(start_service, settings, name, cancel) for name in selected]
             wait(waiting)
         except KeyboardInterrupt:
             cancel.set()
@@ -63,7 +63,7 @@ def up(names: Names = None) -> None:
             typer.echo(f"{status.title} {word}: {status.url}")
     for failure in filter(None, failures):
         raise failure
-    typer.echo("Stop them with: penstock down")
+    typer.echo(f"Stop them with: {own_command()} down")
 
 
 @down_app.command()
@@ -103,9 +103,3 @@ def show(found: list[ServiceStatus]) -> None:
         log = nearby(each.log) if each.log else ""
         table.add_row(each.title, each.state, each.url, pid, log)
     Console().print(table)
-
-
-def nearby(path: str) -> str:
-    """The path relative to the working folder where it lies in it."""
-    here = Path.cwd()
-    return str(Path(path).relative_to(here)) if Path(path).is_relative_to(here) else path

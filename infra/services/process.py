@@ -27,17 +27,40 @@ if TYPE_CHECKING:
 TOKEN = "PENSTOCK_SERVICE_TOKEN"  # noqa: S105 - the name of a variable, not a secret
 POLL_SECONDS = 0.1
 STOP_SECONDS = 10.0
-# psutil derives start times from the boot time, which the clock may shift a little.
+# psutil derives start times from the boot time, which the clock may shift a little; where it was
+# set anew the token tells.
 CREATED_TOLERANCE = 2.0
 
 
 @contextlib.contextmanager
-def service_lock(settings: Settings, name: str) -> Iterator[None]:
-    """Let one command at a time start or stop a service; a killed holder releases it."""
+def service_lock(
+    settings: Settings, name: str, cancel: threading.Event | None = None
+) -> Iterator[None]:
+    """Let one command at a time start or stop a service; a killed holder releases it.
+
+    Raises:
+        ServiceError: another thread gave up waiting by setting ``cancel``.
+    """
     settings.services.mkdir(parents=True, exist_ok=True)
     with (settings.services / f"{name}.lock").open("w") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+        while True:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                require_wanted(name, cancel)
+                time.sleep(POLL_SECONDS)
         yield
+
+
+def require_wanted(name: str, cancel: threading.Event | None) -> None:
+    """Go on unless the start was given up.
+
+    Raises:
+        ServiceError: ``cancel`` is set.
+    """
+    if cancel and cancel.is_set():
+        raise ServiceError(f"{name}: start given up", "Run: penstock up")
 
 
 def group_members(state: ServiceState) -> list[psutil.Process]:
@@ -49,10 +72,10 @@ def group_members(state: ServiceState) -> list[psutil.Process]:
         try:
             if os.getpgid(process.pid) != state.pid or process.status() == psutil.STATUS_ZOMBIE:
                 continue
-            if process.pid == state.pid:
-                ours = abs(process.create_time() - state.created) <= CREATED_TOLERANCE
-            else:
-                ours = process.environ().get(TOKEN) == state.token
+            ours = (
+                process.pid == state.pid
+                and abs(process.create_time() - state.created) <= CREATED_TOLERANCE
+            ) or process.environ().get(TOKEN) == state.token
         except (psutil.Error, OSError):
             continue  # gone meanwhile, or another user's
         if ours:
@@ -85,8 +108,6 @@ def is_healthy(port: int, health: str) -> bool:
 
 def spawn(settings: Settings, service: Service) -> tuple[ServiceState, subprocess.Popen[bytes]]:
     """Start the service's process in its own session and record it at once."""
-    import psutil
-
     settings.logs.mkdir(parents=True, exist_ok=True)
     log = settings.logs / f"{service.name}.log"
     token = secrets.token_hex(8)
@@ -106,21 +127,33 @@ def spawn(settings: Settings, service: Service) -> tuple[ServiceState, subproces
             f"{service.name}: {service.command[0]} is not installed", "Run: make setup"
         ) from error
     try:
-        created = psutil.Process(process.pid).create_time()
-    except psutil.NoSuchProcess:  # ended already; wait_until_healthy tells why
-        created = time.time()
-    state = ServiceState(
-        name=service.name,
-        pid=process.pid,
-        created=created,
-        token=token,
-        port=service.port,
-        command=service.command,
-        health=service.health,
-        log=str(log),
-    )
-    save_state(settings, state)
+        state = ServiceState(
+            name=service.name,
+            pid=process.pid,
+            created=start_time(process.pid),
+            token=token,
+            port=service.port,
+            command=service.command,
+            health=service.health,
+            log=str(log),
+        )
+        save_state(settings, state)
+    except BaseException:  # Ctrl-C too: without a record no later command could stop it
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        raise
     return state, process
+
+
+def start_time(pid: int) -> float:
+    """When a process started; the present where it has ended already."""
+    import psutil
+
+    try:
+        return float(psutil.Process(pid).create_time())
+    except psutil.NoSuchProcess:  # wait_until_healthy tells why it ended
+        return time.time()
 
 
 def wait_until_healthy(
@@ -142,8 +175,7 @@ def wait_until_healthy(
                 f"{state.name} ended while starting: {last_line(Path(state.log))}",
                 f"Read {state.log}",
             )
-        if cancel and cancel.is_set():
-            raise ServiceError(f"{state.name}: start given up", "Run: penstock up")
+        require_wanted(state.name, cancel)
         if time.monotonic() > deadline:
             raise ServiceError(
                 f"{state.name} did not answer on port {state.port} within {timeout:.0f} s",

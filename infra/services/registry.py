@@ -85,7 +85,7 @@ def start_service(
         ServiceError: port in use, the process ended, no answer in time, or ``cancel`` was set.
     """
     definition = definition_of(name)
-    with service_lock(settings, name):
+    with service_lock(settings, name, cancel):
         known = load_state(settings, name)
         if known and is_running(known):
             wait_until_healthy(known, settings.service_timeout, cancel=cancel)

@@ -2,25 +2,57 @@
 
 A benchmark is a module with ``main(argv)``; it builds its parser here, measures with
 `stopwatch`, shows people a table with `table`, and ends with `emit`, which prints one JSON object
-as the last line of standard output when ``--json`` was given.
+as the last line of standard output when ``--json`` was given. As a program it is started by
+`run_program`, which tells a failure or Ctrl-C in one line.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import platform
 import resource
+import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from rich.console import Console
 from rich.table import Table
+
+from flows.cli.failures import complain, describe
+from flows.cli.interrupts import watch_interrupts
+
+
+def run_program(name: str, main: Callable[[], int | None]) -> NoReturn:
+    """Run a benchmark as a program; ends by ``SystemExit`` with one line for any failure.
+
+    Args:
+        name: Name as typed after ``penstock bench``, which itself tells of Ctrl-C.
+        main: The benchmark; reads the command line.
+    """
+    title = f"penstock bench {name}"
+    debug = "PENSTOCK_DEBUG" in os.environ
+    with watch_interrupts() as interrupts:
+        try:
+            sys.exit(main())
+        except KeyboardInterrupt:
+            pass
+        except Exception as error:  # noqa: BLE001 - told here, whatever it is
+            if debug:
+                traceback.print_exc()
+            if not interrupts.number:  # else it is the consequence
+                complain(describe(error, debug=debug), title)
+                sys.exit(1)
+        if os.environ.get("PENSTOCK_BENCH") != name:
+            complain(interrupts.word, title)
+        sys.exit(interrupts.code)
 
 
 def parser(name: str, description: str) -> argparse.ArgumentParser:
@@ -102,7 +134,8 @@ def emit(result: Mapping[str, Any], args: argparse.Namespace) -> None:
     """Print ``result`` with benchmark name, size, seed and machine; JSON last when asked for.
 
     Args:
-        result: The benchmark's keys; numpy scalars are turned into Python numbers.
+        result: The benchmark's keys; numpy values become Python's, NaN and
+            infinity become null.
         args: What `parser` parsed.
     """
     full = {
@@ -113,7 +146,7 @@ def emit(result: Mapping[str, Any], args: argparse.Namespace) -> None:
         "machine": machine(),
     }
     if args.json:
-        print(json.dumps(full, default=_plain), flush=True)
+        print(json.dumps(_plain(full), allow_nan=False), flush=True)
         return
     scalars = {k: v for k, v in full.items() if not isinstance(v, dict | list | tuple)}
     table("result", ("key", "value"), list(scalars.items()))
@@ -133,7 +166,15 @@ def _cell(value: Any) -> str:
 
 def _plain(value: Any) -> Any:
     if hasattr(value, "tolist"):
-        return value.tolist()
+        value = value.tolist()
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
     if isinstance(value, Path):
         return str(value)
+    if value is None or isinstance(value, str | int | float):
+        return value
     raise TypeError(f"a benchmark result may not hold {type(value).__name__}")

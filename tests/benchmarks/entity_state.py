@@ -18,7 +18,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from kernels.entity_state import StateSpec, entity_features
-from tests.benchmarks._harness import emit, parser, stopwatch, table
+from tests.benchmarks._harness import emit, parser, run_program, stopwatch, table
 
 DAY = 86_400_000
 SPEC = StateSpec()
@@ -154,4 +154,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_program("entity-state", main)

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from connectors.files import read_table
 from tasks.fraud.dataset import Alarm, DatasetConfig
 from tasks.fraud.evaluation.bootstrap import JudgedScores, paired_days, paired_interval
 from tasks.fraud.evaluation.leak_alarm import check_leak
@@ -29,7 +29,7 @@ from tasks.fraud.heads import TreeConfig
 from tasks.fraud.ingest.checks import check
 from tasks.fraud.training import JudgedFold, TrainingConfig, fit_fold, judge_fold
 from tasks.fraud.transactions import Transactions
-from tests.benchmarks._harness import emit, parser, peak_gib, stopwatch, table
+from tests.benchmarks._harness import emit, parser, peak_gib, run_program, stopwatch, table
 
 if TYPE_CHECKING:
     from tasks.fraud.evaluation.protocol import Fold
@@ -111,7 +111,7 @@ def _load(args: Any) -> tuple[Transactions, DatasetConfig]:
             raise SystemExit(f"no file {path}: name the handbook Parquet with --data")
         if args.data is None and not split.test_start:
             split = replace(split, test_start="2018-08-29")
-        rows, source = pq.read_table(path), str(path)
+        rows, source = read_table(path), str(path)
     config = replace(config, split=split)
     return check(rows, config, source).transactions, config
 
@@ -215,4 +215,4 @@ def _print(judged: Sequence[JudgedFold]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_program("fraud-handbook", main)

@@ -9,7 +9,6 @@ seeds (paired, Student's t).
 
 from __future__ import annotations
 
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,7 @@ from tasks.fraud.heads import TreeConfig, fit_trees
 from tasks.fraud.ingest.checks import check
 from tasks.fraud.simulate import TransfersConfig, simulate_transfers
 from tasks.fraud.transactions import Transactions
-from tests.benchmarks._harness import emit, parser, peak_gib, stopwatch, table
+from tests.benchmarks._harness import emit, parser, peak_gib, run_program, stopwatch, table
 
 DAY_MS = 86_400_000
 TRAIN_DAYS, TEST_DAYS = (40, 85), (92, 113)
@@ -111,4 +110,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_program("fraud-ring", main)

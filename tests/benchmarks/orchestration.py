@@ -21,7 +21,7 @@ from infra.environment import apply_environment
 from infra.services.ports import any_free_port
 from infra.services.registry import end_service, start_service
 from infra.settings import Settings
-from tests.benchmarks._harness import emit, parser, table
+from tests.benchmarks._harness import emit, parser, run_program, table
 
 TARGETS = {"ms_per_task": 12.0, "default_ms_per_task": None, "inline_ms": 1.0}
 
@@ -116,4 +116,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_program("orchestration", main)

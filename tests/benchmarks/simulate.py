@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from tasks.fraud.simulate import (
     simulate_cards,
     simulate_transfers,
 )
-from tests.benchmarks._harness import emit, parser, peak_gib, stopwatch, table
+from tests.benchmarks._harness import emit, parser, peak_gib, run_program, stopwatch, table
 
 TARGET = 300_000
 
@@ -109,4 +108,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_program("simulate", main)

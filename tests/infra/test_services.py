@@ -16,7 +16,7 @@ import pytest
 
 from infra.errors import ServiceError
 from infra.services.ports import any_free_port, choose_port, is_free
-from infra.services.process import group_members, is_healthy, spawn, stop_group
+from infra.services.process import group_members, is_healthy, service_lock, spawn, stop_group
 from infra.services.registry import end_service, service_status, start_service
 from infra.services.service import Service
 from infra.services.state import load_state, save_state, state_path
@@ -105,6 +105,34 @@ def test_a_start_can_be_given_up(settings, registered, http_service):
     assert load_state(settings, "web") is None
 
 
+def test_waiting_for_another_command_can_be_given_up(settings, web):
+    cancel, told = threading.Event(), []
+
+    def start() -> None:
+        with pytest.raises(ServiceError, match="given up") as refused:
+            start_service(settings, web, cancel)
+        told.append(refused)
+
+    waiting = threading.Thread(target=start, daemon=True)
+    with service_lock(settings, web):
+        waiting.start()
+        cancel.set()
+        waiting.join(timeout=5)
+        assert told
+    assert load_state(settings, web) is None
+
+
+def test_a_server_that_cannot_be_recorded_is_ended(settings, http_service, monkeypatch):
+    def full(settings, state) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("infra.services.process.save_state", full)
+    port = any_free_port()
+    with pytest.raises(OSError, match="No space"):
+        spawn(settings, http_service(port))
+    assert [p for p in psutil.Process().children() if str(port) in p.cmdline()] == []
+
+
 def test_a_program_that_is_missing_is_told(settings, registered):
     registered("web", lambda _, port: Service("web", ("/nowhere/server",), port))
     with pytest.raises(ServiceError, match="/nowhere/server is not installed"):
@@ -157,6 +185,17 @@ def test_a_reused_process_id_is_left_alone(settings, http_service):
     finally:
         innocent.kill()
         innocent.wait()
+
+
+def test_a_clock_set_anew_hides_no_server(settings, web):
+    """The start times derived from the clock then differ; the token still tells."""
+    pid = start_service(settings, web).pid
+    record = json.loads(state_path(settings, web).read_text())
+    record["created"] -= 3600
+    state_path(settings, web).write_text(json.dumps(record))
+    assert service_status(settings, web).state == "running"
+    assert end_service(settings, web)
+    assert not psutil.pid_exists(pid)
 
 
 @pytest.mark.parametrize("text", ["", "{", "{}", '{"command": 3}', "[]"])

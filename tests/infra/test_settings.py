@@ -71,6 +71,23 @@ def test_a_wrong_file_is_named_with_its_mistake(toml, text, told):
     assert "\n" not in message
 
 
+def test_a_file_that_is_not_utf_8_is_named(toml):
+    path = toml("")
+    path.write_bytes("home = 'Büro'".encode("latin-1"))
+    with pytest.raises(ConfigurationError, match=r"some\.toml: not UTF-8 .*Save it as UTF-8"):
+        get_settings()
+
+
+@pytest.mark.parametrize("home", ["~nosuchuser/x", "circle/x"])
+def test_a_home_that_names_no_folder_is_told(toml, monkeypatch, tmp_path, home):
+    toml("")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "circle").symlink_to("circle")
+    monkeypatch.setenv("PENSTOCK_HOME", home)
+    with pytest.raises(ConfigurationError, match=f"home: .*{home} names no folder"):
+        get_settings()
+
+
 def test_a_named_file_must_exist(monkeypatch, tmp_path):
     monkeypatch.setenv("PENSTOCK_CONFIG", str(tmp_path / "absent.toml"))
     with pytest.raises(ConfigurationError, match=r"absent\.toml"):

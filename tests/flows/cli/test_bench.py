@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import signal
 import subprocess
 import time
 
+import psutil
 import pytest
 
 from flows.cli import bench
 from flows.cli import main as cli
+from flows.cli.interrupts import Terminated
 
 PASSING = "import sys, json; print(json.dumps({'arguments': sys.argv[1:]}))"
 
@@ -58,26 +61,91 @@ def test_all_run_even_after_a_failure_which_is_named(checkout, capfd):
     assert "failed: a-broken" in told.err
 
 
-def test_ctrl_c_gives_the_benchmark_time_to_tidy_up(checkout, monkeypatch):
-    started, tidied = checkout / "started", checkout / "tidied"
-    (checkout / "some_speed.py").write_text(f"""
-import pathlib, time
+TIDYING = """
+import pathlib, signal, time
+signal.signal(signal.SIGTERM, signal.default_int_handler)
 try:
-    pathlib.Path({str(started)!r}).touch()
+    pathlib.Path({started!r}).touch()
     time.sleep(60)
 except KeyboardInterrupt:
-    pathlib.Path({str(tidied)!r}).touch()
+    time.sleep(0.5)
+    pathlib.Path({tidied!r}).touch()
+"""
+
+
+@pytest.fixture
+def interrupted_benchmark(checkout, monkeypatch):
+    """Runs a benchmark that takes a moment to tidy up, and interrupts us; whether it tidied."""
+    started, tidied = checkout / "started", checkout / "tidied"
+    code = TIDYING.format(started=str(started), tidied=str(tidied))
+    (checkout / "some_speed.py").write_text(code)
+    monkeypatch.setattr(bench, "TIDY_SECONDS", 5)
+    wait, waited = subprocess.Popen.wait, []
+
+    def run(interrupt) -> bool:
+        def interrupted(process, timeout=None):
+            waited.append(process)
+            if len(waited) == 1:
+                while not started.exists():
+                    time.sleep(0.05)
+                interrupt(process)
+            return wait(process, timeout)
+
+        monkeypatch.setattr(subprocess.Popen, "wait", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            bench.run_benchmark("some-speed", [])
+        return tidied.exists()
+
+    return run
+
+
+def test_ctrl_c_in_a_terminal_reaches_the_benchmark_once(interrupted_benchmark):
+    """It comes from the terminal; a second one from us would break the tidying."""
+
+    def press(process) -> None:
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.2)
+        raise KeyboardInterrupt
+
+    assert interrupted_benchmark(press)
+
+
+def test_a_benchmark_that_was_not_interrupted_is_after_a_while(interrupted_benchmark, monkeypatch):
+    monkeypatch.setattr(bench, "TIDY_SECONDS", 1)
+
+    def press(process) -> None:
+        raise KeyboardInterrupt
+
+    assert interrupted_benchmark(press)
+
+
+def test_sigterm_is_passed_on(interrupted_benchmark):
+    def end(process) -> None:
+        raise Terminated
+
+    assert interrupted_benchmark(end)
+
+
+def test_a_benchmark_that_hangs_is_killed(checkout, interrupted_benchmark, monkeypatch):
+    monkeypatch.setattr(bench, "TIDY_SECONDS", 0.2)
+    pids = []
+
+    def press(process) -> None:
+        pids.append(process.pid)
+        process.send_signal(signal.SIGINT)
+        raise KeyboardInterrupt
+
+    (checkout / "some_speed.py").write_text(f"""
+import pathlib, signal, time
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+pathlib.Path({str(checkout / "started")!r}).touch()
+time.sleep(60)
 """)
-    wait = subprocess.Popen.wait
+    assert not interrupted_benchmark(press)
+    assert not psutil.pid_exists(pids[0])
 
-    def interrupted(process, timeout=None):
-        if timeout is None and not tidied.exists():
-            while not started.exists():
-                time.sleep(0.05)
-            raise KeyboardInterrupt
-        return wait(process, timeout)
 
-    monkeypatch.setattr(subprocess.Popen, "wait", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        bench.run_benchmark("some-speed", [])
-    assert tidied.exists()
+def test_ctrl_c_while_libraries_load_shows_no_traceback(checkout, capfd):
+    (checkout / "some_speed.py").write_text("raise KeyboardInterrupt")
+    assert bench.run_benchmark("some-speed", []) == 130
+    assert capfd.readouterr().err == ""

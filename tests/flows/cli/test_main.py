@@ -71,6 +71,13 @@ def test_no_arguments_show_the_help(capsys):
         (ValueError("column 'amount'\nis text"), "column 'amount' is text"),
         (RuntimeError("AP too good"), "AP too good"),
         (FileNotFoundError(2, "No such file or directory", "a.csv"), "directory: a.csv"),
+        (FileNotFoundError(2, "No such file or directory", "a.csv"), "a.csv. Check the path"),
+        (NotADirectoryError(errno.ENOTDIR, "Not a directory", "f/x"), "f/x. A file stands where"),
+        (IsADirectoryError(errno.EISDIR, "Is a directory", "out"), "out. That is a folder: name a"),
+        (PermissionError(errno.EACCES, "Permission denied", "x"), "x. Ask for the right to it, or"),
+        (OSError(errno.EROFS, "Read-only file system", "x"), "x. That disk is read-only: name"),
+        (OSError(errno.EMFILE, "Too many open files"), "open files. Allow more open files: ulimit"),
+        (OSError(errno.EBUSY, "Device is busy"), "penstock: Device is busy\n"),
         (OSError(errno.ENOSPC, "No space", "out.parquet"), "the disk is full (out.parquet); free"),
         (OSError(errno.ENOSPC, "No space"), "the disk is full ("),
         (KeyError("x"), "unexpected KeyError: 'x'; run again with --debug"),
@@ -139,6 +146,36 @@ def test_wrong_settings_are_one_line(monkeypatch, capsys):
     monkeypatch.setenv("PENSTOCK_PREFECT_PORT", "many")
     assert cli.run(["status"]) == 1
     assert "prefect_port" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("line", [["up"], ["down"], ["simulate", "cards", "x.csv"]])
+def test_a_home_of_an_unknown_user_is_one_line(monkeypatch, capsys, line):
+    monkeypatch.setenv("PENSTOCK_HOME", "~nosuchuser/x")
+    assert cli.run(line) == 1
+    told = capsys.readouterr().err
+    assert "~nosuchuser/x names no folder" in told
+    assert told.count("\n") == 1
+
+
+def test_settings_that_are_not_utf_8_are_one_line(monkeypatch, capsys, tmp_path):
+    (tmp_path / "penstock.toml").write_bytes(b"home = '\xfc'")
+    monkeypatch.setenv("PENSTOCK_CONFIG", str(tmp_path / "penstock.toml"))
+    assert cli.run(["status"]) == 1
+    told = capsys.readouterr().err
+    assert "not UTF-8" in told
+    assert told.count("\n") == 1
+
+
+@pytest.mark.parametrize("command", ["up", "status"])
+def test_a_home_that_is_a_file_is_one_line(monkeypatch, capsys, tmp_path, command):
+    (tmp_path / "home").touch()
+    monkeypatch.setenv("PENSTOCK_HOME", str(tmp_path / "home"))
+    assert cli.run([command]) == 1
+    told = capsys.readouterr().err
+    assert f"Not a directory: {tmp_path}/home/services" in told
+    assert "A file stands where a folder is needed" in told
+    assert "PENSTOCK_HOME" in told
+    assert told.count("\n") == 1
 
 
 def test_missing_packages_show_in_version(monkeypatch, capsys):
