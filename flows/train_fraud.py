@@ -15,7 +15,7 @@ from typing import Any
 from prefect import flow
 
 from connectors import steps
-from connectors.promotion import PromotionRules
+from connectors.comparison import PromotionRules
 from connectors.tracking import RunRequest, TrackedRun, tracked_run, unfinished_run
 from flows.artifacts import publish_training
 from infra.settings import get_settings
@@ -53,7 +53,7 @@ def train_fraud(
     Returns:
         JSON record: figures, folders, promotion, run.
     """
-    PromotionRules(margin=margin)  # a margin that cannot be is refused now, not after training
+    PromotionRules(margin, embeddings_margin)  # refused now, not after hours of training
     home = get_settings().home
     chosen = TrainingConfig.from_dict(settings or {}).to_dict()
     job = steps.fingerprint(data, config)

@@ -42,7 +42,7 @@ PUBLISHED = [
     ("published best AUC, CP (balanced bagging, ch. 6)", 0.680, 0.879, 0.305),
     ("published logistic regression", 0.623, 0.868, 0.297),
 ]
-SETTINGS = TrainingConfig(trees=TreeConfig(floor=0.98))
+SETTINGS = TrainingConfig(trees=TreeConfig(floor=0.97))
 """The defaults, and the highest floor that changes neither CP@100 nor R@1%FPR on the validation
 folds: below it nobody acts on a score, and on this data its order is chance."""
 SMOKE = TrainingConfig(trees=TreeConfig(rounds=40, seeds=1, bins=255))
