@@ -14,8 +14,12 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Simulate a bank, train, score, write the report.", add_completion=False)
 
 CARDS, TERMINALS, DAYS = 1_500, 3_000, 90
-NETWORK = {"steps": 150, "folds": 2, "entities": {"steps": 40}}
-"""Less training of the network than by default, so that two cores finish in minutes."""
+SETTINGS = {
+    "trees": {"seeds": 2, "bins": 1023},
+    "mlp": {"epochs": 3},
+    "network": {"steps": 150, "folds": 2, "entities": {"steps": 40}},
+}
+"""Less training than by default, so that two cores finish in minutes."""
 
 
 @app.command()
@@ -39,7 +43,7 @@ def demo(
     simulate(console, data, seed)
     console.rule("2. check, train, judge, register, promote")
     record = run_training(
-        console, data, "demo", {"graph": graph, "network": NETWORK}, report=folder / "report.html"
+        console, data, "demo", {"graph": graph} | SETTINGS, report=folder / "report.html"
     )
     show_training(console, record)
     console.rule("3. the last day's scores")

@@ -27,6 +27,7 @@ from tasks.fraud.evaluation.protocol import summarise
 from tasks.fraud.features import FeatureSet, build_features
 from tasks.fraud.heads import TreeConfig
 from tasks.fraud.ingest.checks import check
+from tasks.fraud.stages import network_threads
 from tasks.fraud.training import JudgedFold, TrainingConfig, fit_fold, judge_fold
 from tasks.fraud.transactions import Transactions
 from tests.benchmarks._harness import emit, parser, peak_gib, run_program, stopwatch, table
@@ -73,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     options.add_argument("--no-graph", action="store_true", help="leave the graph part out")
     args = options.parse_args(argv)
-    with stopwatch() as timing:
+    with stopwatch() as timing, network_threads(SETTINGS):
         tx, config = _load(args)
         features = build_features(tx, config)
         plan = make_plan(tx, config, protocol=None)
