@@ -13,9 +13,10 @@ import os
 import shutil
 import tempfile
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import redirect_stderr, suppress
 from dataclasses import dataclass
 from importlib.metadata import version as installed_version
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -120,20 +121,22 @@ class Registry:
                 params=self.client.get_run(run.run_id).data.params,
                 experiment_id=run.experiment_id,
             )
-            info = Model.log(
-                None,
-                mlflow.pyfunc,
-                registered_model_name=name,
-                run_id=run.run_id,
-                model_id=model.model_id,
-                python_model=str(MODEL_SCRIPT),
-                artifacts={"bundle": str(staged)},
-                signature=_signature(bundle),
-                input_example=_example(bundle),
-                pip_requirements=_requirements(),
-                model_config={DIGEST_TAG: bundle.digest},
-            )
+            with redirect_stderr(StringIO()):  # MLflow prints what it registered; we log it
+                info = Model.log(
+                    None,
+                    mlflow.pyfunc,
+                    registered_model_name=name,
+                    run_id=run.run_id,
+                    model_id=model.model_id,
+                    python_model=str(MODEL_SCRIPT),
+                    artifacts={"bundle": str(staged)},
+                    signature=_signature(bundle),
+                    input_example=_example(bundle),
+                    pip_requirements=_requirements(),
+                    model_config={DIGEST_TAG: bundle.digest},
+                )
         number = str(info.registered_model_version)
+        logger.debug("%s: version %s registered", name, number)
         for key, value in _version_tags(bundle).items():
             self.client.set_model_version_tag(name, number, key, value)
         return self.version(name, number)

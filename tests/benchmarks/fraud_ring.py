@@ -2,9 +2,9 @@
 
 Per seed: simulate a network, train on days 40-84, test on days 92-112 (labels known after seven
 days), score transfers, average precision. ``tabular`` is trees on entity state of sender and
-receiver, ``gnn`` a net on mail and embeddings without entity state, ``net`` the net that sees
-both, ``both`` the same trees with that net's signals beside the features. ``gain`` is both minus tabular; ``gain_low`` the lower end of its 95 % interval over the
-seeds (paired, Student's t).
+receiver, ``gnn`` a net on mail and embeddings without entity state, ``net`` the net that sees all
+of it, ``both`` the same trees with that net's signals beside the features. ``gain`` is both minus
+tabular; ``gain_low`` the lower end of its 95 % interval over the seeds (paired, Student's t).
 """
 
 from __future__ import annotations

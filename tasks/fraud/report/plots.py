@@ -43,8 +43,9 @@ def precision_recall(curves: Sequence[Curve], *, active: str, base_rate: float) 
 
 
 def _legend(drawing: Drawing, axes: Axes, names: Sequence[tuple[str, bool]]) -> None:
-    top = axes.y1 + 10
-    left = axes.x1 - 132
+    # Below the curves of every head worth shipping.
+    top = axes.y0 - 18 * len(names) - 4
+    left = axes.x0 + 22
     drawing.add(
         "rect", x=left - 10, y=top - 14, width=142.0, height=18.0 * len(names) + 10,
         rx=6.0, class_="veil",
