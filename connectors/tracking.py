@@ -27,6 +27,8 @@ logger = logging.getLogger(__name__)
 
 MAX_PARAM_LENGTH = 6_000
 METRICS_PER_BATCH = 1_000
+EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
+"""Has MLflow's pages open with runs and metrics instead of the views for language models."""
 PARAMS_PER_BATCH = 100
 
 
@@ -203,7 +205,7 @@ def ensure_experiment(client: Any, name: str) -> str:
     found = client.get_experiment_by_name(name)
     if found is None:
         try:
-            return str(client.create_experiment(name))
+            return str(client.create_experiment(name, tags=EXPERIMENT_TAGS))
         except MlflowException:
             found = client.get_experiment_by_name(name)
             if found is None:

@@ -32,7 +32,7 @@ def demo(
 ) -> None:
     """Simulate a bank, train, register and promote a model, score the last day, report."""
     from flows.cli.fraud_model import open_console, run_scoring, run_training, show_training
-    from flows.cli.paths import own_command
+    from flows.cli.paths import nearby, own_command
     from infra.settings import get_settings
 
     began = time.perf_counter()
@@ -52,8 +52,8 @@ def demo(
     console.rule("done")
     penstock = own_command()
     lines = [
-        f"report    {record['report']}",
-        f"scores    {scored['out']}",
+        f"report    {nearby(record['report'])}",
+        f"scores    {nearby(scored['out'])}",
         f"pages     {penstock} up    (Prefect: the flow runs; MLflow: the run and the model)",
         f"stop      {penstock} down",
         f"\nfinished in {time.perf_counter() - began:.0f} s",

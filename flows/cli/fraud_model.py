@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from flows.cli.paths import nearby
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -115,7 +117,7 @@ def score(
     record = run_scoring(console, data, out, config, days)
     console.print(
         f"{record['rows']:,} transactions scored by {record['model']} version "
-        f"{record['version']}, {record['alerts']:,} alerts: {record['out']}",
+        f"{record['version']}, {record['alerts']:,} alerts: {nearby(record['out'])}",
         soft_wrap=True,
         highlight=False,
     )
@@ -135,7 +137,7 @@ def report(
     console = open_console()
     chosen = {"graph": graph} | read_settings(settings)
     record = run_training(console, data, config, chosen, report=out, promote=False)
-    console.print(f"report: {record['report']}", soft_wrap=True, highlight=False)
+    console.print(f"report: {nearby(record['report'])}", soft_wrap=True, highlight=False)
 
 
 def read_settings(path: Path | None) -> dict[str, Any]:
@@ -251,7 +253,7 @@ def show_training(console: Console, record: dict[str, Any]) -> None:
             f"{promotion['reason']}",
             highlight=False,
         )
-    console.print(f"report: {record['report']}", soft_wrap=True, highlight=False)
+    console.print(f"report: {nearby(record['report'])}", soft_wrap=True, highlight=False)
     console.print(f"MLflow: {record['run_page']}", soft_wrap=True, highlight=False)
 
 

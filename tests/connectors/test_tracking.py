@@ -60,6 +60,8 @@ def test_a_run_records_params_tags_dataset_metrics_and_files(mlflow_uri, tmp_pat
     assert found.inputs.dataset_inputs[0].dataset.name == "tiny"
     assert {f.path for f in run.client.list_artifacts(run.run_id)} == {"notes", "report.md"}
     assert run.page == f"run {run.run_id}"
+    kind = run.client.get_experiment(run.experiment_id).tags["mlflow.experimentKind"]
+    assert kind == "custom_model_development"
     with resumed_run(run.run_id, uri=mlflow_uri) as again:
         again.log_metrics({"later": 1.0})
     assert run.client.get_run(run.run_id).data.metrics["later"] == 1.0
