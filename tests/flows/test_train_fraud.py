@@ -19,18 +19,28 @@ STEPS = 9  # of a run with one validation fold and two test folds
 
 
 def task_states(flow_name):
-    """Names and states of the task runs of the newest run of a flow, once all have ended.
+    """Names and states of the task runs of a flow's newest completed run, once all have ended.
 
-    Prefect's server writes them down in the background, some time after the flow went on.
+    Prefect's server writes them down in the background, some time after the flow went on. Runs
+    that a schedule has laid out for later are newer, but not completed.
     """
     from prefect.client.orchestration import get_client
-    from prefect.client.schemas.filters import FlowFilter, FlowRunFilter
+    from prefect.client.schemas.filters import (
+        FlowFilter,
+        FlowRunFilter,
+        FlowRunFilterState,
+        FlowRunFilterStateType,
+    )
+    from prefect.client.schemas.objects import StateType
     from prefect.client.schemas.sorting import FlowRunSort
 
     deadline = time.monotonic() + 60
     with get_client(sync_client=True) as client:
+        completed = FlowRunFilterStateType(any_=[StateType.COMPLETED])
         runs = client.read_flow_runs(
-            flow_filter=FlowFilter(name={"any_": [flow_name]}), sort=FlowRunSort.START_TIME_DESC
+            flow_filter=FlowFilter(name={"any_": [flow_name]}),
+            flow_run_filter=FlowRunFilter(state=FlowRunFilterState(type=completed)),
+            sort=FlowRunSort.START_TIME_DESC,
         )
         newest = FlowRunFilter(id={"any_": [runs[0].id]})
         while True:
