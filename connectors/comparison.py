@@ -95,13 +95,7 @@ def compare_with_champion(
     if champion.manifest.trained_until > week.start:
         reason = f"{rival} learnt from the comparison week; wait until newer labels are known"
         return Verdict(wins=False, reason=reason, rival=rival)
-    result = compare_paired(
-        week.label,
-        week.score(challenger, ""),
-        week.score(champion, ""),
-        week.cluster,
-        rules.paired,
-    )
+    result = _on_the_week(week, challenger, week.score(champion, ""), rules)
     margin, rule = rules.margin_of(challenger)
     return Verdict(result.low > margin, _sentence(result, rival, rule), rival, result)
 
@@ -114,15 +108,20 @@ def compare_with_baseline(
         reason = "first model of its name; no logistic baseline beside it to compare with"
         return Verdict(wins=True, reason=reason)
     rival = "logistic baseline"
-    result = compare_paired(
-        week.label,
-        week.score(challenger, ""),
-        week.score(challenger, "logistic"),
-        week.cluster,
-        rules.paired,
-    )
+    result = _on_the_week(week, challenger, week.score(challenger, "logistic"), rules)
     rule = "first model: upper bound must not lie below 0"
     return Verdict(result.high >= 0, _sentence(result, rival, rule), rival, result)
+
+
+def _on_the_week(
+    week: ComparisonWeek,
+    challenger: Bundle,
+    rival_scores: NDArray[np.float64],
+    rules: PromotionRules,
+) -> PairedResult:
+    """Compare the challenger's active head with a rival's scores on the same rows."""
+    scores = week.score(challenger, "")
+    return compare_paired(week.label, scores, rival_scores, week.cluster, rules.paired)
 
 
 def _sentence(result: PairedResult, rival: str, rule: str) -> str:
