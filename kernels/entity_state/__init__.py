@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from kernels.entity_state.mail import deposit_rows as deposit_rows
     from kernels.entity_state.mail import mail_index as mail_index
     from kernels.entity_state.mail import mail_index_reference as mail_index_reference
+    from kernels.entity_state.parts import join_parts as join_parts
+    from kernels.entity_state.parts import parts_of as parts_of
+    from kernels.entity_state.parts import split_block as split_block
     from kernels.entity_state.spec import StateSpec as StateSpec
     from kernels.entity_state.spec import Window as Window
     from kernels.entity_state.spec import days as days
@@ -49,14 +52,17 @@ _HOME = {
     "empty_state": "state",
     "entity_features": "batch",
     "feature_names": "fields",
+    "join_parts": "parts",
     "layout_of": "layout",
     "mail_index": "mail",
     "mail_index_reference": "mail",
     "new_block": "layout",
+    "parts_of": "parts",
     "read_mail": "block",
     "read_state": "block",
     "release_label": "block",
     "seen": "block",
+    "split_block": "parts",
 }
 __all__ = [
     "BlockError",
@@ -74,14 +80,17 @@ __all__ = [
     "empty_state",
     "entity_features",
     "feature_names",
+    "join_parts",
     "layout_of",
     "mail_index",
     "mail_index_reference",
     "new_block",
+    "parts_of",
     "read_mail",
     "read_state",
     "release_label",
     "seen",
+    "split_block",
 ]
 
 

@@ -19,7 +19,7 @@ Words = NDArray[np.int64]
 Reals = NDArray[np.float64]
 Unsigned = np.uint64
 
-_LAST_TIME, _EVENTS, _LAST_LABEL, _LAST_FRAUD, _RUN_START, _RUN_LENGTH, _MAILS = range(len(LAST))
+_LAST_TIME, _EVENTS, _LAST_LABEL, _LAST_FRAUD, _RUN_START, _RUN_LENGTH = range(len(LAST))
 _VERSION = 2  # word of the block version in the header
 _AHEAD = 3  # rows between prefetch and write
 _LINE = 8  # float64 per cache line
@@ -215,15 +215,16 @@ def deposit_to_section(
 ) -> None:
     """Put a message into the mail ring; ``vector`` is the padded float32 vector as words."""
     size = plan.mail_size
-    slot = words[base + _MAILS] % size
     at = base + plan.mail
+    mails = at - 1
+    slot = words[mails] % size
     words[at + slot] = time
     words[at + size + slot] = amount
     words[at + 2 * size + slot] = counterpart
     words[at + 3 * size + slot] = role
     for k in range(plan.mail_words):
         words[at + 4 * size + slot * plan.mail_words + k] = vector[k]
-    words[base + _MAILS] += 1
+    words[mails] += 1
     words[_VERSION] += 1
 
 

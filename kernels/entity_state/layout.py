@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from kernels.entity_state.spec import StateSpec
 
 MAGIC = b"PENSTATE"
-LAYOUT_VERSION = 1
+LAYOUT_VERSION = 2
 NONE = -(2**63)
 """Marks an absent time, tile index or event id."""
 
@@ -44,7 +44,6 @@ LAST = (
     "last_fraud_time",
     "run_start",
     "run_length",
-    "mails",
 )
 """Single int64 fields at the head of a section."""
 
@@ -67,7 +66,7 @@ class Plan(NamedTuple):
         label_size: Slots of the label ring.
         label: Offset of the label ring.
         delay: Milliseconds before a label may be used.
-        mail: Offset of the mail ring.
+        mail: Offset of the mail ring; the word before it counts the messages ever deposited.
         mail_size: Slots of the mail ring.
         mail_words: 8-byte words of one message vector (padded).
     """
@@ -229,6 +228,7 @@ def _section_dtype(spec: StateSpec) -> np.dtype[Any]:
     slots = label_slots(spec)
     labels = [("index", "<i8", (slots,)), ("known", "<i8", (slots,)), ("frauds", "<i8", (slots,))]
     parts.append(("labels", np.dtype(labels)))
+    parts.append(("mails", "<i8"))  # messages ever deposited
     mail: list[tuple[Any, ...]] = [
         (name, "<i8", (spec.mail_slots,)) for name in ("time", "amount", "counterpart", "role")
     ]

@@ -88,7 +88,8 @@ def message_vectors(features: FeatureSet, layout: MailLayout) -> NDArray[np.floa
             "build it with build_features and the default windows"
         )
     # asinh: no model-specific standardisation may enter bytes that outlive a model.
-    return np.arcsinh(features.select(layout.features)).astype(np.float32)
+    # In float64, so that a stream in another language comes to the same float32.
+    return np.arcsinh(features.select(layout.features).astype(np.float64)).astype(np.float32)
 
 
 class Mailboxes:
