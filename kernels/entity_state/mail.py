@@ -149,6 +149,8 @@ def _deposit(
     counterpart_role: Words,
     vectors: Words,
 ) -> None:
+    # numba's cache knows this file's time stamp, not that of the functions called: whoever changes
+    # `deposit_to_section` must change this file too (layout 2).
     for i in range(len(keys)):
         deposit_to_section(
             blocks[keys[i]],

@@ -46,8 +46,9 @@ def parts_of(spec: StateSpec) -> tuple[Part, ...]:
         base = plan.header + role * plan.section
         mailbox = base + plan.mail - 1  # the count of messages belongs to the mailbox
         end = base + plan.section
-        parts.append(Part(2 * role, role, False, WORD * base, WORD * (mailbox - base)))
-        parts.append(Part(2 * role + 1, role, True, WORD * mailbox, WORD * (end - mailbox)))
+        for first, last in ((base, mailbox), (mailbox, end)):
+            mail = first == mailbox
+            parts.append(Part(2 * role + mail, role, mail, WORD * first, WORD * (last - first)))
     return tuple(parts)
 
 
@@ -57,9 +58,9 @@ def split_block(block: NDArray[np.uint8] | bytes, spec: StateSpec) -> dict[int, 
     Raises:
         BlockError: If the size of the block does not fit the spec.
     """
-    raw = bytes(block)
-    if len(raw) != layout_of(spec).size:
-        raise BlockError(f"state block has {len(raw)} bytes, this spec needs {layout_of(spec).size}")
+    raw, size = bytes(block), layout_of(spec).size
+    if len(raw) != size:
+        raise BlockError(f"state block has {len(raw)} bytes, this spec needs {size}")
     return {p.number: raw[p.offset : p.offset + p.size] for p in parts_of(spec)}
 
 
