@@ -43,6 +43,7 @@ class Score(ScalarFunction):
         import os
 
         os.environ["OMP_NUM_THREADS"] = "1"
+        import_numba()
 
     def eval(self, *given: pd.Series) -> pd.Series:
         """Return float64 scores of a batch.
@@ -88,3 +89,16 @@ class Score(ScalarFunction):
             self._loaded = {**dict(list(self._loaded.items())[-1:]), stamp: found}
             logger.info("model %s loaded", stamp)
         return found
+
+
+def import_numba() -> None:
+    """Import numba with the true ``print``: a worker of PyFlink replaces it, numba looks it up."""
+    import builtins
+
+    replaced = builtins.print
+    keeper = getattr(replaced, "__self__", None)
+    builtins.print = getattr(keeper, "_print", replaced)
+    try:
+        import numba  # noqa: F401
+    finally:
+        builtins.print = replaced

@@ -115,11 +115,11 @@ def scored_view(given: str, features_version: int) -> str:
     """
     # NaN, a model that could not be loaded, is no score.
     return f"""
-        SELECT event_name AS event_id, `time`, score, {DECISION} AS decision, listed, late, model,
+        SELECT event_name AS event_id, `time`, score, {DECISION} AS decision, listed, late, `model`,
             CAST({features_version} AS INT) AS features_version, rules
         FROM (
-            SELECT *, CASE WHEN raw = raw THEN raw END AS score
-            FROM (SELECT *, score({given}) AS raw FROM `rows`)
+            SELECT *, CASE WHEN p = p THEN p END AS score
+            FROM (SELECT *, score({given}) AS p FROM `rows`)
         )"""  # noqa: S608 - made of our own names
 
 
