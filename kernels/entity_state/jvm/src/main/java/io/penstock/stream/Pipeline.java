@@ -1,0 +1,5 @@
+package io.penstock.stream;
+
+public final class Pipeline {
+    private Pipeline() {}
+}
