@@ -43,6 +43,7 @@ public final class PartSerializer extends TypeSerializerSingleton<StatePart> {
         out.writeLong(part.publishedAt);
         out.writeLong(part.publishedChanges);
         out.writeBoolean(part.timer);
+        out.writeBoolean(part.endTimer);
         out.writeLong(part.heldFrom);
         writeWords(part.words, out);
         writeWords(part.waiting.toWords(), out);
@@ -54,6 +55,7 @@ public final class PartSerializer extends TypeSerializerSingleton<StatePart> {
         final long publishedAt = in.readLong();
         final long publishedChanges = in.readLong();
         final boolean timer = in.readBoolean();
+        final boolean endTimer = in.readBoolean();
         final long heldFrom = in.readLong();
         final long[] words = readWords(in);
         StatePart part = new StatePart(words, WaitingLabels.fromWords(readWords(in)));
@@ -61,6 +63,7 @@ public final class PartSerializer extends TypeSerializerSingleton<StatePart> {
         part.publishedAt = publishedAt;
         part.publishedChanges = publishedChanges;
         part.timer = timer;
+        part.endTimer = endTimer;
         part.heldFrom = heldFrom;
         return part;
     }

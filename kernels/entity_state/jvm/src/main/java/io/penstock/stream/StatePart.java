@@ -25,6 +25,8 @@ final class StatePart {
     long publishedChanges;
     /** Whether a timer will publish what is not yet published. */
     boolean timer;
+    /** Whether a timer at the end of all time will publish the last change of a bounded job. */
+    boolean endTimer;
     /** Event time of the earliest row held back; {@code Long.MAX_VALUE} without. */
     long heldFrom = Long.MAX_VALUE;
 
@@ -43,6 +45,7 @@ final class StatePart {
         copy.publishedAt = publishedAt;
         copy.publishedChanges = publishedChanges;
         copy.timer = timer;
+        copy.endTimer = endTimer;
         copy.heldFrom = heldFrom;
         return copy;
     }
