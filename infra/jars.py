@@ -49,5 +49,5 @@ def kafka_classpath() -> str:
 def _found(folder: Path, pattern: str) -> list[Path]:
     jars = sorted(folder.glob(pattern))
     if not jars:
-        raise SetupError(f"{folder / pattern} is missing: run 'make setup', which builds it")
+        raise SetupError(f"{folder / pattern} is missing", "Run 'make setup': it brings it.")
     return jars
