@@ -1,2 +1,2 @@
 def score(a):
-    return a*2
+    return a * 2
