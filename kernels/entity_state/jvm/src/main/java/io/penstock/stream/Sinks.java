@@ -47,7 +47,7 @@ final class Sinks {
                             .build();
             KafkaSinkBuilder<Event> made = kafka(sinks, schema);
             made.setDeliveryGuarantee(DeliveryGuarantee.EXACTLY_ONCE)
-                    .setTransactionalIdPrefix(sinks.get("transactions").asText() + "-" + what);
+                    .setTransactionalIdPrefix(sinks.get("transactional_id").asText() + "-" + what);
             events.sinkTo(made.build()).uid("sink-" + what).name(what);
         } else {
             final Encoder<Event> lines =
