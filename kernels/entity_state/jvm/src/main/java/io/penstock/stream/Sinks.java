@@ -43,7 +43,7 @@ final class Sinks {
         if (isKafka(sinks)) {
             KafkaSinkBuilder<Event> made = kafka(sinks, new ToKafka<>(target, e -> null, bytes));
             made.setDeliveryGuarantee(DeliveryGuarantee.EXACTLY_ONCE)
-                    .setTransactionalIdPrefix(sinks.get("transactions").asText() + "-" + what);
+                    .setTransactionalIdPrefix(sinks.get("transactional_id").asText() + "-" + what);
             events.sinkTo(made.build()).uid("sink-" + what).name(what);
         } else {
             final Encoder<Event> lines =
