@@ -13,7 +13,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
-from infra.services.ports import is_free
+from infra.services.ports import is_free, port_variable
 from infra.services.registry import SERVICES, service_status
 from infra.settings import CHECKOUT, Settings
 
@@ -163,7 +163,7 @@ def check_ports(settings: Settings) -> Iterator[Finding]:
         elif is_free(port):
             yield Finding(check, "ok", f"{port} is free")
         elif configured:
-            fix = f"Stop what holds it, or set PENSTOCK_{name.upper()}_PORT=0"
+            fix = f"Stop what holds it, or set {port_variable(name)}=0"
             yield Finding(check, "problem", f"{port} is in use", fix)
         else:
             yield Finding(check, "ok", f"{port} is in use; another will be taken")
