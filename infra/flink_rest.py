@@ -14,6 +14,7 @@ from infra.errors import ServiceError
 
 ENDED = frozenset({"FINISHED", "CANCELED", "FAILED"})
 POLL_SECONDS = 0.2
+Vertices = tuple[tuple[str, str], ...]
 
 
 class FlinkRestError(ServiceError):
@@ -64,6 +65,19 @@ class Checkpoints:
     duration_ms: int
     state_bytes: int
     path: str
+
+
+@dataclass(frozen=True)
+class JobGraph:
+    """What a job consists of.
+
+    Args:
+        vertices: id and name of each.
+        changed_ms: last change of the job's state, ms since the epoch.
+    """
+
+    vertices: Vertices
+    changed_ms: int
 
 
 class FlinkRest:
@@ -148,10 +162,14 @@ class FlinkRest:
         listed = self.call("GET", f"/jobs/{job}/metrics?get=numRestarts").get("list", [])
         return int(float(listed[0]["value"])) if listed else 0
 
-    def vertices(self, job: str) -> list[tuple[str, str]]:
-        """Id and name of every vertex of the job's graph."""
-        found = self.call("GET", f"/jobs/{job}").get("vertices", [])
-        return [(vertex["id"], vertex["name"]) for vertex in found]
+    def graph(self, job: str) -> JobGraph:
+        """The job's vertices, and when its state changed last."""
+        found = self.call("GET", f"/jobs/{job}")
+        times = (found.get("timestamps") or {}).values()
+        return JobGraph(
+            vertices=tuple((each["id"], each["name"]) for each in found.get("vertices", [])),
+            changed_ms=max((int(time_ms) for time_ms in times), default=0),
+        )
 
     def vertex_metric(self, job: str, vertex: str, ending: str, how: str) -> float | None:
         """A measure of a vertex over its subtasks, None where it has none.
@@ -178,7 +196,7 @@ class FlinkRest:
             return None
         return sum(values) if how == "sum" else max(values)
 
-    def lag(self, job: str, vertices: list[tuple[str, str]]) -> int | None:
+    def lag(self, job: str, vertices: Vertices) -> int | None:
         """Records that the sources have not read yet; None before they tell."""
         found = [
             self.vertex_metric(job, vertex, "pendingRecords", "sum")
@@ -188,7 +206,7 @@ class FlinkRest:
         told = [value for value in found if value is not None]
         return int(sum(told)) if told else None
 
-    def back_pressure(self, job: str, vertices: list[tuple[str, str]]) -> float:
+    def back_pressure(self, job: str, vertices: Vertices) -> float:
         """Largest share of a second, 0 to 1, that a vertex spent held back by the next one."""
         found = [
             self.vertex_metric(job, vertex, "backPressuredTimeMsPerSecond", "max") or 0.0

@@ -31,7 +31,8 @@ class WatchdogConfig:
         submit: command that submits the job; ``--restore URI`` is added where there is a
             checkpoint. Without it a job that failed for good is reported, not repaired.
         services: services brought back when they crash (never those stopped on purpose).
-        poll_s: seconds between looks.
+        poll_s: seconds between looks at the processes.
+        look_s: seconds between looks at the job, at least ``poll_s``.
         checkpoint_age_s: a job is overdue when its last checkpoint is older than this, or than
             three intervals and twice the time the last one took, whichever is longer.
         start_grace_s: patience after a start, a restart or a remedy before a job is overdue.
@@ -51,6 +52,7 @@ class WatchdogConfig:
     submit: tuple[str, ...] = ()
     services: tuple[str, ...] = WATCHED
     poll_s: float = 0.5
+    look_s: float = 1.0
     checkpoint_age_s: float = 8.0
     start_grace_s: float = 25.0
     loop_s: float = 90.0

@@ -47,7 +47,6 @@ class Judge:
         self._reached_at = now
         self._present_at = now
         self._checkpoint_at = 0.0
-        self._restarts: tuple[str, int] = ("", 0)
         self._step = 0
         self._gave_up = False
         self._remedies: deque[float] = deque()
@@ -81,11 +80,6 @@ class Judge:
             if seen.checkpoint_at > last:
                 self._step = 0
                 self._gave_up = False
-        counted = (seen.job, seen.restarts)
-        if counted != self._restarts:
-            if self._restarts[0]:
-                self.disturb(seen.at)
-            self._restarts = counted
 
     def _unreachable(self, seen: Observation) -> Verdict:
         silent = seen.at - self._reached_at
@@ -110,7 +104,7 @@ class Judge:
         checked = max(self._checkpoint_at, seen.started_at, self._began)
         age = seen.at - checked
         limit = max(self._config.checkpoint_age_s, 3 * seen.interval_s + 2 * seen.checkpoint_s)
-        quiet = seen.at - max(self._disturbed_at, seen.started_at)
+        quiet = seen.at - max(self._disturbed_at, seen.changed_at)
         last = self._remedies[-1] if self._remedies else 0.0
         alone = seen.at - max(checked, last)
         if age <= limit:

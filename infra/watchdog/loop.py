@@ -52,6 +52,7 @@ class Watchdog:
         self._remedy: Future[str] | None = None
         self._remedy_name = ""
         self._written_at = 0.0
+        self._looked_at = 0.0
         self._take(config)
         self._recall()
 
@@ -75,14 +76,23 @@ class Watchdog:
             if self._config_time() != read_at:
                 read_at = self._config_time()
                 self._reload()
-            self.step()
+            try:
+                self.step()
+            except Exception:  # the watch must go on, whatever one look ran into
+                LOG.exception("this look failed; the next one comes")
             stop.wait(self.config.poll_s)
         self._pool.shutdown(wait=False, cancel_futures=True)
 
-    def step(self) -> Verdict:
+    def step(self) -> None:
         """One look with all that follows from it."""
         self._tend_services()
         self._tend_remedy()
+        if time.monotonic() - self._looked_at >= self.config.look_s:
+            self._looked_at = time.monotonic()
+            self._tend_job()
+
+    def _tend_job(self) -> None:
+        """Look at the job, judge, begin a remedy."""
         seen = self._look() if self.config.job else Observation(at=time.time())
         self._job, self._path = seen.job or self._job, seen.path or self._path
         if self._remedy is None:
@@ -97,7 +107,6 @@ class Watchdog:
         if time.time() - self._written_at >= FILE_SECONDS or verdict.remedy:
             self._written_at = time.time()
             self._write()
-        return verdict
 
     def _write(self) -> None:
         try:

@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 
 from infra.errors import ServiceError
-from infra.flink_rest import FlinkRest, FlinkRestError
+from infra.flink_rest import FlinkRest, FlinkRestError, Vertices
 from infra.services.flink_cluster import flink_address
 from infra.settings import Settings
 
@@ -23,6 +23,7 @@ class Observation:
         job: Flink's id, "" where no job of the name is known.
         state: Flink's word for its state.
         started_at: when it was submitted.
+        changed_at: when its state changed last, as by a restart.
         checkpoint_at: when its last checkpoint was completed, 0 for never.
         checkpoint_s: how long that one took.
         interval_s: time between checkpoints, 0 for none.
@@ -37,6 +38,7 @@ class Observation:
     job: str = ""
     state: str = ""
     started_at: float = 0.0
+    changed_at: float = 0.0
     checkpoint_at: float = 0.0
     checkpoint_s: float = 0.0
     interval_s: float = 0.0
@@ -60,7 +62,7 @@ class Observer:
         self._slow_at = 0.0
         self._lag: int | None = None
         self._pressure = 0.0
-        self._fixed: dict[str, tuple[float, list[tuple[str, str]]]] = {}
+        self._interval: tuple[str, float] = ("", 0.0)
 
     def look(self) -> Observation:
         """What is the case now; never raises for a cluster that is away."""
@@ -76,13 +78,11 @@ class Observer:
         if job is None:
             return Observation(at=now, reachable=True)
         found = rest.checkpoints(job.id)
-        if job.id not in self._fixed:
-            self._fixed = {
-                job.id: (rest.checkpoint_interval_ms(job.id) / 1000, rest.vertices(job.id))
-            }
-        interval, vertices = self._fixed[job.id]
+        graph = rest.graph(job.id)
+        if job.id != self._interval[0]:
+            self._interval = (job.id, rest.checkpoint_interval_ms(job.id) / 1000)
         if not job.ended and now - self._slow_at >= SLOW_SECONDS:
-            self._look_slowly(rest, job.id, vertices)
+            self._look_slowly(rest, job.id, graph.vertices)
             self._slow_at = now
         return Observation(
             at=now,
@@ -90,16 +90,17 @@ class Observer:
             job=job.id,
             state=job.state,
             started_at=job.started_ms / 1000,
+            changed_at=graph.changed_ms / 1000,
             checkpoint_at=found.last_ms / 1000,
             checkpoint_s=found.duration_ms / 1000,
-            interval_s=interval,
+            interval_s=self._interval[1],
             restarts=0 if job.ended else rest.restarts(job.id),
             path=found.path,
             lag=None if job.ended else self._lag,
             back_pressure=0.0 if job.ended else self._pressure,
         )
 
-    def _look_slowly(self, rest: FlinkRest, job: str, vertices: list[tuple[str, str]]) -> None:
+    def _look_slowly(self, rest: FlinkRest, job: str, vertices: Vertices) -> None:
         try:
             self._lag = rest.lag(job, vertices)
             self._pressure = rest.back_pressure(job, vertices)

@@ -6,7 +6,6 @@ import http.server
 import json
 import threading
 import time
-from collections import Counter
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -55,7 +54,7 @@ class Report:
     observation: dict[str, object] = field(default_factory=dict)
     services: dict[str, str] = field(default_factory=dict)
     actions: list[dict[str, object]] = field(default_factory=list)
-    counts: Counter[str] = field(default_factory=Counter)
+    counts: dict[str, int] = field(default_factory=dict)
 
     def update(self, job: str, seen: Observation, verdict: Verdict) -> None:
         """Take up a new judgement."""
@@ -69,7 +68,8 @@ class Report:
         """Note a remedy that was carried out or failed."""
         self.actions = [*self.actions, {"at": time.time(), "what": what, "result": result}]
         self.actions = self.actions[-KEPT_ACTIONS:]
-        self.counts[what.split(" ", 1)[0]] += 1
+        kind = what.split(" ", 1)[0]
+        self.counts = {**self.counts, kind: self.counts.get(kind, 0) + 1}
 
 
 def status_path(settings: Settings) -> Path:
