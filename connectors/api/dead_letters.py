@@ -40,7 +40,13 @@ class DeadLetters:
         self._row = 0
 
     def add(
-        self, payload: bytes, rule: Rule, source: str, *, column: str = "", observed: str | None = None
+        self,
+        payload: bytes,
+        rule: Rule,
+        source: str,
+        *,
+        column: str = "",
+        observed: str | None = None,
     ) -> None:
         """Keep one body.
 

@@ -176,11 +176,11 @@ class Engine:
         for i, (transaction, _) in enumerate(rows):
             if answers[i] is None:  # the same id twice in one slice
                 first = rows[place[transaction.event_id]][0]
-                body = answers[place[transaction.event_id]]
+                made_first = answers[place[transaction.event_id]]
                 answers[i] = (
-                    self._again(transaction, _as_kept(first, body))
-                    if isinstance(body, bytes)
-                    else body
+                    self._again(transaction, _as_kept(first, made_first))
+                    if isinstance(made_first, bytes)
+                    else made_first
                 )
         return [answer for answer in answers if answer is not None]
 
@@ -220,7 +220,7 @@ class Engine:
             {t.event_id: pack_answer(t, b) for t, b in zip(transactions, bodies, strict=True)},
         )
         store_ns = time.perf_counter_ns() - began
-        self._note(transactions, scores, decisions, scored, stepped, asked, store_ns)
+        self._note(transactions, scores, decisions, scored, stepped, store_ns)
         if self._shadow is not None and scored.head == model.heads[0]:
             self._shadow(stepped.rows, scores, decisions)
         return bodies
@@ -397,7 +397,6 @@ class Engine:
         decisions: Sequence[str],
         scored: Scored,
         stepped: _Stepped,
-        asked: Asked,
         store_ns: int,
     ) -> None:
         metrics, n = self._metrics, len(transactions)
@@ -463,6 +462,5 @@ def _message_places(model: ServedModel) -> NDArray[np.intp]:
     return np.array([names.index(name) for name in model.online.layout.features], np.intp)
 
 
-def _as_kept(transaction: OnlineTransaction, body: bytes | Problem | None) -> KeptAnswer:
-    content = pack_answer(transaction, body if isinstance(body, bytes) else b"")
-    return unpack_answer(content)
+def _as_kept(transaction: OnlineTransaction, body: bytes) -> KeptAnswer:
+    return unpack_answer(pack_answer(transaction, body))

@@ -60,9 +60,7 @@ class EntityBlocks:
         self._slots: dict[str, int] = {}
         self._free = list(range(capacity - 1, -1, -1))
         self._waiting: dict[tuple[int, int], list[Waiting]] = {}
-        self._bases = [
-            self.plan.header + role * self.plan.section for role in range(spec.roles)
-        ]
+        self._bases = [self.plan.header + role * self.plan.section for role in range(spec.roles)]
 
     def __len__(self) -> int:
         return len(self._slots)
@@ -137,9 +135,7 @@ class EntityBlocks:
         """Return the labels that wait, in order of release."""
         return list(self._waiting.get((slot, role), ()))
 
-    def read(
-        self, slot: int, role: int, time: int, amount: int, out: NDArray[np.float64]
-    ) -> None:
+    def read(self, slot: int, role: int, time: int, amount: int, out: NDArray[np.float64]) -> None:
         """Write the raw features an event would see, itself counted in, into float64 [S]."""
         read_section(
             self.words[slot], self.reals[slot], self._bases[role], self.plan, time, amount, out
@@ -185,7 +181,8 @@ class EntityBlocks:
 
     def block(self, slot: int) -> NDArray[np.uint8]:
         """Return the bytes of a block; they are the block, not a copy."""
-        return self._bytes[slot]
+        block: NDArray[np.uint8] = self._bytes[slot]
+        return block
 
     def record(self, slot: int, part_number: int, prefix: bytes, first: int, now: int) -> Record:
         """Return a part as the next version of its record.

@@ -109,7 +109,7 @@ def _recent(state: EntityState, section: Any) -> list[dict[str, Any]]:
     count = int(section["events"])
     ring = section["recent_ids"].tolist()
     ids = [ring[i % len(ring)] for i in range(count - 1, max(count - 1 - len(ring), -1), -1)]
-    events = []
+    events: list[dict[str, Any]] = []
     for event_id, content in zip(ids, state.answers(ids), strict=True):
         if content is None:
             events.append({"event_id": str(event_id), "time": None, "answer": None})

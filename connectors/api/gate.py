@@ -10,7 +10,7 @@ from itertools import count
 
 from connectors.api.load_control import Level, LoadControl
 from connectors.api.metrics import Metrics
-from connectors.api.problem import Problem, forbidden, overloaded, too_many, unauthorised
+from connectors.api.problem import forbidden, overloaded, too_many, unauthorised
 from connectors.api.rate_limit import RateLimiter
 from connectors.api.tokens import Token, TokenBook
 

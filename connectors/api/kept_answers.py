@@ -67,7 +67,9 @@ def label_key(event_id: int) -> int:
 
     A hash, so that it never meets the id of an event (with ten million labels, p = 3e-6).
     """
-    digest = hashlib.blake2b(event_id.to_bytes(8, "little", signed=True), digest_size=8, key=b"label")
+    digest = hashlib.blake2b(
+        event_id.to_bytes(8, "little", signed=True), digest_size=8, key=b"label"
+    )
     return int.from_bytes(digest.digest(), "little", signed=True)
 
 
@@ -80,5 +82,3 @@ def unpack_label(content: bytes) -> tuple[int, int]:
     """Return (label, epoch milliseconds from which it counts)."""
     label, counts_from = struct.unpack("<bq", content)
     return int(label), int(counts_from)
-
-

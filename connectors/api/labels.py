@@ -14,7 +14,7 @@ from connectors.api.journal import JournalError
 from connectors.api.kept_answers import label_key, pack_label, unpack_answer, unpack_label
 from connectors.api.metrics import Metrics
 from connectors.api.problem import Problem
-from connectors.api.scoring import row_problem
+from connectors.api.scoring import as_object, row_problem
 from connectors.online_store.errors import StoreError
 from tasks.fraud.ingest.checks import RULES
 from tasks.fraud.online.parse import OnlineLabel, RowError, parse_event_id, parse_label
@@ -94,9 +94,7 @@ class Labels:
     def _one(self, data: Any, body: bytes | None) -> dict[str, Any] | Problem:
         payload = orjson.dumps(data) if body is None else body
         try:
-            if not isinstance(data, dict):
-                raise RowError("not-an-object", "", type(data).__name__)
-            label, whole = self._parsed(data)
+            label, whole = self._parsed(as_object(data))
         except RowError as error:
             rule = RULES.get(error.rule, MALFORMED)
             self._dead.add(payload, rule, ROUTE, column=error.column, observed=error.observed)
@@ -127,7 +125,9 @@ class Labels:
         self._metrics.labels.add("accepted")
         return _answer(label.event_name, "accepted", label.label_time)
 
-    def _repeated(self, label: OnlineLabel, kept: bytes, payload: bytes) -> dict[str, Any] | Problem:
+    def _repeated(
+        self, label: OnlineLabel, kept: bytes, payload: bytes
+    ) -> dict[str, Any] | Problem:
         self._dead.add(payload, DUPLICATE, ROUTE, column=self._config.event_id or "event_id")
         self._metrics.labels.add("repeated")
         before, counts_from = unpack_label(kept)
@@ -170,7 +170,7 @@ class Labels:
 
 
 def spell_time(ms: int, config: DatasetConfig) -> int | float | str:
-    """Return epoch milliseconds as the config's data spell times, so that they parse to the same."""
+    """Return epoch milliseconds as the config's data spell times; it parses to the same."""
     from datetime import UTC, datetime
 
     if config.time_unit == "auto":

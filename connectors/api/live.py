@@ -1,14 +1,14 @@
 """The decisions of the moment, for the page: what was last decided, and who wants to see more.
 
-Nothing is formatted unless someone watches. A watcher gets at most a few decisions per beat, blocked
-and reviewed ones first, and is told how many it did not get.
+Nothing is formatted unless someone watches. A watcher gets at most a few decisions per beat,
+blocked and reviewed ones first, and is told how many there were.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any, NamedTuple
 
 import orjson
@@ -65,13 +65,13 @@ class LiveDecisions:
         """Return the newest decisions, newest first."""
         return list(self.newest)[-limit:][::-1]
 
-    async def watch(self) -> AsyncIterator[bytes]:
-        """Yield server-sent events until the watcher goes."""
+    async def watch(self, over: Callable[[], bool]) -> AsyncIterator[bytes]:
+        """Yield server-sent events until the watcher goes, or it is over."""
         self.watchers += 1
         try:
             seen = self.total
             yield b"retry: 2000\n\n"
-            while True:
+            while not over():
                 await asyncio.sleep(BEAT_SECONDS)
                 fresh = self.total - seen
                 seen = self.total

@@ -9,9 +9,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
 
-BOUNDS = tuple(
-    round(b * 10**e, 9) for e in range(-5, 1) for b in (1, 2.5, 5)
-)  # 10 us .. 5 s
+BOUNDS = tuple(round(b * 10**e, 9) for e in range(-5, 1) for b in (1, 2.5, 5))  # 10 us .. 5 s
 """Upper bounds of the latency buckets, seconds."""
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"

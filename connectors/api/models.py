@@ -109,9 +109,7 @@ class Models:
         self._own_rules = True
         self._compare_anew()
 
-    def shadow(
-        self, rows: OnlineRows, scores: Sequence[float], decisions: Sequence[str]
-    ) -> None:
+    def shadow(self, rows: OnlineRows, scores: Sequence[float], decisions: Sequence[str]) -> None:
         """Let the challenger score rows that were just answered, after the answer has gone."""
         if self.challenger is not None and self.comparison is not None:
             loop = asyncio.get_running_loop()
@@ -213,9 +211,7 @@ class Models:
             engine.rules.version,
         )
 
-    def _compare(
-        self, rows: OnlineRows, scores: Sequence[float], decisions: Sequence[str]
-    ) -> None:
+    def _compare(self, rows: OnlineRows, scores: Sequence[float], decisions: Sequence[str]) -> None:
         challenger, comparison = self.challenger, self.comparison
         if challenger is None or comparison is None:
             return
@@ -243,5 +239,3 @@ def _described(model: ServedModel) -> dict[str, Any]:
             model.bundle.manifest.trained_until / 1000, UTC
         ).isoformat(),
     }
-
-

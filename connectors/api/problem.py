@@ -11,7 +11,7 @@ import orjson
 MEDIA_TYPE = "application/problem+json"
 
 
-class Problem(Exception):
+class Problem(Exception):  # noqa: N818 - the word of RFC 9457
     """An answer that is an error.
 
     Attributes:

@@ -191,9 +191,9 @@ class ScoreProtocol(HttpToolsProtocol):
         for name, value in self.headers:
             if name == b"content-length":
                 size = int(value) if value.isdigit() else -1
-            elif name in (b"transfer-encoding", b"upgrade", b"content-encoding"):
-                return False
-            elif name == b"content-type" and not value.startswith(b"application/json"):
+            elif name in (b"transfer-encoding", b"upgrade", b"content-encoding") or (
+                name == b"content-type" and not value.startswith(b"application/json")
+            ):
                 return False
         return 0 <= size <= HOT_BYTES
 

@@ -177,15 +177,20 @@ class Scoring:
     def _parsed(self, data: Any, body: bytes | None) -> OnlineTransaction | Problem:
         """Check one transaction; what breaks a rule goes to the dead letters."""
         try:
-            if not isinstance(data, dict):
-                raise RowError("not-an-object", "", type(data).__name__)
-            return parse_transaction(data, self.engine.config, self._now_ms())
+            return parse_transaction(as_object(data), self.engine.config, self._now_ms())
         except RowError as error:
             rule = RULES.get(error.rule, MALFORMED)
             payload = orjson.dumps(data) if body is None else body
             self._dead.add(payload, rule, ROUTE, column=error.column, observed=error.observed)
             self._metrics.refused.add(error.rule)
             return row_problem(error)
+
+
+def as_object(data: Any) -> dict[str, Any]:
+    """Return a parsed JSON object, or raise RowError for anything else."""
+    if not isinstance(data, dict):
+        raise RowError("not-an-object", "", type(data).__name__)
+    return data
 
 
 def row_problem(error: RowError) -> Problem:
@@ -201,6 +206,7 @@ def _batch_reply(made: Sequence[bytes], request_id: str) -> Reply:
 
 
 def failed() -> Problem:
+    """Return the problem of a failure that is ours."""
     return Problem(
         500,
         "failed",

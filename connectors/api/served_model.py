@@ -86,7 +86,8 @@ def same_state(one: DatasetConfig, other: DatasetConfig) -> bool:
         and one.delay_ms == other.delay_ms
         and one.numeric == other.numeric
         and one.categorical == other.categorical
-        and (one.time, one.time_unit, one.origin_ms) == (other.time, other.time_unit, other.origin_ms)
+        and (one.time, one.time_unit, one.origin_ms)
+        == (other.time, other.time_unit, other.origin_ms)
         and (one.amount, one.amount_unit, one.decimals)
         == (other.amount, other.amount_unit, other.decimals)
         and (one.event_id, one.label, one.label_time)
@@ -168,7 +169,7 @@ class ServedModel:
         for place, head in enumerate(heads):
             try:
                 scores = self.online.score(rows, features, head)
-            except Exception:  # noqa: BLE001 - whatever a head fails with, the next may do
+            except Exception:
                 logger.exception("head %r failed; falling back", head)
                 continue
             if np.isfinite(scores).all():

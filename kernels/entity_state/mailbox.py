@@ -63,5 +63,3 @@ def holds_message(
         ):
             return True
     return False
-
-
