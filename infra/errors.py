@@ -30,3 +30,7 @@ class ServiceError(PenstockError):
 
 class MissingToolError(PenstockError):
     """A program that this step needs is not on the machine."""
+
+
+class SetupError(PenstockError):
+    """Something that ``make setup`` builds is not there."""

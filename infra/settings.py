@@ -22,6 +22,7 @@ FILE_NAME = "penstock.toml"
 HOST = "127.0.0.1"
 
 LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
+StateBackend = Literal["heap", "rocksdb"]
 
 
 class Settings(BaseSettings):
@@ -43,6 +44,25 @@ class Settings(BaseSettings):
     mlflow_artifact_root: str | None = Field(None, description="URI of the artifact folder")
     prefect_database_url: SecretStr | None = Field(None, description="SQLite or PostgreSQL URL")
     prefect_auth: SecretStr | None = Field(None, description="user:password of the Prefect API")
+    kafka_servers: str | None = Field(None, description="use these brokers, not our own")
+    kafka_port: int = Field(0, ge=0, le=65535)
+    kafka_heap_mb: int = Field(512, ge=256, description="heap of the broker, MiB")
+    kafka_retention_hours: int = Field(168, ge=1, description="age at which records go")
+    kafka_retention_mb: int = Field(4096, ge=128, description="size of a partition, MiB")
+    flink_zookeeper_port: int = Field(0, ge=0, le=65535)
+    flink_jobmanager_port: int = Field(0, ge=0, le=65535, description="REST interface and pages")
+    flink_taskmanager_port: int = Field(0, ge=0, le=65535)
+    flink_slots: int = Field(4, ge=1, le=64, description="parallel tasks of the TaskManager")
+    flink_memory_mb: int = Field(1900, ge=1300, description="memory of the TaskManager, MiB")
+    flink_state: StateBackend = Field("heap", description="heap, or rocksdb for large state")
+    redis_url: SecretStr | None = Field(None, description="use this Redis, not our own")
+    redis_port: int = Field(0, ge=0, le=65535)
+    redis_memory_mb: int = Field(1024, ge=16, description="limit of the data of Redis, MiB")
+    prometheus_port: int = Field(0, ge=0, le=65535)
+    prometheus_disk_mb: int = Field(512, ge=64, description="limit of its data, MiB")
+    api_port: int = Field(0, ge=0, le=65535)
+    store_writer_port: int = Field(0, ge=0, le=65535)
+    watchdog_port: int = Field(0, ge=0, le=65535)
     service_timeout: float = Field(120.0, gt=0, description="seconds a service may take to start")
     log_level: LogLevel = "INFO"
 

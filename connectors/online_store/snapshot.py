@@ -7,6 +7,7 @@ SHA-256 of all bytes before. It appears under its name only when it is complete.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import struct
@@ -125,6 +126,6 @@ def _damaged(path: Path) -> SnapshotError:
 
 
 def _told(path: Path, error: OSError) -> SnapshotError | StoreFullError:
-    if error.errno in FULL:
+    if error.errno in {*FULL, errno.EFBIG}:
         return StoreFullError(f"no room left for snapshot {path}", "Free disk space")
     return SnapshotError(f"{path} cannot be written ({error.strerror})", "Choose another place")

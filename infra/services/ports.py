@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import random
 import socket
+import time
+from pathlib import Path
 
 from infra.errors import ServiceError
 from infra.settings import HOST
+
+LOWEST = 10_240
+EPHEMERAL = Path("/proc/sys/net/ipv4/ip_local_port_range")
+TRIES = 200
+RELEASE_SECONDS = 3.0
 
 
 def is_free(port: int) -> bool:
@@ -21,10 +29,39 @@ def is_free(port: int) -> bool:
 
 
 def any_free_port() -> int:
-    """A port that nobody listens on at this moment."""
+    """A port that nobody listens on at this moment.
+
+    It lies below the range from which the kernel gives ports to outgoing connections: a client
+    that keeps calling a stopped server inside that range may in the end be connected to itself,
+    and then holds the port against the server's return.
+    """
+    try:
+        highest = int(EPHEMERAL.read_text(encoding="ascii").split()[0])
+    except (OSError, ValueError, IndexError):
+        highest = 32_768
+    dice = random.SystemRandom()
+    for _ in range(TRIES if highest > LOWEST else 0):
+        port = dice.randrange(LOWEST, highest)
+        if is_free(port):
+            return port
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         probe.bind((HOST, 0))
         return int(probe.getsockname()[1])
+
+
+def port_variable(service: str) -> str:
+    """Name of the variable that sets a service's port."""
+    return f"PENSTOCK_{service.upper().replace('-', '_')}_PORT"
+
+
+def wait_until_free(port: int, seconds: float = RELEASE_SECONDS) -> bool:
+    """Wait for a process that is being killed to let go of its port; whether it did."""
+    deadline = time.monotonic() + seconds
+    while not is_free(port):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.05)
+    return True
 
 
 def choose_port(configured: int, usual: int, *, service: str) -> int:
@@ -37,7 +74,7 @@ def choose_port(configured: int, usual: int, *, service: str) -> int:
         if not is_free(configured):
             raise ServiceError(
                 f"{service}: port {configured} of {HOST} is in use",
-                f"Stop the program that holds it, or set PENSTOCK_{service.upper()}_PORT "
+                f"Stop the program that holds it, or set {port_variable(service)} "
                 "to another port (0 takes a free one)",
             )
         return configured

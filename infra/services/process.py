@@ -12,7 +12,7 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -152,23 +152,24 @@ def start_time(pid: int) -> float:
 
     try:
         return float(psutil.Process(pid).create_time())
-    except psutil.NoSuchProcess:  # wait_until_healthy tells why it ended
+    except psutil.NoSuchProcess:  # wait_until_ready tells why it ended
         return time.time()
 
 
-def wait_until_healthy(
+def wait_until_ready(
     state: ServiceState,
+    ready: Callable[[], bool],
     timeout: float,
     process: subprocess.Popen[bytes] | None = None,
     cancel: threading.Event | None = None,
 ) -> None:
-    """Return once the service answers; another thread may give up by setting ``cancel``.
+    """Return once the service is ready; another thread may give up by setting ``cancel``.
 
     Raises:
-        ServiceError: it ended, or did not answer in ``timeout`` seconds; quotes its log.
+        ServiceError: it ended, or was not ready in ``timeout`` seconds; quotes its log.
     """
     deadline = time.monotonic() + timeout
-    while not is_healthy(state.port, state.health):
+    while not ready():
         ended = process.poll() is not None if process else not is_running(state)
         if ended:
             raise ServiceError(
@@ -222,11 +223,11 @@ def last_line(log: Path, limit: int = 300) -> str:
     return next((line.strip()[:limit] for line in reversed(lines) if line.strip()), "empty log")
 
 
-def stop_service(settings: Settings, name: str) -> bool:
+def stop_service(settings: Settings, name: str, timeout: float = STOP_SECONDS) -> bool:
     """Stop a service by its record and forget it; whether anything was running."""
     state = load_state(settings, name)
     if state is None:
         return False
-    stopped = stop_group(state)
+    stopped = stop_group(state, timeout)
     forget_state(settings, name)
     return stopped

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from infra.services.state import ServiceState
 from infra.settings import HOST, Settings
 
 
@@ -28,7 +29,7 @@ class Service:
 
     @property
     def url(self) -> str:
-        """Address for people."""
+        """Address for people of a service that speaks HTTP."""
         return f"http://{HOST}:{self.port}"
 
 
@@ -41,7 +42,15 @@ class ServiceDefinition:
         title: name for people.
         usual_port: port tried first when the settings leave the choice free.
         configured_port: the port the settings demand, 0 for none.
-        build: makes the service for a chosen port.
+        build: makes the service for a chosen port; may write its configuration files.
+        ready: says whether a service that answers at its port can be worked with, where an
+            answer there is not enough.
+        prepare: work to be done before every start, such as formatting a data folder.
+        needs: names of the services that must be ready before this one starts.
+        group: "base" is what ``penstock up`` starts, "stream" what ``--stream`` adds, "extra"
+            starts only when named.
+        address: address for people, with ``{port}``.
+        stop_seconds: patience between SIGTERM and SIGKILL.
     """
 
     name: str
@@ -49,3 +58,13 @@ class ServiceDefinition:
     usual_port: int
     configured_port: Callable[[Settings], int]
     build: Callable[[Settings, int], Service]
+    ready: Callable[[Settings, ServiceState], bool] | None = None
+    prepare: Callable[[Settings, Service], None] | None = None
+    needs: tuple[str, ...] = ()
+    group: str = "base"
+    address: str = f"http://{HOST}:{{port}}"
+    stop_seconds: float = 10.0
+
+    def url(self, port: int) -> str:
+        """Address for people of the service on a port."""
+        return self.address.format(port=port)

@@ -49,7 +49,7 @@ class RedisServer:
             try:
                 with socket.create_connection(("127.0.0.1", self.port), timeout=1) as link:
                     link.sendall(b"PING\r\n")
-                    if b"PONG" in link.recv(64):
+                    if link.recv(64).startswith((b"+PONG", b"-NOAUTH")):
                         return
             except OSError:
                 pass

@@ -76,7 +76,7 @@ def test_foreign_bytes_are_refused_or_sound(key, value):
     [("", "a", 0), ("a\0b", "a", 0), ("a", "", 0), ("a", "b" * 257, 0), ("a", "b", 256)],
 )
 def test_impossible_keys_name_the_fault(kind, entity, part):
-    with pytest.raises(RecordError, match="kind|id|part number"):
+    with pytest.raises(RecordError, match=r"kind|id|part number"):
         encode_key(kind, entity, part)
 
 

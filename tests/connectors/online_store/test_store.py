@@ -13,7 +13,6 @@ from connectors.online_store import Answer, ConflictError, StoreError, open_stor
 from connectors.online_store.errors import (
     RecordError,
     SnapshotError,
-    StoreFullError,
     StoreReadOnlyError,
 )
 from connectors.online_store.record import Record, encode_key
@@ -229,17 +228,11 @@ def test_a_damaged_snapshot_changes_nothing(store, new_store, record, tmp_path, 
         {"cut": raw[:-3], "flip": raw, "foreign": b"hello", "longer": raw + b"0"}[damage]
     )
     other = new_store()
-    with pytest.raises(SnapshotError, match="damaged|no snapshot"):
+    with pytest.raises(SnapshotError, match=r"damaged|no snapshot"):
         other.restore(path)
     assert other.counts() == {}
     with pytest.raises(SnapshotError, match="cannot be read"):
         other.restore(tmp_path / "nowhere.bin")
-
-
-def test_a_snapshot_on_a_full_disk_says_so(store, record):
-    store.write([record("a", 1)])
-    with pytest.raises((StoreFullError, SnapshotError)):
-        store.snapshot(__import__("pathlib").Path("/dev/full/s.bin"))
 
 
 def test_a_reader_may_not_write(new_store, record):

@@ -1,0 +1,1 @@
+"""Flink: how a client reaches a cluster, and the jobs that run there."""

@@ -1,0 +1,61 @@
+"""ZooKeeper out of the Flink wheel: it lets a new JobManager go on with the jobs of a dead one."""
+
+from __future__ import annotations
+
+import socket
+
+from infra.services.java import (
+    TEMPLATES,
+    class_path,
+    flink_home,
+    java_program,
+    logging_options,
+    render,
+)
+from infra.services.service import Service, ServiceDefinition
+from infra.services.state import ServiceState
+from infra.settings import HOST, Settings
+
+MAIN = "org.apache.flink.shaded.zookeeper3.org.apache.zookeeper.server.ZooKeeperServerMain"
+
+
+def build(settings: Settings, port: int) -> Service:
+    """The service on a given port; writes its configuration file.
+
+    Raises:
+        MissingToolError: no Java, or no Flink.
+    """
+    folder = settings.home / "flink" / "zookeeper"
+    (folder / "data").mkdir(parents=True, exist_ok=True)
+    values: dict[str, object] = {"data": folder / "data", "port": port}
+    file = render(TEMPLATES / "zookeeper" / "zoo.cfg", folder / "zoo.cfg", values)
+    options = ("-Xmx64m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
+    quiet = ("-Dzookeeper.jmx.log4j.disable=true", *logging_options(settings, "flink-zookeeper"))
+    jars = class_path(sorted((flink_home() / "lib").glob("*.jar")))
+    return Service(
+        name="flink-zookeeper",
+        command=(java_program(), *options, *quiet, "-cp", jars, MAIN, str(file)),
+        port=port,
+    )
+
+
+def is_ok(_: Settings, state: ServiceState) -> bool:
+    """Whether the server says that it is in order."""
+    try:
+        with socket.create_connection((HOST, state.port), timeout=2) as link:
+            link.sendall(b"ruok")
+            return link.recv(4) == b"imok"
+    except OSError:
+        return False
+
+
+DEFINITION = ServiceDefinition(
+    name="flink-zookeeper",
+    title="Flink's ZooKeeper",
+    usual_port=2181,
+    configured_port=lambda settings: settings.flink_zookeeper_port,
+    build=build,
+    ready=is_ok,
+    group="stream",
+    address=f"{HOST}:{{port}}",
+)

@@ -1,0 +1,107 @@
+package io.penstock.stream;
+
+import java.io.IOException;
+import org.apache.flink.api.common.typeutils.SimpleTypeSerializerSnapshot;
+import org.apache.flink.api.common.typeutils.TypeSerializerSnapshot;
+import org.apache.flink.api.common.typeutils.base.TypeSerializerSingleton;
+import org.apache.flink.core.memory.DataInputView;
+import org.apache.flink.core.memory.DataOutputView;
+
+/** Writes a {@link StatePart} into savepoints, and for every access with RocksDB. */
+public final class PartSerializer extends TypeSerializerSingleton<StatePart> {
+    private static final long serialVersionUID = 1L;
+    public static final PartSerializer INSTANCE = new PartSerializer();
+
+    @Override
+    public boolean isImmutableType() {
+        return false;
+    }
+
+    @Override
+    public StatePart createInstance() {
+        return new StatePart(new long[0], new WaitingLabels());
+    }
+
+    @Override
+    public StatePart copy(StatePart from) {
+        return from.copy();
+    }
+
+    @Override
+    public StatePart copy(StatePart from, StatePart reuse) {
+        return from.copy();
+    }
+
+    @Override
+    public int getLength() {
+        return -1;
+    }
+
+    @Override
+    public void serialize(StatePart part, DataOutputView out) throws IOException {
+        out.writeLong(part.changes);
+        out.writeLong(part.publishedAt);
+        out.writeLong(part.publishedChanges);
+        out.writeBoolean(part.timer);
+        out.writeBoolean(part.endTimer);
+        out.writeLong(part.heldFrom);
+        writeWords(part.words, out);
+        writeWords(part.waiting.toWords(), out);
+    }
+
+    @Override
+    public StatePart deserialize(DataInputView in) throws IOException {
+        final long changes = in.readLong();
+        final long publishedAt = in.readLong();
+        final long publishedChanges = in.readLong();
+        final boolean timer = in.readBoolean();
+        final boolean endTimer = in.readBoolean();
+        final long heldFrom = in.readLong();
+        final long[] words = readWords(in);
+        StatePart part = new StatePart(words, WaitingLabels.fromWords(readWords(in)));
+        part.changes = changes;
+        part.publishedAt = publishedAt;
+        part.publishedChanges = publishedChanges;
+        part.timer = timer;
+        part.endTimer = endTimer;
+        part.heldFrom = heldFrom;
+        return part;
+    }
+
+    @Override
+    public StatePart deserialize(StatePart reuse, DataInputView in) throws IOException {
+        return deserialize(in);
+    }
+
+    @Override
+    public void copy(DataInputView in, DataOutputView out) throws IOException {
+        serialize(deserialize(in), out);
+    }
+
+    @Override
+    public TypeSerializerSnapshot<StatePart> snapshotConfiguration() {
+        return new Snapshot();
+    }
+
+    static void writeWords(long[] words, DataOutputView out) throws IOException {
+        byte[] bytes = new byte[8 * words.length];
+        Bytes.putWords(bytes, 0, words, 0, words.length);
+        out.writeInt(words.length);
+        out.write(bytes);
+    }
+
+    static long[] readWords(DataInputView in) throws IOException {
+        long[] words = new long[in.readInt()];
+        byte[] bytes = new byte[8 * words.length];
+        in.readFully(bytes);
+        Bytes.getWords(bytes, 0, words, 0, words.length);
+        return words;
+    }
+
+    /** Names the serializer in savepoints. */
+    public static final class Snapshot extends SimpleTypeSerializerSnapshot<StatePart> {
+        public Snapshot() {
+            super(() -> INSTANCE);
+        }
+    }
+}
