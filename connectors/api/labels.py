@@ -180,7 +180,8 @@ def spell_time(ms: int, config: DatasetConfig) -> int | float | str:
     size = per.get(config.time_unit, 86_400_000)
     if size < 1:
         return past * round(1 / size)
-    return past // size if past % size == 0 else past / size
+    # A quarter of a millisecond more, so that cutting fractions off never falls one short.
+    return past // size if past % size == 0 else (past + 0.25) / size
 
 
 def _answer(event: str, status: str, counts_from: int) -> dict[str, Any]:

@@ -157,7 +157,9 @@ def _parser() -> argparse.ArgumentParser:
                 option, action=argparse.BooleanOptionalAction, help=field.description
             )
         else:
-            parser.add_argument(option, type=kinds.get(field.annotation, str), help=field.description)
+            parser.add_argument(
+                option, type=kinds.get(field.annotation, str), help=field.description
+            )
     return parser
 
 
