@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.fraud.bundle.format import BundleError
-from tasks.fraud.online.rows import OnlineRows, model_features
+from tasks.fraud.online.feature_rows import FeatureRows
+from tasks.fraud.online.rows import OnlineRows
 
 if TYPE_CHECKING:
     from tasks.fraud.bundle import Bundle
@@ -35,6 +36,7 @@ class OnlineModel:
 
         self.bundle = bundle
         self.categories = {c: tuple(values) for c, values in bundle.categories.items()}
+        self._features = FeatureRows(bundle.config, self.categories)
         self.layout = mail_layout(bundle.config)
         wanted = bundle.mail_length
         if wanted:
@@ -49,7 +51,7 @@ class OnlineModel:
 
     def features(self, rows: OnlineRows) -> NDArray[np.float32]:
         """Return float32 [n, F] as the heads read them."""
-        return model_features(rows, self.bundle.config, self.categories)
+        return self._features(rows)
 
     def inputs(
         self, rows: OnlineRows, features: NDArray[np.float32], head: str = ""

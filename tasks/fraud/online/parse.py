@@ -109,7 +109,7 @@ def parse_transaction(
     entities = _entities(data, config)
     numeric = tuple(parse_number(data.get(name)) for name in config.numeric)
     categorical = tuple(_category(data.get(name), name) for name in config.categorical)
-    key, name = _event_id(data, config)
+    key, name = parse_event_id(data, config)
     return OnlineTransaction(key, name, time, amount, entities, numeric, categorical)
 
 
@@ -128,7 +128,7 @@ def parse_label(data: Mapping[str, Any], config: DatasetConfig, now: int) -> Onl
     label_time = time + config.delay_ms
     if not _missing(known):
         label_time = max(label_time, _event_time(known, config, column, "label-time", now))
-    key, name = _event_id(data, config)
+    key, name = parse_event_id(data, config)
     return OnlineLabel(key, name, time, entities, label, label_time)
 
 
@@ -255,7 +255,12 @@ def _category(value: Any, column: str) -> str | None:
     return entity_id(value)
 
 
-def _event_id(data: Mapping[str, Any], config: DatasetConfig) -> tuple[int, str]:
+def parse_event_id(data: Mapping[str, Any], config: DatasetConfig) -> tuple[int, str]:
+    """Read the id of an event: its int64 key, and the id as it was sent.
+
+    Raises:
+        RowError: ``missing-id`` or ``invalid-id``.
+    """
     column = config.event_id or "event_id"
     value = data.get(column)
     if _missing(value):
