@@ -70,7 +70,7 @@ class KafkaEndpoint:
         return {
             "type": "kafka",
             "bootstrap": self.bootstrap,
-            "transactions": self.prefix,
+            "transactional_id": self.prefix,
             "properties": timeout | self.producer,
             "dead_letters": self.topic("dead-letters"),
             "late": self.topic("late"),
@@ -79,7 +79,10 @@ class KafkaEndpoint:
 
     def control(self) -> dict[str, Any]:
         """Return where models and rules are announced."""
-        return {} if self.bounded else {"topic": self.topic("control")}
+        if self.bounded:
+            return {}
+        source = {"type": "kafka", "bootstrap": self.bootstrap, "control": self.topic("control")}
+        return {"source": source}
 
     def results(self) -> ResultTables:
         """Return the tables of scores and alerts."""
@@ -132,7 +135,8 @@ class FileEndpoint:
         if self.bounded:
             return {}
         self.path("control").mkdir(parents=True, exist_ok=True)
-        return {"folder": self._uri("control")}
+        source = {"type": "files", "control": self._uri("control"), "monitor_ms": self.monitor_ms}
+        return {"source": source}
 
     def results(self) -> ResultTables:
         """Return the tables of scores and alerts."""

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from pyflink.datastream import StreamExecutionEnvironment
     from pyflink.table import StreamTableEnvironment
 
+    from tasks.fraud.dataset import DatasetConfig
+    from tasks.fraud.graph.mail import MailLayout
     from tasks.fraud.online.model import OnlineModel
 
 logger = logging.getLogger(__name__)
@@ -110,13 +112,22 @@ def pipeline_config(job: StreamJob) -> dict[str, Any]:
         },
     }
     if job.with_mail:
-        made["mail"] = {
-            "reader": list(layout.reader),
-            "section": list(layout.section),
-            "slots": layout.slots,
-            "features": list(layout.features),
-        }
+        made["message"] = _message(layout, config)
     return made
+
+
+def _message(layout: MailLayout, config: DatasetConfig) -> dict[str, Any]:
+    """Return how the operators make the vector of a message."""
+    from kernels.entity_state.spec import DEFAULT_WINDOWS
+
+    names = [window.name for window in DEFAULT_WINDOWS]
+    return {
+        "each": len(layout.features) // len(layout.columns),
+        "width": len(layout.features),
+        "short": names.index("1d"),
+        "long": names.index("30d"),
+        "unit": 10**config.decimals,
+    }
 
 
 def optional_columns(job: StreamJob) -> tuple[str, ...]:
