@@ -23,7 +23,14 @@ import pytest
 
 from infra.environment import apply_environment
 from infra.services.ports import any_free_port, port_variable
-from infra.services.registry import SERVICES, end_service, start_service
+from infra.services.registry import (
+    SERVICES,
+    end_service,
+    service_status,
+    start_service,
+    stop_order,
+    with_needs,
+)
 from infra.settings import get_settings
 
 if TYPE_CHECKING:
@@ -189,6 +196,43 @@ def flink_gateway(
             os.killpg(started[0].pid, signal.SIGKILL)
         with started[0]:
             end_with_run(-started[0].pid)
+
+
+@pytest.fixture(scope="session")
+def kafka_servers() -> Iterator[str]:
+    """Bootstrap address of a real Kafka broker, shared by the run."""
+    settings = get_settings()
+    require_jars()
+    try:
+        yield start_service(settings, "kafka").url
+    finally:
+        end_service(settings, "kafka")
+
+
+@pytest.fixture(scope="session")
+def flink_cluster() -> Iterator[str]:
+    """URL of a real Flink session cluster with one TaskManager of four slots, shared by the run."""
+    settings = get_settings()
+    require_jars()
+    names = with_needs(["flink-taskmanager"])
+    try:
+        start_service(settings, "flink-taskmanager")
+        yield service_status(settings, "flink-jobmanager").url
+    finally:
+        for name in stop_order(names):
+            end_service(settings, name)
+
+
+def require_jars() -> None:
+    """Skip where the jars of the stream were not built."""
+    from infra import jars
+    from infra.errors import MissingToolError
+
+    try:
+        jars.kafka_classpath()
+        jars.connector_jars()
+    except MissingToolError as error:
+        pytest.skip(f"the jars of the stream are absent: {error}")
 
 
 @pytest.fixture(scope="session")
