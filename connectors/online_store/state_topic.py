@@ -195,20 +195,14 @@ class StateTopic:
         new = [place for place in places if place not in self._positions]
         if not new:
             return
-        start = dict.fromkeys(new, OFFSET_BEGINNING)
+        start = {place: self._positions.get(place, OFFSET_BEGINNING) for place in places}
         if not self._settings.from_beginning:
             asked = [TopicPartition(*place) for place in new]
             for found in self._consumer.committed(asked, timeout=5.0):
                 if found.offset >= 0:
                     start[found.topic, found.partition] = found.offset
-        self._consumer.assign(
-            [
-                TopicPartition(*place, start.get(place, self._positions.get(place)))
-                for place in places
-            ]
-        )
-        for place in new:
-            self._positions[place] = max(start[place], 0)
+        self._consumer.assign([TopicPartition(*place, at) for place, at in start.items()])
+        self._positions = {place: max(at, 0) for place, at in start.items()}
         logger.info("%s: reading %d partitions", topics[0], len(places))
 
     def _on_error(self, error: Any) -> None:

@@ -251,9 +251,7 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("--folder", default="", help="folder of state files instead of Kafka")
     made.add_argument("--kafka", default="", help="brokers, host:port (default: the local service)")
     made.add_argument("--dataset", default="", help="dataset whose state topic is read")
-    made.add_argument(
-        "--group", default="penstock-store-writer", help="group that keeps the offsets"
-    )
+    made.add_argument("--group", default="penstock-store-writer", help="keeps the offsets")
     made.add_argument("--from-beginning", action="store_true", help="read everything once more")
     made.add_argument("--config", default="", help="dataset config that the state must fit")
     made.add_argument("--port", type=int, default=8002, help="loopback port of metrics and health")
