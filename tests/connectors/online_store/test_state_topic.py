@@ -51,7 +51,7 @@ def letters_in(servers, topic, count):
     consumer = Consumer(
         {
             "bootstrap.servers": servers,
-            "group.id": "letters",
+            "group.id": topic,
             "auto.offset.reset": "earliest",
             "log_level": 2,
         }
