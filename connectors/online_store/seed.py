@@ -24,7 +24,7 @@ from connectors.online_store.record import (
     entity_prefix,
     first_version,
 )
-from connectors.online_store.view import shape_of
+from connectors.online_store.shape import shape_of
 
 if TYPE_CHECKING:
     from connectors.online_store.store import OnlineStore
