@@ -13,7 +13,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
-from infra.services.ports import is_free
+from infra import jars
+from infra.errors import MissingToolError
+from infra.services.ports import is_free, port_variable
 from infra.services.registry import SERVICES, service_status
 from infra.settings import CHECKOUT, Settings
 
@@ -48,7 +50,11 @@ def diagnose(settings: Settings, checkout: Path = CHECKOUT) -> list[Finding]:
         check_python(),
         check_pins(checkout / "constraints.txt"),
         check_java(),
+        check_maven(),
+        check_jars(),
         check_chromium(),
+        check_optional("Redis", "redis-server", "the online store of several machines"),
+        check_optional("Prometheus", "prometheus", "keeping the measures of the stream"),
         check_memory(),
         check_disk(settings.home),
         *check_ports(settings),
@@ -120,6 +126,40 @@ def check_java() -> Finding:
     return Finding("Java", "ok", text)
 
 
+def check_maven() -> Finding:
+    """Maven, which builds and fetches the jars of the stream at set-up."""
+    found = shutil.which("mvn")
+    if found:
+        return Finding("Maven", "ok", found)
+    fix = "For the stream: sudo apt-get install -y maven, then: make setup"
+    return Finding("Maven", "note", "missing", fix)
+
+
+def check_jars() -> Finding:
+    """The jars of the stream: Kafka's broker, Flink's connectors, our own module."""
+    missing = []
+    for name, find in (
+        ("the Kafka broker", jars.kafka_classpath),
+        ("the Flink connectors", jars.connector_jars),
+        ("our own module", jars.stream_jar),
+    ):
+        try:
+            find()
+        except MissingToolError:
+            missing.append(name)
+    if not missing:
+        return Finding("jars", "ok", f"all in {jars.jar_folder()}")
+    return Finding("jars", "note", f"missing: {', '.join(missing)}", "For the stream: make setup")
+
+
+def check_optional(check: str, program: str, use: str) -> Finding:
+    """A program of the distribution that only some uses need."""
+    found = shutil.which(program)
+    if found:
+        return Finding(check, "ok", found)
+    return Finding(check, "note", "missing", f"For {use}: sudo apt-get install -y {program}")
+
+
 def check_chromium() -> Finding:
     """A headless browser, used by the test of the report only."""
     found = next(filter(None, map(shutil.which, CHROMIUM_NAMES)), None)
@@ -163,7 +203,7 @@ def check_ports(settings: Settings) -> Iterator[Finding]:
         elif is_free(port):
             yield Finding(check, "ok", f"{port} is free")
         elif configured:
-            fix = f"Stop what holds it, or set PENSTOCK_{name.upper()}_PORT=0"
+            fix = f"Stop what holds it, or set {port_variable(name)}=0"
             yield Finding(check, "problem", f"{port} is in use", fix)
         else:
             yield Finding(check, "ok", f"{port} is in use; another will be taken")

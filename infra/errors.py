@@ -30,7 +30,3 @@ class ServiceError(PenstockError):
 
 class MissingToolError(PenstockError):
     """A program that this step needs is not on the machine."""
-
-
-class SetupError(PenstockError):
-    """Something that ``make setup`` builds is not there."""

@@ -9,7 +9,7 @@ import os
 import sys
 from pathlib import Path
 
-from infra.errors import SetupError
+from infra.errors import MissingToolError
 
 
 def jar_folder() -> Path:
@@ -21,7 +21,7 @@ def stream_jar() -> Path:
     """Return the jar of the stream's Java module (``kernels/entity_state/jvm``).
 
     Raises:
-        SetupError: When it was not built.
+        MissingToolError: When it was not built.
     """
     return _found(jar_folder() / "flink", "penstock-stream.jar")[0]
 
@@ -30,7 +30,7 @@ def connector_jars() -> list[Path]:
     """Return the connectors that Flink needs beside its wheel (Kafka).
 
     Raises:
-        SetupError: When they are not there.
+        MissingToolError: When they are not there.
     """
     return _found(jar_folder() / "flink", "flink-sql-connector-*.jar")
 
@@ -39,7 +39,7 @@ def kafka_classpath() -> str:
     """Return the class path of the Kafka broker and its tools, for ``java -cp``.
 
     Raises:
-        SetupError: When the broker is not there.
+        MissingToolError: When the broker is not there.
     """
     folder = jar_folder() / "kafka"
     _found(folder, "kafka_2.13-*.jar")
@@ -49,5 +49,5 @@ def kafka_classpath() -> str:
 def _found(folder: Path, pattern: str) -> list[Path]:
     jars = sorted(folder.glob(pattern))
     if not jars:
-        raise SetupError(f"{folder / pattern} is missing", "Run 'make setup': it brings it.")
+        raise MissingToolError(f"{folder / pattern} is missing", "Run 'make setup': it brings it.")
     return jars

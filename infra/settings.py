@@ -52,6 +52,7 @@ class Settings(BaseSettings):
     flink_zookeeper_port: int = Field(0, ge=0, le=65535)
     flink_jobmanager_port: int = Field(0, ge=0, le=65535, description="REST interface and pages")
     flink_taskmanager_port: int = Field(0, ge=0, le=65535)
+    flink_standby_port: int = Field(0, ge=0, le=65535)
     flink_slots: int = Field(4, ge=1, le=64, description="parallel tasks of the TaskManager")
     flink_memory_mb: int = Field(1900, ge=1300, description="memory of the TaskManager, MiB")
     flink_state: StateBackend = Field("heap", description="heap, or rocksdb for large state")

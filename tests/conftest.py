@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 
 from infra.environment import apply_environment
-from infra.services.ports import any_free_port
+from infra.services.ports import any_free_port, port_variable
 from infra.services.registry import SERVICES, end_service, start_service
 from infra.settings import get_settings
 
@@ -46,7 +46,7 @@ from infra.settings import get_settings
 for group in groups:
     with suppress(ProcessLookupError):
         os.killpg(group, signal.SIGKILL)
-for name in SERVICES:
+for name in reversed(SERVICES):
     end_service(get_settings(), name)
 shutil.rmtree(get_settings().home, ignore_errors=True)
 """
@@ -63,7 +63,7 @@ def pytest_configure(config: pytest.Config) -> None:
     (home / "penstock.toml").touch()
     # Never the usual ports: those belong to the person at this machine.
     for name in SERVICES:
-        os.environ[f"PENSTOCK_{name.upper()}_PORT"] = str(any_free_port())
+        os.environ[port_variable(name)] = str(any_free_port())
     os.environ["MPLBACKEND"] = "Agg"
     # A root handler found when Prefect is imported keeps it from making one of its own, which would
     # hold on to the captured stream of whichever test that was.

@@ -10,10 +10,11 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from connectors.flink.endpoints import Endpoint
 from connectors.flink.presets import PRESETS, Preset
 from connectors.flink.tables import ResultTables, create_table, scored_view
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from pyflink.datastream import StreamExecutionEnvironment
     from pyflink.table import StreamTableEnvironment
 
+    from tasks.fraud.dataset import DatasetConfig
+    from tasks.fraud.graph.mail import MailLayout
     from tasks.fraud.online.model import OnlineModel
 
 logger = logging.getLogger(__name__)
@@ -38,10 +41,8 @@ class StreamJob:
         model: The model whose dataset config and needs shape the job.
         models: Folder of model folders by digest, where workers find them.
         rules: Rules in force at the start, see ``connectors.rules``.
-        source: Where events come from, as ``Pipeline`` reads it.
-        sinks: Where dead letters, late events and state go, as ``Pipeline`` reads it.
-        control: Where later models and rules are announced, as ``Pipeline`` reads it.
-        results: Where scores and alerts go.
+        endpoint: Where it reads and writes.
+        results: Where scores and alerts go instead.
         mode: ``event-time`` for replays and parity, ``latency`` for live traffic.
         preset: Throughput or latency.
         epoch: Minutes since 2020; raised whenever a job starts without its predecessor's state.
@@ -55,10 +56,8 @@ class StreamJob:
     model: OnlineModel
     models: Path
     rules: Mapping[str, Any]
-    source: Mapping[str, Any]
-    sinks: Mapping[str, Any]
-    results: ResultTables
-    control: Mapping[str, Any] = field(default_factory=dict)
+    endpoint: Endpoint
+    results: ResultTables | None = None
     mode: Mode = "latency"
     preset: Preset = PRESETS["latency"]
     epoch: int = 0
@@ -77,7 +76,6 @@ class StreamJob:
 def pipeline_config(job: StreamJob) -> dict[str, Any]:
     """Return the configuration of the Java operators."""
     from kernels.entity_state.plan_json import plan_json
-
     from tasks.fraud.features import state_specs
     from tasks.fraud.ingest.checks import RULES
 
@@ -106,21 +104,30 @@ def pipeline_config(job: StreamJob) -> dict[str, Any]:
         "idle_ms": job.idle_ms,
         "expected": {name: rule.expected for name, rule in RULES.items()},
         "detector_version": DETECTOR,
-        "source": dict(job.source),
-        "sinks": dict(job.sinks),
+        "source": job.endpoint.source(),
+        "sinks": job.endpoint.sinks(),
         "control": {
-            **job.control,
+            **job.endpoint.control(),
             "initial": {"model": job.model.bundle.folder.name, "rules": dict(job.rules)},
         },
     }
     if job.with_mail:
-        made["mail"] = {
-            "reader": list(layout.reader),
-            "section": list(layout.section),
-            "slots": layout.slots,
-            "features": list(layout.features),
-        }
+        made["message"] = _message(layout, config)
     return made
+
+
+def _message(layout: MailLayout, config: DatasetConfig) -> dict[str, Any]:
+    """Return how the operators make the vector of a message."""
+    from kernels.entity_state.spec import DEFAULT_WINDOWS
+
+    names = [window.name for window in DEFAULT_WINDOWS]
+    return {
+        "each": len(layout.features) // len(layout.columns),
+        "width": len(layout.features),
+        "short": names.index("1d"),
+        "long": names.index("30d"),
+        "unit": 10**config.decimals,
+    }
 
 
 def optional_columns(job: StreamJob) -> tuple[str, ...]:
@@ -162,8 +169,9 @@ def build_job(environment: StreamExecutionEnvironment, job: StreamJob) -> Stream
     scored = tables.sql_query(scored_view(given, FEATURES_VERSION))
     tables.create_temporary_view("scored", scored)
     statements = tables.create_statement_set()
+    results = job.results or job.endpoint.results()
     for name, condition in (("scores", ""), ("alerts", " WHERE decision <> 'approve'")):
-        tables.execute_sql(create_table(name, job.results))  # type: ignore[arg-type]
+        tables.execute_sql(create_table(name, results))  # type: ignore[arg-type]
         insert = f"INSERT INTO `{name}` SELECT * FROM scored{condition}"  # noqa: S608 - our names
         statements.add_insert_sql(insert)
     statements.attach_as_datastream()

@@ -23,12 +23,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from infra.errors import ConfigurationError, ServiceError
-from infra.services.flink_cluster import (
-    cluster_environment,
-    cluster_jars,
-    flink_address,
-    flink_home,
-)
+from infra.services.flink_cluster import cluster_environment, cluster_jars, flink_address
+from infra.services.java import flink_home
 from infra.settings import Settings
 
 if TYPE_CHECKING:
@@ -83,7 +79,7 @@ def prepare_client(settings: Settings, jars: Sequence[Path] = ()) -> None:
 
     Raises:
         ServiceError: pyflink's JVM runs already, so that it is too late.
-        SetupError: the connectors are not there.
+        MissingToolError: the connectors are not there.
     """
     from pyflink import java_gateway
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-class Score(ScalarFunction):
+class Score(ScalarFunction):  # type: ignore[misc]  # pyflink has no types
     """Calibrated fraud probabilities of rows, by the model each row is stamped with.
 
     A model that cannot be loaded gives NaN for its rows: rules alone decide about them, the job

@@ -7,7 +7,6 @@ address space and nothing more.
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import logging
 import os
@@ -24,7 +23,7 @@ from connectors.online_store.errors import (
     StoreNotFoundError,
     StoreReadOnlyError,
 )
-from infra.files import FULL
+from connectors.online_store.lmdb_errors import told
 
 if TYPE_CHECKING:
     import lmdb
@@ -123,7 +122,7 @@ class LmdbEnvironment:
             except lmdb.MapResizedError:
                 self._adopt()
             except lmdb.Error as error:
-                raise self.translate(error) from error
+                raise told(error, self.folder, self.options.readers) from error
 
     @contextmanager
     def long_read(self) -> Iterator[Transaction[bytes]]:
@@ -139,7 +138,7 @@ class LmdbEnvironment:
             except lmdb.MapResizedError:
                 self._adopt()
             except lmdb.Error as error:
-                raise self.translate(error) from error
+                raise told(error, self.folder, self.options.readers) from error
         try:
             with self._translated():
                 yield transaction
@@ -174,7 +173,7 @@ class LmdbEnvironment:
                 except lmdb.MapResizedError:
                     self._adopt()
                 except lmdb.Error as error:
-                    raise self.translate(error) from error
+                    raise told(error, self.folder, self.options.readers) from error
                 else:
                     self._unsynced = True
                     return result
@@ -201,42 +200,6 @@ class LmdbEnvironment:
                     self._raw.close()
                 self._release_lock()
 
-    def translate(self, error: lmdb.Error) -> StoreError:
-        """Return the error of this package that says what LMDB's means here."""
-        import lmdb
-
-        code = getattr(error, "code", 0)
-        if code in {*FULL, errno.EFBIG}:
-            return StoreFullError(
-                f"no room left for the online store in {self.folder}",
-                "Free disk space, or snapshot and restore into another folder",
-            )
-        if isinstance(error, lmdb.ReadersFullError):
-            return StoreBusyError(
-                f"{self.options.readers} readers use {self.folder}",
-                "Stop some, or raise the option readers of the writer and start it anew",
-            )
-        if "already open" in str(error):
-            return StoreBusyError(
-                f"this process has {self.folder} open already", "Share the one store that is open"
-            )
-        if isinstance(error, lmdb.InvalidError | lmdb.VersionMismatchError | lmdb.CorruptedError):
-            return StoreError(
-                f"{self.folder} holds no sound online store ({error})",
-                "Move it away and restore a snapshot, or seed it again",
-            )
-        if isinstance(error, lmdb.NotFoundError):
-            return StoreNotFoundError(
-                f"the online store in {self.folder} has not been set up",
-                "Start the process that writes it first",
-            )
-        if code in {errno.EACCES, errno.EPERM, errno.EROFS}:
-            return StoreError(
-                f"{self.folder} may not be opened ({error})",
-                "Readers too need the right to write lock.mdb: run as the user of the writer",
-            )
-        return StoreError(f"{self.folder}: {error}", "Close it and open it again")
-
     @contextmanager
     def _translated(self) -> Iterator[None]:
         import lmdb
@@ -244,7 +207,7 @@ class LmdbEnvironment:
         try:
             yield
         except lmdb.Error as error:
-            raise self.translate(error) from error
+            raise told(error, self.folder, self.options.readers) from error
 
     def _grow(self) -> None:
         size = int(self._raw.info()["map_size"])

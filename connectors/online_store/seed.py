@@ -210,7 +210,7 @@ def state_records(
     version, size = first_version(epoch), state.blocks.shape[1]
     labels, starts = _grouped(state.pending, len(state.blocks), roles)
     prefixes = [entity_prefix(kind, str(entity)) for entity in ids]
-    raw = memoryview(np.ascontiguousarray(state.blocks).reshape(-1)).cast("B")
+    raw = np.ascontiguousarray(state.blocks).reshape(-1).data
     parts = [part for part in shape.parts if mail or not part.mail]
     for entity in sorted(range(len(prefixes)), key=prefixes.__getitem__):
         for part in parts:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import asdict
 from typing import Annotated
 
@@ -18,16 +18,17 @@ from infra.services.registry import (
     end_service,
     service_status,
     start_service,
+    stop_order,
+    with_needs,
 )
-from infra.settings import get_settings
+from infra.settings import Settings, get_settings
 
 up_app = typer.Typer(add_completion=False)
 down_app = typer.Typer(add_completion=False)
 status_app = typer.Typer(add_completion=False)
 
-Names = Annotated[
-    list[str] | None, typer.Argument(help=f"Some of: {', '.join(SERVICES)}; all by default.")
-]
+Names = Annotated[list[str] | None, typer.Argument(help=f"Some of: {', '.join(SERVICES)}.")]
+Stream = Annotated[bool, typer.Option("--stream", help="Also Kafka, Flink, the watchdog, the API.")]
 
 
 def chosen(names: list[str] | None) -> list[str]:
@@ -35,13 +36,24 @@ def chosen(names: list[str] | None) -> list[str]:
     return [definition_of(name).name for name in names] if names else list(SERVICES)
 
 
+def to_start(names: list[str] | None, *, stream: bool) -> list[str]:
+    """The services named, else those of a plain ``up``; with ``--stream`` also the stream's."""
+    groups = {"base"} if not names else set()
+    groups |= {"stream"} if stream else set()
+    grouped = [each.name for each in SERVICES.values() if each.group in groups]
+    return with_needs([*(names or []), *grouped])
+
+
 @up_app.command()
-def up(names: Names = None) -> None:
-    """Start the local services and wait until they answer; those that run are left alone."""
+def up(names: Names = None, *, stream: Stream = False) -> None:
+    """Start the local services and wait until they are ready; those that run are left alone.
+
+    Without names: the Prefect and MLflow servers. What a service needs is started with it.
+    """
     from rich.console import Console
 
     settings = get_settings()
-    selected = chosen(names)
+    selected = to_start(names, stream=stream)
     titles = " and ".join(SERVICES[name].title for name in selected)
     # One thread each: they boot side by side, and every one of them finishes or cleans up.
     with (
@@ -50,13 +62,13 @@ def up(names: Names = None) -> None:
     ):
         cancel = threading.Event()
         try:
-            waiting = [pool.submit(start_service, settings, name, cancel) for name in selected]
-            wait(waiting)
+            waiting = start_all(settings, selected, pool, cancel)
+            wait(waiting.values())
         except KeyboardInterrupt:
             cancel.set()
             raise
-    failures = [future.exception() for future in waiting]
-    for future, failure in zip(waiting, failures, strict=True):
+    failures = [future.exception() for future in waiting.values()]
+    for future, failure in zip(waiting.values(), failures, strict=True):
         if failure is None:
             status = future.result()
             word = "already running" if status.already else "started"
@@ -66,13 +78,40 @@ def up(names: Names = None) -> None:
     typer.echo(f"Stop them with: {own_command()} down")
 
 
+def start_all(
+    settings: Settings, selected: list[str], pool: ThreadPoolExecutor, cancel: threading.Event
+) -> dict[str, Future[ServiceStatus]]:
+    """Start services side by side, each once those it needs are ready.
+
+    Args:
+        settings: the settings.
+        selected: names, a service after those it needs.
+        pool: threads, as many as there are names.
+        cancel: another thread sets it to give up.
+    """
+    waiting: dict[str, Future[ServiceStatus]] = {}
+
+    def start(name: str, needs: list[Future[ServiceStatus]]) -> ServiceStatus:
+        for need in needs:
+            need.result()
+        return start_service(settings, name, cancel)
+
+    for name in selected:
+        needs = [waiting[need] for need in SERVICES[name].needs]
+        waiting[name] = pool.submit(start, name, needs)
+    return waiting
+
+
 @down_app.command()
 def down(names: Names = None) -> None:
     """Stop the local services, whoever started them."""
     settings = get_settings()
-    for name in chosen(names):
+    for name in stop_order(chosen(names)):
+        definition = SERVICES[name]
         stopped = end_service(settings, name)
-        typer.echo(f"{SERVICES[name].title} {'stopped' if stopped else 'was not running'}")
+        # Of those that a plain ``up`` does not start only what there was is worth a line.
+        if stopped or names or definition.group == "base":
+            typer.echo(f"{definition.title} {'stopped' if stopped else 'was not running'}")
 
 
 @status_app.command()

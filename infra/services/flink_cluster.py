@@ -8,6 +8,7 @@ import re
 import secrets
 import shutil
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -188,8 +189,7 @@ def build_jobmanager(settings: Settings, port: int) -> Service:
     """The JobManager with its REST interface on a given port.
 
     Raises:
-        MissingToolError: no Java, or no Flink.
-        SetupError: no connectors.
+        MissingToolError: no Java, no Flink, or no connectors.
     """
     write_configuration(settings)
     # It computes little and must be back soon after a crash.
@@ -205,23 +205,22 @@ def build_jobmanager(settings: Settings, port: int) -> Service:
     )
 
 
-def build_taskmanager(settings: Settings, port: int) -> Service:
-    """The TaskManager, listening to the JobManager on a given port.
+def taskmanager_builder(name: str) -> Callable[[Settings, int], Service]:
+    """Builder of a TaskManager, listening to the JobManager on a given port."""
 
-    Raises:
-        MissingToolError: no Java, or no Flink.
-        SetupError: no connectors.
-    """
-    write_configuration(settings)
-    name = "flink-taskmanager"
-    # Its own name for every start, so that nobody takes it for one that died a moment ago.
-    named = ("-D", f"taskmanager.rpc.port={port}", "-D", f"{RESOURCE_ID}tm-{secrets.token_hex(4)}")
-    return Service(
-        name=name,
-        command=(*jvm(settings, name, memory(settings).options, TASKMANAGER_MAIN), *named),
-        port=port,
-        environment=cluster_environment(settings),
-    )
+    def build(settings: Settings, port: int) -> Service:
+        write_configuration(settings)
+        # Its own name for every start, so that nobody takes it for one that died a moment ago.
+        identity = f"{RESOURCE_ID}tm-{secrets.token_hex(4)}"
+        named = ("-D", f"taskmanager.rpc.port={port}", "-D", identity)
+        return Service(
+            name=name,
+            command=(*jvm(settings, name, memory(settings).options, TASKMANAGER_MAIN), *named),
+            port=port,
+            environment=cluster_environment(settings),
+        )
+
+    return build
 
 
 def flink_address(settings: Settings) -> tuple[str, int]:
@@ -271,15 +270,24 @@ JOBMANAGER = ServiceDefinition(
     needs=("flink-zookeeper",),
     group="stream",
 )
-TASKMANAGER = ServiceDefinition(
-    name="flink-taskmanager",
-    title="Flink TaskManager",
-    usual_port=6122,
-    configured_port=lambda settings: settings.flink_taskmanager_port,
-    build=build_taskmanager,
-    ready=is_registered,
-    prepare=clear_temporary,
-    needs=("flink-jobmanager",),
-    group="stream",
-    address=f"{HOST}:{{port}}",
-)
+
+
+def taskmanager(name: str, title: str, group: str, usual_port: int) -> ServiceDefinition:
+    """Definition of a TaskManager."""
+    return ServiceDefinition(
+        name=name,
+        title=title,
+        usual_port=usual_port,
+        configured_port=lambda settings: getattr(settings, f"{name.replace('-', '_')}_port"),
+        build=taskmanager_builder(name),
+        ready=is_registered,
+        prepare=clear_temporary,
+        needs=("flink-jobmanager",),
+        group=group,
+        address=f"{HOST}:{{port}}",
+    )
+
+
+TASKMANAGER = taskmanager("flink-taskmanager", "Flink TaskManager", "stream", 6122)
+# A second one with free slots: a job whose TaskManager dies goes on there at once.
+STANDBY = taskmanager("flink-standby", "standby TaskManager", "extra", 6123)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import subprocess
 from pathlib import Path
@@ -47,8 +48,7 @@ def build(settings: Settings, port: int) -> Service:
     """The service on a given port; writes its configuration file.
 
     Raises:
-        MissingToolError: no Java.
-        SetupError: no jars of Kafka.
+        MissingToolError: no Java, or no jars of Kafka.
     """
     memory = f"-Xmx{settings.kafka_heap_mb}m"
     command = java_command(settings, memory, f"-Xms{settings.kafka_heap_mb // 2}m", "-XX:+UseG1GC")
@@ -125,7 +125,8 @@ def metadata_answer(servers: str, timeout: float = PROBE_SECONDS) -> bool:
     from confluent_kafka.admin import AdminClient
 
     # Its own complaints about a broker that is not there yet would go to stderr.
-    client = AdminClient({"bootstrap.servers": servers, "log_level": 0, "error_cb": lambda _: None})
+    quiet = logging.Logger("kafka-probe", logging.CRITICAL + 1)
+    client = AdminClient({"bootstrap.servers": servers}, logger=quiet)
     try:
         found = client.list_topics(timeout=timeout)
     except KafkaException:

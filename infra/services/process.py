@@ -84,9 +84,24 @@ def group_members(state: ServiceState) -> list[psutil.Process]:
 
 
 def is_running(state: ServiceState) -> bool:
-    """Whether the leader of the service's group is alive."""
-    members = group_members(state)
-    return bool(members) and members[0].pid == state.pid
+    """Whether the leader of the service's group is alive; costs no look at other processes."""
+    import psutil
+
+    try:
+        leader = psutil.Process(state.pid)
+        if leader.status() == psutil.STATUS_ZOMBIE:
+            return False
+        if abs(leader.create_time() - state.created) <= CREATED_TOLERANCE:
+            return True
+        return bool(leader.environ().get(TOKEN) == state.token)
+    except psutil.Error:
+        return False
+
+
+def reap(state: ServiceState) -> None:
+    """Collect the remains of a dead service that this very process had started."""
+    with contextlib.suppress(ChildProcessError, OSError):
+        os.waitpid(state.pid, os.WNOHANG)
 
 
 def is_healthy(port: int, health: str) -> bool:

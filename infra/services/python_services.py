@@ -9,9 +9,7 @@ from infra.services.service import Service, ServiceDefinition
 from infra.settings import CHECKOUT, Settings
 
 
-def module_service(
-    name: str, module: str, health: str
-) -> Callable[[Settings, int], Service]:
+def module_service(name: str, module: str, health: str) -> Callable[[Settings, int], Service]:
     """Builder of the service ``python -m MODULE --port PORT``; it finds the settings itself."""
 
     def build(settings: Settings, port: int) -> Service:

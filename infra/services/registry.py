@@ -22,6 +22,7 @@ from infra.services.ports import choose_port, wait_until_free
 from infra.services.process import (
     is_healthy,
     is_running,
+    reap,
     service_lock,
     spawn,
     stop_group,
@@ -42,6 +43,7 @@ SERVICES: dict[str, ServiceDefinition] = {
         zookeeper_server.DEFINITION,
         flink_cluster.JOBMANAGER,
         flink_cluster.TASKMANAGER,
+        flink_cluster.STANDBY,
         redis_server.DEFINITION,
         *python_services.definitions(),
         prometheus_server.DEFINITION,
@@ -211,6 +213,7 @@ def launch(
     name = definition.name
     if known:
         stop_group(known)
+        reap(known)
         if not keep_record:
             forget_state(settings, name)
     configured = definition.configured_port(settings)

@@ -89,7 +89,8 @@ def _before(raw: Float, base: int, now: float, unit: float) -> float:
     n = max(raw[base + _N], 1.0)
     if n < 2:
         return now
-    return (raw[base + _SUM] / unit - now) / (n - 1.0)
+    mean: float = (raw[base + _SUM] / unit - now) / (n - 1.0)
+    return mean
 
 
 @compiled

@@ -94,6 +94,18 @@ def test_chromium_is_optional(tool):
     assert doctor.check_chromium().level == "ok"
 
 
+def test_what_the_stream_needs_is_named_with_its_remedy(tool, monkeypatch, tmp_path):
+    assert (doctor.check_maven().level, doctor.check_maven().found) == ("note", "missing")
+    tool("mvn", "")
+    assert doctor.check_maven().level == "ok"
+    redis = doctor.check_optional("Redis", "redis-server", "a store")
+    assert (redis.level, redis.fix) == ("note", "For a store: sudo apt-get install -y redis-server")
+    monkeypatch.setattr("infra.jars.jar_folder", lambda: tmp_path)
+    finding = doctor.check_jars()
+    assert finding.level == "note"
+    assert finding.found == ("missing: the Kafka broker, the Flink connectors, our own module")
+
+
 def test_the_gpu_is_optional(tool):
     assert doctor.check_gpu().level == "ok"
     tool("nvidia-smi", "echo 'Some GPU, 24 GiB, 550'")
@@ -106,11 +118,12 @@ def test_ports_free_taken_and_configured(settings):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         configured = settings.model_copy(update={"prefect_port": port})
-        prefect, mlflow = doctor.check_ports(configured)
+        prefect, mlflow, *others = doctor.check_ports(configured)
     assert prefect.level == "problem"
     assert str(port) in prefect.found
     assert "PENSTOCK_PREFECT_PORT" in prefect.fix
     assert mlflow.level == "ok"
+    assert "port of Kafka broker" in {finding.check for finding in others}
 
 
 def test_low_memory_and_disk_are_told(settings, monkeypatch):

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from infra import jars
-from infra.errors import SetupError
+from infra.errors import MissingToolError
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -28,7 +28,7 @@ def test_the_jars_hold_what_they_are_for():
 def test_missing_jars_name_the_way_to_them(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "prefix", str(tmp_path))
     for call in (jars.stream_jar, jars.connector_jars, jars.kafka_classpath):
-        with pytest.raises(SetupError, match="make setup"):
+        with pytest.raises(MissingToolError, match="make setup"):
             call()
 
 

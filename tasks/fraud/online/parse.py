@@ -26,6 +26,9 @@ _MS = {"ns": 1e-6, "us": 1e-3, "ms": 1, "s": 1_000, "min": 60_000, "h": 3_600_00
 _NUMBER = re.compile(
     r"[+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?|[+-]?(?:inf(?:inity)?|nan)", re.IGNORECASE
 )
+_FORBIDDEN = {"\0", "\x1f"}
+"""What no id may hold: keys of stores and joined columns are cut there."""
+
 _LABELS = {"1": 1, "true": 1, "0": 0, "false": 0}
 _INT64 = range(-(2**63), 2**63)
 
@@ -241,10 +244,12 @@ def _entities(data: Mapping[str, Any], config: DatasetConfig) -> tuple[str, ...]
     for entity in config.entities:
         value = data.get(entity.column)
         if isinstance(value, dict | list) or _inexact(value):
-            raise RowError("missing-entity", entity.column, value)
+            raise RowError("invalid-entity", entity.column, value)
         text = entity_id(value)
-        if text is None or len(text.encode()) > MAX_ID_BYTES:
+        if text is None:
             raise RowError("missing-entity", entity.column, value)
+        if len(text.encode(errors="replace")) > MAX_ID_BYTES or not _FORBIDDEN.isdisjoint(text):
+            raise RowError("invalid-entity", entity.column, value)
         ids.append(text)
     return tuple(ids)
 

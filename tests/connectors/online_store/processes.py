@@ -27,13 +27,19 @@ def is_whole(record: Record) -> bool:
     return len(content) == SIZE and bool((content == record.version % 251).all())
 
 
+def tell(what: object) -> None:
+    """Write a line to whoever started this."""
+    sys.stdout.write(f"{what}\n")
+    sys.stdout.flush()
+
+
 def write_on(url: str) -> None:
     """Raise the version of all entities together, for ever; tell each one that was committed."""
     with open_store(url) as store:
         for version in count(1):
             answers = {version: Answer(b"%d" % version, 2**52)}
             store.commit([made(e, version) for e in range(ENTITIES)], answers)
-            print(version, flush=True)
+            tell(version)
 
 
 def grow(url: str) -> None:
@@ -41,7 +47,7 @@ def grow(url: str) -> None:
     with open_store(url) as store:
         for version in (1, 2):
             store.write(made(e, version) for e in range(3000))
-            print(version, flush=True)
+            tell(version)
             sys.stdin.readline()
 
 
@@ -56,13 +62,13 @@ def fill(url: str) -> None:
                 store.write([made(entity, 1)])
                 written += 1
         except StoreFullError as error:
-            print(f"full: {error}", flush=True)
+            tell(f"full: {error}")
         found = [record for record in store.iterate() if is_whole(record)]
         assert len(found) == written, (len(found), written)
         assert store.counts() == {"card": written}
         resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)
         assert store.write([made(20_000, 1)]) == 1
-        print("ok", flush=True)
+        tell("ok")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 package io.penstock.stream;
 
 import java.nio.charset.StandardCharsets;
+import java.util.Arrays;
 
 /**
  * A row on its way through the job: a checked transaction or label, or one that was set aside.
@@ -24,6 +25,7 @@ public final class Event {
     static final int LABEL_VALUE = 2;
     static final int TEXTS = 3;
     static final int NUMBERS = 4;
+    static final int READER = 6;
     static final int ID = 8;
     static final int TIME = 16;
     static final int AMOUNT = 24;
@@ -80,6 +82,15 @@ public final class Event {
         return row[LABEL_VALUE];
     }
 
+    /** Entity column for which a copy of the row visits a mailbox. */
+    int reader() {
+        return row[READER];
+    }
+
+    void setReader(int column) {
+        row[READER] = (byte) column;
+    }
+
     /** A number that only this row has, made of its source and place there. */
     long origin() {
         return Bytes.getLong(row, ORIGIN);
@@ -109,6 +120,12 @@ public final class Event {
 
     int textEnd(int number) {
         return Bytes.getInt(row, ENDS + 4 * number);
+    }
+
+    boolean sameText(int one, int other) {
+        return one == other
+                || Arrays.equals(
+                        row, textStart(one), textEnd(one), row, textStart(other), textEnd(other));
     }
 
     String text(int number) {
@@ -176,14 +193,15 @@ public final class Event {
         return copy;
     }
 
-    /** Returns a record of this row, set aside by a rule. */
-    Event dead(String rule, String column, String observed) {
+    /** Returns this row set aside because its id came before. */
+    Event duplicate(String idColumn) {
+        final String name = name();
         return new EventWriter()
                 .start(DEAD, 3, 0)
                 .head(id(), time(), amount(), labelTime(), origin())
-                .text(rule)
-                .text(column)
-                .text(observed == null ? "\0" : observed)
+                .text("duplicate-of")
+                .text(idColumn)
+                .text(name.isEmpty() ? Long.toString(id()) : name)
                 .tail(row, tail(), length);
     }
 }

@@ -21,6 +21,7 @@ final class EventWriter {
         scratch[Event.TEXTS] = (byte) texts;
         scratch[Event.NUMBERS] = (byte) numbers;
         scratch[Event.NUMBERS + 1] = (byte) (numbers >> 8);
+        scratch[Event.READER] = 0;
         return this;
     }
 

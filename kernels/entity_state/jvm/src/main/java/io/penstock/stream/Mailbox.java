@@ -6,14 +6,11 @@ import java.util.Arrays;
  * The mailbox of one entity: a ring of messages per role, as in {@code deposit_to_section} and
  * {@code read_mail} of {@code kernels/entity_state}.
  */
-final class Mailbox {
+final class Mailbox extends Memory {
     /** Words of each role's part: messages ever deposited, then times, amounts, ... */
     final long[][] words;
     final long[] changes;
     final long[] publishedChanges;
-    long publishedAt = StatePart.NONE;
-    boolean timer;
-    long heldFrom = Long.MAX_VALUE;
 
     Mailbox(StateLayout layout) {
         this(new long[layout.roles][]);
@@ -32,14 +29,13 @@ final class Mailbox {
         Mailbox copy = new Mailbox(Arrays.stream(words).map(long[]::clone).toArray(long[][]::new));
         System.arraycopy(changes, 0, copy.changes, 0, changes.length);
         System.arraycopy(publishedChanges, 0, copy.publishedChanges, 0, changes.length);
-        copy.publishedAt = publishedAt;
-        copy.timer = timer;
-        copy.heldFrom = heldFrom;
+        copy.takeFrom(this);
         return copy;
     }
 
-    static int slotBytes(StateLayout layout) {
-        return 24 + 4 * layout.mailWidth;
+    /** Bytes of a message in a row's mail. */
+    static int slotBytes(int width) {
+        return 24 + 4 * width;
     }
 
     /** Puts a message into the ring of a role; the oldest one makes room. */
@@ -65,18 +61,18 @@ final class Mailbox {
     }
 
     /**
-     * Writes the messages of a role, newest first: time, amount, counterpart, vector of float32 per
-     * slot; an empty slot has the time {@link StatePart#NONE}, counterpart -1 and zeros.
+     * Writes the messages of a role, newest first: time, amount, counterpart, {@code width} float32
+     * per slot; an empty slot has the time {@link StatePart#NONE}, counterpart -1 and zeros.
      */
-    void read(StateLayout layout, int role, byte[] out, int at) {
+    void read(StateLayout layout, int role, int width, byte[] out, int at) {
         final long[] w = words[role];
         final int size = layout.mailSize;
-        final int step = slotBytes(layout);
+        final int step = slotBytes(width);
         final long count = Math.min(w[0], size);
         for (int age = 0; age < size; age++, at += step) {
             if (age >= count) {
                 Arrays.fill(out, at, at + step, (byte) 0);
-                Bytes.putLong(out, at, StatePart.NONE);
+                Bytes.putLong(out, at, NONE);
                 Bytes.putLong(out, at + 16, -1L);
                 continue;
             }
@@ -85,7 +81,7 @@ final class Mailbox {
             Bytes.putLong(out, at + 8, w[1 + size + slot]);
             Bytes.putLong(out, at + 16, w[1 + 2 * size + slot]);
             final int vector = 1 + 4 * size + slot * layout.mailWords;
-            for (int k = 0; k < layout.mailWidth; k++) {
+            for (int k = 0; k < width; k++) {
                 final long word = w[vector + (k >> 1)];
                 final int half = (int) ((k & 1) == 0 ? word : word >>> 32);
                 Bytes.putInt(out, at + 24 + 4 * k, half);

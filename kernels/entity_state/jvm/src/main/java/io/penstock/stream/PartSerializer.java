@@ -39,32 +39,20 @@ public final class PartSerializer extends TypeSerializerSingleton<StatePart> {
 
     @Override
     public void serialize(StatePart part, DataOutputView out) throws IOException {
-        out.writeLong(part.changes);
-        out.writeLong(part.publishedAt);
-        out.writeLong(part.publishedChanges);
-        out.writeBoolean(part.timer);
-        out.writeBoolean(part.endTimer);
-        out.writeLong(part.heldFrom);
         writeWords(part.words, out);
         writeWords(part.waiting.toWords(), out);
+        part.writeMemory(out);
+        out.writeLong(part.changes);
+        out.writeLong(part.publishedChanges);
     }
 
     @Override
     public StatePart deserialize(DataInputView in) throws IOException {
-        final long changes = in.readLong();
-        final long publishedAt = in.readLong();
-        final long publishedChanges = in.readLong();
-        final boolean timer = in.readBoolean();
-        final boolean endTimer = in.readBoolean();
-        final long heldFrom = in.readLong();
         final long[] words = readWords(in);
         StatePart part = new StatePart(words, WaitingLabels.fromWords(readWords(in)));
-        part.changes = changes;
-        part.publishedAt = publishedAt;
-        part.publishedChanges = publishedChanges;
-        part.timer = timer;
-        part.endTimer = endTimer;
-        part.heldFrom = heldFrom;
+        part.readMemory(in);
+        part.changes = in.readLong();
+        part.publishedChanges = in.readLong();
         return part;
     }
 

@@ -23,6 +23,15 @@ final class QuarantineRecord implements Serializable {
             DateTimeFormatter.ofPattern("yyyy-MM-dd'T'HH:mm:ss.SSSSSS'+00:00'")
                     .withZone(ZoneOffset.UTC);
 
+    /** Rules that only a stream has. */
+    private static final Map<String, String> OWN =
+            Map.of(
+                    "not-json", "one JSON object in UTF-8",
+                    "too-large", "a row within the limit of bytes",
+                    "invalid-entity", "text of 1 to 256 bytes, or an exact number",
+                    "missing-label", "a label: 0, 1, true or false",
+                    "late", "a row not older than the watermark");
+
     private final Map<String, String> expected;
     private final String detectorVersion;
     private transient JsonFactory factory;
@@ -53,14 +62,13 @@ final class QuarantineRecord implements Serializable {
         ByteArrayBuilder bytes = new ByteArrayBuilder(512 + 2 * length);
         try (JsonGenerator json = factory.createGenerator(bytes)) {
             json.writeStartObject();
-            json.writeStringField(
-                    "payload", base64(event.row, from, length));
+            json.writeStringField("payload", base64(event.row, from, length));
             json.writeStringField("source", event.source());
             json.writeNumberField("row", event.place());
             json.writeStringField("rule", rule);
             json.writeStringField("column", column);
             json.writeStringField("observed", observed);
-            json.writeStringField("expected", expected.getOrDefault(rule, ""));
+            json.writeStringField("expected", expected.getOrDefault(rule, OWN.getOrDefault(rule, "")));
             json.writeStringField("severity", warning ? "warning" : "error");
             json.writeStringField("detector_version", detectorVersion);
             json.writeNumberField("confidence", 1.0);

@@ -31,6 +31,10 @@ final class Settings implements Serializable {
     /** What dead letters say about each rule. */
     final Map<String, String> expected = new LinkedHashMap<>();
     final String detectorVersion;
+    /** How messages are made; null without the stage of mail. */
+    final MessageVector message;
+
+    final MailPlan mailPlan;
     /** JSON of the parts that only the set-up of the job reads. */
     final transient JsonNode source;
     final transient JsonNode sinks;
@@ -56,6 +60,8 @@ final class Settings implements Serializable {
         JsonNode texts = config.path("expected");
         texts.fieldNames().forEachRemaining(n -> expected.put(n, texts.get(n).asText()));
         detectorVersion = config.path("detector_version").asText("checks/1");
+        message = config.hasNonNull("message") ? new MessageVector(config.get("message")) : null;
+        mailPlan = message == null ? null : new MailPlan(this);
         source = config.get("source");
         sinks = config.path("sinks");
         control = config.path("control");

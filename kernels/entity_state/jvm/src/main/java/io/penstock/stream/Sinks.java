@@ -13,6 +13,7 @@ import org.apache.flink.core.fs.Path;
 import org.apache.flink.shaded.jackson2.com.fasterxml.jackson.databind.JsonNode;
 import org.apache.flink.streaming.api.datastream.DataStream;
 import org.apache.flink.streaming.api.functions.sink.filesystem.rollingpolicies.OnCheckpointRollingPolicy;
+import org.apache.flink.kafka.shaded.org.apache.kafka.clients.producer.ProducerRecord;
 
 /**
  * Attaches the sinks of dead letters, late rows and state upserts; of each that the configuration
@@ -40,14 +41,9 @@ final class Sinks {
         }
         final String target = sinks.get(what).asText();
         if (isKafka(sinks)) {
-            KafkaRecordSerializationSchema<Event> schema =
-                    KafkaRecordSerializationSchema.<Event>builder()
-                            .setTopic(target)
-                            .setValueSerializationSchema(bytes)
-                            .build();
-            KafkaSinkBuilder<Event> made = kafka(sinks, schema);
+            KafkaSinkBuilder<Event> made = kafka(sinks, new ToKafka<>(target, e -> null, bytes));
             made.setDeliveryGuarantee(DeliveryGuarantee.EXACTLY_ONCE)
-                    .setTransactionalIdPrefix(sinks.get("transactions").asText() + "-" + what);
+                    .setTransactionalIdPrefix(sinks.get("transactional_id").asText() + "-" + what);
             events.sinkTo(made.build()).uid("sink-" + what).name(what);
         } else {
             final Encoder<Event> lines =
@@ -65,13 +61,8 @@ final class Sinks {
         }
         final String target = sinks.get("state").asText();
         if (isKafka(sinks)) {
-            KafkaRecordSerializationSchema<Upsert> schema =
-                    KafkaRecordSerializationSchema.<Upsert>builder()
-                            .setTopic(target)
-                            .setKeySerializationSchema((Upsert upsert) -> upsert.key)
-                            .setValueSerializationSchema((Upsert upsert) -> upsert.value)
-                            .build();
-            KafkaSinkBuilder<Upsert> made = kafka(sinks, schema);
+            KafkaSinkBuilder<Upsert> made =
+                    kafka(sinks, new ToKafka<Upsert>(target, u -> u.key, u -> u.value));
             made.setDeliveryGuarantee(DeliveryGuarantee.AT_LEAST_ONCE);
             state.sinkTo(made.build()).uid("sink-state").name("state");
         } else {
@@ -115,5 +106,26 @@ final class Sinks {
         return FileSink.forRowFormat(new Path(folder), encoder)
                 .withRollingPolicy(OnCheckpointRollingPolicy.build())
                 .build();
+    }
+
+    /** Key and value of a record; the builder of the connector cannot work with lambdas. */
+    private static final class ToKafka<T> implements KafkaRecordSerializationSchema<T> {
+        private static final long serialVersionUID = 1L;
+
+        private final String topic;
+        private final SerializationSchema<T> key;
+        private final SerializationSchema<T> value;
+
+        ToKafka(String topic, SerializationSchema<T> key, SerializationSchema<T> value) {
+            this.topic = topic;
+            this.key = key;
+            this.value = value;
+        }
+
+        @Override
+        public ProducerRecord<byte[], byte[]> serialize(
+                T element, KafkaSinkContext context, Long timestamp) {
+            return new ProducerRecord<>(topic, key.serialize(element), value.serialize(element));
+        }
     }
 }

@@ -4,9 +4,7 @@ package io.penstock.stream;
  * What one entity remembers in one role: the words of its tiles part, labels that wait, and how
  * far it has been published. Reads and writes are those of {@code kernels/entity_state/cpu.py}.
  */
-final class StatePart {
-    static final long NONE = Long.MIN_VALUE;
-
+final class StatePart extends Memory {
     // Single fields at the head of a section, see LAST in layout.py.
     private static final int LAST_TIME = 0;
     private static final int EVENTS = 1;
@@ -19,16 +17,8 @@ final class StatePart {
     final WaitingLabels waiting;
     /** Changes so far: events, labels that came, labels released. */
     long changes;
-    /** Processing time of the last upsert. */
-    long publishedAt = NONE;
     /** Changes that the last upsert held. */
     long publishedChanges;
-    /** Whether a timer will publish what is not yet published. */
-    boolean timer;
-    /** Whether a timer at the end of all time will publish the last change of a bounded job. */
-    boolean endTimer;
-    /** Event time of the earliest row held back; {@code Long.MAX_VALUE} without. */
-    long heldFrom = Long.MAX_VALUE;
 
     StatePart(StateLayout.Part part) {
         this(part.empty.clone(), new WaitingLabels());
@@ -42,11 +32,8 @@ final class StatePart {
     StatePart copy() {
         StatePart copy = new StatePart(words.clone(), waiting.copy());
         copy.changes = changes;
-        copy.publishedAt = publishedAt;
         copy.publishedChanges = publishedChanges;
-        copy.timer = timer;
-        copy.endTimer = endTimer;
-        copy.heldFrom = heldFrom;
+        copy.takeFrom(this);
         return copy;
     }
 

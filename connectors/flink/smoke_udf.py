@@ -1,2 +1,0 @@
-def score(a):
-    return a*2

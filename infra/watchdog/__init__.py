@@ -1,0 +1,1 @@
+"""The watchdog of the stream: keeps its processes alive and its job making checkpoints."""
