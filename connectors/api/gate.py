@@ -75,7 +75,7 @@ class Gate:
         Raises:
             Problem: 503 when there is too much to do.
         """
-        wait = self.load.wait(self._clock())
+        wait = self.load.wait()
         level = self.load.level(wait)
         if level is Level.REFUSE:
             self._metrics.shed.add("load")

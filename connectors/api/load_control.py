@@ -1,20 +1,24 @@
 """How long requests wait before they are handled, and what is left out when that grows.
 
-The event loop handles requests one after the other, so they wait in the buffers of the sockets
-where no program sees them. But a timer that is due every few milliseconds is late by as long as
-one round of the loop takes; what is ready in a round has waited since some moment of the round
-before. Half of that round plus the time since this one began is the wait of a typical request.
+The event loop handles requests one after the other in rounds; what comes while a round is under way
+waits in the buffers of the sockets, where no program sees it, for the next one. So the wait of a
+request is about half of the round before plus what this round has done so far. Both are added up
+from the time that each request took, a single long one cut to a few times the usual: a moment in
+which the machine did something else leaves little work behind and must not turn requests away.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
 
 PERIOD = 0.002
-"""Seconds between two beats; costs half a percent of a core."""
+"""Seconds between two beats, the least length of a round; costs half a percent of a core."""
+
+_USUAL = 0.0003
+_OUTLIER = 4.0
+_MEMORY = 0.05
 
 
 class Level(IntEnum):
@@ -55,10 +59,10 @@ class LoadLimits:
 class LoadControl:
     """Measures the wait and says what a request gets."""
 
-    def __init__(self, limits: LoadLimits, clock: Callable[[], float]) -> None:
+    def __init__(self, limits: LoadLimits) -> None:
         self.limits = limits
-        self._clock = clock
-        self._beat = self._before = clock()
+        self._spent = self._before = 0.0
+        self._usual = _USUAL
         self._timer: asyncio.TimerHandle | None = None
         self._bounds = tuple(
             limits.budget * share
@@ -67,7 +71,6 @@ class LoadControl:
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
         """Begin to beat."""
-        self._beat = self._before = self._clock()
         self._timer = loop.call_later(PERIOD, self._tick, loop)
 
     def stop(self) -> None:
@@ -78,12 +81,21 @@ class LoadControl:
 
     def beat(self) -> None:
         """Note that a round of the loop begins."""
-        self._before, self._beat = self._beat, self._clock()
+        self._before, self._spent = self._spent, 0.0
 
-    def wait(self, now: float) -> float:
+    def spend(self, seconds: float) -> None:
+        """Note that a request was handled in so much time."""
+        seconds = min(seconds, _OUTLIER * self._usual)
+        self._usual += _MEMORY * (seconds - self._usual)
+        self._spent += seconds
+
+    def spend_slice(self, seconds: float) -> None:
+        """Note that a slice of a batch was handled; all of it counts."""
+        self._spent += seconds
+
+    def wait(self) -> float:
         """Return the seconds that a request handled now has waited, typically."""
-        round_before = max(self._beat - self._before - PERIOD, 0.0)
-        return max(now - self._beat - PERIOD, 0.0) + round_before / 2
+        return self._before / 2 + self._spent
 
     def level(self, wait: float) -> Level:
         """Return what a request gets that has waited so long."""

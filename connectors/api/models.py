@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -215,7 +214,7 @@ class Models:
         challenger, comparison = self.challenger, self.comparison
         if challenger is None or comparison is None:
             return
-        if self._load.level(self._load.wait(time.monotonic())) is not Level.FULL:
+        if self._load.level(self._load.wait()) is not Level.FULL:
             comparison.skipped += len(scores)
             return
         try:

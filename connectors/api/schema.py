@@ -167,7 +167,7 @@ REASON: Schema = {
             "type": "number",
             "minimum": 0,
             "maximum": 1,
-            "description": "part of everything that raised the score",
+            "description": "part of what these reasons added, in log-odds",
         },
     },
     "required": ["code", "text", "share"],

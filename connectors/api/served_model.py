@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from dataclasses import dataclass
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -25,6 +24,9 @@ logger = logging.getLogger(__name__)
 RULES_HEAD = "rules"
 """Stands for a head where no model scored."""
 
+NO_REASONS, FALLBACK, NO_MODEL = "no-reasons", "tabular-head", "no-model"
+"""What an answer may lack, see ``degraded``."""
+
 
 class ModelError(PenstockError):
     """A model that cannot be served; the one in service stays."""
@@ -36,7 +38,7 @@ class ReasonOut(NamedTuple):
     Attributes:
         code: Stable group of features.
         text: Plain words.
-        share: Its part of everything that raised the score.
+        share: Its part of what the reasons given added to the score, in log-odds.
     """
 
     code: str
@@ -102,6 +104,7 @@ class ServedModel:
         bundle: The bundle.
         origin: Where it came from.
         online: The bundle made ready to score rows.
+        heads: Heads in the order in which they are tried.
     """
 
     def __init__(self, bundle: Bundle, origin: ModelOrigin) -> None:
@@ -110,14 +113,14 @@ class ServedModel:
         Raises:
             tasks.fraud.bundle.format.BundleError: When it does not score as at training.
         """
-        from connectors.api.reasons import ReasonMaker
+        from tasks.fraud.online.head import FastHead
         from tasks.fraud.online.model import OnlineModel
 
         bundle.self_check()
         self.bundle, self.origin = bundle, origin
         self.online: OnlineModel = OnlineModel(bundle)
-        self._reasons = ReasonMaker(bundle)
         self.heads = fallback_heads(bundle)
+        self._fast = {name: FastHead.load(bundle, name) for name in self.heads}
         self.described: dict[str, Any] = {
             "name": origin.name,
             "version": origin.version,
@@ -140,42 +143,67 @@ class ServedModel:
             level: What there is time for.
             explain: Whether reasons are wanted.
         """
-        degraded: list[str] = []
-        began = perf_counter_ns()
         if level >= Level.RULES_ONLY:
-            nothing = np.full(len(rows), np.nan)
-            degraded = ["no-model", "no-reasons"] if explain else ["no-model"]
-            return Scored(nothing, RULES_HEAD, None, tuple(degraded), 0, 0)
-        heads = self.heads[-1:] if level >= Level.TABULAR else self.heads
-        if heads != self.heads:
-            degraded.append("tabular-head")
-        scores, head, lost = self._first_that_works(rows, features, heads)
-        if lost and "tabular-head" not in degraded:
-            degraded.append("tabular-head" if head != RULES_HEAD else "no-model")
+            return _nothing(len(rows), explain=explain)
+        began = perf_counter_ns()
+        degraded: list[str] = []
+        names = self.heads[-1:] if level >= Level.TABULAR else self.heads
+        for name in names:
+            try:
+                inputs, scores = self._scores(rows, features, name)
+                break
+            except Exception:  # whatever a head fails with, the next may do
+                logger.exception("head %r failed; falling back", name)
+        else:
+            return _nothing(len(rows), explain=explain)
+        if name != self.heads[0]:
+            degraded.append(FALLBACK)
         scored = perf_counter_ns()
         reasons = None
-        if explain and head != RULES_HEAD:
-            if level >= Level.NO_REASONS or not self._reasons.explains(head):
-                degraded.append("no-reasons")
-            else:
-                reasons = self._reasons(rows, features, head, self.online)
+        if explain:
+            if level < Level.NO_REASONS and self._fast[name].explains:
+                reasons = self._explained(inputs, name)
+            if reasons is None:
+                degraded.append(NO_REASONS)
         done = perf_counter_ns()
-        return Scored(scores, head, reasons, tuple(degraded), scored - began, done - scored)
+        return Scored(scores, name, reasons, tuple(degraded), scored - began, done - scored)
 
-    def _first_that_works(
-        self, rows: OnlineRows, features: NDArray[np.float32], heads: Sequence[str]
-    ) -> tuple[NDArray[np.float64], str, bool]:
-        """Return scores, the head that gave them and whether one before it failed."""
-        for place, head in enumerate(heads):
-            try:
-                scores = self.online.score(rows, features, head)
-            except Exception:
-                logger.exception("head %r failed; falling back", head)
-                continue
-            if np.isfinite(scores).all():
-                return scores, head, place > 0
-            logger.error("head %r gave scores that are not finite; falling back", head)
-        return np.full(len(rows), np.nan), RULES_HEAD, True
+    def _scores(
+        self, rows: OnlineRows, features: NDArray[np.float32], name: str
+    ) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+        """Return what a head reads and its scores, which are finite."""
+        head = self._fast[name]
+        inputs = features
+        if head.has_network:
+            feed = self.online.inputs(rows, features, name)
+            inputs = head.inputs(feed.pop("features"), **feed)
+        one = len(rows) == 1
+        scores = np.array([head.score_row(inputs[0])]) if one else head.score(inputs)
+        if not np.isfinite(scores).all():
+            raise ModelError(f"head {name!r} gave scores that are not finite", "Train it again")
+        return inputs, scores
+
+    def _explained(self, inputs: NDArray[np.float32], name: str) -> list[list[ReasonOut]] | None:
+        """Return the reasons of every row; None when they cannot be made."""
+        head = self._fast[name]
+        try:
+            found = [head.reasons(row) for row in inputs]
+        except Exception:  # an answer without reasons is better than none
+            logger.exception("head %r gave no reasons", name)
+            return None
+        reasons = []
+        for row in found:
+            total = sum(reason.contribution for reason in row)
+            reasons.append(
+                [ReasonOut(r.group, r.text, round(r.contribution / total, 4)) for r in row]
+            )
+        return reasons
+
+
+def _nothing(n: int, *, explain: bool) -> Scored:
+    """Return that no model scored."""
+    degraded = (NO_MODEL, NO_REASONS) if explain else (NO_MODEL,)
+    return Scored(np.full(n, np.nan), RULES_HEAD, None, degraded, 0, 0)
 
 
 def fallback_heads(bundle: Bundle) -> tuple[str, ...]:

@@ -156,7 +156,7 @@ def build_service(settings: ApiSettings) -> Service:
         )
     settings.home.mkdir(parents=True, exist_ok=True, mode=0o700)
     metrics, live = Metrics(), LiveDecisions()
-    load = LoadControl(LoadLimits(settings.budget_ms / 1000), time.monotonic)
+    load = LoadControl(LoadLimits(settings.budget_ms / 1000))
     gate = Gate(tokens, RateLimiter(settings.rate, settings.burst), load, metrics)
     champion = _source(settings, settings.model, CHAMPION)
     model = champion.load()
@@ -288,7 +288,7 @@ def _add_gauges(service: Service, dead: DeadLetters) -> None:
     gauge(
         "penstock_api_wait_seconds",
         "How long a request waits now.",
-        lambda: load.wait(time.monotonic()),
+        load.wait,
     )
     gauge("penstock_api_watchers", "Pages that watch decisions.", lambda: service.live.watchers)
     gauge(
