@@ -155,8 +155,9 @@ def test_what_was_not_written_is_not_committed(cluster, store, record):
 
 def test_two_datasets_do_not_share_a_store(cluster, store, record):
     producer, servers, make = cluster
-    make("penstock.left.state", "penstock.right.state")
-    for name in ("left", "right"):
+    names = [f"{side}{time.time_ns()}" for side in ("left", "right")]
+    make(*(f"penstock.{name}.state" for name in names))
+    for name in names:
         send(producer, f"penstock.{name}.state", [record("a", 1)])
     source = StateTopic(TopicSettings(servers, group=f"g{time.time_ns()}"))
     writer = StoreWriter(store, source, WriterStatus())
