@@ -143,3 +143,35 @@ def start(tmp_path, end_with_run):
         process.wait()
         process.stderr.close()
         end_with_run(-process.pid)
+
+
+@pytest.fixture(scope="session", params=["transfers", "handbook"])
+def dataset(request):
+    """Config, table and transactions: one kind with two roles, and two kinds with one."""
+    import pyarrow as pa
+
+    from tasks.fraud.dataset import DatasetConfig
+    from tasks.fraud.ingest.checks import check
+    from tasks.fraud.simulate import (
+        CARDS_SCHEMA,
+        CardsConfig,
+        TransfersConfig,
+        simulate_cards,
+        simulate_transfers,
+    )
+
+    folder = ROOT / "tasks" / "fraud" / "datasets"
+    config = DatasetConfig.from_toml(folder / f"{request.param}.toml")
+    if request.param == "transfers":
+        batches = simulate_transfers(TransfersConfig(accounts=60, days=46, rings=1, seed=5))
+        table = pa.Table.from_batches(batches)
+    else:
+        cards = CardsConfig(cards=40, terminals=60, days=45, seed=5, bad_terminals_per_day=0.6)
+        table = pa.Table.from_batches(simulate_cards(cards), CARDS_SCHEMA)
+    return config, table, check(table, config, "simulated").transactions
+
+
+@pytest.fixture(scope="session")
+def history(dataset):
+    """Config and transactions."""
+    return dataset[0], dataset[2]

@@ -1,4 +1,4 @@
-"""The writer on Kafka: the mock cluster of the client library, which speaks the real protocol."""
+"""The writer on Kafka: a real broker, and the client library's mock cluster where there is none."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import time
 
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient, NewTopic
 
 from connectors.online_store import StoreError, open_store
 from connectors.online_store.state_topic import StateTopic, TopicSettings
@@ -14,12 +15,27 @@ from connectors.online_store.writer import StoreWriter
 from connectors.online_store.writer_status import WriterStatus
 
 
-@pytest.fixture(scope="module")
-def cluster():
-    """Brokers in this process; returns their producer and address."""
-    producer = Producer({"test.mock.num.brokers": 1, "bootstrap.servers": "x", "log_level": 2})
-    brokers = producer.list_topics(timeout=10).brokers.values()
-    yield producer, ",".join(f"{b.host}:{b.port}" for b in brokers)
+@pytest.fixture(scope="module", params=["mock", "broker"])
+def cluster(request):
+    """A producer, the address of its brokers, and a function that makes topics there."""
+    if request.param == "broker":
+        try:
+            servers = request.getfixturevalue("kafka_servers")
+        except pytest.FixtureLookupError:
+            pytest.skip("no Kafka broker: the services of the stream are not in this checkout")
+        producer = Producer({"bootstrap.servers": servers})
+    else:
+        producer = Producer({"test.mock.num.brokers": 1, "bootstrap.servers": "x", "log_level": 2})
+        brokers = producer.list_topics(timeout=10).brokers.values()
+        servers = ",".join(f"{b.host}:{b.port}" for b in brokers)
+
+    def make(*names):
+        if request.param == "broker":  # the mock makes them by itself
+            admin = AdminClient({"bootstrap.servers": servers})
+            for done in admin.create_topics([NewTopic(name, 4, 1) for name in names]).values():
+                done.result(20)
+
+    yield producer, servers, make
     producer.flush(5)
 
 
@@ -69,9 +85,10 @@ def letters_in(servers, topic, count):
 
 
 def test_upserts_reach_the_store_and_bad_ones_the_dead_letters(cluster, store, record):
-    producer, servers = cluster
+    producer, servers, make = cluster
     name = f"one{time.time_ns()}"
     topic = f"penstock.{name}.state"
+    make(topic, f"penstock.{name}.dead-letters")
     send(producer, topic, [record(f"e{n}", 1) for n in range(300)])
     send(producer, topic, [(b"bad", b"worse"), (record("e1", 1).key, None), record("e1", 5)])
     settings = TopicSettings(servers, dataset=name, group=name)
@@ -114,9 +131,10 @@ def test_upserts_reach_the_store_and_bad_ones_the_dead_letters(cluster, store, r
 
 
 def test_what_was_not_written_is_not_committed(cluster, store, record):
-    producer, servers = cluster
+    producer, servers, make = cluster
     name = f"two{time.time_ns()}"
     topic = f"penstock.{name}.state"
+    make(topic, f"penstock.{name}.dead-letters")
     send(producer, topic, [record("a", 1)])
     source = StateTopic(TopicSettings(servers, name, name))
     writer = StoreWriter(store, source, WriterStatus())
@@ -136,8 +154,10 @@ def test_what_was_not_written_is_not_committed(cluster, store, record):
 
 
 def test_two_datasets_do_not_share_a_store(cluster, store, record):
-    producer, servers = cluster
-    for name in ("left", "right"):
+    producer, servers, make = cluster
+    names = [f"{side}{time.time_ns()}" for side in ("left", "right")]
+    make(*(f"penstock.{name}.state" for name in names))
+    for name in names:
         send(producer, f"penstock.{name}.state", [record("a", 1)])
     source = StateTopic(TopicSettings(servers, group=f"g{time.time_ns()}"))
     writer = StoreWriter(store, source, WriterStatus())
@@ -161,9 +181,10 @@ def test_brokers_that_are_away_are_waited_for():
 
 
 def test_the_process_reads_kafka(cluster, tmp_path, record, start):
-    producer, servers = cluster
+    producer, servers, make = cluster
     name = f"three{time.time_ns()}"
     now = int(time.time() * 1000)
+    make(f"penstock.{name}.state")
     send(producer, f"penstock.{name}.state", [record("a", 3, emitted_at=now)])
     url = f"lmdb://{tmp_path}/store"
     with start("--store", url, "--kafka", servers, "--dataset", name) as writer:
