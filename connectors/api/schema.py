@@ -207,7 +207,7 @@ ANSWER: Schema = {
         "request_id": {"type": "string"},
         "degraded": {
             "type": "array",
-            "items": {"enum": ["no-reasons", "tabular-head", "no-model"]},
+            "items": {"enum": ["no-reasons", "fallback-head", "no-model"]},
             "description": "what was left out to answer in time",
         },
         "latency_us": {

@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 RULES_HEAD = "rules"
 """Stands for a head where no model scored."""
 
-NO_REASONS, FALLBACK, NO_MODEL = "no-reasons", "tabular-head", "no-model"
+NO_REASONS, FALLBACK, NO_MODEL = "no-reasons", "fallback-head", "no-model"
 """What an answer may lack, see ``degraded``."""
 
 
@@ -147,7 +147,9 @@ class ServedModel:
             return _nothing(len(rows), explain=explain)
         began = perf_counter_ns()
         degraded: list[str] = []
-        names = self.heads[-1:] if level >= Level.TABULAR else self.heads
+        names = self.heads
+        if level >= Level.TABULAR and self._fast[names[0]].has_network:
+            names = names[1:] or names  # heads on features alone take equally long
         for name in names:
             try:
                 inputs, scores = self._scores(rows, features, name)
@@ -208,6 +210,5 @@ def _nothing(n: int, *, explain: bool) -> Scored:
 
 def fallback_heads(bundle: Bundle) -> tuple[str, ...]:
     """Return the heads to try, the active one first, then one that reads features alone."""
-    alone = [head for head in ("tabular", "logistic", "mlp") if head in bundle.heads]
-    cheap = [head for head in alone if not bundle.needs_graph(head)]
-    return tuple(dict.fromkeys([bundle.active, *cheap[:1]]))
+    others = [h for h in ("tabular", "logistic", "mlp") if h in bundle.heads and h != bundle.active]
+    return (bundle.active, *[h for h in others if not bundle.needs_graph(h)][:1])

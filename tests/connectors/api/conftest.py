@@ -8,8 +8,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from tasks.fraud.heads import TreeConfig
 from tests.benchmarks._api_server import ApiProcess
 
+TREES = TreeConfig(rounds=12, seeds=2, bins=63)
 SECRETS = {
     "scorer": "scorer-0123456789abcdef",
     "labeller": "labeller-0123456789abcdef",
@@ -35,16 +37,17 @@ def bank():
     from tasks.fraud.simulate import CARDS_SCHEMA, CardsConfig, simulate_cards
 
     config = find_config("demo")
-    simulated = simulate_cards(CardsConfig(cards=60, terminals=40, days=60, seed=3))
+    simulated = simulate_cards(CardsConfig(cards=120, terminals=60, days=70, seed=3))
     table = pa.Table.from_batches(simulated, CARDS_SCHEMA)
     return config, table, check(table, config, "simulated").transactions
 
 
-def fitted(bank, *, seed=0):
-    """A fold with small trees and a linear head."""
+@pytest.fixture(scope="session")
+def learnt(bank):
+    """Features, and a fold with small trees and a linear head."""
     from tasks.fraud.evaluation.plan import make_plan
     from tasks.fraud.features import build_features
-    from tasks.fraud.heads import TreeConfig, fit_trees
+    from tasks.fraud.heads import fit_trees
     from tasks.fraud.heads.logistic import fit_logistic
     from tasks.fraud.training import FittedFold, training_rows
 
@@ -53,9 +56,8 @@ def fitted(bank, *, seed=0):
     fold = make_plan(tx, replace(config, split=replace(config.split, folds=1))).test[0]
     rows = training_rows(tx, fold)
     values = np.ascontiguousarray(features.values[rows])
-    trees = TreeConfig(rounds=12, seeds=2, bins=63, seed=seed)
     heads = {
-        "tabular": fit_trees(values, tx.label[rows], trees),
+        "tabular": fit_trees(values, tx.label[rows], TREES),
         "logistic": fit_logistic(values, tx.label[rows]),
     }
     return features, FittedFold(fold, heads, None)
@@ -63,7 +65,6 @@ def fitted(bank, *, seed=0):
 
 def written(folder, bank, features, fold, *, active="tabular"):
     from tasks.fraud.bundle import write_bundle
-    from tasks.fraud.stages import thresholds_of
     from tasks.fraud.training import TrainingConfig, bundle_parts
 
     config, _, tx = bank
@@ -76,7 +77,7 @@ def written(folder, bank, features, fold, *, active="tabular"):
             fold,
             active=active,
             settings=TrainingConfig(graph=active == "both"),
-            thresholds=thresholds_of(tx, features, fold, config, active),
+            thresholds={"fpr": {"0.001": 0.5, "0.01": 0.05}, "cost": 0.3},
             metrics={},
             data_digest="0" * 64,
             git_commit="unknown",
@@ -85,33 +86,33 @@ def written(folder, bank, features, fold, *, active="tabular"):
 
 
 @pytest.fixture(scope="session")
-def bundle(bank, tmp_path_factory):
+def bundle(bank, learnt, tmp_path_factory):
     """A bundle whose active head is small trees."""
-    return written(tmp_path_factory.mktemp("model") / "bundle", bank, *fitted(bank))
+    return written(tmp_path_factory.mktemp("model") / "bundle", bank, *learnt)
 
 
 @pytest.fixture(scope="session")
-def other_bundle(bank, tmp_path_factory):
-    """Another one, trained with another seed, whose linear head is active."""
-    parts = fitted(bank, seed=9)
-    return written(tmp_path_factory.mktemp("model") / "other", bank, *parts, active="logistic")
+def other_bundle(bank, learnt, tmp_path_factory):
+    """Another one, whose linear head is active."""
+    folder = tmp_path_factory.mktemp("model") / "other"
+    return written(folder, bank, *learnt, active="logistic")
 
 
 @pytest.fixture(scope="session")
-def graph_bundle(bank, tmp_path_factory):
+def graph_bundle(bank, learnt, tmp_path_factory):
     """A bundle whose active head reads mail and embeddings; its network has hardly learnt."""
-    from tasks.fraud.heads import TreeConfig, fit_trees
+    from tasks.fraud.heads import fit_trees
     from tasks.fraud.stages import fit_graph_part
     from tasks.fraud.training import TrainingConfig, training_rows
 
     config, _, tx = bank
-    features, fold = fitted(bank)
+    features, fold = learnt
     network = {"steps": 3, "folds": 2, "alone": False, "entities": {"steps": 2}}
     part = fit_graph_part(tx, features, fold.fold, config, TrainingConfig(network=network))
     rows = training_rows(tx, fold.fold)
     wide = np.concatenate([features.values[rows], part.hidden(rows)], axis=1)
-    trees = fit_trees(wide, tx.label[rows], TreeConfig(rounds=12, seeds=2, bins=63))
-    fold = replace(fold, heads={**fold.heads, "both": trees}, graph=part)
+    both = fit_trees(wide, tx.label[rows], TREES)
+    fold = replace(fold, heads={**fold.heads, "both": both}, graph=part)
     folder = tmp_path_factory.mktemp("model") / "graph"
     return written(folder, bank, features, fold, active="both")
 
