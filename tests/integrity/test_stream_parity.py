@@ -67,7 +67,8 @@ def run_job(bank, folder: Path, **changes) -> StreamSpec:
     return spec
 
 
-def test_event_time_scores_are_those_of_the_batch(bank, tmp_path):
+@pytest.mark.parametrize("batch", [False, True])
+def test_event_time_scores_are_those_of_the_batch(bank, batch, tmp_path):
     """Out of order, repeated and poisoned: every transaction is scored once, as in the batch."""
     time_column = bank.config.time
     arriving = disordered(bank.rows, time_column, 1800, seed=1)
@@ -78,7 +79,7 @@ def test_event_time_scores_are_those_of_the_batch(bank, tmp_path):
         rows.insert(rows.index(row) + 1, row)
     write_lines(tmp_path / "transactions", rows)
     write_lines(tmp_path / "labels", disordered(label_rows(bank), time_column, 1800, seed=2))
-    run_job(bank, tmp_path, mode="event-time", out_of_order_ms=1_800_000)
+    run_job(bank, tmp_path, mode="event-time", out_of_order_ms=1_800_000, batch=batch)
 
     expected = score_transactions(bank.bundle, bank.tx)
     wanted = {str(i): score for i, score in zip(bank.tx.event_id, expected, strict=True)}
