@@ -40,7 +40,7 @@ class StreamBank:
 
 
 def cards_bank(folder: Path) -> StreamBank:
-    bank = CardsConfig(cards=60, terminals=90, days=60, seed=5, bad_terminals_per_day=0.4)
+    bank = CardsConfig(cards=80, terminals=120, days=60, seed=5, bad_terminals_per_day=0.8)
     table = pa.Table.from_batches(simulate_cards(bank))
     return _bank(folder, find_config("demo"), table, graph=False)
 

@@ -9,11 +9,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from connectors.flink.models import place_model
 from connectors.flink.spec import StreamSpec
+from tasks.fraud.features import build_features
+from tasks.fraud.online.head import FastHead
 from tasks.fraud.score import score_transactions
 from tests.integrity.stream_banks import (
     cards_bank,
@@ -86,9 +87,11 @@ def test_event_time_scores_are_those_of_the_batch(bank, batch, tmp_path):
     scores = read_lines(tmp_path / "scores")
     got = {row["event_id"]: row["score"] for row in scores}
     assert len(scores) == len(got) == len(wanted)
-    difference = [abs(got[i] - wanted[i]) for i in wanted]
-    assert max(difference) <= 1e-5
-    assert np.mean(np.array(difference) <= 1e-9) > 0.99
+    assert max(abs(got[i] - wanted[i]) for i in wanted) <= 1e-5
+    if not bank.bundle.needs_graph():  # the same features and arithmetic: the same bits
+        values = build_features(bank.tx, bank.config).values
+        exact = FastHead.load(bank.bundle).score(values)
+        assert [got[str(i)] for i in bank.tx.event_id] == exact.tolist()
     assert not any(row["late"] for row in scores)
     rules = [row["rule"] for row in read_lines(tmp_path / "dead-letters")]
     assert sorted(set(rules)) == ["duplicate-of", "missing-time", "not-json", "unparsable-time"]
