@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format bench bench-smoke up down status doctor freeze clean purge
+.PHONY: help setup jars demo test lint format bench bench-smoke up down status doctor freeze clean purge
 MAKEFLAGS += --no-print-directory
 
 BIN := .venv/bin
@@ -18,6 +18,9 @@ help: ## List these commands
 
 setup: ## Create .venv and install everything (safe to repeat)
 	@infra/setup.sh
+
+jars: setup ## Build the stream's Java module and bring Kafka (part of setup)
+	@infra/jars/build.sh
 
 demo: setup ## Simulate a bank, train, register, score and write the report
 	@$(BIN)/penstock demo

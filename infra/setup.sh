@@ -39,9 +39,9 @@ missing_packages() {
         command -v python3.11 >/dev/null || echo python3.11
         python3.11 -c 'import ensurepip' 2>/dev/null || echo python3.11-venv
         has_java_17 || echo openjdk-17-jdk-headless
+        command -v mvn >/dev/null || echo maven
         has_library libgomp.so.1 || echo libgomp1
     else
-        command -v mvn >/dev/null || echo maven
         command -v chromium >/dev/null || command -v google-chrome >/dev/null || echo chromium
         command -v redis-server >/dev/null || echo redis-server
     fi
@@ -124,6 +124,7 @@ install() {
 
 main() {
     if [[ -x $VENV/bin/penstock && -f $STAMP && $(<"$STAMP") == "$(fingerprint)" ]]; then
+        infra/jars/build.sh
         return
     fi
     announce
@@ -141,6 +142,7 @@ main() {
     # From uv's cache alone where it suffices: a second checkout then costs seconds and no network.
     install --offline --quiet 2>/dev/null || install
     touch "$KEPT/$(packages_key)"
+    infra/jars/build.sh
     fingerprint >"$STAMP"
     say "done: $VENV is ready; run $VENV/bin/penstock, or first: source $VENV/bin/activate"
 }

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -154,6 +156,46 @@ def mlflow_server() -> Iterator[str]:
         os.environ["MLFLOW_TRACKING_URI"] = before
     finally:
         end_service(settings, "mlflow")
+
+
+@pytest.fixture(scope="session")
+def flink_gateway(
+    end_with_run: Callable[[int], None], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Any]:
+    """PyFlink's gateway to one JVM for the whole run, our jars loaded; jobs run inside it.
+
+    PyFlink starts it as a child that outlives a killed parent and whose standard error nobody
+    reads; here it gets a process group of its own and a file.
+    """
+    import pyflink.pyflink_gateway_server as server
+    from pyflink.java_gateway import get_gateway
+    from pyflink.util.java_utils import add_jars_to_context_class_loader
+
+    from infra.jars import connector_jars, stream_jar
+
+    folder = tmp_path_factory.mktemp("flink")
+    started: list[subprocess.Popen[bytes]] = []
+    with (folder / "stderr.log").open("wb") as errors, pytest.MonkeyPatch.context() as patch:
+
+        def start(command: Sequence[str], **options: Any) -> subprocess.Popen[bytes]:
+            options |= {"stderr": errors, "start_new_session": True}
+            started.append(subprocess.Popen(command, **options))
+            return started[-1]
+
+        patch.setattr(server, "Popen", start)
+        patch.setenv("FLINK_LOG_DIR", str(folder))
+        patch.setenv("JVM_ARGS", "-Xmx2g")
+        gateway = get_gateway()
+    end_with_run(started[0].pid)
+    try:
+        add_jars_to_context_class_loader([p.as_uri() for p in (stream_jar(), *connector_jars())])
+        yield gateway
+    finally:
+        gateway.shutdown()
+        with suppress(ProcessLookupError):
+            os.killpg(started[0].pid, signal.SIGKILL)
+        with started[0]:
+            end_with_run(-started[0].pid)
 
 
 @pytest.fixture(scope="session")

@@ -37,6 +37,16 @@ class Messages(NamedTuple):
     vector: NDArray[np.float32]
 
 
+class _Mails(NamedTuple):
+    """Mailboxes that some rows read, see ``relate_many``."""
+
+    time: NDArray[np.int64]
+    amount: NDArray[np.int64]
+    counterpart: NDArray[np.int64]
+    vector: NDArray[np.float32]
+    present: NDArray[np.bool_]
+
+
 def gather_tokens(
     rows: NDArray[np.int64],
     index: NDArray[np.int32],
@@ -111,6 +121,63 @@ def relate(
     return token
 
 
+def relate_many(
+    time: NDArray[np.int64],
+    amount: NDArray[np.int64],
+    keys: NDArray[np.int64],
+    reader: NDArray[np.int64],
+    mail_time: NDArray[np.int64],
+    mail_amount: NDArray[np.int64],
+    mail_counterpart: NDArray[np.int64],
+    mail_vector: NDArray[np.float32],
+    present: NDArray[np.bool_],
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return the tokens of some transactions from the mailboxes they read: ``relate`` in batch.
+
+    Args:
+        time: int64 [n], epoch milliseconds of the transactions.
+        amount: int64 [n], minor units.
+        keys: int64 [n, C], the entity in each column, named as counterparts are.
+        reader: int64 [G], column whose entity's mailbox each section belongs to.
+        mail_time: int64 [n, G, K], epoch milliseconds of the messages in each section.
+        mail_amount: int64 [n, G, K], minor units.
+        mail_counterpart: int64 [n, G, K], entity on the other side.
+        mail_vector: float32 [n, G, K, W].
+        present: bool [n, G, K]; the other arrays may hold anything where it is False.
+
+    Returns:
+        Tokens and mask as ``gather_tokens`` gives them, bit by bit.
+
+    Raises:
+        ValueError: When the shapes do not fit each other.
+    """
+    n, groups, slots = present.shape
+    fit = len(time) == len(amount) == len(keys) == n and len(reader) == groups
+    words = (mail_time, mail_amount, mail_counterpart)
+    if not fit or any(m.shape[:3] != present.shape for m in (*words, mail_vector)):
+        raise ValueError(
+            f"mailboxes of shape {present.shape} and vectors {mail_vector.shape} for {len(time)} "
+            f"transactions, {len(keys)} rows of keys and {len(reader)} sections; all must fit"
+        )
+    if reader.size and not 0 <= reader.min() <= reader.max() < keys.shape[1]:
+        raise ValueError(f"readers must be columns 0..{keys.shape[1] - 1}, got {reader.tolist()}")
+    tokens = np.zeros((n, groups * slots, TOKEN_HEAD + mail_vector.shape[3]), np.float32)
+    mask = np.zeros((n, groups * slots), np.float32)
+    mails = _Mails(
+        _words(mail_time),
+        _words(mail_amount),
+        _words(mail_counterpart),
+        np.ascontiguousarray(mail_vector, np.float32),
+        np.ascontiguousarray(present, np.bool_),
+    )
+    _relate_many(_words(time), _words(amount), _words(keys), _words(reader), mails, tokens, mask)
+    return tokens, mask
+
+
+def _words(values: NDArray[np.int64]) -> NDArray[np.int64]:
+    return np.ascontiguousarray(values, np.int64)
+
+
 @compiled
 def _gather(
     rows: NDArray[np.int64],
@@ -132,9 +199,8 @@ def _gather(
                 if j < 0:
                     continue
                 token = tokens[p, g * slots + k]
-                ratio = math.log(max(amount[i], 1) / max(amount[j], 1))
                 token[0] = (time[i] - time[j]) / 86_400_000.0
-                token[1] = min(max(ratio, -6.0), 6.0)
+                token[1] = _ratio(amount[i], amount[j])
                 named = counterpart[j, section[g]]
                 for c in range(entity.shape[1]):
                     if c != reader[g] and entity[i, c] == named:
@@ -142,3 +208,37 @@ def _gather(
                 for w in range(vector.shape[1]):
                     token[3 + w] = vector[j, w]
                 mask[p, g * slots + k] = 1.0
+
+
+@compiled
+def _relate_many(
+    time: NDArray[np.int64],
+    amount: NDArray[np.int64],
+    keys: NDArray[np.int64],
+    reader: NDArray[np.int64],
+    mails: _Mails,
+    tokens: NDArray[np.float32],
+    mask: NDArray[np.float32],
+) -> None:
+    mail_time, mail_amount, vector = mails.time, mails.amount, mails.vector
+    n, groups, slots = mails.present.shape
+    for i in range(n):
+        for g in range(groups):
+            for k in range(slots):
+                if not mails.present[i, g, k]:
+                    continue
+                token = tokens[i, g * slots + k]
+                token[0] = (time[i] - mail_time[i, g, k]) / 86_400_000.0
+                token[1] = _ratio(amount[i], mail_amount[i, g, k])
+                named = mails.counterpart[i, g, k]
+                for c in range(keys.shape[1]):
+                    if c != reader[g] and keys[i, c] == named:
+                        token[2] = 1.0
+                for w in range(vector.shape[3]):
+                    token[3 + w] = vector[i, g, k, w]
+                mask[i, g * slots + k] = 1.0
+
+
+@compiled
+def _ratio(amount: int, mail_amount: int) -> float:
+    return min(max(math.log(max(amount, 1) / max(mail_amount, 1)), -6.0), 6.0)

@@ -9,6 +9,8 @@ Two reasons whose order the head's own models do not agree on are declared a tie
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -45,6 +47,68 @@ class Reason:
         return asdict(self)
 
 
+class ReasonRanker:
+    """Gives rows their reasons by one set of groups and rules.
+
+    Attributes:
+        groups: Groups of the features.
+    """
+
+    def __init__(
+        self,
+        groups: FeatureGroups,
+        *,
+        limit: int = MAX_REASONS,
+        floor: float = 0.1,
+        share: float = 0.05,
+        wording: Wording | None = None,
+    ) -> None:
+        """Prepare; arguments as ``rank_reasons``."""
+        self.groups = groups
+        self._limit, self._floor, self._share = limit, floor, share
+        self._wording = wording or Wording()
+        self._stories = tuple(story(meaning) for meaning in groups.meanings)
+
+    def of_row(
+        self,
+        mean: Sequence[float],
+        error: Sequence[float],
+        single: Sequence[float],
+        values: NDArray[np.floating[Any]],
+    ) -> list[Reason]:
+        """Return the reasons of one row, strongest first.
+
+        Args:
+            mean: Log-odds of each group [G], mean over the models.
+            error: Standard error of each mean [G].
+            single: Mean log-odds of each feature [F].
+            values: The row's features [F].
+        """
+        least = max(self._floor, self._share * max(mean, default=0.0))
+        raising = [g for g in range(len(mean)) if mean[g] >= least]
+        order = sorted(raising, key=lambda g: -mean[g])
+        reasons = []
+        told: set[tuple[str, str]] = set()
+        for place, group in enumerate(order[: self._limit]):
+            spokesman = self._spokesman(group, single, told)
+            told.add(self._stories[spokesman])
+            after = order[place + 1] if place + 1 < len(order) else None
+            tie = after is not None and (
+                mean[group] - mean[after] < math.hypot(error[group], error[after])
+            )
+            meaning, value = self.groups.meanings[spokesman], float(values[spokesman])
+            text = describe(meaning, value, self._wording)
+            key = self.groups.keys[group]
+            reasons.append(Reason(text, key, mean[group], error[group], tie=tie))
+        return reasons
+
+    def _spokesman(self, group: int, single: Sequence[float], told: set[tuple[str, str]]) -> int:
+        """Choose the member that words a group: the strongest whose story is not told yet."""
+        members = self.groups.members[group]
+        new = [m for m in members if single[m] > 0 and self._stories[m] not in told]
+        return max(new or members, key=single.__getitem__)
+
+
 def rank_reasons(
     explanation: Explanation,
     values: NDArray[np.floating[Any]],
@@ -78,55 +142,13 @@ def rank_reasons(
             f"{values.shape} features for {explanation.per_model.shape[1:]} contributions; "
             "pass the rows that were explained"
         )
+    ranker = ReasonRanker(groups, limit=limit, floor=floor, share=share, wording=wording)
     by_model = groups.sums(explanation.per_model)
     mean = by_model.mean(axis=0)
     k = len(by_model)
     error = by_model.std(axis=0, ddof=1) / np.sqrt(k) if k > 1 else np.zeros_like(mean)
-    single = explanation.values
-    style = wording or Wording()
-    least = np.maximum(floor, share * mean.max(axis=1, initial=0.0))
-    return [
-        _reasons_of_row(
-            mean[row], error[row], single[row], values[row], groups, limit, least[row], style
-        )
-        for row in range(len(values))
-    ]
-
-
-def _reasons_of_row(
-    mean: NDArray[np.float64],
-    error: NDArray[np.float64],
-    single: NDArray[np.float64],
-    values: NDArray[np.floating[Any]],
-    groups: FeatureGroups,
-    limit: int,
-    floor: float,
-    wording: Wording,
-) -> list[Reason]:
-    order = [int(g) for g in np.argsort(-mean, kind="stable") if mean[g] >= floor]
-    reasons = []
-    told: set[tuple[str, str]] = set()
-    for place, group in enumerate(order[:limit]):
-        spokesman = _spokesman(groups, group, single, told)
-        told.add(story(groups.meanings[spokesman]))
-        after = order[place + 1] if place + 1 < len(order) else None
-        tie = after is not None and bool(
-            mean[group] - mean[after] < np.hypot(error[group], error[after])
-        )
-        text = describe(groups.meanings[spokesman], float(values[spokesman]), wording)
-        reasons.append(
-            Reason(text, groups.keys[group], float(mean[group]), float(error[group]), tie=tie)
-        )
-    return reasons
-
-
-def _spokesman(
-    groups: FeatureGroups, group: int, single: NDArray[np.float64], told: set[tuple[str, str]]
-) -> int:
-    """Choose the member that words a group: the strongest whose story is not told yet."""
-    members = groups.members[group]
-    new = [m for m in members if single[m] > 0 and story(groups.meanings[m]) not in told]
-    return max(new or members, key=lambda m: float(single[m]))
+    rows = zip(mean.tolist(), error.tolist(), explanation.values.tolist(), values, strict=True)
+    return [ranker.of_row(*row) for row in rows]
 
 
 def top_groups(

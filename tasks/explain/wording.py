@@ -6,10 +6,9 @@ an entity is comes from the dataset config's column name alone.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-
-import numpy as np
 
 from tasks.explain.groups import FeatureMeaning, window_adjective, window_words
 
@@ -77,7 +76,7 @@ def describe(meaning: FeatureMeaning, value: float, wording: Wording | None = No
     """
     style = wording or Wording()
     who = meaning.entity.replace("_", " ")
-    if np.isnan(value):
+    if math.isnan(value):
         return f"{plain_name(meaning)} is missing"
     if meaning.theme == "embedding":
         return "recent partners and place in the transaction graph look unusual"

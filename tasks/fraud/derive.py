@@ -26,8 +26,6 @@ HOUR_MS = 3_600_000
 NIGHT_ENDS = 7
 """Hours 0..6 count as night, as in the Fraud Detection Handbook."""
 
-_DURATIONS = ("gap", "since_fraud", "run_age")
-
 
 def event_names() -> tuple[str, ...]:
     """Return the names of the features of the event itself."""
@@ -72,7 +70,6 @@ def derived_names(column: str, windows: Sequence[str]) -> tuple[str, ...]:
 
 def derive_column(
     state: Float,
-    fields: Sequence[str],
     windows: Mapping[str, int],
     amount: NDArray[np.int64],
     time: NDArray[np.int64],
@@ -81,8 +78,8 @@ def derive_column(
     """Return the derived features of one entity column.
 
     Args:
-        state: float64 [m, F] raw state of the column's entity, current event included.
-        fields: The F field names.
+        state: float64 [m, F] raw state of the column's entity, current event included, in the
+            order of ``kernels.entity_state.feature_names`` for these windows.
         windows: Window name -> length in milliseconds, ascending.
         amount: [m] int64 minor units of the event at hand.
         time: [m] int64 epoch milliseconds.
@@ -91,58 +88,9 @@ def derive_column(
     Returns:
         float64 [m, G] in the order of ``derived_names``.
     """
-    raw = {name: state[:, i] for i, name in enumerate(fields)}
-    unit = 10.0**decimals
-    now = amount / unit
-    past = {w: _Past(raw, w, now, unit) for w in windows}
-    longest = list(windows)[-1]
-    reference = past[longest]
-    columns: list[Float] = []
-    for w in windows:
-        columns += past[w].columns()
-    for w in list(windows)[:-1]:
-        scale = windows[longest] / windows[w]
-        columns += [
-            past[w].n / reference.n * scale,
-            past[w].before / np.maximum(reference.before, 1.0),
-            past[w].highest / np.maximum(reference.before, 1.0),
-        ]
-    columns += [past[w].z for w in list(windows)[1:] or windows]
-    columns += [reference.before, reference.deviation, raw[f"frauds_{longest}"]]
-    gap, since, age = (np.where(raw[d] < 0, NEVER, raw[d]) for d in _DURATIONS)
-    columns += [gap, raw["last_label"], since, age, _run_days(raw["run_age"], time)]
-    columns.append(raw["run_length"])
-    return np.stack(columns, axis=-1)
+    from tasks.fraud.derive_rows import derive_rows
 
-
-class _Past:
-    """One window of one column, seen without and with the event at hand."""
-
-    def __init__(self, raw: Mapping[str, Float], window: str, now: Float, unit: float) -> None:
-        self.n = np.maximum(raw[f"n_{window}"], 1.0)
-        total = raw[f"sum_{window}"] / unit
-        squares = raw[f"sumsq_{window}"] / unit**2
-        self.mean = total / self.n
-        earlier = np.maximum(self.n - 1.0, 1.0)
-        cold = self.n < 2
-        # One major unit as floor keeps ratios of tiny averages finite and comparable.
-        self.before = np.where(cold, now, (total - now) / earlier)
-        variance = np.where(cold, 0.0, (squares - now * now) / earlier - self.before**2)
-        self.deviation = np.sqrt(np.maximum(variance, 1.0))
-        self.z = (now - self.before) / self.deviation
-        self.ratio = now / np.maximum(self.before, 1.0)
-        self.highest = np.maximum(raw[f"max_{window}"] / unit, now)
-        self.of_max = now / np.maximum(self.highest, 1.0)
-        self.known = raw[f"known_{window}"]
-        self.risk = raw[f"frauds_{window}"] / np.maximum(self.known, 1.0)
-
-    def columns(self) -> list[Float]:
-        """Features of the window in the order of ``derived_names``."""
-        return [self.n, self.mean, self.ratio, self.of_max, self.known, self.risk]
-
-
-def _run_days(age: Float, time: NDArray[np.int64]) -> Float:
-    """Calendar days since the current run of known frauds began (``NEVER`` / 1 d if none)."""
-    start = time - np.round(np.maximum(age, 0.0) * 1000.0).astype(np.int64)
-    count = (time // DAY_MS - start // DAY_MS).astype(np.float64)
-    return np.where(age < 0, NEVER / 86_400.0, count)
+    out = np.empty((len(state), len(derived_names("", list(windows)))))
+    lengths = np.array(list(windows.values()), np.float64)
+    derive_rows(np.ascontiguousarray(state), amount, time, lengths, 10.0**decimals, out)
+    return out

@@ -147,7 +147,7 @@ def build_features(
             derived = derive_state(state[part], tx.amount[part], tx.time[part], config)
             values[part, start : start + derived.shape[1]] = derived
     position += len(config.entities) * _derived_width()
-    extras = [_numeric(tx.numeric[c]) for c in config.numeric]
+    extras = [numeric_features(tx.numeric[c]) for c in config.numeric]
     extras += [_categorical(tx, c, known[c]) for c in config.categorical]
     for extra in extras:
         values[:, position : position + extra.shape[1]] = extra
@@ -165,11 +165,8 @@ def derive_state(
 
     Stream and API call it on the rows at hand, so a feature has one definition.
     """
-    from kernels.entity_state.fields import feature_names as state_fields
-
-    spec = StateSpec(windows=DEFAULT_WINDOWS, delay=config.delay_ms)
     windows = {w.name: w.length for w in DEFAULT_WINDOWS}
-    return derive_column(state, state_fields(spec), windows, amount, time, config.decimals)
+    return derive_column(state, windows, amount, time, config.decimals)
 
 
 def _slices(
@@ -210,8 +207,8 @@ def _chunks(rows: int) -> Iterator[slice]:
         yield slice(start, min(start + _CHUNK, rows))
 
 
-def _numeric(value: NDArray[np.float64]) -> NDArray[np.float32]:
-    """Value and missing indicator, float32 [n, 2]; infinities count as missing."""
+def numeric_features(value: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Return value and missing indicator, float32 [n, 2]; infinities count as missing."""
     limit = float(np.finfo(np.float32).max)
     present = np.isfinite(value) & (np.abs(value) <= limit)
     pair: NDArray[np.float32] = np.stack([np.where(present, value, 0.0), ~present], axis=1).astype(
@@ -225,7 +222,17 @@ def _categorical(tx: Transactions, column: str, values: tuple[str, ...]) -> NDAr
     place = {value: i for i, value in enumerate(values)}
     table = np.array([place.get(str(v), -1) for v in tx.categories[column]] + [-1], dtype=np.int64)
     code = table[tx.categorical[column]]  # a missing code -1 reads the last entry
-    if len(values) > _ONE_HOT_LIMIT:
+    return categorical_features(code, len(values))
+
+
+def categorical_features(code: NDArray[np.int64], values: int) -> NDArray[np.float32]:
+    """Return indicators of few values, or one code, float32 [n, values or 1].
+
+    Args:
+        code: int64 [n], place among the values the model knows; -1 for missing or unseen.
+        values: How many it knows.
+    """
+    if values > _ONE_HOT_LIMIT:
         return code.astype(np.float32)[:, None]
-    indicators: NDArray[np.float32] = (code[:, None] == np.arange(len(values))).astype(np.float32)
+    indicators: NDArray[np.float32] = (code[:, None] == np.arange(values)).astype(np.float32)
     return indicators

@@ -103,6 +103,10 @@ class Bundle:
         """Return the input names of a head (default: the active one)."""
         return tuple(self._head(head).inputs)
 
+    def input_shapes(self, head: str = "") -> dict[str, tuple[int, ...]]:
+        """Return input name -> shape of a head; -1 where any size will do."""
+        return dict(self._head(head).inputs)
+
     def needs_graph(self, head: str = "") -> bool:
         """Tell whether a head wants more than ``features``."""
         return self.inputs(head) != ("features",)

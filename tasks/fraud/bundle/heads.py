@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -68,7 +69,7 @@ class OnnxHead:
             BundleError: When an input is missing or has another shape.
         """
         output = self.run(feed, self.outputs[-1]).astype(np.float64)
-        return output.reshape(len(output), -1)[:, -1]
+        return output.reshape(len(output), math.prod(output.shape[1:]))[:, -1]
 
     def run(self, feed: Mapping[str, NDArray[Any] | None], output: str) -> NDArray[Any]:
         """Return one named output; arguments as ``score``."""
@@ -150,6 +151,59 @@ def compose(first: bytes, second: bytes, *, features: str = "features") -> bytes
     )
     onnx.checker.check_model(merged)
     content: bytes = merged.SerializeToString()
+    return content
+
+
+def split(content: bytes) -> tuple[bytes, bytes]:
+    """Part what ``compose`` joined.
+
+    Args:
+        content: ONNX graph with an output ``signals``.
+
+    Returns:
+        The network (its inputs -> ``signals``), and what follows it, which reads ``features``
+        [n, F + H] and gives the score.
+
+    Raises:
+        BundleError: When the graph has no such output or was joined in another way.
+    """
+    import onnx
+
+    model = onnx.load_from_string(content)
+    joins = [n for n in model.graph.node if n.op_type == "Concat" and SIGNALS in n.input]
+    if SIGNALS not in {o.name for o in model.graph.output} or len(joins) != 1:
+        raise BundleError(
+            f"a head on mail or embeddings without one output {SIGNALS!r} that joins the features "
+            "cannot be parted into network and trees; train and publish again"
+        )
+    network = _cut(model, list(model.graph.input), SIGNALS)
+    wide = onnx.helper.make_tensor_value_info(
+        INPUT_NAMES[0], onnx.TensorProto.FLOAT, ["rows", "width"]
+    )
+    for node in model.graph.node:
+        node.input[:] = [wide.name if name == joins[0].output[0] else name for name in node.input]
+    return network, _cut(model, [wide], model.graph.output[-1].name, without=joins[0])
+
+
+def _cut(model: Any, inputs: list[Any], output: str, without: Any = None) -> bytes:
+    """Return the part of a graph that one output needs."""
+    from onnx import helper
+
+    needed = {output}
+    nodes: list[Any] = []
+    for node in reversed(model.graph.node):  # nodes stand after those they read from
+        if node is not without and needed & set(node.output):
+            needed |= set(node.input)
+            nodes.insert(0, node)
+    graph = helper.make_graph(
+        nodes,
+        "part",
+        [i for i in inputs if i.name in needed],
+        [o for o in model.graph.output if o.name == output],
+        [tensor for tensor in model.graph.initializer if tensor.name in needed],
+    )
+    part = helper.make_model(graph, opset_imports=model.opset_import, ir_version=model.ir_version)
+    content: bytes = part.SerializeToString()
     return content
 
 

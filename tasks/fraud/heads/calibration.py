@@ -7,6 +7,7 @@ Platt scaling. Both need a few numbers, no table, and export to four ONNX operat
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -53,6 +54,12 @@ class Calibration:
     def probability(self, logit: Float) -> Float:
         """Return calibrated probabilities [n] in 0..1."""
         return sigmoid(self.log_odds(logit))
+
+    def probability_of(self, logit: float) -> float:
+        """Return the calibrated probability of one row, without the cost of arrays."""
+        z = logit if self.floor is None else max(logit, self.floor)
+        calibrated = -self.a * _softplus_of(-z) + self.b * _softplus_of(z) + self.c
+        return math.exp(-_softplus_of(-calibrated))
 
 
 def fit_calibration(
@@ -115,3 +122,7 @@ def logit(probability: Float) -> Float:
 def _softplus(value: Any) -> Float:
     """``ln(1 + exp(value))``, stable at both ends."""
     return np.logaddexp(0.0, np.asarray(value, dtype=np.float64))
+
+
+def _softplus_of(value: float) -> float:
+    return max(value, 0.0) + math.log1p(math.exp(-abs(value)))

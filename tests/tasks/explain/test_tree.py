@@ -61,6 +61,27 @@ def test_text_classifier_and_booster_explain_alike(data, boosters):
         np.testing.assert_allclose(direct.values, text.values, atol=1e-12)
 
 
+def test_contributions_are_lightgbms_own(data, boosters):
+    x, _ = data
+    result = TreeExplainer(boosters, NAMES).explain(x[:100])
+    own = np.stack([b.predict(x[:100], pred_contrib=True) for b in boosters])
+    np.testing.assert_allclose(result.per_model, own[..., :-1], rtol=0, atol=1e-9)
+    np.testing.assert_allclose(result.base, own[:, 0, -1], rtol=0, atol=1e-12)
+
+
+def test_models_the_kernel_does_not_read_are_explained_by_lightgbm(caplog):
+    rng = np.random.default_rng(0)
+    x = np.stack([rng.integers(0, 30, 2_000), rng.normal(size=2_000)], axis=1)
+    y = np.isin(x[:, 0], [3, 7, 19]) + x[:, 1] > 0.5
+    settings = {"objective": "binary", "verbosity": -1, "num_threads": 1}
+    model = lightgbm.train(settings, lightgbm.Dataset(x, y, categorical_feature=[0]), 5)
+    with caplog.at_level("INFO"):
+        result = TreeExplainer([model], ("code", "amount")).explain(x[:50])
+    assert "LightGBM itself explains the model" in caplog.text
+    own = model.predict(x[:50], pred_contrib=True)
+    np.testing.assert_array_equal(result.values, own[:, :-1])
+
+
 def worth(node, row, known):
     """Mean raw score of a tree where only the ``known`` features of a row are known."""
     if "leaf_value" in node:

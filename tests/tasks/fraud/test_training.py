@@ -31,6 +31,7 @@ from tasks.fraud.heads import HeadError, MlpConfig, TreeConfig
 from tasks.fraud.heads.files import head_from_dict, head_to_dict
 from tasks.fraud.heads.head import Blend, Head
 from tasks.fraud.ingest.checks import check
+from tasks.fraud.online.head import FastHead
 from tasks.fraud.report.inputs import explain_alerts, last_day
 from tasks.fraud.score import score_transactions
 from tasks.fraud.simulate import TransfersConfig, simulate_transfers
@@ -136,6 +137,21 @@ def test_calibration_needs_days_between_training_and_test(data, fitted):
     squeezed = replace(fitted, fold=replace(fold, train_end=fold.test_start))
     assert not len(calibration_rows(tx, squeezed.fold))
     assert calibrate(tx, features, squeezed) is squeezed
+
+
+@pytest.mark.parametrize("head", ["both", "tabular", "logistic", "mlp"])
+def test_fast_heads_score_as_the_bundle(data, plan, fitted, bundle, head):
+    tx, features, _ = data
+    rows = calibration_rows(tx, plan.test[0])[-60:]
+    values = np.ascontiguousarray(features.values[rows])
+    feed = fitted.graph.inputs(rows) if head == "both" else {}
+    fast = FastHead.load(bundle, head)
+    inputs = fast.inputs(values, **feed)
+    given = bundle.score(values, head=head, **feed)
+    assert np.abs(fast.score(inputs) - given).max() <= 1e-6
+    if head == "both":
+        found = [fast.reasons(row) for row in inputs[np.argsort(-given)[:30]]]
+        assert any(r.group == "all/embedding" for reasons in found for r in reasons)
 
 
 def test_torch_and_onnx_scores_are_equal(data, plan, fitted, bundle):

@@ -67,3 +67,11 @@ def test_bad_input_is_named() -> None:
         fit_calibration([0.1, np.nan], [0, 1])
     with pytest.raises(ValueError, match="positive"):
         Calibration(a=0.0)
+
+
+@pytest.mark.parametrize("floor", [None, -2.0])
+def test_one_row_is_calibrated_as_many(floor: float | None) -> None:
+    calibration = Calibration(1.3, 0.8, -0.4, floor)
+    values = np.array([-800.0, -40.0, -2.5, 0.0, 1e-9, 3.0, 60.0, 900.0])
+    found = [calibration.probability_of(float(v)) for v in values]
+    np.testing.assert_allclose(found, calibration.probability(values), rtol=1e-13, atol=0)

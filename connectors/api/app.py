@@ -1,0 +1,195 @@
+"""The application: routes, their documentation, and what stands around every one of them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from importlib.metadata import version
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from connectors.api.problem import Problem
+from connectors.api.reply import SECURITY_HEADERS, TLS_HEADER, Reply, reply_to
+from connectors.api.scoring import failed
+
+if TYPE_CHECKING:
+    from connectors.api.service import Service
+
+logger = logging.getLogger(__name__)
+
+DESCRIPTION = """
+Scores card payments, transfers or whatever the dataset config describes: one transaction in, the
+probability of fraud, a decision and its reasons out.
+
+Every event id is answered once: sent again, it gets the same bytes and counts no second time.
+Errors are problem details (RFC 9457) with what went wrong, where and how to mend it.
+"""
+
+
+def create_app(service: Service) -> FastAPI:
+    """Return the application around a service."""
+    from connectors.api.routes import add_routes
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        task = asyncio.create_task(service.run())
+        try:
+            yield
+        finally:
+            service.stopping = True
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+
+    app = FastAPI(
+        title="Penstock fraud API",
+        description=DESCRIPTION,
+        version=version("penstock"),
+        docs_url=None,
+        redoc_url=None,
+        openapi_url="/v1/openapi.json",
+        lifespan=lifespan,
+        redirect_slashes=False,
+    )
+    app.add_exception_handler(Problem, _on_problem)
+    app.add_exception_handler(HTTPException, _on_http_error)
+    app.add_exception_handler(RequestValidationError, _on_invalid)
+    add_routes(app, service)
+    if service.settings.ui:
+        from connectors.api.ui.routes import add_pages
+
+        add_pages(app, service)
+    app.add_middleware(Surroundings, service=service)
+    return app
+
+
+class Surroundings:
+    """Request ids, headers, counts and the last catch around every route."""
+
+    def __init__(self, app: ASGIApp, service: Service) -> None:
+        self._app, self._service = app, service
+        tls = (TLS_HEADER,) if service.settings.tls_certificate else ()
+        self._headers = [(n.encode(), v.encode()) for n, v in (*SECURITY_HEADERS, *tls)]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        sent = next((v for n, v in scope["headers"] if n == b"x-request-id"), b"")
+        request_id = self._service.gate.request_id(sent)
+        scope.setdefault("state", {})["request_id"] = request_id
+        began, status = perf_counter(), 0
+
+        async def sending(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                there = {name for name, _ in message["headers"]}
+                message["headers"] = [
+                    *message["headers"],
+                    (b"x-request-id", request_id.encode()),
+                    *(pair for pair in self._headers if pair[0] not in there),
+                ]
+            await send(message)
+
+        try:
+            await self._app(scope, receive, sending)
+        except Exception:
+            logger.exception("request %s failed", request_id)
+            if status:
+                raise
+            response = as_response(reply_to(failed(), request_id))
+            await response(scope, receive, sending)
+        finally:
+            route = getattr(scope.get("route"), "path", "other")
+            self._service.metrics.requests.add(route, str(status))
+            if route != "/ui/live":
+                self._service.metrics.stages.observe("request", perf_counter() - began)
+
+
+def as_response(reply: Reply) -> Response:
+    """Return a reply as Starlette sends it."""
+    return Response(reply.body, reply.status, dict(reply.headers), reply.media_type)
+
+
+async def read_body(request: Request, limit: int, seconds: float) -> bytes:
+    """Return the body, refusing one that is too large before it is read whole.
+
+    Raises:
+        Problem: 400, 408, 413 or 415.
+    """
+    from connectors.api.problem import too_large
+
+    announced = request.headers.get("content-length", "0")
+    if not announced.isdigit() or int(announced) > limit:
+        raise too_large(limit)
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != "application/json":
+        raise Problem(
+            415,
+            "not-json",
+            f"the body is announced as {kind[:80]!r}",
+            "Send content-type: application/json",
+            where="content-type",
+        )
+    if request.headers.get("content-encoding", "identity").lower() != "identity":
+        raise Problem(
+            415, "encoded", "compressed bodies are not read", "Send it plain", where="encoding"
+        )
+    parts, size = [], 0
+    try:
+        async with asyncio.timeout(seconds):
+            async for chunk in request.stream():
+                size += len(chunk)
+                if size > limit:
+                    raise too_large(limit)
+                parts.append(chunk)
+    except TimeoutError:
+        raise Problem(
+            408, "too-slow", f"the body took more than {seconds:g} seconds", "Send it in one go"
+        ) from None
+    return b"".join(parts)
+
+
+def request_id_of(request: Request) -> str:
+    """Return the id the request goes by."""
+    return str(request.scope["state"]["request_id"])
+
+
+async def _on_problem(request: Request, error: Exception) -> Response:
+    assert isinstance(error, Problem)  # noqa: S101 - registered for it alone
+    return as_response(reply_to(error, request_id_of(request)))
+
+
+async def _on_http_error(request: Request, error: Exception) -> Response:
+    status = getattr(error, "status_code", 500)
+    codes = {404: "not-found", 405: "method-not-allowed"}
+    problem = Problem(
+        status,
+        codes.get(status, "http-error"),
+        f"{request.method} {request.url.path[:200]}: {getattr(error, 'detail', 'failed')}",
+        "See /v1/openapi.json for what there is",
+        headers=dict(getattr(error, "headers", None) or {}),
+    )
+    return as_response(reply_to(problem, request_id_of(request)))
+
+
+async def _on_invalid(request: Request, error: Exception) -> Response:
+    details: list[dict[str, Any]] = getattr(error, "errors", list)()
+    first = details[0] if details else {"loc": ("request",), "msg": "invalid"}
+    problem = Problem(
+        422,
+        "invalid-request",
+        str(first["msg"]),
+        "Correct it",
+        where=".".join(map(str, first["loc"]))[:200],
+    )
+    return as_response(reply_to(problem, request_id_of(request)))

@@ -1,0 +1,466 @@
+"""From checked transactions to kept answers: state, features, score, reasons, decision, commit.
+
+All of it runs in the thread of the event loop, so events are counted one after the other and no
+lock is needed. A slice of a batch goes through the same steps at once: the state takes its rows in
+order, the model all together.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+
+from connectors.api.entity_blocks import BlockMismatchError
+from connectors.api.entity_states import EntityState, Touched
+from connectors.api.journal import Journal, JournalError
+from connectors.api.kept_answers import KeptAnswer, pack_answer, unpack_answer
+from connectors.api.live import Decision, LiveDecisions
+from connectors.api.load_control import Level
+from connectors.api.metrics import Metrics
+from connectors.api.problem import Problem
+from connectors.api.rules import Rules
+from connectors.api.served_model import Scored, ServedModel
+from connectors.online_store.errors import ConflictError, StoreError
+from kernels.entity_state.mailbox import read_mailbox
+from tasks.fraud.online.rows import OnlineMail, OnlineRows
+
+if TYPE_CHECKING:
+    from tasks.fraud.online.parse import OnlineTransaction
+
+logger = logging.getLogger(__name__)
+
+SLICE = 64
+"""Rows of a batch that are handled before other requests get their turn."""
+
+_PERIODS = ("parse", "state", "features", "head", "reasons")
+Row = tuple["OnlineTransaction", Mapping[str, Any]]
+"""A checked transaction and the object it was sent as."""
+
+
+class Asked(NamedTuple):
+    """How some transactions are to be answered.
+
+    Attributes:
+        request_id: Id of the request.
+        level: What there is time for.
+        explain: Whether reasons are wanted.
+        wait_ns: How long the request waited.
+        parse_ns: How long parsing took.
+    """
+
+    request_id: str
+    level: Level = Level.FULL
+    explain: bool = True
+    wait_ns: int = 0
+    parse_ns: int = 0
+
+
+@dataclass(slots=True)
+class _Stepped:
+    """Rows whose events have been counted in the blocks, before they are kept."""
+
+    rows: OnlineRows
+    features: NDArray[np.float32]
+    touched: list[Touched]
+    state_ns: int
+    features_ns: int
+
+
+Shadow = Callable[[OnlineRows, Sequence[float], Sequence[str]], None]
+
+
+class Engine:
+    """Scores transactions against the state and keeps both.
+
+    Attributes:
+        model: The champion in service.
+        rules: The rules in force.
+    """
+
+    def __init__(
+        self,
+        state: EntityState,
+        model: ServedModel,
+        rules: Rules,
+        *,
+        hand_on: Callable[[Sequence[bytes]], None],
+        metrics: Metrics,
+        live: LiveDecisions,
+        shadow: Shadow | None = None,
+    ) -> None:
+        """Put the parts together.
+
+        Args:
+            state: The entities' state.
+            model: The champion.
+            rules: The rules.
+            hand_on: Gets accepted events as JSON lines before they are kept; raises JournalError
+                when it cannot take them.
+            metrics: Counters.
+            live: Decisions for the page.
+            shadow: Gets rows, scores and decisions after each answer.
+        """
+        self.state, self.model, self.rules = state, model, rules
+        self.config = model.bundle.config
+        self._hand_on, self._metrics, self._live, self._shadow = hand_on, metrics, live, shadow
+        self._unit = 10.0**self.config.decimals
+        self._columns = state.columns
+        self._kinds = [column.kind for column in state.columns]
+        self._names = [column.name for column in state.columns]
+        self._width = state.columns[0].blocks.width
+        self._many = len(state.columns) > 1
+        self._message = _message_places(model)
+
+    def replace_model(self, model: ServedModel) -> None:
+        """Serve another champion from the next request on."""
+        self._message = _message_places(model)
+        self.model = model
+
+    def score(self, rows: Sequence[Row], asked: Asked) -> list[bytes | Problem]:
+        """Answer transactions; one that was answered before gets the same bytes again.
+
+        Args:
+            rows: At most `SLICE` checked transactions, in the order in which they count.
+            asked: How.
+
+        Returns:
+            An answer as JSON, or a problem, for each.
+
+        Raises:
+            Problem: Nothing could be kept, so nothing was counted.
+        """
+        if len(rows) > SLICE:
+            raise ValueError(f"{len(rows)} rows at once; slice them by {SLICE}")
+        try:
+            return self._score(rows, asked)
+        except ConflictError:
+            # Another process answered one of them in between: read what it kept.
+            self._forget(rows)
+            try:
+                return self._score(rows, asked)
+            except (StoreError, JournalError) as error:
+                raise self._not_kept(rows, error) from error
+        except (StoreError, JournalError) as error:
+            raise self._not_kept(rows, error) from error
+        except BlockMismatchError as error:
+            self._forget(rows)
+            raise Problem(500, "state-mismatch", str(error), "Seed a new store") from error
+        except BaseException:
+            self._forget(rows)
+            raise
+
+    def _score(self, rows: Sequence[Row], asked: Asked) -> list[bytes | Problem]:
+        answers: list[bytes | Problem | None] = [None] * len(rows)
+        fresh: list[int] = []
+        place: dict[int, int] = {}
+        kept = self.state.answers([row[0].event_id for row in rows])
+        for i, (transaction, _) in enumerate(rows):
+            content = kept[i]
+            if content is not None:
+                answers[i] = self._again(transaction, unpack_answer(content))
+            elif transaction.event_id not in place:
+                place[transaction.event_id] = i
+                fresh.append(i)
+        if fresh:
+            made = self._answer_fresh([rows[i] for i in fresh], asked)
+            for i, body in zip(fresh, made, strict=True):
+                answers[i] = body
+        for i, (transaction, _) in enumerate(rows):
+            if answers[i] is None:  # the same id twice in one slice
+                first = rows[place[transaction.event_id]][0]
+                made_first = answers[place[transaction.event_id]]
+                answers[i] = (
+                    self._again(transaction, _as_kept(first, made_first))
+                    if isinstance(made_first, bytes)
+                    else made_first
+                )
+        return [answer for answer in answers if answer is not None]
+
+    def _again(self, transaction: OnlineTransaction, kept: KeptAnswer) -> bytes | Problem:
+        if not kept.is_of(transaction):
+            return Problem(
+                409,
+                "id-in-use",
+                f"event {transaction.event_name!r} was answered before with another time, amount "
+                "or entity",
+                "Give every event an id of its own",
+                where=self.config.event_id or "event_id",
+            )
+        self._metrics.repeated.add()
+        return kept.body
+
+    def _answer_fresh(self, rows: Sequence[Row], asked: Asked) -> list[bytes]:
+        transactions = [row[0] for row in rows]
+        stepped = self._step(transactions)
+        model, rules = self.model, self.rules
+        scored = model.score(stepped.rows, stepped.features, asked.level, explain=asked.explain)
+        scores = scored.scores.tolist()
+        decisions = []
+        bodies = []
+        for i, transaction in enumerate(transactions):
+            listed = rules.listed(self._kinds, transaction.entities)
+            decision = self._decide(scores[i], listed)
+            reasons = self._reasons(scored, i, listed)
+            decisions.append(decision)
+            bodies.append(
+                self._body(transaction, scores[i], decision, reasons, scored, stepped, asked)
+            )
+        began = time.perf_counter_ns()
+        self._hand_on([orjson.dumps(sent) for _, sent in rows])
+        self.state.finish(
+            stepped.touched,
+            {t.event_id: pack_answer(t, b) for t, b in zip(transactions, bodies, strict=True)},
+        )
+        store_ns = time.perf_counter_ns() - began
+        self._note(transactions, scores, decisions, scored, stepped, store_ns)
+        if self._shadow is not None and scored.head == model.heads[0]:
+            self._shadow(stepped.rows, scores, decisions)
+        return bodies
+
+    def _step(self, transactions: Sequence[OnlineTransaction]) -> _Stepped:
+        """Read what the events see, then count them, one after the other."""
+        began = time.perf_counter_ns()
+        columns, n = self._columns, len(transactions)
+        slots = self.state.fetch(
+            (column.kind, name)
+            for t in transactions
+            for column, name in zip(columns, t.entities, strict=True)
+        )
+        places = [
+            [slots[c.kind, name] for c, name in zip(columns, t.entities, strict=True)]
+            for t in transactions
+        ]
+        raw = np.empty((n, len(columns), self._width))
+        for i, t in enumerate(transactions):
+            key, at, amount = t.event_id, t.time, t.amount
+            for c, column in enumerate(columns):
+                column.blocks.release_due(places[i][c], column.role, at, key)
+                column.blocks.read(places[i][c], column.role, at, amount, raw[i, c])
+            for c, column in enumerate(columns):
+                column.blocks.apply(places[i][c], column.role, key, at, amount)
+        counted = time.perf_counter_ns()
+        rows = OnlineRows(
+            np.array([t.time for t in transactions], np.int64),
+            np.array([t.amount for t in transactions], np.int64),
+            raw,
+            np.array([t.numeric for t in transactions], np.float64).reshape(n, -1),
+            [[t.categorical[i] for t in transactions] for i in range(len(self.config.categorical))],
+            [[t.entities[c] for t in transactions] for c in range(len(columns))],
+        )
+        features = self.model.online.features(rows)
+        derived = time.perf_counter_ns()
+        mail, touched = self._exchange_mail(transactions, places, features)
+        if mail is not None:
+            width = len(self.model.online.layout.features)
+            rows = replace(rows, mail=replace(mail, vector=mail.vector[..., :width]))
+        done = time.perf_counter_ns()
+        state_ns = (counted - began) + (done - derived)
+        return _Stepped(rows, features, touched, state_ns, derived - counted)
+
+    def _exchange_mail(
+        self,
+        transactions: Sequence[OnlineTransaction],
+        places: Sequence[Sequence[int]],
+        features: NDArray[np.float32],
+    ) -> tuple[OnlineMail | None, list[Touched]]:
+        """Let every event read its mailboxes, if the model does, and leave its message."""
+        columns = self._columns
+        vectors = self._vectors(features)
+        mail = self._empty_mail(len(transactions)) if self.model.needs_mail else None
+        touched = []
+        for i, t in enumerate(transactions):
+            keys = [int(c.blocks.keys[places[i][p]]) for p, c in enumerate(columns)]
+            if mail is not None:
+                self._read_mail(mail, i, places[i], keys)
+            for p, column in enumerate(columns):
+                other = (p + 1) % len(columns)
+                counterpart = keys[other] if self._many else -1
+                column.blocks.deposit(
+                    places[i][p],
+                    column.role,
+                    t.time,
+                    t.amount,
+                    counterpart,
+                    other if self._many else -1,
+                    vectors[i],
+                )
+            touched.append(Touched(t.event_id, t.time, t.amount, t.entities, vectors[i]))
+        return mail, touched
+
+    def _vectors(self, features: NDArray[np.float32]) -> NDArray[np.int64]:
+        """Return the messages the rows leave, float32 padded and seen as int64 words."""
+        blocks = self._columns[0].blocks
+        padded = np.zeros((len(features), 2 * blocks.plan.mail_words), np.float32)
+        told = features[:, self._message].astype(np.float64)
+        padded[:, : told.shape[1]] = np.arcsinh(told)
+        return padded.view(np.int64)
+
+    def _empty_mail(self, n: int) -> OnlineMail:
+        """Return room for the mail of some rows, vectors padded to whole words."""
+        layout = self.model.online.layout
+        shape = (n, layout.groups, layout.slots)
+        words = self._columns[0].blocks.plan.mail_words
+        return OnlineMail(
+            np.zeros(shape, np.bool_),
+            np.zeros(shape, np.int64),
+            np.zeros(shape, np.int64),
+            np.zeros(shape, np.int64),
+            np.zeros((*shape, 2 * words), np.float32),
+            np.zeros((n, len(self._columns)), np.int64),
+        )
+
+    def _read_mail(
+        self, mail: OnlineMail, row: int, places: Sequence[int], keys: Sequence[int]
+    ) -> None:
+        layout = self.model.online.layout
+        mail.keys[row] = keys
+        for g, (reader, section) in enumerate(zip(layout.reader, layout.section, strict=True)):
+            blocks = self._columns[reader].blocks
+            read_mailbox(
+                blocks.words[places[reader]],
+                blocks.base(self._columns[section].role),
+                blocks.plan,
+                mail.present[row, g],
+                mail.time[row, g],
+                mail.amount[row, g],
+                mail.counterpart[row, g],
+                mail.vector[row, g].view(np.int64),
+            )
+
+    def _decide(self, score: float, listed: int) -> str:
+        if listed >= 0:
+            return "block"
+        if math.isnan(score):
+            return "review"  # nothing scored it: a person should look
+        return self.rules.decide(score)
+
+    def _reasons(self, scored: Scored, row: int, listed: int) -> list[dict[str, Any]] | None:
+        found = None if scored.reasons is None else scored.reasons[row]
+        if listed < 0:
+            return None if found is None else [r._asdict() for r in found]
+        name = self._names[listed]
+        first = {
+            "code": f"block-list/{self._kinds[listed]}",
+            "text": f"the {name.replace('_', ' ')} is on the block list",
+            "share": 1.0,
+        }
+        return [first, *(r._asdict() for r in (found or ())[:3])]
+
+    def _body(
+        self,
+        transaction: OnlineTransaction,
+        score: float,
+        decision: str,
+        reasons: list[dict[str, Any]] | None,
+        scored: Scored,
+        stepped: _Stepped,
+        asked: Asked,
+    ) -> bytes:
+        model = self.model
+        n = len(stepped.rows)
+        spans = (
+            asked.parse_ns,
+            stepped.state_ns,
+            stepped.features_ns,
+            scored.head_ns,
+            scored.reasons_ns,
+        )
+        latency = {name: span // n // 1000 for name, span in zip(_PERIODS, spans, strict=True)}
+        latency["wait"] = asked.wait_ns // 1000
+        return orjson.dumps(
+            {
+                "event_id": transaction.event_name,
+                "score": None if math.isnan(score) else score,
+                "decision": decision,
+                "reasons": reasons,
+                "model": {**model.described, "head": scored.head},
+                "features_version": model.bundle.manifest.features_version,
+                "rules": self.rules.version,
+                "request_id": asked.request_id,
+                "degraded": scored.degraded,
+                "latency_us": latency,
+            }
+        )
+
+    def _note(
+        self,
+        transactions: Sequence[OnlineTransaction],
+        scores: Sequence[float],
+        decisions: Sequence[str],
+        scored: Scored,
+        stepped: _Stepped,
+        store_ns: int,
+    ) -> None:
+        metrics, n = self._metrics, len(transactions)
+        stages = metrics.stages
+        stages.observe("state", stepped.state_ns / n / 1e9)
+        stages.observe("features", stepped.features_ns / n / 1e9)
+        stages.observe("head", scored.head_ns / n / 1e9)
+        if scored.reasons is not None:
+            stages.observe("reasons", scored.reasons_ns / n / 1e9)
+        stages.observe("store", store_ns / n / 1e9)
+        for what in scored.degraded:
+            metrics.degraded.add(what, by=n)
+        for i, (t, decision) in enumerate(zip(transactions, decisions, strict=True)):
+            metrics.decisions.add(decision)
+            reasons = scored.reasons[i] if scored.reasons else ()
+            score = scores[i]
+            self._live.add(
+                Decision(
+                    t.event_name,
+                    t.time,
+                    t.amount / self._unit,
+                    t.entities,
+                    None if math.isnan(score) else score,
+                    decision,
+                    reasons[0].text if reasons else "",
+                )
+            )
+
+    def _not_kept(self, rows: Sequence[Row], error: Exception) -> Problem:
+        self._forget(rows)
+        logger.error("events not kept: %s", error)
+        return Problem(
+            503,
+            "not-kept",
+            "the event could not be kept, so it was not counted",
+            "Send it again later; the operator finds the cause in the log",
+            headers={"retry-after": "5"},
+        )
+
+    def _forget(self, rows: Sequence[Row]) -> None:
+        self.state.forget(
+            {
+                (column.kind, name)
+                for t, _ in rows
+                for column, name in zip(self._columns, t.entities, strict=True)
+            }
+        )
+
+
+def journal_hand_on(journal: Journal, metrics: Metrics) -> Callable[[Sequence[bytes]], None]:
+    """Return a function that journals accepted events."""
+
+    def hand_on(lines: Sequence[bytes]) -> None:
+        journal.append(lines)
+        metrics.events_out.add("journaled", by=len(lines))
+
+    return hand_on
+
+
+def _message_places(model: ServedModel) -> NDArray[np.intp]:
+    """Return where the features that messages carry stand in the feature rows."""
+    names = model.bundle.feature_names
+    return np.array([names.index(name) for name in model.online.layout.features], np.intp)
+
+
+def _as_kept(transaction: OnlineTransaction, body: bytes) -> KeptAnswer:
+    return unpack_answer(pack_answer(transaction, body))

@@ -1,0 +1,154 @@
+"""Counters and histograms in the text format of Prometheus, cheap enough for every request.
+
+Everything runs in the thread of the event loop, so plain integers do; a library's locks would cost
+more than the request's own arithmetic.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
+
+BOUNDS = tuple(round(b * 10**e, 9) for e in range(-5, 1) for b in (1, 2.5, 5))  # 10 us .. 5 s
+"""Upper bounds of the latency buckets, seconds."""
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+Labels = tuple[str, ...]
+
+
+class Counter:
+    """A number per combination of label values that only grows."""
+
+    def __init__(self, name: str, text: str, labels: Sequence[str] = ()) -> None:
+        self.name, self.text, self.labels = name, text, tuple(labels)
+        self.values: dict[Labels, float] = {} if labels else {(): 0.0}
+
+    def add(self, *labels: str, by: float = 1.0) -> None:
+        """Count."""
+        self.values[labels] = self.values.get(labels, 0.0) + by
+
+    def value(self, *labels: str) -> float:
+        """Return the count so far."""
+        return self.values.get(labels, 0.0)
+
+    def lines(self) -> list[str]:
+        """Return the exposition."""
+        head = [f"# HELP {self.name} {self.text}", f"# TYPE {self.name} counter"]
+        return head + [
+            f"{self.name}{_braces(self.labels, labels)} {_number(value)}"
+            for labels, value in sorted(self.values.items())
+        ]
+
+
+class Histogram:
+    """Durations in seconds, by one label."""
+
+    def __init__(self, name: str, text: str, label: str) -> None:
+        self.name, self.text, self.label = name, text, label
+        self._counts: dict[str, list[int]] = {}
+        self._sums: dict[str, float] = {}
+
+    def observe(self, label: str, seconds: float) -> None:
+        """Count one duration."""
+        counts = self._counts.get(label)
+        if counts is None:
+            counts = self._counts[label] = [0] * (len(BOUNDS) + 1)
+            self._sums[label] = 0.0
+        counts[bisect_left(BOUNDS, seconds)] += 1
+        self._sums[label] += seconds
+
+    def count(self, label: str) -> int:
+        """Return how many were observed."""
+        return sum(self._counts.get(label, ()))
+
+    def lines(self) -> list[str]:
+        """Return the exposition."""
+        out = [f"# HELP {self.name} {self.text}", f"# TYPE {self.name} histogram"]
+        for label, counts in sorted(self._counts.items()):
+            total = 0
+            for bound, count in zip((*map(_number, BOUNDS), "+Inf"), counts, strict=True):
+                total += count
+                braces = _braces((self.label, "le"), (label, bound))
+                out.append(f"{self.name}_bucket{braces} {total}")
+            braces = _braces((self.label,), (label,))
+            out.append(f"{self.name}_sum{braces} {self._sums[label]:.9g}")
+            out.append(f"{self.name}_count{braces} {total}")
+        return out
+
+
+class Gauge:
+    """A number read when it is asked for."""
+
+    def __init__(self, name: str, text: str, read: Callable[[], float]) -> None:
+        self.name, self.text, self._read = name, text, read
+
+    def lines(self) -> list[str]:
+        """Return the exposition."""
+        head = [f"# HELP {self.name} {self.text}", f"# TYPE {self.name} gauge"]
+        return [*head, f"{self.name} {_number(float(self._read()))}"]
+
+
+class Metrics:
+    """Everything the API counts."""
+
+    def __init__(self) -> None:
+        self.requests = Counter(
+            "penstock_api_requests_total", "Requests by route and status.", ("route", "status")
+        )
+        self.decisions = Counter(
+            "penstock_api_decisions_total", "Scored transactions by decision.", ("decision",)
+        )
+        self.degraded = Counter(
+            "penstock_api_degraded_total", "Answers that left something out.", ("what",)
+        )
+        self.shed = Counter("penstock_api_shed_total", "Requests turned away.", ("why",))
+        self.refused = Counter(
+            "penstock_api_refused_total", "Transactions and labels refused, by rule.", ("rule",)
+        )
+        self.repeated = Counter(
+            "penstock_api_repeated_total", "Events answered again from what was kept."
+        )
+        self.labels = Counter("penstock_api_labels_total", "Labels by outcome.", ("outcome",))
+        self.reloads = Counter("penstock_api_reloads_total", "Model changes.", ("outcome",))
+        self.events_out = Counter(
+            "penstock_api_events_total", "Accepted events handed on, by outcome.", ("outcome",)
+        )
+        self.stages = Histogram("penstock_api_stage_seconds", "Time per stage.", "stage")
+        self._gauges: list[Gauge] = []
+
+    def gauge(self, name: str, text: str, read: Callable[[], float]) -> None:
+        """Add a gauge."""
+        self._gauges.append(Gauge(name, text, read))
+
+    def render(self) -> bytes:
+        """Return the whole exposition."""
+        parts: list[Counter | Histogram | Gauge] = [
+            self.requests,
+            self.decisions,
+            self.degraded,
+            self.shed,
+            self.refused,
+            self.repeated,
+            self.labels,
+            self.reloads,
+            self.events_out,
+            self.stages,
+            *self._gauges,
+        ]
+        return "\n".join([*(line for part in parts for line in part.lines()), ""]).encode()
+
+
+def _braces(names: Sequence[str], values: Sequence[str]) -> str:
+    if not names:
+        return ""
+    pairs = (f'{n}="{_escaped(v)}"' for n, v in zip(names, values, strict=True))
+    return "{" + ",".join(pairs) + "}"
+
+
+def _escaped(value: str) -> str:
+    return value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+
+
+def _number(value: float) -> str:
+    return str(int(value)) if value == int(value) else f"{value:.9g}"

@@ -1,0 +1,92 @@
+"""Where models come from: a bundle folder, or an alias of the registry."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from connectors.api.served_model import ModelError, ModelOrigin, ServedModel
+
+if TYPE_CHECKING:
+    from connectors.registry import Registry
+    from tasks.fraud.bundle import Bundle
+
+logger = logging.getLogger(__name__)
+
+REGISTRY = "registry:"
+
+
+class ModelSource(NamedTuple):
+    """A place a model is loaded from, again and again.
+
+    Attributes:
+        address: ``registry:DATASET``, or a folder.
+        alias: Alias in the registry.
+        cache: Folder of fetched bundles.
+        tracking_uri: MLflow of the registry; empty: MLFLOW_TRACKING_URI.
+    """
+
+    address: str
+    alias: str
+    cache: Path
+    tracking_uri: str = ""
+
+    def load(self) -> ServedModel:
+        """Load what is there now; slow, so not for the event loop.
+
+        Raises:
+            ModelError: There is none, or it cannot be served; the message says why.
+        """
+        try:
+            bundle, origin = self._fetch()
+            return ServedModel(bundle, origin)
+        except ModelError:
+            raise
+        except Exception as error:
+            # A damaged bundle fails in as many ways as it can be damaged; none may stop the API.
+            raise ModelError(
+                f"the model of {self.address} cannot be served: {error}",
+                "Publish a sound bundle; the model in service stays",
+            ) from error
+
+    def newest(self) -> str:
+        """Return what tells whether there is another model now; empty when nobody can say.
+
+        For the registry the version's digest, for a folder the digest of its manifest.
+        """
+        if not self.address.startswith(REGISTRY):
+            from tasks.fraud.bundle.format import BundleError, bundle_digest
+
+            try:
+                return bundle_digest(Path(self.address))
+            except (OSError, BundleError):
+                return ""
+        from connectors.registry import model_name
+
+        name = model_name(self.address.removeprefix(REGISTRY))
+        version = self._registry().by_alias(name, self.alias)
+        return "" if version is None else version.digest
+
+    def _fetch(self) -> tuple[Bundle, ModelOrigin]:
+        if not self.address.startswith(REGISTRY):
+            from tasks.fraud.bundle import Bundle
+
+            bundle = Bundle.load(Path(self.address))
+            return bundle, ModelOrigin(self.address, f"fraud-{bundle.config.name}", "")
+        from connectors.registry import model_name
+
+        registry = self._registry()
+        name = model_name(self.address.removeprefix(REGISTRY))
+        version = registry.by_alias(name, self.alias)
+        if version is None:
+            raise ModelError(
+                f"{name} has no {self.alias} at {registry.place}",
+                "Train and promote one: penstock fraud train DATA",
+            )
+        return registry.fetch(version, self.cache), ModelOrigin(self.address, name, version.version)
+
+    def _registry(self) -> Registry:
+        from connectors.registry import Registry
+
+        return Registry(self.tracking_uri)

@@ -1,0 +1,214 @@
+"""A model as the API serves it: its heads in order of fallback, reasons, and where it came from."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from time import perf_counter_ns
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from connectors.api.load_control import Level
+from infra.errors import PenstockError
+
+if TYPE_CHECKING:
+    from tasks.fraud.bundle import Bundle
+    from tasks.fraud.dataset import DatasetConfig
+    from tasks.fraud.online.model import OnlineModel
+    from tasks.fraud.online.rows import OnlineRows
+
+logger = logging.getLogger(__name__)
+
+RULES_HEAD = "rules"
+"""Stands for a head where no model scored."""
+
+NO_REASONS, FALLBACK, NO_MODEL = "no-reasons", "fallback-head", "no-model"
+"""What an answer may lack, see ``degraded``."""
+
+
+class ModelError(PenstockError):
+    """A model that cannot be served; the one in service stays."""
+
+
+class ReasonOut(NamedTuple):
+    """One reason of an answer.
+
+    Attributes:
+        code: Stable group of features.
+        text: Plain words.
+        share: Its part of what the reasons given added to the score, in log-odds.
+    """
+
+    code: str
+    text: str
+    share: float
+
+
+class Scored(NamedTuple):
+    """What a model says of some rows.
+
+    Attributes:
+        scores: float64 [n].
+        head: Head that scored.
+        reasons: Per row; None where none were asked for.
+        degraded: What was left out.
+        head_ns: Nanoseconds of the head.
+        reasons_ns: Nanoseconds of the reasons.
+    """
+
+    scores: NDArray[np.float64]
+    head: str
+    reasons: list[list[ReasonOut]] | None
+    degraded: tuple[str, ...]
+    head_ns: int
+    reasons_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class ModelOrigin:
+    """Where a model came from.
+
+    Attributes:
+        source: As the settings name it.
+        name: Registered name, or the dataset's.
+        version: Registered version; empty for a folder.
+    """
+
+    source: str
+    name: str
+    version: str
+
+
+def same_state(one: DatasetConfig, other: DatasetConfig) -> bool:
+    """Tell whether two configs read the same state from the same columns."""
+    return (
+        one.entities == other.entities
+        and one.delay_ms == other.delay_ms
+        and one.numeric == other.numeric
+        and one.categorical == other.categorical
+        and (one.time, one.time_unit, one.origin_ms)
+        == (other.time, other.time_unit, other.origin_ms)
+        and (one.amount, one.amount_unit, one.decimals)
+        == (other.amount, other.amount_unit, other.decimals)
+        and (one.event_id, one.label, one.label_time)
+        == (other.event_id, other.label, other.label_time)
+    )
+
+
+class ServedModel:
+    """A bundle in service.
+
+    Attributes:
+        bundle: The bundle.
+        origin: Where it came from.
+        online: The bundle made ready to score rows.
+        heads: Heads in the order in which they are tried.
+    """
+
+    def __init__(self, bundle: Bundle, origin: ModelOrigin) -> None:
+        """Prepare it, and score the bundle's example once.
+
+        Raises:
+            tasks.fraud.bundle.format.BundleError: When it does not score as at training.
+        """
+        from tasks.fraud.online.head import FastHead
+        from tasks.fraud.online.model import OnlineModel
+
+        bundle.self_check()
+        self.bundle, self.origin = bundle, origin
+        self.online: OnlineModel = OnlineModel(bundle)
+        self.heads = fallback_heads(bundle)
+        self._fast = {name: FastHead.load(bundle, name) for name in self.heads}
+        self.described: dict[str, Any] = {
+            "name": origin.name,
+            "version": origin.version,
+            "digest": bundle.digest[:16],
+        }
+
+    @property
+    def needs_mail(self) -> bool:
+        """Whether the active head reads mail."""
+        return self.online.needs_mail
+
+    def score(
+        self, rows: OnlineRows, features: NDArray[np.float32], level: Level, *, explain: bool
+    ) -> Scored:
+        """Score rows as well as there is time for.
+
+        Args:
+            rows: The transactions.
+            features: Their features by this model.
+            level: What there is time for.
+            explain: Whether reasons are wanted.
+        """
+        if level >= Level.RULES_ONLY:
+            return _nothing(len(rows), explain=explain)
+        began = perf_counter_ns()
+        degraded: list[str] = []
+        names = self.heads
+        if level >= Level.TABULAR and self._fast[names[0]].has_network:
+            names = names[1:] or names  # heads on features alone take equally long
+        for name in names:
+            try:
+                inputs, scores = self._scores(rows, features, name)
+                break
+            except Exception:  # whatever a head fails with, the next may do
+                logger.exception("head %r failed; falling back", name)
+        else:
+            return _nothing(len(rows), explain=explain)
+        if name != self.heads[0]:
+            degraded.append(FALLBACK)
+        scored = perf_counter_ns()
+        reasons = None
+        if explain:
+            if level < Level.NO_REASONS and self._fast[name].explains:
+                reasons = self._explained(inputs, name)
+            if reasons is None:
+                degraded.append(NO_REASONS)
+        done = perf_counter_ns()
+        return Scored(scores, name, reasons, tuple(degraded), scored - began, done - scored)
+
+    def _scores(
+        self, rows: OnlineRows, features: NDArray[np.float32], name: str
+    ) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+        """Return what a head reads and its scores, which are finite."""
+        head = self._fast[name]
+        inputs = features
+        if head.has_network:
+            feed = self.online.inputs(rows, features, name)
+            inputs = head.inputs(feed.pop("features"), **feed)
+        one = len(rows) == 1
+        scores = np.array([head.score_row(inputs[0])]) if one else head.score(inputs)
+        if not np.isfinite(scores).all():
+            raise ModelError(f"head {name!r} gave scores that are not finite", "Train it again")
+        return inputs, scores
+
+    def _explained(self, inputs: NDArray[np.float32], name: str) -> list[list[ReasonOut]] | None:
+        """Return the reasons of every row; None when they cannot be made."""
+        head = self._fast[name]
+        try:
+            found = [head.reasons(row) for row in inputs]
+        except Exception:  # an answer without reasons is better than none
+            logger.exception("head %r gave no reasons", name)
+            return None
+        reasons = []
+        for row in found:
+            total = sum(reason.contribution for reason in row)
+            reasons.append(
+                [ReasonOut(r.group, r.text, round(r.contribution / total, 4)) for r in row]
+            )
+        return reasons
+
+
+def _nothing(n: int, *, explain: bool) -> Scored:
+    """Return that no model scored."""
+    degraded = (NO_MODEL, NO_REASONS) if explain else (NO_MODEL,)
+    return Scored(np.full(n, np.nan), RULES_HEAD, None, degraded, 0, 0)
+
+
+def fallback_heads(bundle: Bundle) -> tuple[str, ...]:
+    """Return the heads to try, the active one first, then one that reads features alone."""
+    others = [h for h in ("tabular", "logistic", "mlp") if h in bundle.heads and h != bundle.active]
+    return (bundle.active, *[h for h in others if not bundle.needs_graph(h)][:1])

@@ -1,0 +1,75 @@
+"""The first request must not be the slow one: everything is run once before any is taken."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from connectors.api.load_control import Level
+from kernels.entity_state.mailbox import read_mailbox
+from tasks.fraud.online.rows import OnlineMail, OnlineRows
+
+if TYPE_CHECKING:
+    from connectors.api.served_model import ServedModel
+    from connectors.api.service import Service
+
+
+def warm_up(service: Service) -> None:
+    """Run every compiled function and every head once, on blocks nobody owns."""
+    engine = service.engine
+    columns = service.state.columns
+    raw = np.zeros((1, len(columns), columns[0].blocks.width))
+    layout = engine.model.online.layout
+    for place, column in enumerate(columns):
+        blocks = column.blocks
+        slot = blocks.load("", [None] * len(blocks.parts))
+        blocks.read(slot, column.role, 0, 0, raw[0, place])
+        blocks.apply(slot, column.role, 0, 0, 0)
+        blocks.await_label(slot, column.role, (0, 0, -1, 0))
+        blocks.release_due(slot, column.role, 1, 1)
+        blocks.deposit(slot, column.role, 0, 0, -1, -1, np.zeros(blocks.plan.mail_words, np.int64))
+        shape = (layout.slots,)
+        read_mailbox(
+            blocks.words[slot],
+            blocks.base(column.role),
+            blocks.plan,
+            np.zeros(shape, np.bool_),
+            np.zeros(shape, np.int64),
+            np.zeros(shape, np.int64),
+            np.zeros(shape, np.int64),
+            np.zeros((*shape, blocks.plan.mail_words), np.int64),
+        )
+        blocks.forget("")
+    for models in (engine.model, service.models.challenger):
+        if models is not None:
+            for rows in (1, 2):
+                _score(models, rows, raw)
+
+
+def _score(model: ServedModel, n: int, raw: NDArray[np.float64]) -> None:
+    online, config = model.online, model.bundle.config
+    layout = online.layout
+    shape = (n, layout.groups, layout.slots)
+    zeros = np.zeros(shape, np.int64)
+    mail = OnlineMail(
+        np.zeros(shape, np.bool_),
+        zeros,
+        zeros,
+        zeros,
+        np.zeros((*shape, len(layout.features)), np.float32),
+        np.zeros((n, len(config.entities)), np.int64),
+    )
+    rows = OnlineRows(
+        np.zeros(n, np.int64),
+        np.zeros(n, np.int64),
+        np.repeat(raw, n, axis=0),
+        np.zeros((n, len(config.numeric))),
+        [[None] * n for _ in config.categorical],
+        [["-"] * n for _ in config.entities],
+        mail if model.needs_mail else None,
+    )
+    features = online.features(rows)
+    model.score(rows, features, Level.FULL, explain=True)
+    model.score(rows, features, Level.TABULAR, explain=False)

@@ -1,0 +1,107 @@
+"""``python -m connectors.flink.submit SPEC``: builds a stream job and hands it to Flink.
+
+A process of its own, because pyflink holds a JVM; the watchdog runs the same command. A remote job
+outlives it, a local one runs inside it until it ends or is stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import signal
+import sys
+import threading
+from pathlib import Path
+from types import FrameType
+
+from connectors.flink.spec import StreamSpec
+from infra.errors import PenstockError, ServiceError
+from infra.logging import configure_logging
+from infra.settings import Settings, get_settings
+
+logger = logging.getLogger(__name__)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Submit; for a remote job print its id, for a local one wait for its end."""
+    parser = argparse.ArgumentParser(prog="python -m connectors.flink.submit", description=__doc__)
+    parser.add_argument("spec", type=Path, help="file of the stream job")
+    parser.add_argument("--restore", default="", help="savepoint or checkpoint to go on from")
+    given = parser.parse_args(arguments)
+    settings = get_settings()
+    configure_logging(settings.log_level)
+    try:
+        spec = StreamSpec.load(given.spec)
+        submit(settings, spec.with_changes(restore=given.restore) if given.restore else spec)
+    except PenstockError as error:
+        sys.stderr.write(f"stream: {error}\n")
+        return 1
+    return 0
+
+
+def submit(settings: Settings, spec: StreamSpec) -> None:
+    """Build and start the job in this process; it must not have started pyflink before.
+
+    Raises:
+        PenstockError: When there is no cluster, or the model or the jars are missing.
+    """
+    from connectors.flink.job import build_job
+    from connectors.flink.remote import (
+        end_client,
+        local_configuration,
+        prepare_client,
+        remote_configuration,
+        stream_environment,
+    )
+
+    options, job = spec.options(), spec.job()
+    prepare_client(settings, options.jars)
+    try:
+        make = remote_configuration if spec.target == "remote" else local_configuration
+        environment = stream_environment(make(settings, options))
+        build_job(environment, job)
+        client = environment.execute_async(spec.job_name)
+        logger.info("job %s submitted as %s", spec.job_name, client.get_job_id())
+        if spec.target == "local":
+            _wait(client)
+    except Exception as error:
+        if type(error).__name__ != "Py4JJavaError":
+            raise
+        # Read now: the text lies in the JVM, which ends below.
+        raise ServiceError(
+            f"Flink refused or ended {spec.job_name}: {_causes(str(error))}",
+            f"Read {settings.logs}",
+        ) from None
+    finally:
+        end_client(settings)
+
+
+def _causes(text: str) -> str:
+    """Return the last cause of a Java stack trace, and where it arose."""
+    lines = [line.strip() for line in text.splitlines()]
+    heads = [n for n, line in enumerate(lines) if line.startswith(("Caused by:", ": "))]
+    if not heads:
+        return text[:500]
+    last = heads[-1]
+    return " ".join(lines[last : last + 3])[:500]
+
+
+def _wait(client: object) -> None:
+    """Wait for the end of a local job; SIGTERM stops it."""
+    stop = threading.Event()
+
+    def on_signal(_: int, __: FrameType | None) -> None:
+        stop.set()
+
+    signal.signal(signal.SIGTERM, on_signal)
+    result = client.get_job_execution_result()  # type: ignore[attr-defined]  # pyflink's
+    while not stop.wait(0.1):
+        if result.done():
+            result.result()
+            logger.info("finished")
+            return
+    logger.info("stopped")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

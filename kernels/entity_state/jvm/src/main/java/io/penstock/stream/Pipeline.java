@@ -1,0 +1,196 @@
+package io.penstock.stream;
+
+import java.util.ArrayList;
+import java.util.LinkedHashSet;
+import java.util.List;
+import org.apache.flink.api.common.typeinfo.TypeInformation;
+import org.apache.flink.api.common.typeinfo.Types;
+import org.apache.flink.streaming.api.datastream.DataStream;
+import org.apache.flink.streaming.api.datastream.KeyedStream;
+import org.apache.flink.streaming.api.datastream.SingleOutputStreamOperator;
+import org.apache.flink.streaming.api.environment.StreamExecutionEnvironment;
+import org.apache.flink.streaming.api.functions.ProcessFunction;
+import org.apache.flink.table.api.Table;
+import org.apache.flink.table.api.bridge.internal.AbstractStreamTableEnvironmentImpl;
+import org.apache.flink.table.api.bridge.java.StreamTableEnvironment;
+import org.apache.flink.table.data.RowData;
+import org.apache.flink.table.runtime.typeutils.InternalTypeInfo;
+import org.apache.flink.util.Collector;
+
+/**
+ * Builds the job up to the table that the scoring function reads: sources, checks, one keyed
+ * operator per entity column, mail, rules, and the side outputs with their sinks.
+ */
+public final class Pipeline {
+    static final int MAX_PARALLELISM = 720;
+
+    private final Settings settings;
+    private final Stamp stamp;
+    private final DataStream<byte[]> control;
+    private final List<DataStream<Event>> dead = new ArrayList<>();
+    private final List<DataStream<Event>> late = new ArrayList<>();
+    private final List<DataStream<Upsert>> state = new ArrayList<>();
+
+    private Pipeline(Settings settings, DataStream<byte[]> control) {
+        this.settings = settings;
+        this.stamp = new Stamp(settings.control.path("initial"));
+        this.control = control;
+    }
+
+    /**
+     * Adds the operators to the environment's job.
+     *
+     * @param tables environment of the table
+     * @param json configuration, see docs/reference/stream-jvm.md
+     * @return one row per transaction
+     */
+    public static Table build(StreamTableEnvironment tables, String json) {
+        final Settings settings = Settings.parse(json);
+        final StreamExecutionEnvironment env =
+                ((AbstractStreamTableEnvironmentImpl) tables).execEnv();
+        env.setMaxParallelism(MAX_PARALLELISM);
+        Pipeline pipeline = new Pipeline(settings, Control.build(env, settings.control));
+        final DataStream<RowData> rows = pipeline.chain(Sources.build(env, settings));
+        Sinks.attach(
+                settings, union(pipeline.dead), union(pipeline.late), union(pipeline.state));
+        return tables.fromDataStream(rows);
+    }
+
+    private DataStream<RowData> chain(DataStream<Event> source) {
+        SingleOutputStreamOperator<Event> rows =
+                source.process(new RouteDead())
+                        .returns(EventSerializer.type())
+                        .uid("check")
+                        .name("check");
+        dead.add(rows.getSideOutput(Outputs.DEAD));
+        final List<Step<?>> steps = steps();
+        for (Step<?> step : steps.subList(0, steps.size() - 1)) {
+            rows = inner(rows, step);
+        }
+        return last(rows, steps.get(steps.size() - 1));
+    }
+
+    /** A keyed operator that is to come: how rows get to it, and what it does. */
+    private static final class Step<K> {
+        final String name;
+        final KeyedBy<K> keyedBy;
+        final Stage stage;
+
+        Step(String name, KeyedBy<K> keyedBy, Stage stage) {
+            this.name = name;
+            this.keyedBy = keyedBy;
+            this.stage = stage;
+        }
+    }
+
+    /** Brings rows to the operator that owns their key. */
+    private interface KeyedBy<K> {
+        KeyedStream<Event, K> apply(DataStream<Event> rows);
+    }
+
+    private List<Step<?>> steps() {
+        List<Step<?>> steps = new ArrayList<>();
+        final Schema schema = settings.schema;
+        if (settings.dedupMs > 0) {
+            steps.add(
+                    new Step<>(
+                            "dedup",
+                            rows -> rows.keyBy(Event::id, Types.LONG),
+                            new DedupStage(settings)));
+        }
+        for (int c = 0; c < schema.columns.length; c++) {
+            final int column = c;
+            steps.add(
+                    new Step<>(
+                            "state-" + schema.columns[c],
+                            rows -> rows.keyBy(e -> e.entity(column), Types.STRING),
+                            new StateStage(settings, c)));
+        }
+        if (settings.message != null) {
+            for (String kind : new LinkedHashSet<>(List.of(schema.kinds))) {
+                addMail(steps, kind);
+            }
+        }
+        return steps;
+    }
+
+    private void addMail(List<Step<?>> steps, String kind) {
+        final Stage stage = new MailStage(settings, kind);
+        final int[] columns = settings.mailPlan.columnsOf(kind);
+        final String name = "mail-" + kind;
+        if (columns.length == 1) {
+            final int column = columns[0];
+            steps.add(
+                    new Step<>(name, rows -> rows.keyBy(e -> e.entity(column), Types.STRING), stage));
+            return;
+        }
+        final MailCopies copies = new MailCopies(settings, kind);
+        steps.add(
+                new Step<>(
+                        name,
+                        rows ->
+                                rows.flatMap(copies.send())
+                                        .returns(EventSerializer.type())
+                                        .uid("send-" + name)
+                                        .name("send-" + name)
+                                        .keyBy(e -> e.entity(e.reader()), Types.STRING),
+                        stage));
+        steps.add(
+                new Step<>(
+                        "join-" + name, rows -> rows.keyBy(Event::origin, Types.LONG), copies.join()));
+    }
+
+    private <K> SingleOutputStreamOperator<Event> inner(DataStream<Event> rows, Step<K> step) {
+        SingleOutputStreamOperator<Event> made =
+                step.keyedBy
+                        .apply(rows)
+                        .process(new StageFunctions.Inner<>(step.stage))
+                        .returns(EventSerializer.type())
+                        .uid(step.name)
+                        .name(step.name);
+        takeSideOutputs(made);
+        return made;
+    }
+
+    private <K> DataStream<RowData> last(DataStream<Event> rows, Step<K> step) {
+        final TypeInformation<RowData> type = InternalTypeInfo.of(Rows.TYPE);
+        final KeyedStream<Event, K> keyed = step.keyedBy.apply(rows);
+        final Schema schema = settings.schema;
+        SingleOutputStreamOperator<RowData> made =
+                control == null
+                        ? keyed.process(new StageFunctions.Last<>(step.stage, schema, stamp))
+                        : keyed.connect(control.broadcast(ControlledFunction.CONTROL))
+                                .process(new ControlledFunction<>(step.stage, schema, stamp));
+        made = made.returns(type).uid(step.name).name(step.name + ", rules");
+        takeSideOutputs(made);
+        return made;
+    }
+
+    private void takeSideOutputs(SingleOutputStreamOperator<?> made) {
+        dead.add(made.getSideOutput(Outputs.DEAD));
+        late.add(made.getSideOutput(Outputs.LATE));
+        state.add(made.getSideOutput(Outputs.STATE));
+    }
+
+    private static <T> DataStream<T> union(List<DataStream<T>> streams) {
+        DataStream<T> all = streams.get(0);
+        for (DataStream<T> stream : streams.subList(1, streams.size())) {
+            all = all.union(stream);
+        }
+        return all;
+    }
+
+    /** Sends rows that broke a rule their own way. */
+    static final class RouteDead extends ProcessFunction<Event, Event> {
+        private static final long serialVersionUID = 1L;
+
+        @Override
+        public void processElement(Event event, Context context, Collector<Event> out) {
+            if (event.kind() == Event.DEAD) {
+                context.output(Outputs.DEAD, event);
+            } else {
+                out.collect(event);
+            }
+        }
+    }
+}

@@ -1,0 +1,131 @@
+package io.penstock.stream;
+
+import java.io.IOException;
+import java.io.OutputStream;
+import org.apache.flink.api.common.serialization.Encoder;
+import org.apache.flink.api.common.serialization.SerializationSchema;
+import org.apache.flink.connector.base.DeliveryGuarantee;
+import org.apache.flink.connector.file.sink.FileSink;
+import org.apache.flink.connector.kafka.sink.KafkaRecordSerializationSchema;
+import org.apache.flink.connector.kafka.sink.KafkaSink;
+import org.apache.flink.connector.kafka.sink.KafkaSinkBuilder;
+import org.apache.flink.core.fs.Path;
+import org.apache.flink.shaded.jackson2.com.fasterxml.jackson.databind.JsonNode;
+import org.apache.flink.streaming.api.datastream.DataStream;
+import org.apache.flink.streaming.api.functions.sink.filesystem.rollingpolicies.OnCheckpointRollingPolicy;
+import org.apache.flink.kafka.shaded.org.apache.kafka.clients.producer.ProducerRecord;
+
+/**
+ * Attaches the sinks of dead letters, late rows and state upserts; of each that the configuration
+ * names none, the stream is left without a sink.
+ */
+final class Sinks {
+    private Sinks() {}
+
+    static void attach(
+            Settings settings,
+            DataStream<Event> dead,
+            DataStream<Event> late,
+            DataStream<Upsert> state) {
+        final QuarantineRecord record = new QuarantineRecord(settings);
+        final String timeColumn = settings.schema.time;
+        records(settings.sinks, "dead_letters", dead, record::ofDead);
+        records(settings.sinks, "late", late, event -> record.ofLate(event, timeColumn));
+        state(settings.sinks, state);
+    }
+
+    private static void records(
+            JsonNode sinks, String what, DataStream<Event> events, SerializationSchema<Event> bytes) {
+        if (!sinks.hasNonNull(what)) {
+            return;
+        }
+        final String target = sinks.get(what).asText();
+        if (isKafka(sinks)) {
+            KafkaSinkBuilder<Event> made = kafka(sinks, new ToKafka<>(target, e -> null, bytes));
+            made.setDeliveryGuarantee(DeliveryGuarantee.EXACTLY_ONCE)
+                    .setTransactionalIdPrefix(sinks.get("transactional_id").asText() + "-" + what);
+            events.sinkTo(made.build()).uid("sink-" + what).name(what);
+        } else {
+            final Encoder<Event> lines =
+                    (event, stream) -> {
+                        stream.write(bytes.serialize(event));
+                        stream.write('\n');
+                    };
+            events.sinkTo(files(target, lines)).uid("sink-" + what).name(what);
+        }
+    }
+
+    private static void state(JsonNode sinks, DataStream<Upsert> state) {
+        if (!sinks.hasNonNull("state")) {
+            return;
+        }
+        final String target = sinks.get("state").asText();
+        if (isKafka(sinks)) {
+            KafkaSinkBuilder<Upsert> made =
+                    kafka(sinks, new ToKafka<Upsert>(target, u -> u.key, u -> u.value));
+            made.setDeliveryGuarantee(DeliveryGuarantee.AT_LEAST_ONCE);
+            state.sinkTo(made.build()).uid("sink-state").name("state");
+        } else {
+            state.sinkTo(files(target, Sinks::writeUpsert)).uid("sink-state").name("state");
+        }
+    }
+
+    /** Writes u32 length and key, u32 length and value, little endian. */
+    private static void writeUpsert(Upsert upsert, OutputStream stream) throws IOException {
+        byte[] size = new byte[4];
+        Bytes.putInt(size, 0, upsert.key.length);
+        stream.write(size);
+        stream.write(upsert.key);
+        Bytes.putInt(size, 0, upsert.value.length);
+        stream.write(size);
+        stream.write(upsert.value);
+    }
+
+    private static boolean isKafka(JsonNode sinks) {
+        final String type = sinks.get("type").asText();
+        if (!type.equals("kafka") && !type.equals("files")) {
+            throw new IllegalArgumentException(
+                    "sinks of type '" + type + "' do not exist; choose 'files' or 'kafka'");
+        }
+        return type.equals("kafka");
+    }
+
+    private static <T> KafkaSinkBuilder<T> kafka(
+            JsonNode sinks, KafkaRecordSerializationSchema<T> schema) {
+        KafkaSinkBuilder<T> made =
+                KafkaSink.<T>builder()
+                        .setBootstrapServers(sinks.get("bootstrap").asText())
+                        .setRecordSerializer(schema);
+        sinks.path("properties")
+                .properties()
+                .forEach(p -> made.setProperty(p.getKey(), p.getValue().asText()));
+        return made;
+    }
+
+    private static <T> FileSink<T> files(String folder, Encoder<T> encoder) {
+        return FileSink.forRowFormat(new Path(folder), encoder)
+                .withRollingPolicy(OnCheckpointRollingPolicy.build())
+                .build();
+    }
+
+    /** Key and value of a record; the builder of the connector cannot work with lambdas. */
+    private static final class ToKafka<T> implements KafkaRecordSerializationSchema<T> {
+        private static final long serialVersionUID = 1L;
+
+        private final String topic;
+        private final SerializationSchema<T> key;
+        private final SerializationSchema<T> value;
+
+        ToKafka(String topic, SerializationSchema<T> key, SerializationSchema<T> value) {
+            this.topic = topic;
+            this.key = key;
+            this.value = value;
+        }
+
+        @Override
+        public ProducerRecord<byte[], byte[]> serialize(
+                T element, KafkaSinkContext context, Long timestamp) {
+            return new ProducerRecord<>(topic, key.serialize(element), value.serialize(element));
+        }
+    }
+}

@@ -1,0 +1,209 @@
+package io.penstock.stream;
+
+/**
+ * What one entity remembers in one role: the words of its tiles part, labels that wait, and how
+ * far it has been published. Reads and writes are those of {@code kernels/entity_state/cpu.py}.
+ */
+final class StatePart extends Memory {
+    // Single fields at the head of a section, see LAST in layout.py.
+    private static final int LAST_TIME = 0;
+    private static final int EVENTS = 1;
+    private static final int LAST_LABEL = 2;
+    private static final int LAST_FRAUD = 3;
+    private static final int RUN_START = 4;
+    private static final int RUN_LENGTH = 5;
+
+    final long[] words;
+    final WaitingLabels waiting;
+    /** Changes so far: events, labels that came, labels released. */
+    long changes;
+    /** Changes that the last upsert held. */
+    long publishedChanges;
+
+    StatePart(StateLayout.Part part) {
+        this(part.empty.clone(), new WaitingLabels());
+    }
+
+    StatePart(long[] words, WaitingLabels waiting) {
+        this.words = words;
+        this.waiting = waiting;
+    }
+
+    StatePart copy() {
+        StatePart copy = new StatePart(words.clone(), waiting.copy());
+        copy.changes = changes;
+        copy.publishedChanges = publishedChanges;
+        copy.takeFrom(this);
+        return copy;
+    }
+
+    /** Writes the features that an event sees, itself counted in, as float64 from {@code at} on. */
+    void read(StateLayout layout, long time, long amount, byte[] out, int at) {
+        for (StateLayout.Ring ring : layout.rings) {
+            readTiles(ring, time, amount, out, at);
+        }
+        readLabels(layout, time, out, at);
+        int last = at + 56 * layout.byLength.length;
+        Bytes.putDouble(out, last, age(time, words[LAST_TIME]));
+        Bytes.putDouble(out, last + 8, words[LAST_LABEL]);
+        Bytes.putDouble(out, last + 16, age(time, words[LAST_FRAUD]));
+        Bytes.putDouble(out, last + 24, age(time, words[RUN_START]));
+        Bytes.putDouble(out, last + 32, words[RUN_LENGTH]);
+    }
+
+    /**
+     * One pass over a ring from the newest tile back: windows on one ring lie inside each other, so
+     * each continues the sums of the next shorter one.
+     */
+    private void readTiles(StateLayout.Ring ring, long time, long amount, byte[] out, int at) {
+        final long[] w = words;
+        final int size = ring.size;
+        final int index = ring.offset;
+        final long high = Math.floorDiv(time, ring.tile);
+        long count = 1;
+        long sum = amount;
+        long least = amount;
+        long most = amount;
+        double squares = 0.0;
+        final double own = (double) amount * (double) amount;
+        long tile = high;
+        int slot = (int) Math.floorMod(high, (long) size);
+        for (int window = 0; window < ring.windows.length; window++) {
+            for (long low = high - ring.lengths[window]; tile >= low; tile--) {
+                final int k = index + slot;
+                if (w[k] == tile) {
+                    count += w[k + size];
+                    sum += w[k + 2 * size];
+                    squares += Double.longBitsToDouble(w[k + 3 * size]);
+                    least = Math.min(least, w[k + 4 * size]);
+                    most = Math.max(most, w[k + 5 * size]);
+                }
+                slot = slot == 0 ? size - 1 : slot - 1;
+            }
+            final int place = at + 56 * ring.windows[window];
+            Bytes.putDouble(out, place, count);
+            Bytes.putDouble(out, place + 8, sum);
+            Bytes.putDouble(out, place + 16, squares + own);
+            Bytes.putDouble(out, place + 24, least);
+            Bytes.putDouble(out, place + 32, most);
+        }
+    }
+
+    private void readLabels(StateLayout layout, long time, byte[] out, int at) {
+        final long[] w = words;
+        final int size = layout.labelSize;
+        final int index = layout.label;
+        final long known = time - layout.delay;
+        long tile = Math.floorDiv(known, layout.labelTile);
+        int slot = (int) Math.floorMod(tile, (long) size);
+        long seen = 0;
+        long bad = 0;
+        for (int window = 0; window < layout.byLength.length; window++) {
+            final long low = Math.floorDiv(known - layout.lengths[window], layout.labelTile);
+            for (; tile >= low; tile--) {
+                final int k = index + slot;
+                if (w[k] == tile) {
+                    seen += w[k + size];
+                    bad += w[k + 2 * size];
+                }
+                slot = slot == 0 ? size - 1 : slot - 1;
+            }
+            final int place = at + 56 * layout.byLength[window];
+            Bytes.putDouble(out, place + 40, seen);
+            Bytes.putDouble(out, place + 48, bad);
+        }
+    }
+
+    /** Seconds from {@code since} to {@code time}, at least 0; -1 when there is none. */
+    private static double age(long time, long since) {
+        return since == NONE ? -1.0 : Math.max(time - since, 0L) / 1000.0;
+    }
+
+    boolean isRecent(StateLayout layout, long id) {
+        for (int k = layout.recent; k < layout.recent + layout.recentSize; k++) {
+            if (words[k] == id) {
+                return true;
+            }
+        }
+        return false;
+    }
+
+    /** Enters an event; returns false, leaving all as it was, for a recent id. */
+    boolean apply(StateLayout layout, long id, long time, long amount) {
+        if (isRecent(layout, id)) {
+            return false;
+        }
+        final long[] w = words;
+        final double square = (double) amount * (double) amount;
+        for (StateLayout.Ring ring : layout.rings) {
+            final int size = ring.size;
+            final long tile = Math.floorDiv(time, ring.tile);
+            final int k = ring.offset + (int) Math.floorMod(tile, (long) size);
+            if (w[k] == tile) {
+                w[k + size] += 1;
+                w[k + 2 * size] += amount;
+                double squares = Double.longBitsToDouble(w[k + 3 * size]) + square;
+                w[k + 3 * size] = Double.doubleToRawLongBits(squares);
+                w[k + 4 * size] = Math.min(w[k + 4 * size], amount);
+                w[k + 5 * size] = Math.max(w[k + 5 * size], amount);
+            } else if (w[k] < tile) {
+                w[k] = tile;
+                w[k + size] = 1;
+                w[k + 2 * size] = amount;
+                w[k + 3 * size] = Double.doubleToRawLongBits(square);
+                w[k + 4 * size] = amount;
+                w[k + 5 * size] = amount;
+            }
+        }
+        w[layout.recent + (int) (w[EVENTS] % layout.recentSize)] = id;
+        w[EVENTS] += 1;
+        w[LAST_TIME] = Math.max(w[LAST_TIME], time);
+        changes += 1;
+        return true;
+    }
+
+    /** Makes the label (0 or 1) of the event at {@code time} known. */
+    void release(StateLayout layout, long time, long label) {
+        final long[] w = words;
+        final int size = layout.labelSize;
+        final long tile = Math.floorDiv(time, layout.labelTile);
+        final int k = layout.label + (int) Math.floorMod(tile, (long) size);
+        if (w[k] == tile) {
+            w[k + size] += 1;
+            w[k + 2 * size] += label;
+        } else if (w[k] < tile) {
+            w[k] = tile;
+            w[k + size] = 1;
+            w[k + 2 * size] = label;
+        }
+        w[LAST_LABEL] = label;
+        if (label == 1) {
+            w[LAST_FRAUD] = Math.max(w[LAST_FRAUD], time);
+            if (w[RUN_LENGTH] == 0) {
+                w[RUN_START] = time;
+            }
+            w[RUN_LENGTH] += 1;
+        } else {
+            w[RUN_START] = NONE;
+            w[RUN_LENGTH] = 0;
+        }
+        changes += 1;
+    }
+
+    /** Releases the labels at the front that an event at (time, id) may know. */
+    void releaseDue(StateLayout layout, long time, long id) {
+        while (waiting.isDue(time, id)) {
+            release(layout, waiting.firstTime(), waiting.firstLabel());
+            waiting.removeFirst();
+        }
+    }
+
+    /** Lets a label wait; returns false for one that came before (its id is remembered). */
+    boolean addLabel(long labelTime, long time, long id, long label) {
+        if (!waiting.add(labelTime, time, id, label)) {
+            return false;
+        }
+        changes += 1;
+        return true;
+    }
+}

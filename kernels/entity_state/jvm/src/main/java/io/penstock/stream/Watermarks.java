@@ -1,0 +1,63 @@
+package io.penstock.stream;
+
+import java.time.Duration;
+import org.apache.flink.api.common.eventtime.TimestampAssigner;
+import org.apache.flink.api.common.eventtime.TimestampAssignerSupplier;
+import org.apache.flink.api.common.eventtime.Watermark;
+import org.apache.flink.api.common.eventtime.WatermarkGenerator;
+import org.apache.flink.api.common.eventtime.WatermarkGeneratorSupplier;
+import org.apache.flink.api.common.eventtime.WatermarkOutput;
+import org.apache.flink.api.common.eventtime.WatermarkStrategy;
+
+/** Watermarks per partition: as far behind the newest row as rows may be out of order. */
+final class Watermarks implements WatermarkStrategy<Event> {
+    private static final long serialVersionUID = 1L;
+
+    private final long outOfOrderMs;
+
+    private Watermarks(long outOfOrderMs) {
+        this.outOfOrderMs = outOfOrderMs;
+    }
+
+    static WatermarkStrategy<Event> of(Settings settings) {
+        WatermarkStrategy<Event> made = new Watermarks(settings.outOfOrderMs);
+        if (settings.idleMs > 0) {
+            made = made.withIdleness(Duration.ofMillis(settings.idleMs));
+        }
+        return made;
+    }
+
+    @Override
+    public TimestampAssigner<Event> createTimestampAssigner(
+            TimestampAssignerSupplier.Context context) {
+        return (event, ignored) -> event.orderTime();
+    }
+
+    @Override
+    public WatermarkGenerator<Event> createWatermarkGenerator(
+            WatermarkGeneratorSupplier.Context context) {
+        return new Generator(outOfOrderMs);
+    }
+
+    private static final class Generator implements WatermarkGenerator<Event> {
+        private final long delay;
+        private long newest;
+
+        Generator(long outOfOrderMs) {
+            delay = outOfOrderMs + 1;
+            newest = Long.MIN_VALUE + delay;
+        }
+
+        @Override
+        public void onEvent(Event event, long timestamp, WatermarkOutput output) {
+            if (event.kind() != Event.DEAD) {
+                newest = Math.max(newest, timestamp);
+            }
+        }
+
+        @Override
+        public void onPeriodicEmit(WatermarkOutput output) {
+            output.emitWatermark(new Watermark(newest - delay));
+        }
+    }
+}

@@ -1,0 +1,267 @@
+"""A head of a bundle made ready for requests and streams: scores and reasons in microseconds.
+
+Trees are computed by ``kernels.forest``, linear models in closed form, both from the bundle's
+``heads.json``; of a head on mail and embeddings only the network stays in ONNX Runtime. Other
+heads (small network, blend) are scored by ONNX Runtime as a whole and give no reasons. Whatever
+computes, at loading its scores must be those of the bundle's own ONNX graph.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tasks.explain.groups import FeatureGroups
+from tasks.explain.reasons import Reason, ReasonRanker
+from tasks.explain.tree import TOLERANCE, AdditivityError
+from tasks.explain.wording import Wording
+from tasks.fraud.bundle.bundle import SCORE_TOLERANCE
+from tasks.fraud.bundle.format import BundleError
+from tasks.fraud.bundle.heads import OnnxHead, split
+from tasks.fraud.heads.calibration import Calibration
+from tasks.fraud.heads.head import HeadError, check_features
+from tasks.fraud.online.head_parts import Engine, LinearPart, Part, forest_part
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from tasks.fraud.bundle import Bundle
+
+Inputs = NDArray[np.float32]
+
+
+class FastHead:
+    """One head. Built by ``FastHead.load``; safe to share between threads that only score.
+
+    A score takes two steps: ``inputs`` makes rows of W inputs of what the head reads (the features
+    themselves, or with a network the features and its signals), the others take such rows.
+
+    Attributes:
+        name: Name of the head in its bundle.
+        engine: What computes the scores.
+        names: Names of the W inputs.
+        has_network: Whether ``inputs`` runs a network over mail and embeddings.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        names: tuple[str, ...],
+        part: Part | OnnxHead,
+        calibration: Calibration,
+        network: OnnxHead | None,
+        ranker: ReasonRanker,
+    ) -> None:
+        self.name = name
+        self.names = names
+        self.engine: Engine = "onnx" if isinstance(part, OnnxHead) else part.engine
+        self._part = part
+        self._network = network
+        self._calibration = calibration
+        self._ranker = ranker
+        self._group = _group_of_each(ranker.groups)
+
+    @classmethod
+    def load(cls, bundle: Bundle, head: str = "") -> FastHead:
+        """Build a head and compare it with the bundle's ONNX graph on the bundle's example.
+
+        Args:
+            bundle: A loaded bundle.
+            head: Name of the head; empty: the active one.
+
+        Raises:
+            BundleError: When the bundle has no such head, or its two forms score differently.
+        """
+        name = head or bundle.active
+        made = _build(bundle, name)
+        _verify(made, bundle)
+        return made
+
+    @property
+    def has_network(self) -> bool:
+        """Whether ``inputs`` runs a network over mail and embeddings."""
+        return self._network is not None
+
+    @property
+    def explains(self) -> bool:
+        """Whether ``reasons`` can be given."""
+        return not isinstance(self._part, OnnxHead)
+
+    def inputs(
+        self,
+        features: Inputs,
+        *,
+        mail: NDArray[np.float32] | None = None,
+        mask: NDArray[np.bool_] | None = None,
+        embeddings: NDArray[np.float32] | None = None,
+    ) -> Inputs:
+        """Return what the head scores, float32 [n, W]; arguments as ``Bundle.score``.
+
+        Raises:
+            BundleError: When the network lacks an input or gets one of another shape.
+        """
+        if self._network is None:
+            return features
+        feed = {"features": features, "mail": mail, "mask": mask, "embeddings": embeddings}
+        signals = self._network.run(feed, self._network.outputs[-1])
+        return np.concatenate([features, signals], axis=1, dtype=np.float32)
+
+    def score(self, inputs: Inputs) -> NDArray[np.float64]:
+        """Return calibrated fraud probabilities, float64 [n], of rows [n, W].
+
+        Raises:
+            HeadError: On another width or values that are not finite.
+        """
+        x = check_features(inputs, len(self.names))
+        if isinstance(self._part, OnnxHead):
+            return self._part.score({"features": x})
+        return self._calibration.probability(self._part.logit(x))
+
+    def score_row(self, row: Inputs) -> float:
+        """Return the calibrated probability of one row [W].
+
+        Raises:
+            HeadError: On another width or values that are not finite.
+        """
+        self._check_row(row)
+        if isinstance(self._part, OnnxHead):
+            return float(self._part.score({"features": row[None]})[0])
+        return self._calibration.probability_of(self._part.logit_of_row(row))
+
+    def reasons(self, row: Inputs) -> list[Reason]:
+        """Return what raised the score of one row [W], strongest first; empty when nothing did.
+
+        Raises:
+            HeadError: On a head without exact contributions (see ``explains``), another width or
+                values that are not finite.
+            tasks.explain.tree.AdditivityError: When contributions miss the score.
+        """
+        from kernels.ops.grouped import grouped_mean_and_error
+
+        if isinstance(self._part, OnnxHead):
+            raise HeadError(
+                f"head {self.name!r} is scored by ONNX Runtime and has no exact contributions; "
+                "give no reasons, or ship a tree or logistic head"
+            )
+        self._check_row(row)
+        logit, base, contributions = self._part.explain_row(row)
+        groups = len(self._ranker.groups.keys)
+        spread = grouped_mean_and_error(contributions, self._group, groups)
+        mean, error, single = (values.tolist() for values in spread)
+        gap = abs(base + sum(mean) - logit)
+        if not gap <= TOLERANCE * (1.0 + abs(logit)):
+            raise AdditivityError(
+                f"the explanation misses the score by {gap:.3g} log-odds: no reasons are given; "
+                "load the model again"
+            )
+        return self._ranker.of_row(mean, error, single, row)
+
+    def _check_row(self, row: Inputs) -> None:
+        if row.shape != (len(self.names),) or not np.isfinite(row).all():
+            check_features(row[None], len(self.names))  # names what is wrong
+
+
+def _group_of_each(groups: FeatureGroups) -> NDArray[np.int64]:
+    group = np.zeros(len(groups.meanings), np.int64)
+    for number, members in enumerate(groups.members):
+        group[list(members)] = number
+    return group
+
+
+def _build(bundle: Bundle, name: str) -> FastHead:
+    from tasks.fraud.graph import SIGNALS
+
+    names: tuple[str, ...] = bundle.feature_names
+    network, graph = None, b""
+    if bundle.needs_graph(name):
+        names = (*names, *SIGNALS)
+        network_graph, graph = split(bundle.read_extra(f"heads/{name}.onnx"))
+        network = OnnxHead(name, network_graph)
+    stored = _stored_head(bundle, name)
+    fast = _fast_part(stored, bundle, names)
+    part: Part | OnnxHead
+    if fast is None:
+        content = graph or bundle.read_extra(f"heads/{name}.onnx")
+        part, calibration = OnnxHead(name, content), Calibration()
+    else:
+        part, calibration = fast
+    groups = FeatureGroups.of(names, [e.column for e in bundle.config.entities])
+    wording = Wording(
+        bundle.config.decimals, {c: tuple(values) for c, values in bundle.categories.items()}
+    )
+    ranker = ReasonRanker(groups, wording=wording)
+    return FastHead(name, names, part, calibration, network, ranker)
+
+
+def _stored_head(bundle: Bundle, name: str) -> Mapping[str, Any]:
+    """Return the JSON form of a head; empty where the bundle has none."""
+    if "heads.json" not in bundle.manifest.files:
+        return {}
+    try:
+        found: Mapping[str, Any] = json.loads(bundle.read_extra("heads.json")).get(name, {})
+    except (json.JSONDecodeError, AttributeError) as error:
+        raise BundleError(f"{bundle.folder}: heads.json holds no heads: {error}") from error
+    return found
+
+
+def _fast_part(
+    stored: Mapping[str, Any], bundle: Bundle, names: tuple[str, ...]
+) -> tuple[Part, Calibration] | None:
+    """Return the trees or the linear model of a head, and its calibration; None: other kinds."""
+    from kernels.forest import ForestError
+    from tasks.fraud.heads.files import head_from_dict
+    from tasks.fraud.heads.logistic import LogisticScorer
+
+    try:
+        kind = stored["scorer"]["kind"] if stored else ""
+        if kind == "trees":
+            trees = forest_part(stored["scorer"], len(names))
+            return trees, Calibration(**stored["calibration"])
+        if kind == "logistic":
+            head = head_from_dict(stored)
+            if isinstance(head.scorer, LogisticScorer):
+                signals = len(names) > len(bundle.feature_names)
+                background = bundle.background(signals=signals)
+                return LinearPart(head.scorer, background), head.calibration
+    except (KeyError, TypeError, ValueError) as error:
+        known = isinstance(error, ForestError | HeadError | BundleError)
+        reason = str(error) if known else f"lacks or misuses {error}"
+        raise BundleError(f"{bundle.folder}: stored head {reason}") from error
+    return None
+
+
+def _verify(made: FastHead, bundle: Bundle) -> None:
+    """Compare a head with its ONNX graph on the example; this also compiles what it will run."""
+    feed = _example(bundle, made)
+    expected = bundle.score(**feed, head=made.name)
+    inputs = made.inputs(**feed)
+    # As many rows as a batch has take another way than a few.
+    repeated = np.tile(inputs, (-(-32 // len(inputs)), 1))
+    found = [made.score(repeated)[: len(inputs)], made.score(inputs[:1])]
+    found.append(np.array([made.score_row(row) for row in inputs]))
+    worst = max(float(np.abs(f - expected[: len(f)]).max()) for f in found)
+    if not worst <= SCORE_TOLERANCE or math.isnan(worst):
+        raise BundleError(
+            f"{bundle.folder}: head {made.name!r} of heads.json scores the example up to "
+            f"{worst:.2g} away from its ONNX graph; train and publish again"
+        )
+    if made.explains:
+        for row in inputs:
+            made.reasons(row)
+
+
+def _example(bundle: Bundle, made: FastHead) -> dict[str, Any]:
+    """Return example inputs; what the active head does not read is missing there, hence zeros."""
+    example, _ = bundle.example()
+    rows = len(example["features"])
+    if rows == 0:
+        raise BundleError(f"{bundle.folder}: the example has no rows; train and publish again")
+    feed: dict[str, Any] = {"features": example["features"]}
+    for name, shape in bundle.input_shapes(made.name).items():
+        if name != "features":
+            feed[name] = example.get(name, np.zeros((rows, *(max(s, 1) for s in shape[1:]))))
+    return feed

@@ -1,0 +1,24 @@
+"""Grouped means and errors against plain NumPy."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from kernels.ops.grouped import grouped_mean_and_error
+
+
+@pytest.mark.parametrize("models", [1, 2, 5])
+@pytest.mark.parametrize("source", ["machine code", "python"])
+def test_means_and_errors_equal_numpy(models, source):
+    call = grouped_mean_and_error
+    call = call if source == "machine code" else call.py_func
+    rng = np.random.default_rng(models)
+    values = rng.normal(size=(models, 12))
+    group = rng.integers(0, 4, 12)
+    mean, error, single = call(values, group, 5)
+    sums = np.stack([values[:, group == g].sum(axis=1) for g in range(5)], axis=1)
+    np.testing.assert_allclose(mean, sums.mean(axis=0), atol=1e-12)
+    wanted = sums.std(axis=0, ddof=1) / np.sqrt(models) if models > 1 else np.zeros(5)
+    np.testing.assert_allclose(error, wanted, atol=1e-12)
+    np.testing.assert_allclose(single, values.mean(axis=0), atol=1e-12)

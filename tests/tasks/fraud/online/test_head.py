@@ -1,0 +1,304 @@
+"""Fast heads: they score as the bundle's ONNX graphs and give the reasons of the explanations."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from tasks.explain.groups import FeatureGroups
+from tasks.explain.reasons import rank_reasons
+from tasks.explain.tree import AdditivityError, Background
+from tasks.explain.wording import Wording
+from tasks.fraud.bundle import BundleParts, write_bundle
+from tasks.fraud.bundle.format import BundleError
+from tasks.fraud.bundle.heads import OnnxHead, compose, split
+from tasks.fraud.dataset import DatasetConfig, EntityColumn
+from tasks.fraud.graph import SIGNALS
+from tasks.fraud.heads import (
+    HeadError,
+    LogisticConfig,
+    TreeConfig,
+    fit_logistic,
+    fit_trees,
+)
+from tasks.fraud.heads.explain import explain_head
+from tasks.fraud.heads.files import head_to_dict
+from tasks.fraud.heads.head import Blend, Head
+from tasks.fraud.online.head import FastHead
+from tasks.fraud.online.head_parts import RowExplanation
+
+NAMES = ("amount", "night", "payer.ratio_30d", "payer.n_1d", "payer.gap", "payee.risk_7d",
+         "payee.frauds_30d", "payee.ratio_7d", "channel")  # fmt: skip
+ENTITIES = ("payer", "payee")
+TREES = TreeConfig(rounds=20, seeds=3, min_rows=20, bins=255, floor=0.3)
+WIDTH = len(NAMES)
+
+
+def network() -> bytes:
+    """Signals from features, mail and embeddings: an ONNX graph with the inputs of the real one."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    rng = np.random.default_rng(3)
+    weights = {"a": (WIDTH, 2), "b": (5, 2), "c": (3, 2)}
+    shapes = {"features": (None, WIDTH), "mail": (None, 4, 5), "embeddings": (None, 2, 3)}
+    nodes = [
+        helper.make_node("ReduceMean", ["mail"], ["mails"], axes=[1], keepdims=0),
+        helper.make_node("ReduceMean", ["embeddings"], ["places"], axes=[1], keepdims=0),
+        helper.make_node("MatMul", ["features", "a"], ["x"]),
+        helper.make_node("MatMul", ["mails", "b"], ["y"]),
+        helper.make_node("MatMul", ["places", "c"], ["z"]),
+        helper.make_node("Sum", ["x", "y", "z"], ["total"]),
+        helper.make_node("Tanh", ["total"], ["hidden"]),
+    ]
+    values = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+        for name, shape in (shapes | {"hidden": (None, 2)}).items()
+    ]
+    values.insert(2, helper.make_tensor_value_info("mask", TensorProto.BOOL, (None, 4)))
+    constants = [
+        numpy_helper.from_array(rng.normal(size=s).astype(np.float32) / 4, n)
+        for n, s in weights.items()
+    ]
+    graph = helper.make_graph(nodes, "network", values[:-1], values[-1:], constants)
+    opsets = [helper.make_opsetid("", 17)]
+    return helper.make_model(graph, opset_imports=opsets, ir_version=9).SerializeToString()
+
+
+def sample(seed, n=3000):
+    rng = np.random.default_rng(seed)
+    x = rng.gamma(2.0, 2.0, size=(n, WIDTH)).astype(np.float32)
+    x[:, 1] = rng.random(n) < 0.3
+    x[:, 4] = np.where(rng.random(n) < 0.3, 1e9, x[:, 4] * 900)
+    x[:, 8] = rng.integers(-1, 3, n)
+    mail = {
+        "mail": rng.normal(size=(n, 4, 5)).astype(np.float32),
+        "mask": rng.random((n, 4)) < 0.7,
+        "embeddings": rng.normal(size=(n, 2, 3)).astype(np.float32),
+    }
+    logit = x[:, 2] + 2 * x[:, 5] + 4 * mail["mail"].mean(axis=(1, 2)) + rng.normal(size=n) - 16
+    return x, mail, (logit > 0).astype(np.int8)
+
+
+def wide(x, mail):
+    signals = OnnxHead("net", network()).run({"features": x, **mail}, "hidden")
+    return np.concatenate([x, signals], axis=1)
+
+
+@pytest.fixture(scope="module")
+def heads():
+    x, mail, y = sample(1)
+    later, later_mail, later_y = sample(2)
+    trees = fit_trees(x, y, TREES)
+    logistic = fit_logistic(x, y, LogisticConfig(knots=3))
+    heads = {
+        "tabular": trees.calibrated(later, later_y),
+        "logistic": logistic.calibrated(later, later_y),
+        "mlp": Head(Blend((trees.scorer, logistic.scorer), (0.7, 0.3))),
+    }
+    both = fit_trees(wide(x, mail), y, TREES)
+    return heads | {"both": both.calibrated(wide(later, later_mail), later_y)}
+
+
+def write(folder, heads, active="both", stored=None, **changes):
+    x, mail, _ = sample(4, 16)
+    graphs = {name: head.to_onnx() for name, head in heads.items()}
+    graphs["both"] = compose(network(), graphs["both"])
+    stored = {n: head_to_dict(h) for n, h in heads.items()} if stored is None else stored
+    background, background_mail, _ = sample(5, 40)
+    entities = tuple(EntityColumn(e) for e in ENTITIES)
+    return write_bundle(
+        folder,
+        BundleParts(
+            config=DatasetConfig("tiny", "time", "amount", entities, categorical=("channel",)),
+            feature_names=NAMES, features_version=1, heads=graphs, active=active, thresholds={},
+            metrics={}, background=background, example={"features": x, **mail}, trained_until=0,
+            data_digest="0" * 64, categories={"channel": ["web", "shop", "phone"]},
+            background_signals=wide(background, background_mail)[:, WIDTH:],
+            extras={"heads.json": json.dumps(stored).encode()}, **changes,
+        ),
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def bundle(heads, tmp_path_factory):
+    return write(tmp_path_factory.mktemp("bundles") / "b", heads)
+
+
+ENGINES = {"tabular": "forest", "logistic": "linear", "both": "forest", "mlp": "onnx"}
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_scores_are_those_of_the_head_and_of_its_onnx_graph(bundle, heads, name):
+    fast = FastHead.load(bundle, name)
+    assert (fast.name, fast.engine, fast.explains) == (name, ENGINES[name], name != "mlp")
+    assert fast.has_network == (name == "both")
+    x, mail, _ = sample(6, 400)
+    feed = mail if name == "both" else {}
+    inputs = fast.inputs(x, **feed)
+    assert inputs.dtype == np.float32
+    found = fast.score(inputs)
+    assert np.abs(found - bundle.score(x, **feed, head=name)).max() <= 1e-6
+    if name != "mlp":
+        np.testing.assert_allclose(found, heads[name].predict(inputs), rtol=1e-12)
+    np.testing.assert_allclose([fast.score_row(row) for row in inputs], found, rtol=1e-12)
+    assert fast.score(inputs[:0]).shape == (0,)
+
+
+def test_the_active_head_is_the_default(bundle):
+    assert FastHead.load(bundle).name == "both"
+    with pytest.raises(BundleError, match="no head 'graph'"):
+        FastHead.load(bundle, "graph")
+
+
+@pytest.mark.parametrize("name", ["tabular", "both", "logistic"])
+def test_reasons_are_those_of_the_whole_explanation(bundle, heads, name):
+    fast = FastHead.load(bundle, name)
+    x, mail, _ = sample(7, 150)
+    inputs = fast.inputs(x, **(mail if name == "both" else {}))
+    names = NAMES if name != "both" else (*NAMES, *SIGNALS)
+    background = Background(names, bundle.background(signals=name == "both"))
+    explanation = explain_head(heads[name], names, inputs, background)
+    wording = Wording(categories={"channel": ("web", "shop", "phone")})
+    wanted = rank_reasons(explanation, inputs, FeatureGroups.of(names, ENTITIES), wording=wording)
+    found = [fast.reasons(row) for row in inputs]
+    assert len({r.text for row in found for r in row}) > 30
+    for ours, theirs in zip(found, wanted, strict=True):
+        assert [(r.text, r.group, r.tie) for r in ours] == [
+            (r.text, r.group, r.tie) for r in theirs
+        ]
+        for a, b in zip(ours, theirs, strict=True):
+            assert a.contribution == pytest.approx(b.contribution, abs=1e-9)
+            assert a.error == pytest.approx(b.error, abs=1e-9)
+    if name != "logistic":
+        assert any(r.error > 0 for row in found for r in row)
+
+
+def test_a_head_without_exact_contributions_gives_no_reasons(bundle):
+    fast = FastHead.load(bundle, "mlp")
+    assert not fast.explains
+    with pytest.raises(HeadError, match="no exact contributions"):
+        fast.reasons(sample(8, 1)[0][0])
+
+
+def test_reasons_that_miss_the_score_are_an_error(bundle, monkeypatch):
+    fast = FastHead.load(bundle, "tabular")
+    row = sample(8, 1)[0][0]
+    logit, base, values = fast._part.explain_row(row)
+    monkeypatch.setattr(
+        type(fast._part), "explain_row", lambda *_: RowExplanation(logit + 0.1, base, values)
+    )
+    with pytest.raises(AdditivityError, match=r"misses the score by 0\.1"):
+        fast.reasons(row)
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_rows_that_do_not_fit_are_refused(bundle, name):
+    fast = FastHead.load(bundle, name)
+    row = np.ones(len(fast.names), np.float32)
+    calls = [fast.score_row] + [fast.reasons] * fast.explains
+    calls += [lambda r: fast.score(np.tile(r, (20, 1)))]
+    for call in calls:
+        with pytest.raises(HeadError, match="features have shape"):
+            call(row[1:])
+        bad = row.copy()
+        bad[2] = np.nan
+        with pytest.raises(HeadError, match="feature 2 holds NaN"):
+            call(bad)
+
+
+def test_the_network_asks_for_its_inputs(bundle):
+    fast = FastHead.load(bundle)
+    x, mail, _ = sample(9, 5)
+    with pytest.raises(BundleError, match="needs input 'mail'"):
+        fast.inputs(x)
+    with pytest.raises(BundleError, match="'embeddings' has shape"):
+        fast.inputs(x, **(mail | {"embeddings": mail["embeddings"][:, :1]}))
+
+
+def test_a_head_with_a_network_is_checked_where_the_example_has_no_mail(heads, tmp_path):
+    bundle = write(tmp_path / "b", heads, active="tabular")
+    assert set(bundle.example()[0]) == {"features"}
+    x, mail, _ = sample(10, 50)
+    fast = FastHead.load(bundle, "both")
+    found = fast.score(fast.inputs(x, **mail))
+    assert np.abs(found - bundle.score(x, **mail, head="both")).max() <= 1e-6
+
+
+def test_a_blend_on_a_network_is_parted_too(heads, tmp_path):
+    """Kinds that are unknown here are scored by ONNX Runtime behind the network."""
+    stored = {"both": head_to_dict(heads["both"])}
+    stored["both"]["scorer"] = {"kind": "blend", "parts": [], "weights": []}
+    bundle = write(tmp_path / "b", heads, stored=stored)
+    x, mail, _ = sample(11, 50)
+    for name in ("both", "tabular"):
+        fast = FastHead.load(bundle, name)
+        assert fast.engine == "onnx"
+        feed = mail if name == "both" else {}
+        found = fast.score(fast.inputs(x, **feed))
+        assert np.abs(found - bundle.score(x, **feed, head=name)).max() <= 1e-6
+
+
+def test_bundles_without_json_heads_are_scored_by_onnx(small_bundle, tmp_path):
+    bundle = small_bundle(tmp_path / "b")
+    fast = FastHead.load(bundle)
+    rows = np.random.default_rng(0).normal(size=(30, 4)).astype(np.float32)
+    assert fast.engine == "onnx"
+    np.testing.assert_allclose(fast.score(rows), bundle.score(rows), atol=1e-7)
+
+
+def other_calibration(stored):
+    stored["tabular"]["calibration"]["c"] += 0.01
+
+
+def other_trees(stored):
+    stored["tabular"]["scorer"]["models"] = stored["both"]["scorer"]["models"]
+
+
+def no_scorer(stored):
+    del stored["tabular"]["scorer"]
+
+
+def no_models(stored):
+    del stored["tabular"]["scorer"]["models"]
+
+
+def strange_calibration(stored):
+    stored["tabular"]["calibration"]["d"] = 1
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (other_calibration, "away from its ONNX graph"),
+        (other_trees, "a tree model reads 11 inputs, the bundle gives 9"),
+        (no_scorer, "'scorer'"),
+        (no_models, "'models'"),
+        (strange_calibration, "'d'"),
+    ],
+)
+def test_a_stored_head_that_is_not_the_onnx_graph_is_refused(heads, tmp_path, damage, reason):
+    stored = {name: head_to_dict(head) for name, head in heads.items()}
+    damage(stored)
+    bundle = write(tmp_path / "b", heads, stored=stored)
+    assert FastHead.load(bundle, "both").engine == "forest"
+    with pytest.raises(BundleError, match=reason):
+        FastHead.load(bundle, "tabular")
+
+
+def test_heads_json_without_heads_is_refused(heads, tmp_path):
+    with pytest.raises(BundleError, match="holds no heads"):
+        FastHead.load(write(tmp_path / "b", heads, stored=[]))
+
+
+def test_a_composed_graph_is_parted_into_what_it_was_made_of(heads):
+    parts = split(compose(network(), heads["both"].to_onnx()))
+    net, last = (OnnxHead("part", part) for part in parts)
+    assert set(net.inputs) == {"features", "mail", "embeddings"}
+    assert tuple(last.inputs) == ("features",)
+    x, mail, _ = sample(12, 30)
+    signals = net.run({"features": x, **mail}, "signals")
+    np.testing.assert_array_equal(signals, wide(x, mail)[:, WIDTH:])
+    with pytest.raises(BundleError, match="cannot be parted"):
+        split(network())
