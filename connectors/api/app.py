@@ -154,7 +154,11 @@ async def read_body(request: Request, limit: int, seconds: float) -> bytes:
                 parts.append(chunk)
     except TimeoutError:
         raise Problem(
-            408, "too-slow", f"the body took more than {seconds:g} seconds", "Send it in one go"
+            408,
+            "too-slow",
+            f"the body took more than {seconds:g} seconds",
+            "Send it in one go",
+            headers={"connection": "close"},
         ) from None
     return b"".join(parts)
 

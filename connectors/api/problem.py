@@ -114,4 +114,5 @@ def too_large(limit: int, where: str = "body") -> Problem:
         f"the body has more than {limit} bytes",
         "Send fewer transactions at a time",
         where=where,
+        headers={"connection": "close"},  # the rest of the body is not read
     )

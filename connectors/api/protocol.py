@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from uvicorn.server import ServerState
 
     from connectors.api.gate import Gate
+    from connectors.api.metrics import Metrics
     from connectors.api.scoring import Scoring
     from connectors.api.settings import ApiSettings
 
@@ -34,6 +35,7 @@ HOT_BYTES = 8 * 1024
 """Bodies up to this size take the short way."""
 
 SWEEP_SECONDS = 1.0
+LINGER_SECONDS = 1.0
 _PATH = ROUTE.encode()
 _STATUS = {s.value: f"HTTP/1.1 {s.value} {s.phrase}\r\n".encode() for s in HTTPStatus}
 
@@ -47,13 +49,17 @@ class ShortWay:
     """
 
     def __init__(
-        self, scoring: Scoring, gate: Gate, settings: ApiSettings, *, tls: bool = False
+        self, scoring: Scoring, gate: Gate, metrics: Metrics, settings: ApiSettings
     ) -> None:
-        self.scoring, self.gate = scoring, gate
+        self.scoring, self.gate, self._metrics = scoring, gate, metrics
         self.max_connections = settings.max_connections
         self.read_seconds, self.idle_seconds = settings.read_seconds, settings.idle_seconds
-        pairs = (*SECURITY_HEADERS, *((TLS_HEADER,) if tls else ()))
+        pairs = (*SECURITY_HEADERS, *((TLS_HEADER,) if settings.tls_certificate else ()))
         self._common = "".join(f"{name}: {value}\r\n" for name, value in pairs).encode()
+
+    def refused(self, status: int) -> None:
+        """Count a request that was cut off."""
+        self._metrics.requests.add("other", str(status))
 
     def bytes_of(self, reply: Reply, request_id: str, *, close: bool) -> bytes:
         """Return a reply as it goes over the wire."""
@@ -91,7 +97,7 @@ class ScoreProtocol(HttpToolsProtocol):
         self._in_head = False
         self._began = 0.0
         self._active = self.loop.time()
-        self._arrived = 0
+        self._ended = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Take a connection, or turn it away when there are too many."""
@@ -108,6 +114,8 @@ class ScoreProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Parse what arrived."""
+        if self._ended:
+            return
         self._active = self.loop.time()
         if not self._began:
             self._began = self._active
@@ -223,16 +231,23 @@ class ScoreProtocol(HttpToolsProtocol):
         return (self.cycle is None or self.cycle.response_complete) and not self.pipeline
 
     def _closing(self) -> bool:
-        return self.transport is None or self.transport.is_closing()
+        return self._ended or self.transport is None or self.transport.is_closing()
 
     def _end(self, problem: Problem) -> None:
-        """Answer with a problem and close."""
+        """Answer with a problem and close.
+
+        What the client is still sending is read and thrown away for a moment: closing at once would
+        take the answer with it.
+        """
+        self._ended = True
         request_id = self.short.gate.request_id()
         reply = reply_to(problem, request_id)
-        self.short.scoring.count(reply.status, 0)
+        self.short.refused(reply.status)
         if self._idle():
             self.transport.write(self.short.bytes_of(reply, request_id, close=True))
-        self.transport.close()
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        self.loop.call_later(LINGER_SECONDS, self.transport.close)
 
 
 async def sweep_often(connections: set[Any]) -> None:

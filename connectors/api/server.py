@@ -6,11 +6,11 @@ import argparse
 import asyncio
 import gc
 import logging
+import signal
 import socket
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
-from types import FrameType
+from contextlib import nullcontext, suppress
 from typing import TYPE_CHECKING, Any
 
 from connectors.api.settings import ApiSettings, api_settings
@@ -74,8 +74,7 @@ async def _serve(service: Service, listener: socket.socket) -> None:
     from connectors.api.protocol import ShortWay, protocol_class, sweep_often
 
     settings = service.settings
-    tls = settings.tls_certificate is not None
-    short = ShortWay(service.scoring, service.gate, settings, tls=tls)
+    short = ShortWay(service.scoring, service.gate, service.metrics, settings)
     config = uvicorn.Config(
         create_app(service),
         http=protocol_class(short),
@@ -92,16 +91,21 @@ async def _serve(service: Service, listener: socket.socket) -> None:
         ssl_certfile=settings.tls_certificate,
         ssl_keyfile=settings.tls_key,
     )
+    server = uvicorn.Server(config)
 
-    class Server(uvicorn.Server):
-        def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-            service.stopping = True  # streams of events end, and no new requests are asked for
-            super().handle_exit(sig, frame)
+    def end(number: int) -> None:
+        service.stopping = True  # streams of events end, and no more requests are asked for
+        server.handle_exit(number, None)
 
-    server = Server(config)
+    # Not by uvicorn's own handlers: they raise the signal again once it has stopped, which would
+    # end the process before the store is closed.
+    server.capture_signals = nullcontext  # type: ignore[method-assign]
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, end, number)
     sweep = asyncio.create_task(sweep_often(server.server_state.connections))
     address = listener.getsockname()
-    scheme = "https" if tls else "http"
+    scheme = "https" if settings.tls_certificate else "http"
     logger.info("API listens on %s://%s:%d", scheme, address[0], address[1])
     try:
         await server.serve(sockets=[listener])
