@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+STREAM_VARIABLE = "PENSTOCK_STREAM"
 COMMIT_SECONDS = 1.0
 COUNT_SECONDS = 10.0
 RETRY_SECONDS = 0.5
@@ -203,7 +204,7 @@ def _source(given: argparse.Namespace, settings: Settings, store: OnlineStore) -
     return StateTopic(
         TopicSettings(
             given.kafka or kafka_servers(settings),
-            dataset=given.dataset,
+            dataset=given.dataset or os.environ.get(STREAM_VARIABLE, ""),
             group=given.group,
             from_beginning=given.from_beginning,
         )
@@ -250,7 +251,9 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("--store", default="", help=f"URL of the store (default: {STORE_VARIABLE})")
     made.add_argument("--folder", default="", help="folder of state files instead of Kafka")
     made.add_argument("--kafka", default="", help="brokers, host:port (default: the local service)")
-    made.add_argument("--dataset", default="", help="dataset whose state topic is read")
+    made.add_argument(
+        "--dataset", default="", help=f"stream whose state topic is read (or {STREAM_VARIABLE})"
+    )
     made.add_argument("--group", default="penstock-store-writer", help="keeps the offsets")
     made.add_argument("--from-beginning", action="store_true", help="read everything once more")
     made.add_argument("--config", default="", help="dataset config that the state must fit")

@@ -28,9 +28,13 @@ def start(
     anew: Annotated[
         bool, typer.Option("--anew", help="Begin with empty state, not from the last savepoint.")
     ] = False,
+    api: Annotated[
+        bool, typer.Option("--api/--no-api", help="Start the API and the writer of its store, too.")
+    ] = True,
 ) -> None:
     """Submit the stream to the running Flink cluster; ready once it completed a checkpoint."""
     from connectors.flink import operate
+    from connectors.flink.serving import serve
     from connectors.flink.start import described
     from infra.settings import get_settings
 
@@ -46,7 +50,10 @@ def start(
     )
     with waiting(f"starting stream {name} (20 to 60 s)"):
         seen = operate.start(settings, spec)
+        served = serve(settings, spec, model) if api else []
     typer.echo(f"stream {name} runs as job {seen.job}, model {seen.model}")
+    for each in served:
+        typer.echo(f"{each.title}: {each.url}")
     typer.echo(
         f"transactions go to topic {spec.prefix}.transactions, labels to {spec.prefix}.labels"
     )
