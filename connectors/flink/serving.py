@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from connectors.flink.spec import StreamSpec
+from connectors.flink.start import REGISTRY
 from infra.services.python_services import configure_service
 from infra.services.registry import ServiceStatus, end_service, start_service
 from infra.settings import Settings
@@ -40,7 +41,7 @@ def serve(settings: Settings, spec: StreamSpec, model: str) -> list[ServiceStatu
     variables = {
         "PENSTOCK_API_HOME": str(settings.home / "api"),
         "PENSTOCK_API_MODE": "stream",
-        "PENSTOCK_API_MODEL": model,
+        "PENSTOCK_API_MODEL": model if model.startswith(REGISTRY) else spec.model_folder,
         "PENSTOCK_API_STORE": store,
         "PENSTOCK_API_KAFKA": spec.kafka,
         "PENSTOCK_API_KAFKA_PREFIX": spec.prefix,

@@ -105,6 +105,11 @@ class StreamSpec:
         return f"penstock-{self.name}"
 
     @property
+    def model_folder(self) -> str:
+        """Folder of the model at the start."""
+        return str(Path(self.models) / self.model)
+
+    @property
     def prefix(self) -> str:
         """Prefix of the topics."""
         return f"penstock.{self.name}"

@@ -5,9 +5,14 @@ Each is ``python -m MODULE --port PORT`` with pages for health and measures on t
 
 from __future__ import annotations
 
+import json
 import os
 import sys
+from collections.abc import Mapping
+from pathlib import Path
 
+from infra.errors import ConfigurationError
+from infra.files import write_atomically
 from infra.services.kafka_broker import kafka_servers
 from infra.services.service import Service, ServiceDefinition
 from infra.services.state import load_state
@@ -32,9 +37,10 @@ def program(
         module: what ``python -m`` runs.
         options: further arguments.
         health: page that tells that it is ready.
-        defaults: variables for it; those of the caller win.
+        defaults: variables for it; those of ``configure_service`` win, and the caller's over all.
     """
-    given = {key: value for key, value in (defaults or {}).items() if key not in os.environ}
+    known = (defaults or {}) | configured(settings, name)
+    given = {key: value for key, value in known.items() if key not in os.environ}
     fixed = {"PENSTOCK_HOME": str(settings.home), "PYTHONUNBUFFERED": "1"}
     return Service(
         name=name,
@@ -43,6 +49,39 @@ def program(
         health=health,
         environment=given | fixed,
     )
+
+
+def configure_service(settings: Settings, name: str, variables: Mapping[str, str]) -> None:
+    """Keep the variables a service is started with, for now and for every later start.
+
+    They lie in a plain file: secrets do not belong there, but names of files with their hashes.
+    """
+    path = variables_path(settings, name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, json.dumps(dict(variables), indent=1))
+
+
+def configured(settings: Settings, name: str) -> dict[str, str]:
+    """Return the variables kept for a service; none by default.
+
+    Raises:
+        ConfigurationError: the file holds something else.
+    """
+    path = variables_path(settings, name)
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        raise ConfigurationError(f"{path} is no JSON: {error}", "Remove it") from error
+    if not isinstance(found, dict) or not all(isinstance(v, str) for v in found.values()):
+        raise ConfigurationError(f"{path} must map names to texts", "Remove it")
+    return found
+
+
+def variables_path(settings: Settings, name: str) -> Path:
+    """Return the file of a service's variables."""
+    return settings.home / "stream" / "services" / f"{name}.json"
 
 
 def brokers(settings: Settings) -> str:
