@@ -81,8 +81,10 @@ def fill(servers: str, prefix: str, bank: CardsConfig, rows: int, partitions: in
     return Filled(count, labels, size)
 
 
-def committed_ids(servers: str, topic: str, *, idle_s: float = 5.0) -> list[str]:
-    """Return the event ids of all committed messages of a topic."""
+def committed_messages(
+    servers: str, topic: str, *, idle_s: float = 5.0
+) -> Iterator[dict[str, Any]]:
+    """Yield all committed messages of a topic."""
     from confluent_kafka import Consumer, TopicPartition
 
     consumer = Consumer(
@@ -97,11 +99,7 @@ def committed_ids(servers: str, topic: str, *, idle_s: float = 5.0) -> list[str]
     try:
         found = consumer.list_topics(topic, timeout=10).topics[topic].partitions
         consumer.assign([TopicPartition(topic, p, 0) for p in found])
-        ids: list[str] = []
-        while True:
-            messages = consumer.consume(10_000, timeout=idle_s)
-            if not messages:
-                return ids
-            ids += [orjson.loads(m.value())["event_id"] for m in messages if m.error() is None]
+        while messages := consumer.consume(10_000, timeout=idle_s):
+            yield from (orjson.loads(m.value()) for m in messages if m.error() is None)
     finally:
         consumer.close()

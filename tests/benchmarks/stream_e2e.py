@@ -34,7 +34,7 @@ from infra.settings import Settings, get_settings
 from tasks.fraud.bundle import Bundle
 from tasks.fraud.simulate import CardsConfig
 from tests.benchmarks._harness import emit, parser, run_program, table
-from tests.benchmarks._kafka import bank_rows, committed_ids, fill
+from tests.benchmarks._kafka import bank_rows, committed_messages, fill
 from tests.benchmarks._model import serving_model
 
 ROWS, SMOKE_ROWS = 5_000_000, 20_000
@@ -254,7 +254,9 @@ def run(
             )
             found = throughput(home, servers, spec, state.pid, filled.transactions)
             if name == "tabular":
-                ids = committed_ids(servers, f"penstock.{name}.scores")
+                ids = [
+                    m["event_id"] for m in committed_messages(servers, f"penstock.{name}.scores")
+                ]
                 result |= found | {
                     "rows": filled.transactions,
                     "labels": filled.labels,
