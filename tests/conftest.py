@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -167,9 +168,13 @@ def flink_gateway(
     PyFlink starts it as a child that outlives a killed parent and whose standard error nobody
     reads; here it gets a process group of its own and a file.
     """
-    import pyflink.pyflink_gateway_server as server
-    from pyflink.java_gateway import get_gateway
-    from pyflink.util.java_utils import add_jars_to_context_class_loader
+    with warnings.catch_warnings():
+        # PyFlink 2.3 deprecates classes of its own while it is imported.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        import pyflink.pyflink_gateway_server as server
+        import pyflink.table  # noqa: F401
+        from pyflink.java_gateway import get_gateway
+        from pyflink.util.java_utils import add_jars_to_context_class_loader
 
     from infra.jars import connector_jars, stream_jar
 
@@ -184,7 +189,7 @@ def flink_gateway(
 
         patch.setattr(server, "Popen", start)
         patch.setenv("FLINK_LOG_DIR", str(folder))
-        patch.setenv("JVM_ARGS", "-Xmx2g")
+        patch.setenv("JVM_ARGS", "-Xmx2g -XX:+UseParallelGC")
         gateway = get_gateway()
     end_with_run(started[0].pid)
     try:

@@ -35,8 +35,11 @@ final class Control {
             return null;
         }
         final JsonNode config = control.get("source");
-        return env.fromSource(source(config), always(), "control")
+        return env.fromSource(source(config), WatermarkStrategy.noWatermarks(), "control")
                 .uid("source-control")
+                .setParallelism(1)
+                .assignTimestampsAndWatermarks(always())
+                .uid("time-control")
                 .setParallelism(1);
     }
 

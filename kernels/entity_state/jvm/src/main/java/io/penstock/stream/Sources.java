@@ -3,6 +3,7 @@ package io.penstock.stream;
 import java.time.Duration;
 import java.util.Map;
 import java.util.Properties;
+import org.apache.flink.api.common.eventtime.WatermarkStrategy;
 import org.apache.flink.api.connector.source.Source;
 import org.apache.flink.connector.file.src.FileSource;
 import org.apache.flink.connector.kafka.source.KafkaSource;
@@ -11,6 +12,7 @@ import org.apache.flink.connector.kafka.source.enumerator.initializer.OffsetsIni
 import org.apache.flink.core.fs.Path;
 import org.apache.flink.shaded.jackson2.com.fasterxml.jackson.databind.JsonNode;
 import org.apache.flink.streaming.api.datastream.DataStream;
+import org.apache.flink.streaming.api.datastream.SingleOutputStreamOperator;
 import org.apache.flink.streaming.api.environment.StreamExecutionEnvironment;
 import org.apache.flink.kafka.shaded.org.apache.kafka.clients.consumer.OffsetResetStrategy;
 
@@ -20,6 +22,9 @@ final class Sources {
 
     /** Returns transactions and labels, among them rows to be set aside. */
     static DataStream<Event> build(StreamExecutionEnvironment env, Settings settings) {
+        if (settings.source.get("type").asText().equals("generate")) {
+            return Generator.events(env, settings);
+        }
         DataStream<Event> rows = one(env, settings, "transactions");
         if (settings.source.hasNonNull("labels")) {
             rows = rows.union(one(env, settings, "labels"));
@@ -43,8 +48,28 @@ final class Sources {
                 throw new IllegalArgumentException(
                         "source '" + type + "' does not exist; choose 'files' or 'kafka'");
         }
-        return env.fromSource(source, Watermarks.of(settings), what, EventSerializer.type())
-                .uid("source-" + what);
+        final int readers = settings.source.path("parallelism").asInt(0);
+        final boolean files = type.equals("files");
+        final WatermarkStrategy<Event> watermarks = Watermarks.of(settings);
+        SingleOutputStreamOperator<Event> rows =
+                env.fromSource(
+                                source,
+                                files ? WatermarkStrategy.noWatermarks() : watermarks,
+                                what,
+                                EventSerializer.type())
+                        .uid("source-" + what);
+        if (readers > 0) {
+            rows.setParallelism(readers);
+        }
+        if (files) {
+            // A partition lives on, but a file ends, and with it what was to be its next watermark:
+            // here every reader has one that outlives its files.
+            rows = rows.assignTimestampsAndWatermarks(watermarks).uid("time-" + what);
+            if (readers > 0) {
+                rows.setParallelism(readers);
+            }
+        }
+        return rows;
     }
 
     private static FileSource<Event> files(JsonNode config, String what, LineFormat format) {
