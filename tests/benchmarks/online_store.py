@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -120,22 +120,39 @@ def writer_beside(url: str, cards: int, rate: int, seed: int) -> Iterator[None]:
         process.communicate()
 
 
-def latencies(calls: Sequence[Callable[[], Any]]) -> NDArray[np.float64]:
-    """Return what each call took, microseconds; the first tenth warms caches and is left out."""
+class Timed(NamedTuple):
+    """What many calls took.
+
+    Attributes:
+        wall: Microseconds of each call.
+        cpu: CPU microseconds of this process per call; tells apart a slow store and a busy machine.
+    """
+
+    wall: NDArray[np.float64]
+    cpu: float
+
+
+def timed(calls: Sequence[Callable[[], Any]]) -> Timed:
+    """Time each call; the first tenth warms caches and is left out."""
+    warm = len(calls) // 10
+    for call in calls[:warm]:
+        call()
     clock, took = time.perf_counter_ns, []
-    for call in calls:
+    spent = time.process_time()
+    for call in calls[warm:]:
         begun = clock()
         call()
         took.append(clock() - begun)
-    return np.array(took[len(took) // 10 :]) / 1000
+    return Timed(np.array(took) / 1000, (time.process_time() - spent) * 1e6 / len(took))
 
 
-def percentiles(name: str, took: NDArray[np.float64]) -> dict[str, float]:
+def percentiles(name: str, took: Timed) -> dict[str, float]:
     """Return the keys of one kind of read."""
     return {
-        f"{name}_p50_us": float(np.percentile(took, 50)),
-        f"{name}_p99_us": float(np.percentile(took, 99)),
-        f"{name}_p999_us": float(np.percentile(took, 99.9)),
+        f"{name}_p50_us": float(np.percentile(took.wall, 50)),
+        f"{name}_p99_us": float(np.percentile(took.wall, 99)),
+        f"{name}_p999_us": float(np.percentile(took.wall, 99.9)),
+        f"{name}_cpu_us": took.cpu,
     }
 
 
@@ -173,8 +190,8 @@ def measure_lmdb(folder: Path, states: dict[str, EntityState], args: Any) -> dic
     ):
         pairs = transactions(cards, args.reads, args.seed + 2)
         keys = [[k for e in pair for k in part_keys(*e, SPECS[e[0]])] for pair in pairs]
-        read = latencies([lambda k=k: store.read(k) for k in keys])
-        views = latencies([lambda p=p: look(store, p) for p in pairs])
+        read = timed([lambda k=k: store.read(k) for k in keys])
+        views = timed([lambda p=p: look(store, p) for p in pairs])
     with open_store(url) as store:
         writes = write_rate(store, cards, args.writes, args.seed)
     return {
@@ -205,8 +222,8 @@ def measure_redis(states: dict[str, EntityState], args: Any) -> dict[str, float]
         keys = [key for pair in pairs for e in pair for key in part_keys(*e, SPECS[e[0]])]
         asked = [keys[i : i + REDIS_KEYS] for i in range(0, len(keys), REDIS_KEYS)]
         with writer_beside(server.url, cards, args.write_rate, args.seed):
-            read = latencies([lambda k=k: store.read(k) for k in asked])
-            four = latencies([lambda k=k: store.read(k[:4]) for k in asked[: args.reads // 2]])
+            read = timed([lambda k=k: store.read(k) for k in asked])
+            four = timed([lambda k=k: store.read(k[:4]) for k in asked[: args.reads // 2]])
         writes = write_rate(store, cards, args.writes, args.seed)
     return {
         **percentiles("redis", read),
@@ -252,9 +269,9 @@ def show(result: dict[str, float], args: Any) -> None:
     redis = f"{result['redis_writes_per_s']:,.0f}" if "redis_p50_us" in result else "-"
     table(
         f"{sum(sizes(args.entities).values()):,} entities, {args.write_rate:,} writes/s beside",
-        ("read", "p50 us", "p99 us", "p99.9 us"),
+        ("read", "p50 us", "p99 us", "p99.9 us", "CPU us"),
         [
-            (title, *(result[f"{name}_{p}_us"] for p in ("p50", "p99", "p999")))
+            (title, *(result[f"{name}_{p}_us"] for p in ("p50", "p99", "p999", "cpu")))
             for title, name in names
             if f"{name}_p50_us" in result
         ],
