@@ -411,7 +411,6 @@ class Engine:
             metrics.degraded.add(what, by=n)
         for i, (t, decision) in enumerate(zip(transactions, decisions, strict=True)):
             metrics.decisions.add(decision)
-            reasons = scored.reasons[i] if scored.reasons else ()
             score = scores[i]
             self._live.add(
                 Decision(
@@ -421,7 +420,7 @@ class Engine:
                     t.entities,
                     None if math.isnan(score) else score,
                     decision,
-                    reasons[0].text if reasons else "",
+                    _first_reason(scored, i),
                 )
             )
 
@@ -444,6 +443,13 @@ class Engine:
                 for column, name in zip(self._columns, t.entities, strict=True)
             }
         )
+
+
+def _first_reason(scored: Scored, row: int) -> str:
+    if scored.reasons is None:
+        return "no reasons were made"
+    reasons = scored.reasons[row]
+    return reasons[0].text if reasons else "nothing raised this score"
 
 
 def journal_hand_on(journal: Journal, metrics: Metrics) -> Callable[[Sequence[bytes]], None]:
