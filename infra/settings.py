@@ -56,6 +56,7 @@ class Settings(BaseSettings):
     flink_slots: int = Field(4, ge=1, le=64, description="parallel tasks of the TaskManager")
     flink_memory_mb: int = Field(1900, ge=1300, description="memory of the TaskManager, MiB")
     flink_state: StateBackend = Field("heap", description="heap, or rocksdb for large state")
+    stream_dataset: str = Field("", description="dataset that the API and the store writer serve")
     redis_url: SecretStr | None = Field(None, description="use this Redis, not our own")
     redis_port: int = Field(0, ge=0, le=65535)
     redis_memory_mb: int = Field(1024, ge=16, description="limit of the data of Redis, MiB")

@@ -43,6 +43,7 @@ missing_packages() {
         has_library libgomp.so.1 || echo libgomp1
     else
         command -v chromium >/dev/null || command -v google-chrome >/dev/null || echo chromium
+        command -v redis-server >/dev/null || echo redis-server
     fi
 }
 
@@ -68,6 +69,10 @@ system_packages() {
     if ! { apt-get update -qq && DEBIAN_FRONTEND=noninteractive $command -qq >/dev/null; }; then
         [[ $kind == useful ]] || stop "could not install ${packages[*]}; mend apt, then repeat make setup"
         say "could not install ${packages[*]}; tests that need them will be skipped"
+    fi
+    # Ours is started by 'penstock up redis'; the distribution's would hold its port.
+    if [[ " ${packages[*]} " == *" redis-server "* ]] && command -v systemctl >/dev/null; then
+        systemctl disable --now redis-server >/dev/null 2>&1 || true
     fi
 }
 

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +23,14 @@ import pytest
 
 from infra.environment import apply_environment
 from infra.services.ports import any_free_port, port_variable
-from infra.services.registry import SERVICES, end_service, start_service
+from infra.services.registry import (
+    SERVICES,
+    end_service,
+    service_status,
+    start_service,
+    stop_order,
+    with_needs,
+)
 from infra.settings import get_settings
 
 if TYPE_CHECKING:
@@ -147,6 +156,83 @@ def mlflow_server() -> Iterator[str]:
         os.environ["MLFLOW_TRACKING_URI"] = before
     finally:
         end_service(settings, "mlflow")
+
+
+@pytest.fixture(scope="session")
+def flink_gateway(
+    end_with_run: Callable[[int], None], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Any]:
+    """PyFlink's gateway to one JVM for the whole run, our jars loaded; jobs run inside it.
+
+    PyFlink starts it as a child that outlives a killed parent and whose standard error nobody
+    reads; here it gets a process group of its own and a file.
+    """
+    import pyflink.pyflink_gateway_server as server
+    from pyflink.java_gateway import get_gateway
+    from pyflink.util.java_utils import add_jars_to_context_class_loader
+
+    from infra.jars import connector_jars, stream_jar
+
+    folder = tmp_path_factory.mktemp("flink")
+    started: list[subprocess.Popen[bytes]] = []
+    with (folder / "stderr.log").open("wb") as errors, pytest.MonkeyPatch.context() as patch:
+
+        def start(command: Sequence[str], **options: Any) -> subprocess.Popen[bytes]:
+            options |= {"stderr": errors, "start_new_session": True}
+            started.append(subprocess.Popen(command, **options))
+            return started[-1]
+
+        patch.setattr(server, "Popen", start)
+        patch.setenv("FLINK_LOG_DIR", str(folder))
+        patch.setenv("JVM_ARGS", "-Xmx2g")
+        gateway = get_gateway()
+    end_with_run(started[0].pid)
+    try:
+        add_jars_to_context_class_loader([p.as_uri() for p in (stream_jar(), *connector_jars())])
+        yield gateway
+    finally:
+        gateway.shutdown()
+        with suppress(ProcessLookupError):
+            os.killpg(started[0].pid, signal.SIGKILL)
+        with started[0]:
+            end_with_run(-started[0].pid)
+
+
+@pytest.fixture(scope="session")
+def kafka_servers() -> Iterator[str]:
+    """Bootstrap address of a real Kafka broker, shared by the run."""
+    settings = get_settings()
+    require_jars()
+    try:
+        yield start_service(settings, "kafka").url
+    finally:
+        end_service(settings, "kafka")
+
+
+@pytest.fixture(scope="session")
+def flink_cluster() -> Iterator[str]:
+    """URL of a real Flink session cluster with one TaskManager of four slots, shared by the run."""
+    settings = get_settings()
+    require_jars()
+    names = with_needs(["flink-taskmanager"])
+    try:
+        start_service(settings, "flink-taskmanager")
+        yield service_status(settings, "flink-jobmanager").url
+    finally:
+        for name in stop_order(names):
+            end_service(settings, name)
+
+
+def require_jars() -> None:
+    """Skip where the jars of the stream were not built."""
+    from infra import jars
+    from infra.errors import MissingToolError
+
+    try:
+        jars.kafka_classpath()
+        jars.connector_jars()
+    except MissingToolError as error:
+        pytest.skip(f"the jars of the stream are absent: {error}")
 
 
 @pytest.fixture(scope="session")

@@ -131,6 +131,7 @@ def local_configuration(settings: Settings, options: JobOptions) -> Configuratio
     """Configuration of a job that runs inside the client's JVM, without any service."""
     values = job_values(settings, options) | {
         "execution.target": "local",
+        "execution.attached": "true",
         "rest.port": "0",
         "taskmanager.numberOfTaskSlots": str(options.parallelism),
         "io.tmp.dirs": str(settings.home / "flink" / "tmp" / f"local-{os.getpid()}"),

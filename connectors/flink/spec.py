@@ -37,6 +37,7 @@ class StreamSpec:
         preset: ``latency`` or ``throughput``.
         parallelism: Parallel instances of every operator.
         bounded: Read to the present end and stop.
+        batch: Bounded input by Flink's batch runtime: one key after the other, no checkpoints.
         start: Where a job without state begins in Kafka.
         labels: Whether labels come as a stream of their own.
         epoch: Minutes since 2020 at which the state was begun.
@@ -59,6 +60,7 @@ class StreamSpec:
     preset: PresetName = "latency"
     parallelism: int = 1
     bounded: bool = False
+    batch: bool = False
     start: Literal["committed", "earliest", "latest"] = "committed"
     labels: bool = True
     epoch: int = 0
@@ -89,6 +91,11 @@ class StreamSpec:
             raise ConfigurationError(
                 f"start {self.start!r} does not exist", "Choose committed, earliest or latest"
             )
+        if self.batch and not (self.bounded and self.mode == "event-time"):
+            raise ConfigurationError(
+                "the batch runtime needs bounded input in event-time mode",
+                "Set bounded and mode='event-time', or leave batch out",
+            )
         if not 1 <= self.parallelism <= 720:
             raise ConfigurationError(f"parallelism {self.parallelism}", "Give 1 to 720")
 
@@ -96,6 +103,11 @@ class StreamSpec:
     def job_name(self) -> str:
         """Name under which Flink lists the job."""
         return f"penstock-{self.name}"
+
+    @property
+    def model_folder(self) -> str:
+        """Folder of the model at the start."""
+        return str(Path(self.models) / self.model)
 
     @property
     def prefix(self) -> str:
@@ -146,6 +158,9 @@ class StreamSpec:
         from infra.jars import stream_jar
 
         preset = PRESETS[self.preset]
+        extra = preset.flink_options()
+        if self.batch:
+            extra["execution.runtime-mode"] = "BATCH"
         return JobOptions(
             name=self.job_name,
             parallelism=self.parallelism,
@@ -155,7 +170,7 @@ class StreamSpec:
             arrow_rows=preset.arrow_rows,
             restore=self.restore or None,
             jars=(stream_jar(),),
-            extra=preset.flink_options(),
+            extra=extra,
         )
 
     def with_changes(self, **changes: Any) -> StreamSpec:

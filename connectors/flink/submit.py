@@ -15,7 +15,7 @@ from pathlib import Path
 from types import FrameType
 
 from connectors.flink.spec import StreamSpec
-from infra.errors import PenstockError
+from infra.errors import PenstockError, ServiceError
 from infra.logging import configure_logging
 from infra.settings import Settings, get_settings
 
@@ -64,8 +64,26 @@ def submit(settings: Settings, spec: StreamSpec) -> None:
         logger.info("job %s submitted as %s", spec.job_name, client.get_job_id())
         if spec.target == "local":
             _wait(client)
+    except Exception as error:
+        if type(error).__name__ != "Py4JJavaError":
+            raise
+        # Read now: the text lies in the JVM, which ends below.
+        raise ServiceError(
+            f"Flink refused or ended {spec.job_name}: {_causes(str(error))}",
+            f"Read {settings.logs}",
+        ) from None
     finally:
         end_client(settings)
+
+
+def _causes(text: str) -> str:
+    """Return the last cause of a Java stack trace, and where it arose."""
+    lines = [line.strip() for line in text.splitlines()]
+    heads = [n for n, line in enumerate(lines) if line.startswith(("Caused by:", ": "))]
+    if not heads:
+        return text[:500]
+    last = heads[-1]
+    return " ".join(lines[last : last + 3])[:500]
 
 
 def _wait(client: object) -> None:
@@ -80,6 +98,7 @@ def _wait(client: object) -> None:
     while not stop.wait(0.1):
         if result.done():
             result.result()
+            logger.info("finished")
             return
     logger.info("stopped")
 

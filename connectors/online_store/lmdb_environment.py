@@ -11,6 +11,7 @@ import fcntl
 import logging
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -36,6 +37,7 @@ T = TypeVar("T")
 
 MIB = 2**20
 SYNC_SECONDS = 1.0
+READER_CHECK_SECONDS = 10.0
 LONG_READ_SECONDS = 60.0
 """How long growing waits for snapshots and iterations of this process."""
 
@@ -67,8 +69,6 @@ class LmdbEnvironment:
             self._release_lock()
             raise
         if not read_only:
-            with self._translated():
-                self._raw.reader_check()  # forget readers that were killed
             self._syncer = threading.Thread(target=self._sync_often, name="lmdb-sync", daemon=True)
             self._syncer.start()
 
@@ -161,8 +161,9 @@ class LmdbEnvironment:
             raise StoreReadOnlyError(
                 f"{self.folder} was opened for reading", "Write through the process that owns it"
             )
-        if self._sync_failure is not None:
-            raise self._sync_failure
+        failure, self._sync_failure = self._sync_failure, None
+        if failure is not None:
+            raise failure
         with self._writing:
             while True:
                 try:
@@ -235,13 +236,24 @@ class LmdbEnvironment:
                 self._raw.set_mapsize(size)
 
     def _sync_often(self) -> None:
+        """Once a second flush what is new; now and then forget readers that were killed.
+
+        A killed reader would keep the pages it saw from being used again for ever.
+        """
+        import lmdb
+
+        next_check = 0.0
         while not self._closed.wait(SYNC_SECONDS):
-            if self._unsynced:
-                try:
+            try:
+                if self._unsynced:
                     self.flush()
-                except StoreError as error:
-                    logger.error("%s", error)  # noqa: TRY400 - the next write raises it
-                    self._sync_failure = error
+                if time.monotonic() >= next_check:
+                    next_check = time.monotonic() + READER_CHECK_SECONDS
+                    self._raw.reader_check()
+            except (StoreError, lmdb.Error) as error:
+                logger.error("%s: %s", self.folder, error)  # noqa: TRY400 - raised by a write
+                if isinstance(error, StoreError):
+                    self._unsynced, self._sync_failure = True, error
 
     def _release_lock(self) -> None:
         if self._lock is not None:

@@ -19,10 +19,10 @@ local first_answer = 2 + 2 * n
 
 local function newer(key, value)
   local old = redis.call('GETRANGE', key, 8, 15)
-  if old == '' then return true end
+  if old == '' then return true, true end
   local low, high = struct.unpack('<I4I4', value, 9)
   local old_low, old_high = struct.unpack('<I4I4', old)
-  return high > old_high or (high == old_high and low > old_low)
+  return high > old_high or (high == old_high and low > old_low), false
 end
 
 if all_or_none then
@@ -36,13 +36,14 @@ end
 local applied = 0
 for i = 1, n do
   local key, index, value = KEYS[1 + i], KEYS[1 + n + i], ARGV[4 + i]
-  if newer(key, value) then
+  local put, new = newer(key, value)
+  if put then
     if expire_ms > 0 then
       redis.call('SET', key, value, 'PX', expire_ms)
     else
       redis.call('SET', key, value)
     end
-    if redis.call('ZADD', index, score, ARGV[4 + n + i]) == 1 then
+    if (new or expire_ms > 0) and redis.call('ZADD', index, score, ARGV[4 + n + i]) == 1 then
       redis.call('SADD', KEYS[1], index)
     end
     applied = applied + 1

@@ -24,7 +24,7 @@ from connectors.online_store.record import (
     entity_prefix,
     first_version,
 )
-from connectors.online_store.view import shape_of
+from connectors.online_store.shape import shape_of
 
 if TYPE_CHECKING:
     from connectors.online_store.store import OnlineStore
@@ -157,21 +157,10 @@ def deposit_mail(
         kind: The kind.
         vectors: float32 [n, W], what each row leaves; W at most the spec's mail width.
     """
-    from kernels.entity_state.keys import entity_keys
     from kernels.entity_state.mail import deposit_rows
 
     columns = config.kinds[kind]
-    shape = (len(tx), len(columns))
-    counterpart, column_of = np.full(shape, -1, np.int64), np.full(shape, -1, np.int64)
-    if len(config.entities) > 1:
-        # The counterpart is the entity of the next column, as in tasks.fraud.graph.mail.
-        for role, column in enumerate(columns):
-            here = [e.column for e in config.entities].index(column)
-            place = (here + 1) % len(config.entities)
-            other = config.entities[place]
-            names = entity_keys(other.kind, tx.index[other.kind])
-            counterpart[:, role] = names[tx.entities[other.column]]
-            column_of[:, role] = place
+    counterpart, column_of = counterparts(tx, config, kind)
     width = state.spec.mail_width
     padded = np.zeros((len(tx), width), np.float32)
     padded[:, : vectors.shape[1]] = vectors
@@ -182,8 +171,36 @@ def deposit_mail(
         np.stack([tx.entities[c] for c in columns], axis=1),
         counterpart,
         column_of,
-        np.broadcast_to(padded[:, None], (*shape, width)),
+        np.broadcast_to(padded[:, None], (len(tx), len(columns), width)),
     )
+
+
+def counterparts(
+    tx: Transactions, config: DatasetConfig, kind: str
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return who stands on the other side of every row, by role of a kind.
+
+    It is the entity of the next column, as in ``tasks.fraud.graph.mail``.
+
+    Returns:
+        Keys int64 [n, roles] and places of their columns int64 [n, roles]; -1 where the config
+        has a single entity column.
+    """
+    from kernels.entity_state.keys import entity_keys
+
+    columns = config.kinds[kind]
+    shape = (len(tx), len(columns))
+    keys, places = np.full(shape, -1, np.int64), np.full(shape, -1, np.int64)
+    if len(config.entities) == 1:
+        return keys, places
+    for role, column in enumerate(columns):
+        here = [entity.column for entity in config.entities].index(column)
+        place = (here + 1) % len(config.entities)
+        other = config.entities[place]
+        names = entity_keys(other.kind, tx.index[other.kind])
+        keys[:, role] = names[tx.entities[other.column]]
+        places[:, role] = place
+    return keys, places
 
 
 def state_records(

@@ -71,7 +71,8 @@ class OnlineStore(Protocol):
 
         Raises:
             ConflictError: When one of the events is answered already, or the store has a version
-                as high as that of a record: read again and repeat. Nothing was written.
+                as high as that of a record: read again and repeat. Nothing was written; only
+                where a connection broke and the commit was sent twice may it be our own.
         """
         ...
 
@@ -110,6 +111,7 @@ class OnlineStore(Protocol):
 
         LMDB yields them in the order of their keys, as they were at the first one. Redis yields
         them in no order, each whole, one perhaps twice; writes meanwhile may be among them.
+        Do not write to the same store object before the end.
         """
         ...
 

@@ -8,8 +8,6 @@ records that the view makes of them.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from functools import lru_cache
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,37 +22,12 @@ from connectors.online_store.record import (
     first_version,
     labels_in,
 )
+from connectors.online_store.shape import Shape, shape_of
 from connectors.online_store.store import OnlineStore
-from kernels.entity_state.layout import layout_of, spec_digest
-from kernels.entity_state.parts import Part, parts_of
 from kernels.entity_state.spec import StateSpec
 from kernels.entity_state.waiting import insert_label, release_due
 
 _NO_LABELS = np.empty((0, 4), np.int64)
-
-
-class Shape(NamedTuple):
-    """What a spec says about its records.
-
-    Attributes:
-        digest: Digest of the spec.
-        empty: Block that has seen nothing, uint8 [size], read-only.
-        parts: The parts of a block.
-        suffixes: What follows the entity in the key of each part.
-    """
-
-    digest: int
-    empty: NDArray[np.uint8]
-    parts: tuple[Part, ...]
-    suffixes: tuple[bytes, ...]
-
-
-@lru_cache(maxsize=64)
-def shape_of(spec: StateSpec) -> Shape:
-    """Return what a spec says about its records (cached)."""
-    parts = parts_of(spec)
-    suffixes = tuple(bytes((0, part.number)) for part in parts)
-    return Shape(spec_digest(spec), layout_of(spec).empty, parts, suffixes)
 
 
 class EntityView:

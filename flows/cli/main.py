@@ -24,6 +24,7 @@ class PenstockCommands(LazyGroup):
         "demo": LazyCommand("flows.cli.demo", "Simulate a bank, train, score, write the report."),
         "fraud": LazyCommand("flows.cli.fraud", "Train, evaluate, score and report fraud models."),
         "simulate": LazyCommand("flows.cli.simulate", "Generate transactions to work on."),
+        "stream": LazyCommand("flows.cli.stream", "Run the fraud stream: start, status, upgrade."),
         "doctor": LazyCommand("flows.cli.doctor", "Check this machine; findings come with fixes."),
         "up": LazyCommand("flows.cli.services", "Start the local services.", "up_app"),
         "down": LazyCommand("flows.cli.services", "Stop the local services.", "down_app"),

@@ -36,11 +36,13 @@ def chosen(names: list[str] | None) -> list[str]:
     return [definition_of(name).name for name in names] if names else list(SERVICES)
 
 
-def to_start(names: list[str] | None, *, stream: bool) -> list[str]:
+def to_start(settings: Settings, names: list[str] | None, *, stream: bool) -> list[str]:
     """The services named, else those of a plain ``up``; with ``--stream`` also the stream's."""
     groups = {"base"} if not names else set()
     groups |= {"stream"} if stream else set()
-    grouped = [each.name for each in SERVICES.values() if each.group in groups]
+    grouped = [
+        each.name for each in SERVICES.values() if each.group in groups and each.wanted(settings)
+    ]
     return with_needs([*(names or []), *grouped])
 
 
@@ -53,7 +55,7 @@ def up(names: Names = None, *, stream: Stream = False) -> None:
     from rich.console import Console
 
     settings = get_settings()
-    selected = to_start(names, stream=stream)
+    selected = to_start(settings, names, stream=stream)
     titles = " and ".join(SERVICES[name].title for name in selected)
     # One thread each: they boot side by side, and every one of them finishes or cleans up.
     with (

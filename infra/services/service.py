@@ -49,6 +49,7 @@ class ServiceDefinition:
         needs: names of the services that must be ready before this one starts.
         group: "base" is what ``penstock up`` starts, "stream" what ``--stream`` adds, "extra"
             starts only when named.
+        wanted: whether a start of its group includes it; named, it starts in any case.
         address: address for people, with ``{port}``.
         stop_seconds: patience between SIGTERM and SIGKILL.
     """
@@ -62,6 +63,7 @@ class ServiceDefinition:
     prepare: Callable[[Settings, Service], None] | None = None
     needs: tuple[str, ...] = ()
     group: str = "base"
+    wanted: Callable[[Settings], bool] = lambda _: True
     address: str = f"http://{HOST}:{{port}}"
     stop_seconds: float = 10.0
 

@@ -144,14 +144,14 @@ def run_command(command: tuple[str, ...], timeout: float) -> None:
         )
     except OSError as error:
         raise ServiceError(f"{command[0]} cannot be run: {error}") from error
-    try:
-        said, _ = process.communicate(timeout=timeout)
-    except subprocess.TimeoutExpired:
-        raise ServiceError(f"{command[0]} took longer than {timeout:.0f} s") from None
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+    with process:
+        try:
+            said, _ = process.communicate(timeout=timeout)
+        except subprocess.TimeoutExpired:
+            raise ServiceError(f"{command[0]} took longer than {timeout:.0f} s") from None
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
     if process.returncode:
         lines = [line.strip() for line in said.splitlines() if line.strip()]
         raise ServiceError(

@@ -104,12 +104,14 @@ class Judge:
         checked = max(self._checkpoint_at, seen.started_at, self._began)
         age = seen.at - checked
         limit = max(self._config.checkpoint_age_s, 3 * seen.interval_s + 2 * seen.checkpoint_s)
-        quiet = seen.at - max(self._disturbed_at, seen.changed_at)
+        disturbed = max(self._disturbed_at, seen.changed_at)
+        settling = self._checkpoint_at <= disturbed
         last = self._remedies[-1] if self._remedies else 0.0
         alone = seen.at - max(checked, last)
         if age <= limit:
             return self._fresh(seen, age)
-        if quiet <= self._config.start_grace_s + limit and alone <= self._config.loop_s:
+        patient = seen.at - disturbed <= self._config.start_grace_s + limit
+        if settling and patient and alone <= self._config.loop_s:
             word = "restarting" if seen.state in {"RESTARTING", "FAILING"} else "starting"
             return Verdict(word, f"{seen.state}, no checkpoint yet for {age:.0f} s")
         reason = f"{seen.state}, but no checkpoint for {age:.0f} s (limit {limit:.0f})"

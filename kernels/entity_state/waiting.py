@@ -45,12 +45,16 @@ def release_due(
     """
     if not len(labels) or labels[0, 0] > time:
         return 0
-    if labels.shape[1] != 4 or not ((labels[:, 3] == 0) | (labels[:, 3] == 1)).all():
-        raise ValueError("waiting labels must be [p, 4] with labels 0 or 1 in the last column")
+    if labels.shape[1] != 4:
+        raise ValueError(f"waiting labels must be [p, 4], got {labels.shape}")
     layout = layout_of(spec)
     words = _own_words(block, layout)
-    table = np.array(labels, np.int64, order="C")  # a view of received bytes is read-only
-    return int(_release(words, _base(layout, role), layout.plan, table, int(time), int(event_id)))
+    due = int(np.searchsorted(labels[:, 0], time, side="right"))
+    table = np.array(labels[:due], np.int64, order="C")  # a view of received bytes is read-only
+    done = int(_release(words, _base(layout, role), layout.plan, table, int(time), int(event_id)))
+    if done < due and labels[done, 3] not in (0, 1):
+        raise ValueError(f"label must be 0 or 1, got {labels[done, 3]}; unknown ones never wait")
+    return done
 
 
 def insert_label(
@@ -78,8 +82,8 @@ def _release(
     # numba's cache knows this file's time stamp, not that of the functions called: whoever changes
     # `release_to_section` must change this file too (layout 2).
     for i in range(len(labels)):
-        late = labels[i, 1] > time or (labels[i, 1] == time and labels[i, 2] >= event_id)
-        if labels[i, 0] > time or late:
+        later = labels[i, 1] > time or (labels[i, 1] == time and labels[i, 2] >= event_id)
+        if labels[i, 0] > time or later or (labels[i, 3] != 0 and labels[i, 3] != 1):
             return i
         release_to_section(words, base, plan, labels[i, 1], labels[i, 3])
     return len(labels)

@@ -14,6 +14,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal
 
 import numpy as np
@@ -83,6 +84,7 @@ class FeatureMeaning:
         return f"{who}, known frauds" if self.theme == "labels" else "graph network"
 
 
+@cache
 def window_words(window: str) -> str:
     """Say a window name in words.
 
@@ -96,6 +98,7 @@ def window_words(window: str) -> str:
     return f"{count} {unit}{'' if count == 1 else 's'}"
 
 
+@cache
 def window_adjective(window: str) -> str:
     """Say a window name as an adjective.
 

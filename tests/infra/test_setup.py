@@ -100,7 +100,7 @@ def test_everything_is_installed_under_the_constraints_once(machine):
     assert first.returncode == 0, first.stderr
     assert first.stdout.startswith("setup: first set-up: up to 3 GB to download")
     # Useful packages that are missing do not stop it; the command is told.
-    assert "sudo apt-get install -y --no-install-recommends chromium" in first.stdout
+    assert "sudo apt-get install -y --no-install-recommends chromium redis-server" in first.stdout
     # Nothing activates the environment: the last line says what can be typed now.
     last = first.stdout.splitlines()[-1]
     assert ".venv/bin/penstock" in last
@@ -149,6 +149,14 @@ def test_root_installs_what_is_missing(machine):
     result = machine.setup()
     assert result.returncode == 0, result.stderr
     assert "install -y --no-install-recommends openjdk-17-jdk-headless" in machine.asked()
+
+
+def test_the_redis_of_the_distribution_is_not_left_running(machine):
+    machine.script("id", "#!/bin/bash\necho 0\n")
+    machine.script("apt-get", f'#!/bin/bash\necho "apt-get $*" >> "{machine.log}"\n')
+    machine.script("systemctl", f'#!/bin/bash\necho "systemctl $*" >> "{machine.log}"\n')
+    assert machine.setup().returncode == 0
+    assert "systemctl disable --now redis-server" in machine.asked()
 
 
 def test_a_failing_apt_stops_for_what_is_needed_only(machine):

@@ -71,8 +71,10 @@ def test_an_entity_read_lazily_has_the_features_of_the_batch(rows):
 def test_wrong_input_is_refused():
     with pytest.raises(ValueError, match="0 or 1"):
         insert_label(NOTHING, 1, 1, 1, -1)
-    with pytest.raises(ValueError, match="last column"):
+    with pytest.raises(ValueError, match="got 7"):
         release_due(new_block(SPEC), 0, np.array([[1, 1, 1, 7]]), 5, 5, spec=SPEC)
+    with pytest.raises(ValueError, match="4"):
+        release_due(new_block(SPEC), 0, np.array([[1, 1, 1]]), 5, 5, spec=SPEC)
     frozen = new_block(SPEC)
     frozen.flags.writeable = False
     with pytest.raises(BlockError, match="read-only"):

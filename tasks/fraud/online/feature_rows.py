@@ -1,7 +1,7 @@
 """The model's features of a few rows, with everything that never changes worked out beforehand.
 
-Same values as ``rows.model_features``, bit for bit; a request has one row, and for one row looking
-up names and windows takes longer than the arithmetic.
+Same values as ``tasks.fraud.features.build_features``, bit for bit. A request has one row, and for
+one row looking up names and windows takes longer than the arithmetic.
 """
 
 from __future__ import annotations

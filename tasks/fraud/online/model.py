@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from tasks.fraud.bundle.format import BundleError
 from tasks.fraud.online.feature_rows import FeatureRows
+from tasks.fraud.online.head import FastHead
 from tasks.fraud.online.rows import OnlineRows
 
 if TYPE_CHECKING:
@@ -36,7 +37,6 @@ class OnlineModel:
 
         self.bundle = bundle
         self.categories = {c: tuple(values) for c, values in bundle.categories.items()}
-        self._features = FeatureRows(bundle.config, self.categories)
         self.layout = mail_layout(bundle.config)
         wanted = bundle.mail_length
         if wanted:
@@ -48,10 +48,23 @@ class OnlineModel:
             )
         self.needs_mail = "mail" in bundle.inputs()
         self.needs_entities = "embeddings" in bundle.inputs()
+        self._features = FeatureRows(bundle.config, self.categories)
+        self._heads: dict[str, FastHead] = {}
 
     def features(self, rows: OnlineRows) -> NDArray[np.float32]:
         """Return float32 [n, F] as the heads read them."""
         return self._features(rows)
+
+    def head(self, name: str = "") -> FastHead:
+        """Return a head ready to score, loaded on first use.
+
+        Raises:
+            BundleError: When the bundle has no such head, or its two forms score differently.
+        """
+        wanted = name or self.bundle.active
+        if wanted not in self._heads:
+            self._heads[wanted] = FastHead.load(self.bundle, wanted)
+        return self._heads[wanted]
 
     def inputs(
         self, rows: OnlineRows, features: NDArray[np.float32], head: str = ""
@@ -83,8 +96,8 @@ class OnlineModel:
             BundleError: When the rows lack what the head reads.
         """
         table = self.features(rows) if features is None else features
-        feed = self.inputs(rows, table, head)
-        return self.bundle.score(feed.pop("features"), head=head, **feed)
+        ready = self.head(head)
+        return ready.score(ready.inputs(**self.inputs(rows, table, head)))
 
     def embeddings(self, rows: OnlineRows) -> NDArray[np.float32]:
         """Return float32 [n, C, E], the embedding of every entity column."""

@@ -1,4 +1,4 @@
-"""What a stream or a request knows of some transactions, and the model's features of them.
+"""What a stream or a request knows of some transactions.
 
 The raw state of every entity column comes from the state blocks (``kernels.entity_state``), by
 whichever implementation reads them; from there on batch, stream and API share every line.
@@ -8,14 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-
-if TYPE_CHECKING:
-    from tasks.fraud.dataset import DatasetConfig
-    from tasks.fraud.features import Categories
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,34 +58,3 @@ class OnlineRows:
 
     def __len__(self) -> int:
         return len(self.time)
-
-
-def model_features(
-    rows: OnlineRows, config: DatasetConfig, categories: Categories
-) -> NDArray[np.float32]:
-    """Return float32 [n, F] in the order of ``tasks.fraud.features.feature_names``.
-
-    Args:
-        rows: The transactions.
-        config: What their columns mean.
-        categories: Values of the categorical columns as the model knows them.
-    """
-    from tasks.fraud.derive import derive_event
-    from tasks.fraud.features import categorical_features, derive_state, numeric_features
-
-    parts: list[NDArray[Any]] = [derive_event(rows.amount, rows.time, config.decimals)]
-    parts += [
-        derive_state(rows.state[:, column], rows.amount, rows.time, config)
-        for column in range(len(config.entities))
-    ]
-    parts += [numeric_features(rows.numeric[:, i]) for i in range(len(config.numeric))]
-    for name, values in zip(config.categorical, rows.categorical, strict=True):
-        place = {value: code for code, value in enumerate(categories[name])}
-        code = np.array([place.get(v, -1) if v is not None else -1 for v in values], np.int64)
-        parts.append(categorical_features(code, len(place)))
-    out = np.empty((len(rows), sum(part.shape[1] for part in parts)), np.float32)
-    at = 0
-    for part in parts:
-        out[:, at : at + part.shape[1]] = part
-        at += part.shape[1]
-    return out

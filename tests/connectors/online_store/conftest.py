@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import http.client
+import os
 import shutil
+import signal
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
 from itertools import count
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from connectors.online_store import Record, open_store
 from connectors.online_store.record import encode_key, encode_value, make_labels
+from infra.services.ports import any_free_port
 from tests.benchmarks._redis import MISSING, RedisServer
+
+ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture(scope="session")
@@ -63,3 +74,104 @@ def record():
         return Record(encode_key(kind, entity, part), value)
 
     return build
+
+
+class Running:
+    """A writer process and its pages."""
+
+    def __init__(self, process, port, health):
+        self.process, self.port, self.health = process, port, health
+
+    def page(self, path):
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
+        try:
+            connection.request("GET", path)
+            answer = connection.getresponse()
+            return answer.status, answer.read().decode()
+        except OSError:
+            return 0, ""
+        finally:
+            connection.close()
+
+    def until(self, condition, seconds=20):
+        """Wait for a condition; the process must live on."""
+        deadline = time.monotonic() + seconds
+        while not condition():
+            assert self.process.poll() is None, self.process.stderr.read()
+            assert time.monotonic() < deadline, self.page("/metrics")
+            time.sleep(0.05)
+
+    def figure(self, name):
+        lines = self.page("/metrics")[1].splitlines()
+        return next((float(x.split()[-1]) for x in lines if x.startswith(name)), 0.0)
+
+    def end(self):
+        """Ask it to end; returns exit code and what it said."""
+        self.process.send_signal(signal.SIGTERM)
+        _, said = self.process.communicate(timeout=20)
+        return self.process.returncode, said
+
+
+@pytest.fixture
+def start(tmp_path, end_with_run):
+    """Starts writer processes, all of which end with the test."""
+    running = []
+
+    @contextmanager
+    def started(*options):
+        port, health = any_free_port(), tmp_path / "health.json"
+        process = subprocess.Popen(
+            [
+                *(sys.executable, "-m", "connectors.online_store.writer"),
+                *("--port", str(port), "--health", str(health), *options),
+            ],
+            cwd=ROOT,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=os.environ,
+            start_new_session=True,
+        )
+        end_with_run(process.pid)
+        running.append(process)
+        one = Running(process, port, health)
+        one.until(lambda: one.page("/health/ready")[0] == 200)
+        yield one
+
+    yield started
+    for process in running:
+        process.kill()
+        process.wait()
+        process.stderr.close()
+        end_with_run(-process.pid)
+
+
+@pytest.fixture(scope="session", params=["transfers", "handbook"])
+def dataset(request):
+    """Config, table and transactions: one kind with two roles, and two kinds with one."""
+    import pyarrow as pa
+
+    from tasks.fraud.dataset import DatasetConfig
+    from tasks.fraud.ingest.checks import check
+    from tasks.fraud.simulate import (
+        CARDS_SCHEMA,
+        CardsConfig,
+        TransfersConfig,
+        simulate_cards,
+        simulate_transfers,
+    )
+
+    folder = ROOT / "tasks" / "fraud" / "datasets"
+    config = DatasetConfig.from_toml(folder / f"{request.param}.toml")
+    if request.param == "transfers":
+        batches = simulate_transfers(TransfersConfig(accounts=60, days=46, rings=1, seed=5))
+        table = pa.Table.from_batches(batches)
+    else:
+        cards = CardsConfig(cards=40, terminals=60, days=45, seed=5, bad_terminals_per_day=0.6)
+        table = pa.Table.from_batches(simulate_cards(cards), CARDS_SCHEMA)
+    return config, table, check(table, config, "simulated").transactions
+
+
+@pytest.fixture(scope="session")
+def history(dataset):
+    """Config and transactions."""
+    return dataset[0], dataset[2]

@@ -71,5 +71,13 @@ def fill(url: str) -> None:
         tell("ok")
 
 
+def hold(url: str) -> None:
+    """Look at a moment of the store for ever."""
+    with open_store(url, read_only=True) as store:
+        moment = store.iterate()
+        tell(next(moment).version)
+        sys.stdin.readline()
+
+
 if __name__ == "__main__":
-    {"write-on": write_on, "grow": grow, "fill": fill}[sys.argv[1]](sys.argv[2])
+    {"write-on": write_on, "grow": grow, "fill": fill, "hold": hold}[sys.argv[1]](sys.argv[2])

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from connectors.online_store import StoreError, StoreFullError, open_store
+from connectors.online_store import StoreError, StoreFullError, lmdb_environment, open_store
 from connectors.online_store.errors import StoreBusyError, StoreNotFoundError
 from tests.connectors.online_store.processes import ENTITIES, is_whole, made
 
@@ -109,6 +109,22 @@ def test_a_full_disk_loses_nothing_that_was_there(url, end_with_run):
         out, _ = process.communicate(timeout=30)
     assert "Free disk space" in out
     assert out.endswith("ok\n")
+
+
+def test_killed_readers_are_forgotten(url, end_with_run, monkeypatch):
+    monkeypatch.setattr(lmdb_environment, "READER_CHECK_SECONDS", 0)
+    monkeypatch.setattr(lmdb_environment, "SYNC_SECONDS", 0.1)
+    with open_store(url) as store:
+        store.write([made(0, 1)])
+        with program("hold", url, end_with_run) as reader:
+            assert reader.stdout.readline() == "1\n"
+            assert str(reader.pid) in store._environment._raw.readers()
+            reader.kill()
+            reader.wait()
+            deadline = time.monotonic() + 10
+            while str(reader.pid) in store._environment._raw.readers():
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
 
 
 def test_there_is_one_writer(url, end_with_run):

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
-import pyarrow as pa
 import pytest
 
 from connectors.online_store import open_store, read_views, seed
@@ -14,66 +11,16 @@ from connectors.online_store.seed import COVERED_UNTIL, seed_store
 from kernels.entity_state import (
     apply_event,
     deposit,
-    entity_features,
     read_mail,
     read_state,
 )
 from kernels.entity_state.keys import entity_key
-from tasks.fraud.dataset import DatasetConfig
 from tasks.fraud.features import build_features, state_specs
 from tasks.fraud.graph.mail import Mailboxes, mail_layout, message_vectors
-from tasks.fraud.ingest.checks import check
-from tasks.fraud.simulate import (
-    CARDS_SCHEMA,
-    CardsConfig,
-    TransfersConfig,
-    simulate_cards,
-    simulate_transfers,
-)
+from tests.connectors.online_store.states import check_mail, raw_states
 
-DATASETS = Path(__file__).resolve().parents[3] / "tasks" / "fraud" / "datasets"
 STEPS = 250
 EPOCH = 3
-
-
-@pytest.fixture(scope="module", params=["transfers", "handbook"])
-def history(request):
-    """Config and transactions of two kinds with one role, and of one kind with two."""
-    config = DatasetConfig.from_toml(DATASETS / f"{request.param}.toml")
-    if request.param == "transfers":
-        batches = simulate_transfers(TransfersConfig(accounts=60, days=46, rings=1, seed=5))
-        table = pa.Table.from_batches(batches)
-    else:
-        cards = CardsConfig(cards=40, terminals=60, days=45, seed=5, bad_terminals_per_day=0.6)
-        table = pa.Table.from_batches(simulate_cards(cards), CARDS_SCHEMA)
-    return config, check(table, config, "simulated").transactions
-
-
-def raw_states(tx, config):
-    """Raw state of every row by column."""
-    found = {}
-    for kind, spec in state_specs(config).items():
-        keys = np.stack([tx.entities[c] for c in config.kinds[kind]], axis=1)
-        block, _ = entity_features(
-            *(tx.time, tx.event_id, tx.amount, tx.label, tx.label_time, keys),
-            spec=spec,
-            n_entities=len(tx.index[kind]),
-        )
-        for role, column in enumerate(config.kinds[kind]):
-            found[column] = block[:, role]
-    return found
-
-
-def check_mail(view, rows, tx, vectors):
-    """The newest messages of all sections are those of the rows, -1 for none."""
-    mail = read_mail(view.block, spec=view.spec)
-    present = rows >= 0
-    np.testing.assert_array_equal(mail.present, present)
-    np.testing.assert_array_equal(mail.time[present], tx.time[rows[present]])
-    np.testing.assert_array_equal(mail.amount[present], tx.amount[rows[present]])
-    width = vectors.shape[1]
-    np.testing.assert_array_equal(mail.vector[present][:, :width], vectors[rows[present]])
-    assert not mail.vector[..., width:].any()
 
 
 def step(views, i, tx, config, vectors):

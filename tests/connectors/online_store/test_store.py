@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 
 import numpy as np
@@ -81,6 +82,38 @@ def test_any_order_leaves_the_newest(new_store, record, batches):
     entities = len({e for e, _ in newest})
     assert store.counts() == ({"card": entities} if entities else {})
     store.close()
+
+
+def test_a_reader_during_writes_sees_whole_records_that_only_rise(store, record):
+    stop, failures = threading.Event(), []
+
+    def write():
+        version = 1
+        while not stop.is_set():
+            order = (version + 3, version + 1, version + 2, version + 3)
+            store.write([record("a", v, size=3608, part=p) for v in order for p in range(4)])
+            version += 3
+
+    keys = [record("a", 1, part=p).key for p in range(4)]
+    store.write([record("a", 1, size=3608, part=p) for p in range(4)])
+    thread = threading.Thread(target=write)
+    thread.start()
+    try:
+        seen = [0] * 4
+        for _ in range(1500):
+            found = store.read(keys)
+            for part, got in enumerate(found):
+                if (
+                    got != record("a", got.version, size=3608, part=part)
+                    or got.version < seen[part]
+                ):
+                    failures.append((part, got.version))
+                seen[part] = got.version
+    finally:
+        stop.set()
+        thread.join()
+    assert not failures
+    assert min(seen) > 1
 
 
 def test_counts_are_of_entities_by_kind(store, record):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 
 import pytest
 
@@ -85,6 +86,65 @@ def test_ctrl_c_while_starting_leaves_nothing_behind(web, capsys, monkeypatch):
 def test_an_unknown_service_is_told(web, capsys):
     assert cli.run(["up", "kafka"]) == 1
     assert "no service named 'kafka'. Known: web" in capsys.readouterr().err
+
+
+@pytest.fixture
+def streamed(web):
+    """Beside it: a service of the stream, what that one needs, and one that starts when named."""
+    build = SERVICES["web"].build
+
+    def add(name: str, **fields) -> None:
+        def made(settings, port: int) -> Service:
+            return replace(build(settings, port), name=name)
+
+        SERVICES[name] = ServiceDefinition(name, name.title(), 0, lambda _: 0, made, **fields)
+
+    add("broker", group="stream", address="127.0.0.1:{port}")
+    add("engine", group="stream", needs=("broker",), ready=lambda *_: True)
+    add("unset", group="stream", wanted=lambda _: False)
+    add("extra", group="extra")
+    yield
+    for name in reversed(SERVICES):
+        end_service(get_settings(), name)
+
+
+def running(capsys) -> list[str]:
+    assert cli.run(["status", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    return [each["name"] for each in found if each["state"] == "running"]
+
+
+def test_up_alone_leaves_the_stream_out(streamed, capsys):
+    assert cli.run(["up"]) == 0
+    capsys.readouterr()
+    assert running(capsys) == ["web"]
+
+
+def test_up_stream_adds_what_is_wanted_of_it(streamed, capsys):
+    assert cli.run(["up", "--stream"]) == 0
+    told = capsys.readouterr().out
+    assert "Broker started: 127.0.0.1:" in told
+    assert "already" not in told
+    assert running(capsys) == ["web", "broker", "engine"]
+    assert cli.run(["down"]) == 0
+    told = capsys.readouterr().out
+    assert told.index("Engine stopped") < told.index("Broker stopped") < told.index("Web stopped")
+    assert "Extra" not in told, "it did not run, and a plain up would not start it"
+    assert running(capsys) == []
+
+
+def test_a_named_service_brings_what_it_needs(streamed, capsys):
+    assert cli.run(["up", "engine", "extra"]) == 0
+    capsys.readouterr()
+    assert running(capsys) == ["broker", "engine", "extra"]
+
+
+def test_what_needs_a_service_that_fails_is_not_started(streamed, capsys):
+    broken = Service("broker", ("/x",), 1)
+    SERVICES["broker"] = replace(SERVICES["broker"], build=lambda *_: broken)
+    assert cli.run(["up", "engine"]) == 1
+    assert "broker: /x is not installed" in capsys.readouterr().err
+    assert running(capsys) == []
 
 
 def test_doctor_shows_findings_and_fails_on_a_problem(web, capsys, monkeypatch):

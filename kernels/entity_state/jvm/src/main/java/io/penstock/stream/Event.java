@@ -193,6 +193,12 @@ public final class Event {
         return copy;
     }
 
+    Event copyFor(int reader) {
+        Event copy = copy();
+        copy.setReader(reader);
+        return copy;
+    }
+
     /** Returns this row set aside because its id came before. */
     Event duplicate(String idColumn) {
         final String name = name();

@@ -242,7 +242,7 @@ final class EventParser {
         }
         if (numbers.isInteger) {
             id = numbers.integer;
-        } else if (Identifiers.isExact(value) && Identifiers.isWhole(numbers.real)) {
+        } else if (Math.abs(numbers.real) <= Identifiers.EXACT && Identifiers.isWhole(numbers.real)) {
             id = (long) numbers.real;
         } else {
             return fail("invalid-id", schema.eventId, value);

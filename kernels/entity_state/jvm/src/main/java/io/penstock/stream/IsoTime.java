@@ -1,163 +1,211 @@
 package io.penstock.stream;
 
+import java.nio.charset.StandardCharsets;
 import java.time.DateTimeException;
 import java.time.LocalDate;
-import java.time.temporal.IsoFields;
 
 /**
- * ISO 8601 as Python 3.11's {@code datetime.fromisoformat} reads it: extended or basic dates, weeks,
- * any one character between date and time, fractions cut after microseconds, an offset or Z.
+ * ISO 8601 exactly as Python 3.11's {@code datetime.fromisoformat} reads it, which the batch checks
+ * use: extended or basic dates, weeks, any one character between date and time, fractions cut after
+ * microseconds, an offset or Z, and a few forms that no standard knows.
  */
 final class IsoTime {
     static final long INVALID = Long.MIN_VALUE;
-    private static final long DAY = 86_400_000_000L;
+    private static final long SECOND = 1_000_000L;
+    private static final long DAY = 86_400 * SECOND;
+    private static final int[] SCALE = {0, 100_000, 10_000, 1_000, 100, 10, 1};
 
-    private final String text;
+    private final byte[] text;
     private int at;
 
-    private IsoTime(String text) {
+    // Of the clock read last.
+    private int hour;
+    private int minute;
+    private int second;
+    private int micros;
+
+    private IsoTime(byte[] text) {
         this.text = text;
     }
 
     /** Returns epoch milliseconds, {@link #INVALID} for anything else. */
     static long parse(String text) {
         try {
-            return new IsoTime(text).micros();
-        } catch (DateTimeException | StringIndexOutOfBoundsException e) {
+            final byte[] bytes = text.getBytes(StandardCharsets.UTF_8);
+            return Math.floorDiv(new IsoTime(bytes).micros(), 1000L);
+        } catch (DateTimeException e) {
             return INVALID;
         }
     }
 
     private long micros() {
-        if (text.codePointCount(0, text.length()) < 7) {
+        final int length = text.length;
+        if (length < 7) {
             throw bad();
         }
-        final LocalDate date = date();
-        long micros = date.toEpochDay() * DAY;
-        if (at < text.length()) {
-            at += Character.charCount(text.codePointAt(at)); // the separator may be anything
-            micros += time();
+        final int separator = separator();
+        final long date = date(separator) * DAY;
+        if (length - separator <= 1) {
+            return date; // a separator alone is no error
         }
-        return Math.floorDiv(micros, 1000L);
+        final int lead = text[separator] & 0xff;
+        at = separator + (lead < 0x80 ? 1 : lead >= 0xf0 ? 4 : lead >= 0xe0 ? 3 : 2);
+        return date + time();
     }
 
-    private LocalDate date() {
-        final int year = digits(4);
-        if (year < 1) {
+    /** Place behind the date: its first characters tell its form. */
+    private int separator() {
+        final int length = text.length;
+        if (length == 7) {
+            return 7;
+        }
+        if (text[4] == '-') {
+            if (text[5] != 'W' || (length > 8 && text[8] == '-' && !isDigit(10))) {
+                return 10;
+            }
+            return 8;
+        }
+        if (text[4] != 'W') {
+            return 8;
+        }
+        int digits = 7;
+        while (isDigit(digits)) {
+            digits++;
+        }
+        return digits < 9 ? digits : digits % 2 == 0 ? 7 : 8;
+    }
+
+    private long date(int end) {
+        if (end > text.length) {
             throw bad();
         }
-        final boolean dashed = text.charAt(at) == '-';
+        at = 0;
+        final int year = digits(4);
+        final boolean dashed = byteAt(at) == '-';
         if (dashed) {
             at++;
         }
-        if (text.charAt(at) == 'W') {
+        if (byteAt(at) == 'W') {
             at++;
-            return week(year, dashed);
+            return week(year, dashed, end);
         }
         final int month = digits(2);
         if (dashed) {
-            expect('-');
+            expectDash();
         }
-        return LocalDate.of(year, month, digits(2));
+        final int day = digits(2);
+        if (at != end || year < 1) {
+            throw bad();
+        }
+        return LocalDate.of(year, month, day).toEpochDay();
     }
 
-    private LocalDate week(int year, boolean dashed) {
+    private long week(int year, boolean dashed, int end) {
         final int week = digits(2);
         int day = 1;
-        // A day may follow; what else follows separates the time.
-        if (dashed) {
-            if (at < text.length() && text.charAt(at) == '-' && isDigit(at + 1)) {
-                at++;
-                day = digits(1);
+        if (at < end) {
+            if (dashed) {
+                expectDash();
             }
-        } else if (isDigit(at)) {
             day = digits(1);
         }
-        final LocalDate some = LocalDate.of(year, 6, 30);
-        if (week < 1 || week > IsoFields.WEEK_OF_WEEK_BASED_YEAR.rangeRefinedBy(some).getMaximum()) {
+        final LocalDate first = LocalDate.of(Math.max(year, 1), 1, 1);
+        final int weekday = first.getDayOfWeek().getValue();
+        final boolean isLong = weekday == 4 || (weekday == 3 && first.isLeapYear());
+        if (year < 1 || week < 1 || week > (isLong ? 53 : 52) || day < 1 || day > 7) {
             throw bad();
         }
-        if (day < 1 || day > 7) {
-            throw bad();
-        }
-        return some.with(IsoFields.WEEK_OF_WEEK_BASED_YEAR, week).plusDays(0).with(
-                java.time.temporal.ChronoField.DAY_OF_WEEK, day);
+        // The first week holds the first Thursday.
+        final long monday = first.toEpochDay() - (weekday - 1) + (weekday > 4 ? 7 : 0);
+        return monday + 7L * (week - 1) + day - 1;
     }
 
     private long time() {
+        final int end = text.length;
         int zone = at;
-        while (zone < text.length() && "+-Z".indexOf(text.charAt(zone)) < 0) {
-            zone++;
-        }
-        final long micros = clock(zone);
-        if (micros >= DAY) {
+        do {
+            final int c = byteAt(zone);
+            if (c == '+' || c == '-' || c == 'Z') {
+                break;
+            }
+        } while (++zone < end);
+        final boolean rest = clock(Math.max(zone, at));
+        if (zone >= end && rest) {
             throw bad();
         }
-        if (zone == text.length()) {
-            return micros;
+        if (hour > 23 || minute > 59 || second > 59) {
+            throw bad();
         }
-        at = zone + 1;
-        if (text.charAt(zone) == 'Z') {
-            if (at != text.length()) {
+        final long clock = seconds() * SECOND + micros;
+        if (zone >= end) {
+            return clock;
+        }
+        if (byteAt(zone) == 'Z') {
+            if (byteAt(zone + 1) != 0) {
                 throw bad();
             }
-            return micros;
+            return clock;
         }
-        final long offset = clock(text.length());
+        at = zone + 1;
+        if (clock(end)) {
+            throw bad();
+        }
+        final long offset = seconds() == 0 ? 0 : seconds() * SECOND + micros;
         if (offset >= DAY) {
             throw bad();
         }
-        return text.charAt(zone) == '+' ? micros - offset : micros + offset;
+        return byteAt(zone) == '-' ? clock + offset : clock - offset;
     }
 
-    /** Reads hours, then minutes, seconds and a fraction as far as they go, up to {@code end}. */
-    private long clock(int end) {
+    private long seconds() {
+        return hour * 3600L + minute * 60L + second;
+    }
+
+    /** Reads hours, minutes, seconds and fraction up to {@code end}; returns whether more follows. */
+    private boolean clock(int end) {
         final int[] parts = new int[3];
         boolean colons = false;
-        for (int part = 0; part < 3; part++) {
-            if (at + 2 > end) {
+        micros = 0;
+        boolean more = true;
+        for (int i = 0; i < 3 && more; i++) {
+            parts[i] = digits(2);
+            final int c = byteAt(at++);
+            if (i == 0) {
+                colons = c == ':';
+            }
+            set(parts);
+            if (at >= end) {
+                return c != 0;
+            }
+            if (c == '.' || c == ',') {
+                more = false;
+            } else if (!colons) {
+                at--;
+            } else if (c != ':') {
                 throw bad();
             }
-            parts[part] = digits(2);
-            if (at == end) {
-                return sum(parts, 0);
-            }
-            if (part == 0) {
-                colons = text.charAt(at) == ':';
-            }
-            if (part < 2) {
-                if (colons) {
-                    expect(':');
-                }
-            }
         }
-        if (text.charAt(at) != '.' && text.charAt(at) != ',') {
-            throw bad();
+        final int count = Math.min(end - at, 6);
+        micros = digits(count) * SCALE[count];
+        while (isDigit(at)) {
+            at++;
         }
-        at++;
-        final int count = end - at;
-        if (count < 1) {
-            throw bad();
-        }
-        int fraction = digits(Math.min(count, 6));
-        for (int i = count; i < 6; i++) {
-            fraction *= 10;
-        }
-        while (at < end) {
-            digits(1);
-        }
-        return sum(parts, fraction);
+        return byteAt(at) != 0;
     }
 
-    private long sum(int[] parts, int fraction) {
-        if (parts[0] > 23 || parts[1] > 59 || parts[2] > 59) {
-            throw bad();
-        }
-        return ((parts[0] * 60L + parts[1]) * 60 + parts[2]) * 1_000_000 + fraction;
+    private void set(int[] parts) {
+        hour = parts[0];
+        minute = parts[1];
+        second = parts[2];
+    }
+
+    private int byteAt(int place) {
+        return place < text.length ? text[place] : 0;
     }
 
     private boolean isDigit(int place) {
-        return place < text.length() && text.charAt(place) >= '0' && text.charAt(place) <= '9';
+        final int c = byteAt(place);
+        return c >= '0' && c <= '9';
     }
 
     private int digits(int count) {
@@ -166,16 +214,15 @@ final class IsoTime {
             if (!isDigit(at)) {
                 throw bad();
             }
-            value = 10 * value + text.charAt(at) - '0';
+            value = 10 * value + text[at] - '0';
         }
         return value;
     }
 
-    private void expect(char wanted) {
-        if (text.charAt(at) != wanted) {
+    private void expectDash() {
+        if (byteAt(at++) != '-') {
             throw bad();
         }
-        at++;
     }
 
     private static DateTimeException bad() {

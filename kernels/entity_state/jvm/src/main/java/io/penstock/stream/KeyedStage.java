@@ -9,6 +9,7 @@ import org.apache.flink.api.common.state.ListStateDescriptor;
 import org.apache.flink.api.common.state.ValueState;
 import org.apache.flink.api.common.state.ValueStateDescriptor;
 import org.apache.flink.api.common.typeutils.TypeSerializer;
+import org.apache.flink.metrics.Counter;
 import org.apache.flink.streaming.api.TimeDomain;
 
 /**
@@ -24,7 +25,7 @@ import org.apache.flink.streaming.api.TimeDomain;
 abstract class KeyedStage<M extends Memory> implements Stage {
     private static final long serialVersionUID = 1L;
 
-    private static final Comparator<Event> ORDER =
+    static final Comparator<Event> ORDER =
             Comparator.comparingLong(Event::orderTime)
                     .thenComparing(e -> e.kind() == Event.LABEL ? 0 : 1)
                     .thenComparingLong(Event::time)
@@ -37,6 +38,8 @@ abstract class KeyedStage<M extends Memory> implements Stage {
 
     private transient ValueState<M> state;
     private transient ListState<Event> held;
+    transient Counter duplicates;
+    transient Counter late;
 
     KeyedStage(Settings settings, TypeSerializer<M> serializer) {
         this.settings = settings;
@@ -56,13 +59,21 @@ abstract class KeyedStage<M extends Memory> implements Stage {
     void onLate(Event event, Host host) {}
 
     @Override
-    public void open(RuntimeContext context) throws Exception {
+    public final void open(RuntimeContext context) throws Exception {
         ValueStateDescriptor<M> described = new ValueStateDescriptor<>("memory", serializer);
         settings.expire(described);
         state = context.getState(described);
         if (settings.eventTime) {
             held = context.getListState(new ListStateDescriptor<>("held", EventSerializer.INSTANCE));
         }
+        count(
+                context.getMetricGroup().counter("duplicates"),
+                context.getMetricGroup().counter("late"));
+    }
+
+    final void count(Counter repeated, Counter behind) {
+        duplicates = repeated;
+        late = behind;
     }
 
     @Override

@@ -1,6 +1,7 @@
 package io.penstock.stream;
 
 import java.io.Serializable;
+import java.util.function.IntConsumer;
 import org.apache.flink.api.common.functions.FlatMapFunction;
 import org.apache.flink.api.common.functions.RuntimeContext;
 import org.apache.flink.api.common.state.ValueState;
@@ -41,7 +42,16 @@ final class MailCopies implements Serializable {
         return new Join(this);
     }
 
-    /** Sends a row once per distinct entity; the copy names the first column that holds it. */
+    /** Names, for each distinct entity of a row, the first column that holds it. */
+    void sendTo(Event event, IntConsumer readers) {
+        for (int i = 0; i < columns.length; i++) {
+            if (isFirst(event, i)) {
+                readers.accept(columns[i]);
+            }
+        }
+    }
+
+    /** Sends a row once per distinct entity. */
     private static final class Send implements FlatMapFunction<Event, Event> {
         private static final long serialVersionUID = 1L;
         private final MailCopies copies;
@@ -52,12 +62,12 @@ final class MailCopies implements Serializable {
 
         @Override
         public void flatMap(Event event, Collector<Event> out) {
-            for (int i = 0; i < copies.columns.length; i++) {
-                if (copies.isFirst(event, i)) {
-                    event.setReader(copies.columns[i]);
-                    out.collect(event); // goes over an exchange, so it is written at once
-                }
-            }
+            copies.sendTo(
+                    event,
+                    reader -> {
+                        event.setReader(reader);
+                        out.collect(event); // goes over an exchange, so it is written at once
+                    });
         }
     }
 
@@ -81,38 +91,45 @@ final class MailCopies implements Serializable {
         @Override
         public void handle(Event event, Host host) throws Exception {
             final Event before = waiting.value();
-            final Event joined = before == null ? event : copies.merge(before, event);
-            joined.setReader(before == null ? 1 : before.reader() + 1);
-            if (joined.reader() == copies.count(event)) {
-                if (before != null) {
-                    waiting.clear();
-                }
-                host.emit(joined);
-            } else {
+            final Event joined = copies.join(before, event);
+            if (!copies.isComplete(joined)) {
                 waiting.update(joined);
+                return;
             }
+            if (before != null) {
+                waiting.clear();
+            }
+            host.emit(joined);
         }
 
         @Override
         public void onTimer(long timestamp, TimeDomain domain, Host host) {}
     }
 
-    private int count(Event event) {
-        int count = 0;
-        for (int i = 0; i < columns.length; i++) {
-            count += isFirst(event, i) ? 1 : 0;
+    /**
+     * Adds to a row what another copy of it read; {@code before} is null for the first copy. Instead
+     * of its reader, a joined row counts the copies.
+     */
+    Event join(Event before, Event copy) {
+        if (before == null) {
+            copy.setReader(1);
+            return copy;
         }
-        return count;
-    }
-
-    /** Adds to {@code before} the mail of the columns whose entity the copy {@code event} saw. */
-    private Event merge(Event before, Event event) {
         for (int column : columns) {
-            if (event.sameText(1 + event.reader(), 1 + column)) {
+            if (copy.sameText(1 + copy.reader(), 1 + column)) {
                 final int from = plan.from(column);
-                System.arraycopy(event.mail, from, before.mail, from, plan.to(column) - from);
+                System.arraycopy(copy.mail, from, before.mail, from, plan.to(column) - from);
             }
         }
+        before.setReader(before.reader() + 1);
         return before;
+    }
+
+    boolean isComplete(Event joined) {
+        int count = 0;
+        for (int i = 0; i < columns.length; i++) {
+            count += isFirst(joined, i) ? 1 : 0;
+        }
+        return joined.reader() == count;
     }
 }

@@ -1,8 +1,6 @@
 package io.penstock.stream;
 
 import java.nio.charset.StandardCharsets;
-import org.apache.flink.api.common.functions.RuntimeContext;
-import org.apache.flink.metrics.Counter;
 
 /**
  * Keeps the tiles of the entities of one column: every transaction gets the features it sees and is
@@ -23,9 +21,6 @@ final class StateStage extends KeyedStage<StatePart> {
     private final int to;
     private final int size;
 
-    private transient Counter duplicates;
-    private transient Counter late;
-
     StateStage(Settings settings, int column) {
         super(settings, PartSerializer.INSTANCE);
         final Schema schema = settings.schema;
@@ -37,13 +32,6 @@ final class StateStage extends KeyedStage<StatePart> {
         from = settings.stateOffset(column);
         to = settings.stateOffset(column + 1);
         size = settings.stateOffset(schema.columns.length);
-    }
-
-    @Override
-    public void open(RuntimeContext context) throws Exception {
-        super.open(context);
-        duplicates = context.getMetricGroup().counter("duplicates");
-        late = context.getMetricGroup().counter("late");
     }
 
     @Override

@@ -1,0 +1,70 @@
+"""The services beside a stream job: the writer of the online store, and the API that reads it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from connectors.flink.spec import StreamSpec
+from connectors.flink.start import REGISTRY
+from infra.services.python_services import configure_service
+from infra.services.registry import ServiceStatus, end_service, start_service
+from infra.settings import Settings
+
+SERVICES = ("store-writer", "api")
+
+
+def serve(settings: Settings, spec: StreamSpec, model: str) -> list[ServiceStatus]:
+    """Start, or start anew, what serves a stream.
+
+    Without tokens in the environment one is made for this machine: its secret lies in
+    ``home/api/token``, readable by its owner alone, its hash in the file the API reads.
+
+    Args:
+        settings: The settings.
+        spec: The stream; its job must have been submitted.
+        model: What the API serves: a bundle folder, or ``registry:DATASET``.
+
+    Raises:
+        ServiceError: One of them does not come up.
+    """
+    store = f"lmdb://{settings.home / 'online-store'}"
+    configure_service(
+        settings,
+        "store-writer",
+        {
+            "PENSTOCK_STREAM": spec.name,
+            "PENSTOCK_STORE_URL": store,
+            "PENSTOCK_KAFKA_SERVERS": spec.kafka,
+        },
+    )
+    variables = {
+        "PENSTOCK_API_HOME": str(settings.home / "api"),
+        "PENSTOCK_API_MODE": "stream",
+        "PENSTOCK_API_MODEL": model if model.startswith(REGISTRY) else spec.model_folder,
+        "PENSTOCK_API_STORE": store,
+        "PENSTOCK_API_KAFKA": spec.kafka,
+        "PENSTOCK_API_KAFKA_PREFIX": spec.prefix,
+    }
+    if not (os.environ.get("PENSTOCK_API_TOKENS") or os.environ.get("PENSTOCK_API_TOKENS_FILE")):
+        variables["PENSTOCK_API_TOKENS_FILE"] = str(local_token(settings.home / "api"))
+    configure_service(settings, "api", variables)
+    started = []
+    for name in SERVICES:
+        end_service(settings, name)
+        started.append(start_service(settings, name))
+    return started
+
+
+def local_token(folder: Path) -> Path:
+    """Return the file of token hashes of this machine, made with one token where it is missing."""
+    from connectors.api.tokens import new_token
+
+    hashes, secret = folder / "tokens", folder / "token"
+    if not hashes.is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        text, line = new_token("local", ("score", "label", "read", "admin"))
+        with os.fdopen(os.open(secret, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+            file.write(text + "\n")
+        hashes.write_text(line + "\n", encoding="utf-8")
+    return hashes

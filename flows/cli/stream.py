@@ -1,0 +1,207 @@
+"""``penstock stream``: start, watch, upgrade and stop the fraud stream; replay files without it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(help="Run the fraud stream.", add_completion=False, no_args_is_help=True)
+
+Name = Annotated[str, typer.Argument(help="Name: lower-case letters, digits, dashes.")]
+Model = Annotated[
+    str, typer.Option(help="Bundle folder, or registry:DATASET for the serving model.")
+]
+Json = Annotated[bool, typer.Option("--json", help="One JSON object.")]
+
+
+@app.command()
+def start(
+    name: Name,
+    *,
+    model: Model,
+    kafka: Annotated[str, typer.Option(help="Brokers, host:port; our own by default.")] = "",
+    preset: Annotated[str, typer.Option(help="latency or throughput.")] = "latency",
+    parallelism: Annotated[int, typer.Option(help="Parallel instances of every operator.")] = 1,
+    anew: Annotated[
+        bool, typer.Option("--anew", help="Begin with empty state, not from the last savepoint.")
+    ] = False,
+    api: Annotated[
+        bool, typer.Option("--api/--no-api", help="Start the API and the writer of its store, too.")
+    ] = True,
+) -> None:
+    """Submit the stream to the running Flink cluster; ready once it completed a checkpoint."""
+    from connectors.flink import operate
+    from connectors.flink.serving import serve
+    from connectors.flink.start import described
+    from infra.settings import get_settings
+
+    settings = get_settings()
+    spec = described(
+        settings,
+        name,
+        model,
+        kafka=kafka,
+        preset=preset,  # type: ignore[arg-type]  # checked by the spec
+        parallelism=parallelism,
+        anew=anew,
+    )
+    with waiting(f"starting stream {name} (20 to 60 s)"):
+        seen = operate.start(settings, spec)
+        served = serve(settings, spec, model) if api else []
+    typer.echo(f"stream {name} runs as job {seen.job}, model {seen.model}")
+    for each in served:
+        typer.echo(f"{each.title}: {each.url}")
+    typer.echo(
+        f"transactions go to topic {spec.prefix}.transactions, labels to {spec.prefix}.labels"
+    )
+
+
+@app.command()
+def status(name: Name, *, as_json: Json = False) -> None:
+    """Show how the stream is doing; exit code 1 where it is not healthy."""
+    from connectors.flink import operate
+    from infra.settings import get_settings
+
+    seen = operate.status(get_settings(), name)
+    if as_json:
+        typer.echo(json.dumps(seen.to_dict()))
+    else:
+        show(seen.to_dict())
+    if not seen.healthy:
+        raise typer.Exit(1)
+
+
+@app.command()
+def upgrade(
+    name: Name,
+    *,
+    preset: Annotated[str, typer.Option(help="latency or throughput.")] = "",
+    parallelism: Annotated[int, typer.Option(help="Parallel instances; 0: as before.")] = 0,
+) -> None:
+    """Replace the job by one of the present code: savepoint, new job, verify, or back."""
+    from connectors.flink import operate
+    from infra.settings import get_settings
+
+    changes: dict[str, Any] = {}
+    if preset:
+        changes["preset"] = preset
+    if parallelism:
+        changes["parallelism"] = parallelism
+    with waiting(f"upgrading stream {name} (30 to 90 s)"):
+        seen = operate.upgrade(get_settings(), name, changes)
+    typer.echo(f"stream {name} runs as job {seen.job}")
+
+
+@app.command()
+def announce(
+    name: Name,
+    *,
+    model: Annotated[str, typer.Option(help="Bundle folder or registry:DATASET.")] = "",
+    rules: Annotated[
+        Path | None, typer.Option(help="JSON file: version, review_at, block_at, block.")
+    ] = None,
+) -> None:
+    """Tell the running stream of a new model or new rules, without a restart."""
+    from connectors.flink import operate
+    from connectors.flink.start import model_folder
+    from infra.errors import ConfigurationError
+    from infra.settings import get_settings
+
+    if not model and rules is None:
+        raise ConfigurationError("nothing to announce", "Give --model, --rules or both")
+    settings = get_settings()
+    given = json.loads(rules.read_text(encoding="utf-8")) if rules else None
+    folder = model_folder(settings, model) if model else None
+    message = operate.announce(settings, name, model=folder, rules=given)
+    typer.echo(f"announced: model {message['model']}, rules {message['rules'].get('version')}")
+
+
+@app.command()
+def stop(
+    name: Name,
+    *,
+    forget: Annotated[
+        bool, typer.Option("--forget", help="Without a savepoint: the next start begins anew.")
+    ] = False,
+) -> None:
+    """Stop the stream with a savepoint; the next start goes on from it."""
+    from connectors.flink import operate
+    from infra.settings import get_settings
+
+    with waiting(f"stopping stream {name}"):
+        savepoint = operate.stop(get_settings(), name, forget=forget)
+    typer.echo(f"stream {name} stopped" + (f"; savepoint {savepoint}" if savepoint else ""))
+
+
+@app.command()
+def replay(
+    folder: Annotated[
+        Path, typer.Argument(help="Folder with transactions/ and, if any, labels/: JSON lines.")
+    ],
+    *,
+    model: Model,
+    follow: Annotated[
+        bool, typer.Option("--follow", help="Go on watching for new files, until Ctrl-C.")
+    ] = False,
+    parallelism: Annotated[int, typer.Option(help="Parallel instances of every operator.")] = 1,
+) -> None:
+    """Run the stream over files, without broker or cluster; results lie beside the input.
+
+    In the order of event time: the same files give the same scores, byte for byte.
+    """
+    from connectors.api.rules import default_rules
+    from connectors.flink.models import place_model
+    from connectors.flink.operate import models_folder
+    from connectors.flink.spec import StreamSpec
+    from connectors.flink.start import model_folder
+    from connectors.flink.submit import submit
+    from infra.errors import ConfigurationError
+    from infra.settings import get_settings
+
+    if not (folder / "transactions").is_dir():
+        raise ConfigurationError(
+            f"{folder} holds no folder transactions", "Put files of JSON lines there"
+        )
+    settings = get_settings()
+    placed = place_model(model_folder(settings, model), models_folder(settings))
+    spec = StreamSpec(
+        name="replay",
+        models=str(models_folder(settings)),
+        model=placed.folder.name,
+        rules=default_rules(placed.thresholds, placed.digest).to_dict(),
+        folder=str(folder.resolve()),
+        target="local",
+        mode="latency" if follow else "event-time",
+        preset="latency" if follow else "throughput",
+        bounded=not follow,
+        batch=not follow,
+        labels=(folder / "labels").is_dir(),
+        parallelism=parallelism,
+        epoch=1,
+    )
+    submit(settings, spec)
+    typer.echo(f"scores lie in {folder / 'scores'}")
+
+
+def show(record: dict[str, Any]) -> None:
+    """Print a status as a table."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, show_header=False, pad_edge=False)
+    watchdog = record.pop("watchdog") or {}
+    for key, value in record.items():
+        table.add_row(key.replace("_", " "), "" if value is None else str(value))
+    if watchdog:
+        table.add_row("watchdog", str(watchdog.get("state", "")))
+    Console().print(table)
+
+
+def waiting(what: str) -> Any:
+    """A line on stderr that says what is waited for."""
+    from rich.console import Console
+
+    return Console(stderr=True).status(what)
