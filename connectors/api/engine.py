@@ -74,6 +74,7 @@ class _Stepped:
     features_ns: int
 
 
+HandOn = Callable[[Sequence[bytes], Sequence[str]], None]
 Shadow = Callable[[OnlineRows, Sequence[float], Sequence[str]], None]
 
 
@@ -91,7 +92,7 @@ class Engine:
         model: ServedModel,
         rules: Rules,
         *,
-        hand_on: Callable[[Sequence[bytes]], None],
+        hand_on: HandOn,
         metrics: Metrics,
         live: LiveDecisions,
         shadow: Shadow | None = None,
@@ -102,8 +103,8 @@ class Engine:
             state: The entities' state.
             model: The champion.
             rules: The rules.
-            hand_on: Gets accepted events as JSON lines before they are kept; raises JournalError
-                when it cannot take them.
+            hand_on: Gets accepted events as JSON lines, and what they are partitioned by, before
+                they are kept; raises JournalError when it cannot take them.
             metrics: Counters.
             live: Decisions for the page.
             shadow: Gets rows, scores and decisions after each answer.
@@ -214,7 +215,9 @@ class Engine:
                 self._body(transaction, scores[i], decision, reasons, scored, stepped, asked)
             )
         began = time.perf_counter_ns()
-        self._hand_on([orjson.dumps(sent) for _, sent in rows])
+        self._hand_on(
+            [orjson.dumps(sent) for _, sent in rows], [t.entities[0] for t in transactions]
+        )
         self.state.finish(
             stepped.touched,
             {t.event_id: pack_answer(t, b) for t, b in zip(transactions, bodies, strict=True)},
@@ -292,7 +295,9 @@ class Engine:
                     other if self._many else -1,
                     vectors[i],
                 )
-            touched.append(Touched(t.event_id, t.time, t.amount, t.entities, vectors[i]))
+            touched.append(
+                Touched(t.event_id, t.time, t.amount, t.entities, tuple(keys), vectors[i])
+            )
         return mail, touched
 
     def _vectors(self, features: NDArray[np.float32]) -> NDArray[np.int64]:
@@ -411,7 +416,6 @@ class Engine:
             metrics.degraded.add(what, by=n)
         for i, (t, decision) in enumerate(zip(transactions, decisions, strict=True)):
             metrics.decisions.add(decision)
-            reasons = scored.reasons[i] if scored.reasons else ()
             score = scores[i]
             self._live.add(
                 Decision(
@@ -421,7 +425,7 @@ class Engine:
                     t.entities,
                     None if math.isnan(score) else score,
                     decision,
-                    reasons[0].text if reasons else "",
+                    _first_reason(scored, i),
                 )
             )
 
@@ -446,10 +450,17 @@ class Engine:
         )
 
 
-def journal_hand_on(journal: Journal, metrics: Metrics) -> Callable[[Sequence[bytes]], None]:
+def _first_reason(scored: Scored, row: int) -> str:
+    if scored.reasons is None:
+        return "no reasons were made"
+    reasons = scored.reasons[row]
+    return reasons[0].text if reasons else "nothing raised this score"
+
+
+def journal_hand_on(journal: Journal, metrics: Metrics) -> HandOn:
     """Return a function that journals accepted events."""
 
-    def hand_on(lines: Sequence[bytes]) -> None:
+    def hand_on(lines: Sequence[bytes], _: Sequence[str]) -> None:
         journal.append(lines)
         metrics.events_out.add("journaled", by=len(lines))
 

@@ -15,15 +15,17 @@ from connectors.online_store.record import Labels, Record, encode_value, make_la
 from kernels.entity_state.cpu import (
     apply_to_section,
     deposit_to_section,
+    is_recent,
     read_section,
     release_to_section,
 )
 from kernels.entity_state.fields import feature_names
 from kernels.entity_state.keys import entity_key
-from kernels.entity_state.layout import layout_of, spec_digest
+from kernels.entity_state.layout import LAST, layout_of, spec_digest
 from kernels.entity_state.parts import parts_of
 from kernels.entity_state.spec import StateSpec
 
+_EVENTS = LAST.index("events")
 Waiting = tuple[int, int, int, int]
 """A label that waits: (label_time, time, event id, label); sorts in order of release."""
 
@@ -174,6 +176,14 @@ class EntityBlocks:
             column,
             vector,
         )
+
+    def seen(self, slot: int, role: int, event_id: int) -> bool:
+        """Tell whether an id is among the recent ones."""
+        return is_recent(self.words[slot], self._bases[role], self.plan, event_id)
+
+    def events(self, slot: int, role: int) -> int:
+        """Return how many events were ever counted."""
+        return int(self.words[slot, self._bases[role] + _EVENTS])
 
     def base(self, role: int) -> int:
         """Return the first word of a role's section."""

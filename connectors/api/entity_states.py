@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from connectors.api.entity_blocks import EntityBlocks
+from connectors.api.overlay import Overlay
 from connectors.online_store.record import entity_prefix, epoch_of, first_version
 from connectors.online_store.store import Answer
 from kernels.entity_state.layout import layout_of
@@ -58,6 +59,7 @@ class Touched(NamedTuple):
         time: Epoch milliseconds.
         amount: Minor units.
         entities: Ids by column.
+        keys: ``entity_key`` by column.
         vector: int64 words of the message it leaves.
     """
 
@@ -65,6 +67,7 @@ class Touched(NamedTuple):
     time: int
     amount: int
     entities: tuple[str, ...]
+    keys: tuple[int, ...]
     vector: NDArray[np.int64]
 
 
@@ -212,6 +215,63 @@ class EmbeddedState:
                 records.append(blocks.record(slot, 2 * role + 1, prefix, self._first, now))
         until = now + self._answer_ms
         self._store.commit(records, {k: Answer(v, until) for k, v in answers.items()})
+
+
+class StreamState:
+    """State of a process that reads what a stream publishes."""
+
+    def __init__(
+        self,
+        config: DatasetConfig,
+        store: OnlineStore,
+        kept: OnlineStore,
+        *,
+        overlay_seconds: float,
+        answer_ms: int,
+    ) -> None:
+        """Open it.
+
+        Args:
+            config: What the columns mean.
+            store: The store, opened for reading.
+            kept: This process's own store of answers.
+            overlay_seconds: How long own events await the stream.
+            answer_ms: How long answers are kept.
+        """
+        self.columns = make_columns(config, 0)
+        self._store, self._kept, self._answer_ms = store, kept, answer_ms
+        self.overlay = Overlay(self.columns, overlay_seconds, time.monotonic)
+
+    def fetch(self, entities: Iterable[Entity]) -> dict[Entity, int]:
+        """Return the slot of every entity, read anew, own events laid over."""
+        slots = fetch_missing(self.columns, self._store, entities, anew=True)
+        self.overlay.lay_over(slots.items())
+        return slots
+
+    def finish(self, events: Sequence[Touched], answers: Mapping[int, bytes]) -> None:
+        """Keep the answers; lay the events over the state from now on."""
+        self._keep(answers)
+        self.overlay.add(events)
+
+    def keep_label(self, label: OnlineLabel, answers: Mapping[int, bytes]) -> None:
+        """Keep that the label came; the stream lets it wait."""
+        del label
+        self._keep(answers)
+
+    def forget(self, entities: Iterable[Entity]) -> None:
+        """Nothing is held of any entity beyond a request."""
+
+    def answers(self, event_ids: Sequence[int]) -> list[bytes | None]:
+        """Return what is kept of each event."""
+        return self._kept.answers(event_ids)
+
+    def sizes(self) -> dict[str, int]:
+        """Return the number of entities held in memory, by kind."""
+        return {column.kind: len(column.blocks) for column in self.columns}
+
+    def _keep(self, answers: Mapping[int, bytes]) -> None:
+        until = time.time_ns() // 1_000_000 + self._answer_ms
+        self._kept.commit([], {k: Answer(v, until) for k, v in answers.items()})
 
 
 def _epoch(store: OnlineStore) -> int:

@@ -19,7 +19,7 @@ from kernels.entity_state import read_mail
 from kernels.entity_state.fields import LAST_FIELDS, WINDOW_FIELDS
 from kernels.entity_state.layout import NONE, view
 from tasks.explain.groups import window_words
-from tasks.explain.wording import duration
+from tasks.explain.wording import count, duration
 
 if TYPE_CHECKING:
     from connectors.api.entity_blocks import EntityBlocks
@@ -98,17 +98,18 @@ def _role(
                 for due, of, _, label in blocks.waiting(slot, column.role)
             ],
         },
-        "recent": _recent(state, section),
+        "recent": _recent(state, section, unit),
     }
-    told["summary"] = _sentences(column.name, told)
+    several = blocks.spec.roles > 1
+    told["summary"] = _sentences(told, column.name.replace("_", " ") if several else "")
     return told
 
 
-def _recent(state: EntityState, section: Any) -> list[dict[str, Any]]:
+def _recent(state: EntityState, section: Any, unit: int) -> list[dict[str, Any]]:
     """Return the newest events with their decisions, as far as they are kept here."""
-    count = int(section["events"])
+    seen = int(section["events"])
     ring = section["recent_ids"].tolist()
-    ids = [ring[i % len(ring)] for i in range(count - 1, max(count - 1 - len(ring), -1), -1)]
+    ids = [ring[i % len(ring)] for i in range(seen - 1, max(seen - 1 - len(ring), -1), -1)]
     events: list[dict[str, Any]] = []
     for event_id, content in zip(ids, state.answers(ids), strict=True):
         if content is None:
@@ -120,7 +121,7 @@ def _recent(state: EntityState, section: Any) -> list[dict[str, Any]]:
             {
                 "event_id": kept.name,
                 "time": _instant(kept.time),
-                "amount_minor": kept.amount,
+                "amount": kept.amount / unit,
                 "entities": list(kept.entities),
                 "answer": answer,
             }
@@ -148,31 +149,27 @@ def _mailbox(
     return sorted(messages, key=lambda message: message["time"], reverse=True)
 
 
-def _sentences(column: str, told: dict[str, Any]) -> list[str]:
-    """Say the state of a role in plain words."""
-    name = column.replace("_", " ")
+def _sentences(told: dict[str, Any], role: str) -> list[str]:
+    """Say the state of a role in plain words; ``role`` is said first where there are several."""
+    first = f"as {role}: " if role else ""
     if not told["transactions_ever"]:
-        return [f"no transaction as {name} on record"]
+        return [f"{first}no transaction on record"]
     said = []
     for window in told["windows"]:
-        span = window_words(window["window"])
-        n = window["transactions"]
-        what = "1 transaction" if n == 1 else f"{n:,} transactions"
-        said.append(f"as {name}: {what} in {span} to the last one, {window['amount']:,.2f} in all")
+        what, span = count(window["transactions"], "transaction"), window_words(window["window"])
+        said.append(f"{what} within {span}, {window['amount']:,.2f} in all")
     longest = told["windows"][-1]
-    if longest["labels_known"]:
-        said.append(
-            f"as {name}: of {longest['labels_known']:,} with known outcome, "
-            f"{longest['frauds_known']:,} were frauds"
-        )
-    else:
-        said.append(f"as {name}: no outcome is known yet")
-    if told["labels"]["run_of_frauds"]:
-        said.append(f"as {name}: the last {told['labels']['run_of_frauds']} known were all frauds")
-    since = told["labels"]["seconds_since_last_fraud"]
+    known, frauds = longest["labels_known"], longest["frauds_known"]
+    verb = "was a fraud" if frauds == 1 else "were frauds"
+    said.append(
+        f"of {known:,} with known outcome, {frauds:,} {verb}" if known else "no outcome known yet"
+    )
+    run, since = told["labels"]["run_of_frauds"], told["labels"]["seconds_since_last_fraud"]
+    if run:
+        said.append(f"the last {run} with known outcome: all frauds")
     if since is not None:
-        said.append(f"as {name}: last known fraud {duration(since)} before the last transaction")
-    return said
+        said.append(f"last known fraud {duration(since)} before the last transaction")
+    return [f"{first}{sentence}" for sentence in said]
 
 
 def _instant(ms: int) -> str:

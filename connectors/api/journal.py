@@ -132,7 +132,7 @@ def _visible(path: Path) -> Path:
 def _release_left(path: Path) -> None:
     """Cut a file after its last whole line and let it show; drop it if it has none."""
     with path.open("rb+") as handle:
-        end = _last_line_end(handle.fileno(), path.stat().st_size)
+        end = last_line_end(handle.fileno(), path.stat().st_size)
         handle.truncate(end)
     if end:
         path.rename(_visible(path))
@@ -140,7 +140,7 @@ def _release_left(path: Path) -> None:
         path.unlink()
 
 
-def _last_line_end(handle: int, size: int, block: int = 65_536) -> int:
+def last_line_end(handle: int, size: int, block: int = 65_536) -> int:
     """Return the position after the last line end, 0 if there is none."""
     at = size
     while at > 0:

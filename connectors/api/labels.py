@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from connectors.api.dead_letters import DUPLICATE, MALFORMED, DeadLetters
+from connectors.api.engine import HandOn
 from connectors.api.entity_states import EntityState
 from connectors.api.journal import JournalError
 from connectors.api.kept_answers import label_key, pack_label, unpack_answer, unpack_label
@@ -38,7 +39,7 @@ class Labels:
         dead: DeadLetters,
         metrics: Metrics,
         *,
-        hand_on: Callable[[list[bytes]], None],
+        hand_on: HandOn,
         max_batch: int,
         now_ms: Callable[[], int],
     ) -> None:
@@ -108,7 +109,7 @@ class Labels:
         if kept is not None:
             return self._repeated(label, kept, payload)
         try:
-            self._hand_on([orjson.dumps(whole)])
+            self._hand_on([orjson.dumps(whole)], [label.entities[0]])
             self._state.keep_label(label, {key: pack_label(label.label, label.label_time)})
         except (StoreError, JournalError) as error:
             self._state.forget(

@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 
 import orjson
 
+from connectors.api.rules import DECISIONS
+
 KEEP = 200
 PER_BEAT = 12
 BEAT_SECONDS = 0.5
@@ -51,12 +53,17 @@ class LiveDecisions:
     def __init__(self) -> None:
         self.newest: deque[Decision] = deque(maxlen=KEEP)
         self.alerts: deque[Decision] = deque(maxlen=KEEP)
-        self.total = 0
+        self.totals = dict.fromkeys(DECISIONS, 0)
         self.watchers = 0
+
+    @property
+    def total(self) -> int:
+        """Decisions so far."""
+        return sum(self.totals.values())
 
     def add(self, decision: Decision) -> None:
         """Note a decision."""
-        self.total += 1
+        self.totals[decision.decision] += 1
         self.newest.append(decision)
         if decision.decision != "approve":
             self.alerts.append(decision)
@@ -76,11 +83,16 @@ class LiveDecisions:
                 fresh = self.total - seen
                 seen = self.total
                 if fresh:
-                    yield _event(self._chosen(fresh), fresh)
+                    yield self._event(fresh)
                 else:
                     yield b": nothing new\n\n"
         finally:
             self.watchers -= 1
+
+    def _event(self, fresh: int) -> bytes:
+        decisions = [d.to_dict() for d in self._chosen(fresh)]
+        message = {"decisions": decisions, "count": fresh, "totals": self.totals}
+        return b"event: decisions\ndata: " + orjson.dumps(message) + b"\n\n"
 
     def _chosen(self, fresh: int) -> list[Decision]:
         latest = list(self.newest)[-min(fresh, KEEP) :]
@@ -89,8 +101,3 @@ class LiveDecisions:
         others = [d for d in latest if d.decision == "approve"][-room:] if room else []
         wanted = {id(d) for d in (*alerts, *others)}
         return [d for d in latest if id(d) in wanted]
-
-
-def _event(decisions: list[Decision], fresh: int) -> bytes:
-    data = orjson.dumps({"decisions": [d.to_dict() for d in decisions], "count": fresh})
-    return b"event: decisions\ndata: " + data + b"\n\n"

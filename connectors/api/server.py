@@ -99,7 +99,7 @@ async def _serve(service: Service, listener: socket.socket) -> None:
 
     # Not by uvicorn's own handlers: they raise the signal again once it has stopped, which would
     # end the process before the store is closed.
-    server.capture_signals = nullcontext  # type: ignore[method-assign,assignment]
+    server.capture_signals = nullcontext  # type: ignore[method-assign, assignment]
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, end, number)

@@ -6,15 +6,14 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from connectors.api.dead_letters import DeadLetters
-from connectors.api.engine import Engine, journal_hand_on
-from connectors.api.entity_states import EmbeddedState, EntityState
+from connectors.api.engine import Engine, HandOn, journal_hand_on
+from connectors.api.entity_states import EmbeddedState, EntityState, StreamState
 from connectors.api.gate import Gate
 from connectors.api.journal import Journal
 from connectors.api.labels import Labels
@@ -23,11 +22,13 @@ from connectors.api.load_control import LoadControl, LoadLimits
 from connectors.api.metrics import Metrics
 from connectors.api.model_source import ModelSource
 from connectors.api.models import Models
+from connectors.api.outbox import Outbox, kafka_producer
 from connectors.api.rate_limit import RateLimiter
 from connectors.api.rules import Rules, RulesError, default_rules
 from connectors.api.scoring import Scoring
 from connectors.api.served_model import ServedModel
 from connectors.api.tokens import TokenBook, read_tokens
+from connectors.online_store.errors import StoreNotFoundError
 from connectors.online_store.store import open_store
 from connectors.registry import CHALLENGER, CHAMPION
 from infra.errors import ConfigurationError
@@ -41,7 +42,11 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 RULES_FILE = "rules.json"
-JOURNALS = ("transactions", "labels", "dead-letters", "control")
+JOURNALS = ("transactions", "labels", "dead-letters")
+DELIVER_SECONDS = 0.02
+STORE_SECONDS = 30.0
+"""How long a store may take to appear."""
+
 _MIB = 2**20
 _HOUR_MS = 3_600_000
 
@@ -62,14 +67,14 @@ class Service:
         live: Decisions for the page.
         load: The load control.
         gate: Lets requests pass.
-        store: The online store.
+        stores: The online store and, in mode stream, that of the answers.
         state: The entities' state.
         journals: Journals by name.
         models: Champion and challenger.
         engine: Scores and keeps.
         scoring: ``POST /v1/score``.
         labels: ``POST /v1/labels``.
-        hand_on_control: Gets rules that were set, as JSON lines.
+        outbox: Events on their way to Kafka, in mode stream.
         started: Epoch milliseconds.
     """
 
@@ -79,14 +84,14 @@ class Service:
     live: LiveDecisions
     load: LoadControl
     gate: Gate
-    store: OnlineStore
+    stores: tuple[OnlineStore, ...]
     state: EntityState
     journals: dict[str, Journal]
     models: Models
     engine: Engine
     scoring: Scoring
     labels: Labels
-    hand_on_control: Callable[[Sequence[bytes]], None]
+    outbox: Outbox | None
     started: int
     stopping: bool = False
 
@@ -96,10 +101,8 @@ class Service:
         return self.engine.config
 
     def set_rules(self, rules: Rules) -> None:
-        """Put rules in force, keep them, and tell the stream."""
-        text = json.dumps(rules.to_dict())
-        write_atomically(self.settings.home / RULES_FILE, text)
-        self.hand_on_control([json.dumps({"rules": rules.to_dict()}).encode()])
+        """Put rules in force and keep them. A stream has rules of its own (`penstock stream`)."""
+        write_atomically(self.settings.home / RULES_FILE, json.dumps(rules.to_dict()))
         self.engine.rules = rules
         self.models.rules_were_set()
         logger.info("rules %s are in force", rules.version)
@@ -108,6 +111,8 @@ class Service:
         """Do what is due now and then, until it is cancelled."""
         self.load.start(asyncio.get_running_loop())
         tasks = [asyncio.create_task(self._tick()), asyncio.create_task(self.models.save_often())]
+        if self.outbox is not None:
+            tasks.append(asyncio.create_task(self._deliver(self.outbox)))
         if self.settings.reload_seconds:
             tasks.append(asyncio.create_task(self.models.follow(self.settings.reload_seconds)))
         try:
@@ -125,7 +130,10 @@ class Service:
         for journal in self.journals.values():
             with suppress(OSError):
                 journal.close()
-        self.store.close()
+        if self.outbox is not None:
+            self.outbox.close()
+        for store in self.stores:
+            store.close()
 
     async def _tick(self) -> None:
         while True:
@@ -135,6 +143,13 @@ class Service:
                     journal.tick()
                 except OSError:
                     logger.exception("journal %s could not be closed", name)
+            if isinstance(self.state, StreamState):
+                self.state.overlay.expire()
+
+    async def _deliver(self, outbox: Outbox) -> None:
+        while True:
+            await asyncio.sleep(DELIVER_SECONDS)
+            outbox.tick()
 
 
 def build_service(settings: ApiSettings) -> Service:
@@ -163,7 +178,8 @@ def build_service(settings: ApiSettings) -> Service:
     challenger = _source(settings, settings.challenger, CHALLENGER) if settings.challenger else None
     models = Models(champion, challenger, settings.home, load, metrics)
     rules, own = _rules(settings.home / RULES_FILE, model)
-    parts = _embedded(settings, model, metrics)
+    open_parts = _embedded if settings.mode == "embedded" else _streamed
+    parts = open_parts(settings, model, metrics)
     engine = Engine(
         parts.state,
         model,
@@ -204,14 +220,14 @@ def build_service(settings: ApiSettings) -> Service:
         live,
         load,
         gate,
-        parts.store,
+        parts.stores,
         parts.state,
         parts.journals,
         models,
         engine,
         scoring,
         labels,
-        parts.control,
+        parts.outbox,
         now_ms(),
     )
     _add_gauges(service, dead)
@@ -222,12 +238,12 @@ def build_service(settings: ApiSettings) -> Service:
 class _Parts:
     """What differs between the modes."""
 
-    store: OnlineStore
+    stores: tuple[OnlineStore, ...]
     state: EntityState
     journals: dict[str, Journal]
-    transactions: Callable[[Sequence[bytes]], None]
-    labels: Callable[[Sequence[bytes]], None]
-    control: Callable[[Sequence[bytes]], None]
+    transactions: HandOn
+    labels: HandOn
+    outbox: Outbox | None = None
 
 
 def _embedded(settings: ApiSettings, model: ServedModel, metrics: Metrics) -> _Parts:
@@ -248,13 +264,53 @@ def _embedded(settings: ApiSettings, model: ServedModel, metrics: Metrics) -> _P
         store.close()
         raise
     return _Parts(
-        store,
+        (store,),
         state,
         journals,
         journal_hand_on(journals["transactions"], metrics),
-        journals["labels"].append,
-        journals["control"].append,
+        journal_hand_on(journals["labels"], metrics),
     )
+
+
+def _streamed(settings: ApiSettings, model: ServedModel, metrics: Metrics) -> _Parts:
+    if not settings.store:
+        raise ConfigurationError(
+            "in mode stream the API reads a store that a store writer fills",
+            "Set PENSTOCK_API_STORE to its address",
+        )
+    answers = f"lmdb://{(settings.home / 'answers').resolve()}?sync=second"
+    store = _written_store(settings.store)
+    kept = open_store(f"{answers}&limit_mib={round(settings.store_gib * 1024)}")
+    producer = kafka_producer(settings.kafka)
+    outbox = Outbox(
+        settings.home / "outbox", producer, metrics, max_bytes=settings.outbox_mib * _MIB
+    )
+    state = StreamState(
+        model.bundle.config,
+        store,
+        kept,
+        overlay_seconds=settings.overlay_seconds,
+        answer_ms=round(settings.answer_hours * _HOUR_MS),
+    )
+    prefix = settings.kafka_prefix or f"penstock.{model.bundle.config.name}"
+
+    def to(topic: str) -> HandOn:
+        return lambda lines, keys: outbox.append(f"{prefix}.{topic}", lines, keys)
+
+    journals = {"dead-letters": _journal(settings, "dead-letters")}
+    return _Parts((store, kept), state, journals, to("transactions"), to("labels"), outbox)
+
+
+def _written_store(address: str) -> OnlineStore:
+    """Open the stream's store for reading, waiting a while for the process that writes it."""
+    deadline = time.monotonic() + STORE_SECONDS
+    while True:
+        try:
+            return open_store(address, read_only=True)
+        except StoreNotFoundError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.2)
 
 
 def _journal(settings: ApiSettings, name: str) -> Journal:
@@ -298,4 +354,15 @@ def _add_gauges(service: Service, dead: DeadLetters) -> None:
     )
     gauge("penstock_api_dead_letters", "Dead letters kept.", lambda: dead.written)
     gauge("penstock_api_dead_letters_dropped", "Dead letters not kept.", lambda: dead.dropped)
+    outbox, state = service.outbox, service.state
+    if outbox is not None:
+        gauge("penstock_api_undelivered", "Events Kafka has not taken.", lambda: outbox.undelivered)
+    if isinstance(state, StreamState):
+        overlay = state.overlay
+        gauge("penstock_api_overlaid", "Own events the stream has not counted.", overlay.__len__)
+        gauge(
+            "penstock_api_overlay_expired",
+            "Own events the stream did not bring in time.",
+            lambda: overlay.expired,
+        )
     gauge("penstock_api_started_seconds", "Start.", lambda: service.started / 1000)

@@ -46,6 +46,7 @@ class ApiSettings(BaseSettings):
     dead_letter_mib: int = Field(256, ge=1, description="most dead letters written per day")
     kafka: str = Field("", description="bootstrap servers, in mode stream")
     kafka_prefix: str = Field("", description="topics; empty: penstock.DATASET")
+    outbox_mib: int = Field(1_024, ge=1, description="most undelivered events, in mode stream")
     overlay_seconds: float = Field(60.0, gt=0, description="how long own events await the stream")
 
     tokens: SecretStr = Field(SecretStr(""), description="NAME:SCOPE+SCOPE:SECRET, comma between")

@@ -71,7 +71,7 @@ function alertItem(decision) {
     make("span", `pill ${decision.decision}`, WORDS[decision.decision]),
     make("span", "amount", money(decision.amount)),
     make("span", "score", percent(decision.score)),
-    make("span", "why", decision.reason || "no reason was made"),
+    make("span", "why", decision.reason),
   );
   item.append(anchor);
   return item;
@@ -82,14 +82,16 @@ function cut(list) {
 }
 
 function show(message) {
-  const { decisions, count } = JSON.parse(message.data);
+  const { decisions, count, totals } = JSON.parse(message.data);
+  for (const [decision, total] of Object.entries(totals)) {
+    document.querySelector(`.tile.${decision} .value`).textContent = total.toLocaleString("en");
+  }
   document.querySelector("#empty")?.remove();
   for (const decision of decisions) {
     body.prepend(row(decision));
     if (decision.decision !== "approve") {
       document.querySelector("#calm")?.remove();
       alerts.prepend(alertItem(decision));
-      bump(decision.decision);
     }
   }
   cut(body);
@@ -97,11 +99,6 @@ function show(message) {
   const now = performance.now();
   rate.textContent = Math.round((count * 1000) / Math.max(now - last, 1)).toLocaleString("en");
   last = now;
-}
-
-function bump(decision) {
-  const tile = document.querySelector(`.tile.${decision} .value`);
-  tile.textContent = (Number(tile.textContent.replaceAll(",", "")) + 1).toLocaleString("en");
 }
 
 const source = new EventSource("/ui/live");

@@ -19,6 +19,7 @@ from connectors.api.rate_limit import TokenBucket
 from connectors.api.routes import entity_or_problem
 from connectors.api.ui import figures
 from connectors.api.ui.sessions import COOKIE, Sessions
+from tasks.explain.groups import window_words
 from tasks.fraud.ingest.identifiers import BLANKS, event_key
 from tasks.fraud.online.parse import MAX_ID_BYTES
 
@@ -30,7 +31,7 @@ POLICY = (
     "img-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
 FOLDER = Path(__file__).parent
-FILES = {"style.css": "text/css", "live.js": "text/javascript"}
+FILES = {"style.css": "text/css", "live.js": "text/javascript", "icon.svg": "image/svg+xml"}
 MAX_FORM_BYTES = 4_096
 LOGIN_RATE = TokenBucket(rate=2.0, burst=10.0)
 SHOWN = 40
@@ -78,6 +79,7 @@ class _Pages:
             clock=figures.clock,
             plain=figures.plain_time,
             width=figures.share_width,
+            window=window_words,
             money=lambda value: figures.money(value, config.decimals),
             entity_link=_entity_link,
             event_link=_event_link,
@@ -88,14 +90,11 @@ class _Pages:
         if not self._known(request):
             return _to_login(request)
         service = self._service
-        counts = {
-            name: int(service.metrics.decisions.value(name)) for name in figures.DECISION_WORDS
-        }
         return self._page(
             "live.html",
             recent=service.live.recent(SHOWN),
             alerts=list(service.live.alerts)[-SHOWN:][::-1],
-            counts=counts,
+            counts=service.live.totals,
             model=service.models.describe(),
             rules=service.engine.rules,
         )

@@ -51,7 +51,7 @@ class Watched:
             shadow=lambda rows, scores, decisions: self.rows.append((rows, scores, decisions)),
         )
 
-    def _hand_on(self, lines):
+    def _hand_on(self, lines, keys):
         if self.refuse is not None:
             raise self.refuse
         self.handed += lines

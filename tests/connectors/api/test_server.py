@@ -367,7 +367,7 @@ def test_an_entity_is_explained(api, events):
     assert role["recent"][0]["answer"]["decision"]
     assert len(told["mailbox"]) == 3
     assert told["mailbox"][0]["counterpart"] == "terminal"
-    assert any("3 transactions" in sentence for sentence in told["summary"])
+    assert told["summary"][0].startswith("3 transactions within 1 day, ")
     assert get(api, "/v1/entities/customer/never").data["code"] == "unknown-entity"
     assert get(api, "/v1/entities/boat/1").data["code"] == "unknown-kind"
     odd = events(customer="a/b c%d")
@@ -460,7 +460,6 @@ def test_same_bytes_one_count_and_the_same_rules_after_kill_9(start, bundle, eve
     assert {e["tx_id"] for e in [event, *answered]} <= {
         line["tx_id"] for line in handed(api, "transactions")
     }
-    assert handed(api, "control")[-1]["rules"]["version"] == "r2"
 
 
 def test_what_keeps_it_from_starting_is_one_line(start, bundle, tmp_path, api):
