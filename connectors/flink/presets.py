@@ -58,13 +58,13 @@ PRESETS: dict[PresetName, Preset] = {
     ),
     "latency": Preset(
         bundle_rows=500,
-        bundle_ms=2,
+        bundle_ms=5,
         arrow_rows=500,
         checkpoint_ms=1_000,
         publish_ms=200,
         linger_ms=0,
         batch_bytes=16_384,
-        buffer_ms=1,
+        buffer_ms=5,
     ),
 }
 """``throughput`` for catching up and backfills, ``latency`` for live traffic."""
