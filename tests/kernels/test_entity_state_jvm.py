@@ -442,3 +442,18 @@ def test_latency_mode_ends_with_the_tiles_of_event_time_mode(jvm, rows, random):
                 for field in sections[0][name].dtype.names:
                     one, other = sections[0][name][field], sections[1][name][field]
                     np.testing.assert_allclose(one, other, rtol=1e-12)
+
+
+def test_many_labels_wait_for_one_entity(jvm):
+    """More labels than there is room for at first, in any order, and some long after their ring."""
+    rng = np.random.default_rng(3)
+    rows = [
+        Row(i, START + i * HOUR, 100 + i, (0, 0), i % 2, START + int(rng.integers(0, 400)) * HOUR)
+        for i in range(300)
+    ]
+    labels = [("L", row) for row in rows]
+    shuffled = [labels[i] for i in rng.permutation(300)]
+    repeated = [*shuffled[:70], *shuffled[60:70], *shuffled[70:200], *shuffled[0:5]]
+    late = [("T", row) for row in rows] + shuffled[200:] + [("T", replace(rows[-1], id=999))]
+    for mode in ("latency", "event-time"):
+        check_chain(jvm, repeated + late, CARDS, mode)

@@ -93,7 +93,7 @@ final class MailStage extends KeyedStage<Mailbox> {
             }
             byte[] key = Upsert.key(kind, host.key(), layout.mailbox(role).number);
             final long version = settings.version(memory.changes[role]);
-            byte[] value = Upsert.value(layout.digest, version, now, memory.words[role], null);
+            byte[] value = Upsert.ofMail(layout.digest, version, now, memory.words[role]);
             host.emit(Outputs.STATE, new Upsert(key, value));
             memory.publishedChanges[role] = memory.changes[role];
         }

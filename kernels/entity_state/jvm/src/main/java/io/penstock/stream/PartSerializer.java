@@ -19,7 +19,7 @@ public final class PartSerializer extends TypeSerializerSingleton<StatePart> {
 
     @Override
     public StatePart createInstance() {
-        return new StatePart(new long[0], new WaitingLabels());
+        return new StatePart(new long[0]);
     }
 
     @Override
@@ -39,8 +39,8 @@ public final class PartSerializer extends TypeSerializerSingleton<StatePart> {
 
     @Override
     public void serialize(StatePart part, DataOutputView out) throws IOException {
-        writeWords(part.words, out);
-        writeWords(part.waiting.toWords(), out);
+        writeWords(part.words, part.size, out);
+        writeWords(part.waitingWords(), out);
         part.writeMemory(out);
         out.writeLong(part.changes);
         out.writeLong(part.publishedChanges);
@@ -48,8 +48,8 @@ public final class PartSerializer extends TypeSerializerSingleton<StatePart> {
 
     @Override
     public StatePart deserialize(DataInputView in) throws IOException {
-        final long[] words = readWords(in);
-        StatePart part = new StatePart(words, WaitingLabels.fromWords(readWords(in)));
+        StatePart part = new StatePart(readWords(in));
+        part.readWaitingWords(readWords(in));
         part.readMemory(in);
         part.changes = in.readLong();
         part.publishedChanges = in.readLong();
@@ -72,9 +72,13 @@ public final class PartSerializer extends TypeSerializerSingleton<StatePart> {
     }
 
     static void writeWords(long[] words, DataOutputView out) throws IOException {
-        byte[] bytes = new byte[8 * words.length];
-        Bytes.putWords(bytes, 0, words, 0, words.length);
-        out.writeInt(words.length);
+        writeWords(words, words.length, out);
+    }
+
+    private static void writeWords(long[] words, int count, DataOutputView out) throws IOException {
+        byte[] bytes = new byte[8 * count];
+        Bytes.putWords(bytes, 0, words, 0, count);
+        out.writeInt(count);
         out.write(bytes);
     }
 

@@ -4,6 +4,7 @@ import java.io.ByteArrayOutputStream;
 import java.io.IOException;
 import java.nio.charset.StandardCharsets;
 import java.util.ArrayList;
+import java.util.Arrays;
 import java.util.LinkedHashMap;
 import java.util.LinkedHashSet;
 import java.util.List;
@@ -58,7 +59,7 @@ public final class Probe {
         final StateLayout layout = new StateLayout(new ObjectMapper().readTree(plan));
         final StatePart[] tiles = new StatePart[layout.roles];
         for (int role = 0; role < layout.roles; role++) {
-            tiles[role] = new StatePart(layout.tiles(role));
+            tiles[role] = new StatePart(layout.tiles(role).empty);
         }
         final Mailbox mailbox = new Mailbox(layout);
         final long[] words = new long[script.length / 8];
@@ -93,7 +94,7 @@ public final class Probe {
             }
         }
         for (int role = 0; role < layout.roles; role++) {
-            out.put(tiles[role].words);
+            out.put(Arrays.copyOf(tiles[role].words, tiles[role].size));
             out.put(mailbox.words[role]);
         }
         final int group = layout.mailSize * Mailbox.slotBytes(layout.mailWidth);

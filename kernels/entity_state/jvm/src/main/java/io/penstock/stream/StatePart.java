@@ -1,10 +1,12 @@
 package io.penstock.stream;
 
+import java.util.Arrays;
+
 /**
  * What one entity remembers in one role: the words of its tiles part, labels that wait, and how
  * far it has been published. Reads and writes are those of {@code kernels/entity_state/cpu.py}.
  */
-final class StatePart extends Memory {
+final class StatePart extends WaitingLabels {
     // Single fields at the head of a section, see LAST in layout.py.
     private static final int LAST_TIME = 0;
     private static final int EVENTS = 1;
@@ -13,24 +15,19 @@ final class StatePart extends Memory {
     private static final int RUN_START = 4;
     private static final int RUN_LENGTH = 5;
 
-    final long[] words;
-    final WaitingLabels waiting;
     /** Changes so far: events, labels that came, labels released. */
     long changes;
     /** Changes that the last upsert held. */
     long publishedChanges;
 
-    StatePart(StateLayout.Part part) {
-        this(part.empty.clone(), new WaitingLabels());
-    }
-
-    StatePart(long[] words, WaitingLabels waiting) {
-        this.words = words;
-        this.waiting = waiting;
+    /** Makes a state of a part's words, which are copied. */
+    StatePart(long[] part) {
+        super(part);
     }
 
     StatePart copy() {
-        StatePart copy = new StatePart(words.clone(), waiting.copy());
+        StatePart copy = new StatePart(Arrays.copyOf(words, size));
+        copy.copyWaitingFrom(this);
         copy.changes = changes;
         copy.publishedChanges = publishedChanges;
         copy.takeFrom(this);
@@ -192,15 +189,15 @@ final class StatePart extends Memory {
 
     /** Releases the labels at the front that an event at (time, id) may know. */
     void releaseDue(StateLayout layout, long time, long id) {
-        while (waiting.isDue(time, id)) {
-            release(layout, waiting.firstTime(), waiting.firstLabel());
-            waiting.removeFirst();
+        while (isLabelDue(time, id)) {
+            release(layout, firstTime(), firstLabel());
+            removeFirst();
         }
     }
 
     /** Lets a label wait; returns false for one that came before (its id is remembered). */
     boolean addLabel(long labelTime, long time, long id, long label) {
-        if (!waiting.add(labelTime, time, id, label)) {
+        if (!wait(labelTime, time, id, label)) {
             return false;
         }
         changes += 1;

@@ -36,7 +36,7 @@ final class StateStage extends KeyedStage<StatePart> {
 
     @Override
     StatePart fresh() {
-        return new StatePart(part);
+        return new StatePart(part.empty);
     }
 
     /** In latency mode labels have no place in line, so none is late. */
@@ -95,7 +95,7 @@ final class StateStage extends KeyedStage<StatePart> {
     void publish(StatePart memory, long now, Host host) {
         byte[] key = Upsert.key(kind, host.key(), part.number);
         final long version = settings.version(memory.changes);
-        byte[] value = Upsert.value(layout.digest, version, now, memory.words, memory.waiting);
+        byte[] value = Upsert.ofPart(layout.digest, version, now, memory);
         host.emit(Outputs.STATE, new Upsert(key, value));
         memory.publishedChanges = memory.changes;
     }

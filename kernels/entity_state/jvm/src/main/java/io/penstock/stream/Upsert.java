@@ -34,21 +34,32 @@ public final class Upsert {
         return key;
     }
 
-    /** Returns the value: digest, version, time, sizes, the part, labels that wait. */
-    static byte[] value(long digest, long version, long now, long[] words, WaitingLabels waiting) {
-        final int labels = waiting == null ? 0 : Math.min(waiting.size(), MAX_WAITING);
-        final int size = 8 * words.length;
-        byte[] value = new byte[HEAD + size + 8 * WaitingLabels.WIDTH * labels];
+    /** Returns the value of a part of tiles: head, words, labels that wait. */
+    static byte[] ofPart(long digest, long version, long now, StatePart part) {
+        final int labels = Math.min(part.waiting(), MAX_WAITING);
+        final int end = HEAD + 8 * part.size;
+        byte[] value = new byte[end + 8 * WaitingLabels.WIDTH * labels];
+        writeHead(value, digest, version, now, 8 * part.size, labels);
+        Bytes.putWords(value, HEAD, part.words, 0, part.size);
+        part.writeWaiting(value, end, labels);
+        return value;
+    }
+
+    /** Returns the value of a mailbox: head and words. */
+    static byte[] ofMail(long digest, long version, long now, long[] words) {
+        byte[] value = new byte[HEAD + 8 * words.length];
+        writeHead(value, digest, version, now, 8 * words.length, 0);
+        Bytes.putWords(value, HEAD, words, 0, words.length);
+        return value;
+    }
+
+    private static void writeHead(
+            byte[] value, long digest, long version, long now, int size, int labels) {
         Bytes.putLong(value, 0, digest);
         Bytes.putLong(value, 8, version);
         Bytes.putLong(value, 16, now);
         Bytes.putInt(value, 24, size);
         Bytes.putInt(value, 28, labels);
-        Bytes.putWords(value, HEAD, words, 0, words.length);
-        if (labels > 0) {
-            waiting.write(value, HEAD + size, labels);
-        }
-        return value;
     }
 
     static TypeInformation<Upsert> type() {

@@ -5,142 +5,152 @@ import java.util.Arrays;
 /**
  * Labels of one entity and role that are not due yet, sorted by (label time, time, event id), and a
  * ring of the ids that came last. Most labels come in order, so adding is appending.
+ *
+ * <p>They lie behind the words of the part in one and the same array: at random access to hundreds
+ * of thousands of entities, every further object costs a miss of the cache.
  */
-final class WaitingLabels {
+abstract class WaitingLabels extends Memory {
     /** Words of one label: label time, time, event id, label. */
     static final int WIDTH = 4;
 
     static final int RING = 64;
-    private static final long[] NOTHING = new long[0];
+    /** Labels there is room for at first. */
+    private static final int ROOM = 8;
 
-    /** Labels from {@code first} to {@code end} (both counted in labels). */
-    private long[] rows = NOTHING;
+    /** The part, the ring of ids, the labels. */
+    long[] words;
+    /** Words of the part. */
+    final int size;
+
+    /** Labels from {@code first} to {@code end}, counted in labels. */
     private int first;
+
     private int end;
-    /** Ids that came last; as long as there are few, the array is short. */
-    private long[] recent = NOTHING;
     private int recentCount;
     private int recentNext;
 
-    int size() {
+    /** Copies the words of a part, and makes room. */
+    WaitingLabels(long[] part) {
+        size = part.length;
+        words = Arrays.copyOf(part, size + RING + WIDTH * ROOM);
+    }
+
+    int waiting() {
         return end - first;
     }
 
-    boolean isDue(long time, long id) {
+    private int place(int label) {
+        return size + RING + WIDTH * label;
+    }
+
+    final boolean isLabelDue(long time, long id) {
         if (first == end) {
             return false;
         }
-        final int at = WIDTH * first;
-        return rows[at] <= time
-                && (rows[at + 1] < time || (rows[at + 1] == time && rows[at + 2] < id));
+        final int at = place(first);
+        return words[at] <= time
+                && (words[at + 1] < time || (words[at + 1] == time && words[at + 2] < id));
     }
 
-    long firstTime() {
-        return rows[WIDTH * first + 1];
+    final long firstTime() {
+        return words[place(first) + 1];
     }
 
-    long firstLabel() {
-        return rows[WIDTH * first + 3];
+    final long firstLabel() {
+        return words[place(first) + 3];
     }
 
-    void removeFirst() {
+    final void removeFirst() {
         first++;
         if (first == end) {
             first = 0;
             end = 0;
-            if (rows.length > 16 * WIDTH) {
-                rows = NOTHING;
+            if (words.length > place(8 * ROOM)) {
+                words = Arrays.copyOf(words, place(ROOM));
             }
         }
     }
 
     /** Adds a label in its place; returns false, doing nothing, if its id is remembered. */
-    boolean add(long labelTime, long time, long id, long label) {
-        for (int k = 0; k < recentCount; k++) {
-            if (recent[k] == id) {
+    final boolean wait(long labelTime, long time, long id, long label) {
+        for (int k = size; k < size + recentCount; k++) {
+            if (words[k] == id) {
                 return false;
             }
         }
-        remember(id);
+        words[size + recentNext] = id;
+        recentNext = (recentNext + 1) % RING;
+        recentCount = Math.min(recentCount + 1, RING);
         makeRoom();
-        int place = end;
-        while (place > first && isBefore(labelTime, time, id, WIDTH * (place - 1))) {
-            place--;
+        int number = end;
+        while (number > first && isBefore(labelTime, time, id, place(number - 1))) {
+            number--;
         }
-        final int at = WIDTH * place;
-        System.arraycopy(rows, at, rows, at + WIDTH, WIDTH * (end - place));
-        rows[at] = labelTime;
-        rows[at + 1] = time;
-        rows[at + 2] = id;
-        rows[at + 3] = label;
+        final int at = place(number);
+        System.arraycopy(words, at, words, at + WIDTH, WIDTH * (end - number));
+        words[at] = labelTime;
+        words[at + 1] = time;
+        words[at + 2] = id;
+        words[at + 3] = label;
         end++;
         return true;
     }
 
     private boolean isBefore(long labelTime, long time, long id, int at) {
-        if (labelTime != rows[at]) {
-            return labelTime < rows[at];
+        if (labelTime != words[at]) {
+            return labelTime < words[at];
         }
-        return time != rows[at + 1] ? time < rows[at + 1] : id < rows[at + 2];
-    }
-
-    private void remember(long id) {
-        if (recentCount < RING) {
-            if (recentCount == recent.length) {
-                recent = Arrays.copyOf(recent, Math.min(RING, Math.max(4, 2 * recentCount)));
-            }
-            recent[recentCount++] = id;
-            recentNext = recentCount % RING;
-        } else {
-            recent[recentNext] = id;
-            recentNext = (recentNext + 1) % RING;
-        }
+        return time != words[at + 1] ? time < words[at + 1] : id < words[at + 2];
     }
 
     private void makeRoom() {
-        if (WIDTH * end < rows.length) {
+        if (place(end) < words.length) {
             return;
         }
-        if (first > (end >> 1)) { // at least half is free at the front
-            System.arraycopy(rows, WIDTH * first, rows, 0, WIDTH * (end - first));
-        } else {
-            long[] larger = new long[Math.max(4 * WIDTH, 2 * rows.length)];
-            System.arraycopy(rows, WIDTH * first, larger, 0, WIDTH * (end - first));
-            rows = larger;
+        final int from = place(first);
+        final int count = WIDTH * waiting();
+        if (first <= end >> 1) { // less than half is free at the front
+            words = Arrays.copyOf(words, place(2 * end));
         }
+        System.arraycopy(words, from, words, place(0), count);
         end -= first;
         first = 0;
     }
 
-    WaitingLabels copy() {
-        return fromWords(toWords());
+    /** Writes the labels that wait for the shortest time, {@code 8 * WIDTH} bytes each. */
+    final void writeWaiting(byte[] bytes, int at, int count) {
+        Bytes.putWords(bytes, at, words, place(first), WIDTH * count);
     }
 
-    /** Returns everything as words: counts, then the labels, then the remembered ids. */
-    long[] toWords() {
-        final int labels = WIDTH * size();
-        long[] words = new long[3 + labels + recentCount];
-        words[0] = size();
-        words[1] = recentCount;
-        words[2] = recentNext;
-        System.arraycopy(rows, WIDTH * first, words, 3, labels);
-        System.arraycopy(recent, 0, words, 3 + labels, recentCount);
-        return words;
+    /** Returns counts, then the labels, then the remembered ids. */
+    final long[] waitingWords() {
+        final int labels = WIDTH * waiting();
+        long[] packed = new long[3 + labels + recentCount];
+        packed[0] = waiting();
+        packed[1] = recentCount;
+        packed[2] = recentNext;
+        System.arraycopy(words, place(first), packed, 3, labels);
+        System.arraycopy(words, size, packed, 3 + labels, recentCount);
+        return packed;
     }
 
-    static WaitingLabels fromWords(long[] words) {
-        WaitingLabels made = new WaitingLabels();
-        final int labels = WIDTH * (int) words[0];
-        made.end = (int) words[0];
-        made.recentCount = (int) words[1];
-        made.recentNext = (int) words[2];
-        made.rows = labels == 0 ? NOTHING : Arrays.copyOfRange(words, 3, 3 + labels);
-        made.recent = Arrays.copyOfRange(words, 3 + labels, 3 + labels + made.recentCount);
-        return made;
+    final void readWaitingWords(long[] packed) {
+        first = 0;
+        end = (int) packed[0];
+        recentCount = (int) packed[1];
+        recentNext = (int) packed[2];
+        if (place(end) > words.length) {
+            words = Arrays.copyOf(words, place(2 * end));
+        }
+        System.arraycopy(packed, 3, words, place(0), WIDTH * end);
+        System.arraycopy(packed, 3 + WIDTH * end, words, size, recentCount);
     }
 
-    /** Writes the first {@code count} labels, {@code 8 * WIDTH} bytes each. */
-    void write(byte[] bytes, int at, int count) {
-        Bytes.putWords(bytes, at, rows, WIDTH * first, WIDTH * count);
+    final void copyWaitingFrom(WaitingLabels other) {
+        words = other.words.clone();
+        first = other.first;
+        end = other.end;
+        recentCount = other.recentCount;
+        recentNext = other.recentNext;
     }
 }
