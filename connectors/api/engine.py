@@ -12,7 +12,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import orjson
@@ -29,11 +29,9 @@ from connectors.api.problem import Problem
 from connectors.api.rules import Rules
 from connectors.api.served_model import Scored, ServedModel
 from connectors.online_store.errors import ConflictError, StoreError
-from kernels.entity_state.mailbox import read_mailbox
+from kernels.entity_state.visit import Mail, exchange_mail, visit_rows
+from tasks.fraud.online.parse import OnlineTransaction
 from tasks.fraud.online.rows import OnlineMail, OnlineRows
-
-if TYPE_CHECKING:
-    from tasks.fraud.online.parse import OnlineTransaction
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +39,7 @@ SLICE = 64
 """Rows of a batch that are handled before other requests get their turn."""
 
 _PERIODS = ("parse", "state", "features", "head", "reasons")
-Row = tuple["OnlineTransaction", Mapping[str, Any]]
+Row = tuple[OnlineTransaction, Mapping[str, Any]]
 """A checked transaction and the object it was sent as."""
 
 
@@ -117,7 +115,9 @@ class Engine:
         self._kinds = [column.kind for column in state.columns]
         self._names = [column.name for column in state.columns]
         self._width = state.columns[0].blocks.width
-        self._many = len(state.columns) > 1
+        self._categorical = len(self.config.categorical)
+        self._words, self._reals = state.memory, state.memory.view(np.float64)
+        self._padded = 2 * state.columns[0].blocks.plan.mail_words
         self._message = _message_places(model)
 
     def replace_model(self, model: ServedModel) -> None:
@@ -157,6 +157,12 @@ class Engine:
         except BaseException:
             self._forget(rows)
             raise
+
+    def rehearse(self, entities: Sequence[str]) -> None:
+        """Run the steps of an event on blocks that are held already and forgotten afterwards."""
+        nobody = OnlineTransaction(0, "", 0, 0, tuple(entities))
+        extras = (math.nan,) * len(self.config.numeric), (None,) * self._categorical
+        self._step([replace(nobody, numeric=extras[0], categorical=extras[1])])
 
     def _score(self, rows: Sequence[Row], asked: Asked) -> list[bytes | Problem]:
         answers: list[bytes | Problem | None] = [None] * len(rows)
@@ -233,112 +239,103 @@ class Engine:
         began = time.perf_counter_ns()
         columns, n = self._columns, len(transactions)
         slots = self.state.fetch(
-            (column.kind, name)
-            for t in transactions
-            for column, name in zip(columns, t.entities, strict=True)
+            [
+                (kind, e)
+                for t in transactions
+                for kind, e in zip(self._kinds, t.entities, strict=True)
+            ]
         )
         places = [
-            [slots[c.kind, name] for c, name in zip(columns, t.entities, strict=True)]
+            [slots[pair] for pair in zip(self._kinds, t.entities, strict=True)]
             for t in transactions
         ]
+        pairs = [list(zip(columns, row, strict=True)) for row in places]
+        bases = np.array([[c.blocks.place(s, c.role) for c, s in row] for row in pairs], np.int64)
+        ids = np.array([t.event_id for t in transactions], np.int64)
+        at = np.array([t.time for t in transactions], np.int64)
+        amount = np.array([t.amount for t in transactions], np.int64)
         raw = np.empty((n, len(columns), self._width))
-        for i, t in enumerate(transactions):
-            key, at, amount = t.event_id, t.time, t.amount
-            for c, column in enumerate(columns):
-                column.blocks.release_due(places[i][c], column.role, at, key)
-                column.blocks.read(places[i][c], column.role, at, amount, raw[i, c])
-            for c, column in enumerate(columns):
-                column.blocks.apply(places[i][c], column.role, key, at, amount)
+        self._visit(transactions, places, (bases, ids, at, amount, raw))
         counted = time.perf_counter_ns()
         rows = OnlineRows(
-            np.array([t.time for t in transactions], np.int64),
-            np.array([t.amount for t in transactions], np.int64),
+            at,
+            amount,
             raw,
             np.array([t.numeric for t in transactions], np.float64).reshape(n, -1),
-            [[t.categorical[i] for t in transactions] for i in range(len(self.config.categorical))],
+            [[t.categorical[i] for t in transactions] for i in range(self._categorical)],
             [[t.entities[c] for t in transactions] for c in range(len(columns))],
         )
         features = self.model.online.features(rows)
         derived = time.perf_counter_ns()
-        mail, touched = self._exchange_mail(transactions, places, features)
+        vectors = self._vectors(features)
+        keys = [[c.blocks.keys[s] for c, s in row] for row in pairs]
+        mail = self._exchange_mail(rows, places, bases, np.array(keys, np.int64), vectors)
         if mail is not None:
-            width = len(self.model.online.layout.features)
-            rows = replace(rows, mail=replace(mail, vector=mail.vector[..., :width]))
+            rows = replace(rows, mail=mail)
+        touched = [
+            Touched(t.event_id, t.time, t.amount, t.entities, keys[i], vectors[i])
+            for i, t in enumerate(transactions)
+        ]
         done = time.perf_counter_ns()
         state_ns = (counted - began) + (done - derived)
         return _Stepped(rows, features, touched, state_ns, derived - counted)
 
-    def _exchange_mail(
+    def _visit(
         self,
         transactions: Sequence[OnlineTransaction],
         places: Sequence[Sequence[int]],
-        features: NDArray[np.float32],
-    ) -> tuple[OnlineMail | None, list[Touched]]:
-        """Let every event read its mailboxes, if the model does, and leave its message."""
-        columns = self._columns
-        vectors = self._vectors(features)
-        mail = self._empty_mail(len(transactions)) if self.model.needs_mail else None
-        touched = []
+        arrays: tuple[NDArray[Any], ...],
+    ) -> None:
+        """Count events; row by row where labels wait, since each may release some of them."""
+        columns, words, reals = self._columns, self._words, self._reals
+        plan = columns[0].blocks.plan
+        waiting = any(
+            c.blocks.waits(s, c.role) for row in places for c, s in zip(columns, row, strict=True)
+        )
+        if not waiting:
+            visit_rows(words, reals, plan, *arrays)
+            return
         for i, t in enumerate(transactions):
-            keys = [int(c.blocks.keys[places[i][p]]) for p, c in enumerate(columns)]
-            if mail is not None:
-                self._read_mail(mail, i, places[i], keys)
-            for p, column in enumerate(columns):
-                other = (p + 1) % len(columns)
-                counterpart = keys[other] if self._many else -1
-                column.blocks.deposit(
-                    places[i][p],
-                    column.role,
-                    t.time,
-                    t.amount,
-                    counterpart,
-                    other if self._many else -1,
-                    vectors[i],
-                )
-            touched.append(
-                Touched(t.event_id, t.time, t.amount, t.entities, tuple(keys), vectors[i])
-            )
-        return mail, touched
+            for column, slot in zip(columns, places[i], strict=True):
+                column.blocks.release_due(slot, column.role, t.time, t.event_id)
+            visit_rows(words, reals, plan, *(array[i : i + 1] for array in arrays))
 
-    def _vectors(self, features: NDArray[np.float32]) -> NDArray[np.int64]:
-        """Return the messages the rows leave, float32 padded and seen as int64 words."""
-        blocks = self._columns[0].blocks
-        padded = np.zeros((len(features), 2 * blocks.plan.mail_words), np.float32)
-        told = features[:, self._message].astype(np.float64)
-        padded[:, : told.shape[1]] = np.arcsinh(told)
-        return padded.view(np.int64)
-
-    def _empty_mail(self, n: int) -> OnlineMail:
-        """Return room for the mail of some rows, vectors padded to whole words."""
-        layout = self.model.online.layout
-        shape = (n, layout.groups, layout.slots)
-        words = self._columns[0].blocks.plan.mail_words
-        return OnlineMail(
+    def _exchange_mail(
+        self,
+        rows: OnlineRows,
+        places: Sequence[Sequence[int]],
+        bases: NDArray[np.int64],
+        keys: NDArray[np.int64],
+        vectors: NDArray[np.int64],
+    ) -> OnlineMail | None:
+        """Let every event read its mailboxes, if the model does, and leave its message."""
+        layout, columns, n = self.model.online.layout, self._columns, len(bases)
+        sections = []
+        if self.model.needs_mail:
+            for reader, section in zip(layout.reader, layout.section, strict=True):
+                sections.append((reader, columns[reader].blocks, columns[section].role))
+        read = [[blocks.place(row[p], role) for p, blocks, role in sections] for row in places]
+        shape = (n, len(sections), layout.slots)
+        mail = Mail(
+            np.array(read, np.int64).reshape(n, len(sections)),
             np.zeros(shape, np.bool_),
             np.zeros(shape, np.int64),
             np.zeros(shape, np.int64),
             np.zeros(shape, np.int64),
-            np.zeros((*shape, 2 * words), np.float32),
-            np.zeros((n, len(self._columns)), np.int64),
+            np.zeros((*shape, vectors.shape[1]), np.int64),
         )
+        plan = columns[0].blocks.plan
+        exchange_mail(self._words, plan, bases, keys, rows.time, rows.amount, vectors, mail)
+        if not sections:
+            return None
+        floats = mail.vector.view(np.float32)[..., : len(layout.features)]
+        return OnlineMail(mail.present, mail.time, mail.amount, mail.counterpart, floats, keys)
 
-    def _read_mail(
-        self, mail: OnlineMail, row: int, places: Sequence[int], keys: Sequence[int]
-    ) -> None:
-        layout = self.model.online.layout
-        mail.keys[row] = keys
-        for g, (reader, section) in enumerate(zip(layout.reader, layout.section, strict=True)):
-            blocks = self._columns[reader].blocks
-            read_mailbox(
-                blocks.words[places[reader]],
-                blocks.base(self._columns[section].role),
-                blocks.plan,
-                mail.present[row, g],
-                mail.time[row, g],
-                mail.amount[row, g],
-                mail.counterpart[row, g],
-                mail.vector[row, g].view(np.int64),
-            )
+    def _vectors(self, features: NDArray[np.float32]) -> NDArray[np.int64]:
+        """Return the messages the rows leave, float32 padded and seen as int64 words."""
+        padded = np.zeros((len(features), self._padded), np.float32)
+        padded[:, : len(self._message)] = np.arcsinh(features[:, self._message].astype(np.float64))
+        return padded.view(np.int64)
 
     def _decide(self, score: float, listed: int) -> str:
         if listed >= 0:

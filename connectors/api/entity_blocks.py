@@ -44,19 +44,30 @@ class EntityBlocks:
         parts: Its parts.
         words: int64 [capacity, words], the blocks.
         reals: The same memory as float64.
-        keys: int64 [capacity], ``entity_key`` of the entity in each slot.
+        keys: ``entity_key`` of the entity in each slot.
+        first: Position of the first word in the memory of all kinds.
     """
 
-    def __init__(self, kind: str, spec: StateSpec, capacity: int) -> None:
+    def __init__(self, kind: str, spec: StateSpec, memory: NDArray[np.int64], first: int) -> None:
+        """Take a piece of the common memory.
+
+        Args:
+            kind: Kind of entity.
+            spec: What a block remembers.
+            memory: int64 [capacity * words], where the blocks lie.
+            first: Position of the first of these words in the memory of all kinds.
+        """
         layout = layout_of(spec)
-        self.kind, self.spec = kind, spec
+        capacity = len(memory) // (layout.size // 8)
+        self.kind, self.spec, self.first = kind, spec, first
         self.plan, self.parts = layout.plan, parts_of(spec)
         self.width = len(feature_names(spec))
         self.digest = spec_digest(spec)
+        self._size = layout.size // 8
         self._empty = layout.empty.view(np.int64)
-        self.words: NDArray[np.int64] = np.zeros((capacity, layout.size // 8), np.int64)
+        self.words: NDArray[np.int64] = memory.reshape(capacity, layout.size // 8)
         self.reals: NDArray[np.float64] = self.words.view(np.float64)
-        self.keys: NDArray[np.int64] = np.zeros(capacity, np.int64)
+        self.keys = [0] * capacity
         self._bytes: NDArray[np.uint8] = self.words.view(np.uint8)
         self._versions = [[0] * len(self.parts) for _ in range(capacity)]
         self._slots: dict[str, int] = {}
@@ -114,6 +125,14 @@ class EntityBlocks:
         if slot >= 0:
             self._clear(slot)
             self._free.append(slot)
+
+    def place(self, slot: int, role: int) -> int:
+        """Return the first word of a section in the memory of all kinds."""
+        return self.first + slot * self._size + self._bases[role]
+
+    def waits(self, slot: int, role: int) -> bool:
+        """Tell whether labels wait beside a section."""
+        return (slot, role) in self._waiting
 
     def release_due(self, slot: int, role: int, time: int, event_id: int) -> None:
         """Make labels known that are due when the event (time, id) is looked at."""

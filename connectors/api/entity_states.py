@@ -32,6 +32,9 @@ Entity = tuple[str, str]
 MIN_CAPACITY = 4_096
 """Entities per kind that are always held; more than any slice of a batch can touch."""
 
+SCRATCH = 8
+"""Words before the first block, for the count of changes that compiled functions keep."""
+
 _EPOCH = "api-epoch"
 
 
@@ -67,7 +70,7 @@ class Touched(NamedTuple):
     time: int
     amount: int
     entities: tuple[str, ...]
-    keys: tuple[int, ...]
+    keys: Sequence[int]
     vector: NDArray[np.int64]
 
 
@@ -75,6 +78,7 @@ class EntityState(Protocol):
     """What the engine needs of the state."""
 
     columns: tuple[Column, ...]
+    memory: NDArray[np.int64]
 
     def fetch(self, entities: Iterable[Entity]) -> dict[Entity, int]:
         """Return the slot of every entity, its block as of now."""
@@ -101,15 +105,26 @@ class EntityState(Protocol):
         ...
 
 
-def make_columns(config: DatasetConfig, cache_bytes: int) -> tuple[Column, ...]:
-    """Return the entity columns with room for blocks, shared by the columns of a kind."""
+def make_columns(
+    config: DatasetConfig, cache_bytes: int
+) -> tuple[tuple[Column, ...], NDArray[np.int64]]:
+    """Return the entity columns with room for blocks, and the memory of all of them.
+
+    The columns of a kind share its blocks.
+    """
     specs = state_specs(config)
-    blocks = {}
+    words = {kind: layout_of(spec).size // 8 for kind, spec in specs.items()}
+    share = cache_bytes // len(specs) // 8
+    sizes = {kind: max(share // n, MIN_CAPACITY) * n for kind, n in words.items()}
+    memory = np.zeros(SCRATCH + sum(sizes.values()), np.int64)
+    blocks, at = {}, SCRATCH
     for kind, spec in specs.items():
-        size = layout_of(spec).size
-        blocks[kind] = EntityBlocks(
-            kind, spec, max(cache_bytes // len(specs) // size, MIN_CAPACITY)
-        )
+        blocks[kind] = EntityBlocks(kind, spec, memory[at : at + sizes[kind]], at)
+        at += sizes[kind]
+    return _columns(config, blocks), memory
+
+
+def _columns(config: DatasetConfig, blocks: Mapping[str, EntityBlocks]) -> tuple[Column, ...]:
     return tuple(
         Column(e.column, e.kind, config.kinds[e.kind].index(e.column), blocks[e.kind])
         for e in config.entities
@@ -159,7 +174,7 @@ class EmbeddedState:
             cache_bytes: Memory for blocks.
             answer_ms: How long answers are kept.
         """
-        self.columns = make_columns(config, cache_bytes)
+        self.columns, self.memory = make_columns(config, cache_bytes)
         self._store, self._answer_ms = store, answer_ms
         self._first = first_version(_epoch(store))
 
@@ -238,7 +253,7 @@ class StreamState:
             overlay_seconds: How long own events await the stream.
             answer_ms: How long answers are kept.
         """
-        self.columns = make_columns(config, 0)
+        self.columns, self.memory = make_columns(config, 0)
         self._store, self._kept, self._answer_ms = store, kept, answer_ms
         self.overlay = Overlay(self.columns, overlay_seconds, time.monotonic)
 

@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from connectors.api.load_control import Level
-from kernels.entity_state.mailbox import read_mailbox
 from tasks.fraud.online.rows import OnlineMail, OnlineRows
 
 if TYPE_CHECKING:
@@ -20,32 +19,20 @@ def warm_up(service: Service) -> None:
     """Run every compiled function and every head once, on blocks nobody owns."""
     engine = service.engine
     columns = service.state.columns
-    raw = np.zeros((1, len(columns), columns[0].blocks.width))
-    layout = engine.model.online.layout
-    for place, column in enumerate(columns):
+    for column in columns:
         blocks = column.blocks
         slot = blocks.load("", [None] * len(blocks.parts))
-        blocks.read(slot, column.role, 0, 0, raw[0, place])
-        blocks.apply(slot, column.role, 0, 0, 0)
         blocks.await_label(slot, column.role, (0, 0, -1, 0))
         blocks.release_due(slot, column.role, 1, 1)
-        blocks.deposit(slot, column.role, 0, 0, -1, -1, np.zeros(blocks.plan.mail_words, np.int64))
-        shape = (layout.slots,)
-        read_mailbox(
-            blocks.words[slot],
-            blocks.base(column.role),
-            blocks.plan,
-            np.zeros(shape, np.bool_),
-            np.zeros(shape, np.int64),
-            np.zeros(shape, np.int64),
-            np.zeros(shape, np.int64),
-            np.zeros((*shape, blocks.plan.mail_words), np.int64),
-        )
-        blocks.forget("")
-    for models in (engine.model, service.models.challenger):
-        if models is not None:
+        blocks.read(slot, column.role, 0, 0, np.zeros(blocks.width))
+    engine.rehearse([""] * len(columns))
+    for column in columns:
+        column.blocks.forget("")
+    raw = np.zeros((1, len(columns), columns[0].blocks.width))
+    for model in (engine.model, service.models.challenger):
+        if model is not None:
             for rows in (1, 2):
-                _score(models, rows, raw)
+                _score(model, rows, raw)
 
 
 def _score(model: ServedModel, n: int, raw: NDArray[np.float64]) -> None:

@@ -10,6 +10,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -290,6 +291,7 @@ def _require_types(prefix: str, config: object, cls: type) -> None:
             raise ConfigError(f"{prefix}{item.name} must be {wanted}, got {value!r}")
 
 
+@lru_cache(maxsize=256)
 def _instant_ms(name: str, text: str) -> int:
     try:
         instant = datetime.fromisoformat(text)

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from tasks.fraud.online.rows import OnlineRows
 
 
+_EVENT = len(event_names())
+
+
 class FeatureRows:
     """Makes feature rows of one dataset config.
 
@@ -32,8 +35,8 @@ class FeatureRows:
 
     def __init__(self, config: DatasetConfig, categories: Categories) -> None:
         self.names = feature_names(config, categories)
-        self._columns = len(config.entities)
         self._derived = len(derived_names("", [w.name for w in DEFAULT_WINDOWS]))
+        self._first = _EVENT + len(config.entities) * self._derived
         self._lengths = np.array([w.length for w in DEFAULT_WINDOWS], np.float64)
         self._unit = 10.0**config.decimals
         self._places = [
@@ -43,21 +46,9 @@ class FeatureRows:
 
     def __call__(self, rows: OnlineRows) -> NDArray[np.float32]:
         """Return float32 [n, F]."""
-        n, columns, fields = rows.state.shape
-        out = np.empty((n, len(self.names)), np.float32)
-        _event_rows(rows.amount, rows.time, self._unit, out)
-        derived = np.empty((n * columns, self._derived))
-        derive_rows(
-            rows.state.reshape(n * columns, fields),
-            np.repeat(rows.amount, columns),
-            np.repeat(rows.time, columns),
-            self._lengths,
-            self._unit,
-            derived,
-        )
-        first = len(event_names())
-        at = first + columns * self._derived
-        out[:, first:at] = derived.reshape(n, columns * self._derived)
+        out = np.empty((len(rows), len(self.names)), np.float32)
+        _fill(rows.state, rows.amount, rows.time, self._lengths, self._unit, self._derived, out)
+        at = self._first
         for i in range(rows.numeric.shape[1]):
             out[:, at : at + 2] = numeric_features(rows.numeric[:, i])
             at += 2
@@ -70,13 +61,31 @@ class FeatureRows:
 
 
 @compiled
-def _event_rows(
-    amount: NDArray[np.int64], time: NDArray[np.int64], unit: float, out: NDArray[np.float32]
+def _fill(
+    state: NDArray[np.float64],
+    amount: NDArray[np.int64],
+    time: NDArray[np.int64],
+    lengths: NDArray[np.float64],
+    unit: float,
+    width: int,
+    out: NDArray[np.float32],
 ) -> None:
-    """Fill the first columns of ``out``; see ``tasks.fraud.derive.derive_event``."""
-    for i in range(len(amount)):
+    """Fill the features of the event and its entities; see ``derive_event``, ``derive_rows``.
+
+    numba's cache knows this file's time stamp, not that of ``derive_rows``: whoever changes that
+    must change this file too (features 1).
+    """
+    n, columns = state.shape[0], state.shape[1]
+    derived = np.empty((columns, width))
+    amounts, times = np.empty(columns, np.int64), np.empty(columns, np.int64)
+    for i in range(n):
         hour = (time[i] % DAY_MS) // HOUR_MS
         out[i, 0] = amount[i] / unit
         out[i, 1] = 1.0 if (time[i] // DAY_MS + 3) % 7 >= 5 else 0.0
         out[i, 2] = 1.0 if hour < NIGHT_ENDS else 0.0
         out[i, 3] = hour
+        amounts[:], times[:] = amount[i], time[i]
+        derive_rows(state[i], amounts, times, lengths, unit, derived)
+        for c in range(columns):
+            for k in range(width):
+                out[i, _EVENT + c * width + k] = derived[c, k]
