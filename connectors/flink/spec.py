@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from connectors.flink.job import Mode, StreamJob
     from connectors.flink.remote import JobOptions
 
+Target = Literal["remote", "local", "application"]
+
 EPOCH_START = 26_297_280
 """Minutes from 1970 to 2020, when epochs begin."""
 
@@ -32,7 +34,9 @@ class StreamSpec:
         rules: Rules at the start.
         kafka: Brokers; empty: files.
         folder: Folder of the streams' folders, without brokers.
-        target: ``remote`` (our session cluster) or ``local`` (inside the submitter).
+        target: ``remote`` (our session cluster), ``local`` (inside the submitter) or
+            ``application`` (Flink's driver runs the submitter: Kubernetes). There the deployment
+            decides on parallelism, state and what is restored.
         mode: ``latency`` or ``event-time``.
         preset: ``latency`` or ``throughput``.
         parallelism: Parallel instances of every operator.
@@ -55,7 +59,7 @@ class StreamSpec:
     rules: dict[str, Any] = field(default_factory=dict)
     kafka: str = ""
     folder: str = ""
-    target: Literal["remote", "local"] = "remote"
+    target: Target = "remote"
     mode: Mode = "latency"
     preset: PresetName = "latency"
     parallelism: int = 1
@@ -82,10 +86,15 @@ class StreamSpec:
             raise ConfigurationError(
                 f"preset {self.preset!r} does not exist", f"Choose from {', '.join(PRESETS)}"
             )
-        if self.mode not in ("latency", "event-time") or self.target not in ("remote", "local"):
+        if self.mode not in ("latency", "event-time") or self.target not in get_args(Target):
             raise ConfigurationError(
                 f"mode {self.mode!r}, target {self.target!r}",
-                "Modes are latency and event-time, targets remote and local",
+                f"Modes are latency and event-time, targets {', '.join(get_args(Target))}",
+            )
+        if self.target == "application" and self.restore:
+            raise ConfigurationError(
+                "target application: the deployment says what is restored, not the spec",
+                "Set job.initialSavepointPath of the FlinkDeployment, and leave restore out",
             )
         if self.start not in get_args(Literal["committed", "earliest", "latest"]):
             raise ConfigurationError(
@@ -169,7 +178,8 @@ class StreamSpec:
             bundle_ms=preset.bundle_ms,
             arrow_rows=preset.arrow_rows,
             restore=self.restore or None,
-            jars=(stream_jar(),),
+            # A deployment has it on the class path of its image.
+            jars=() if self.target == "application" else (stream_jar(),),
             extra=extra,
         )
 

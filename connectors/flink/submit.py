@@ -1,7 +1,8 @@
 """``python -m connectors.flink.submit SPEC``: builds a stream job and hands it to Flink.
 
 A process of its own, because pyflink holds a JVM; the watchdog runs the same command. A remote job
-outlives it, a local one runs inside it until it ends or is stopped.
+outlives it, a local one runs inside it until it ends or is stopped. An application's is run by the
+driver of Flink, which lends its JVM.
 """
 
 from __future__ import annotations
@@ -45,6 +46,9 @@ def submit(settings: Settings, spec: StreamSpec) -> None:
     Raises:
         PenstockError: When there is no cluster, or the model or the jars are missing.
     """
+    if spec.target == "application":
+        submit_application(settings, spec)
+        return
     from connectors.flink.job import build_job
     from connectors.flink.remote import (
         end_client,
@@ -74,6 +78,24 @@ def submit(settings: Settings, spec: StreamSpec) -> None:
         ) from None
     finally:
         end_client(settings)
+
+
+def submit_application(settings: Settings, spec: StreamSpec) -> None:
+    """Build and start the job in the JVM of the driver that runs this process.
+
+    That JVM is the JobManager: it is never ended here, and an exception goes to it as it is.
+
+    Raises:
+        PenstockError: When no driver runs this process, or the model is broken.
+    """
+    from connectors.flink.application import application_environment
+    from connectors.flink.job import build_job
+
+    environment = application_environment(settings, spec.options())
+    build_job(environment, spec.job())
+    # The driver waits for the job; this process is done.
+    client = environment.execute_async(spec.job_name)
+    logger.info("job %s submitted as %s", spec.job_name, client.get_job_id())
 
 
 def _causes(text: str) -> str:
