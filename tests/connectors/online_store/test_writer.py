@@ -208,5 +208,6 @@ def test_faults_of_the_start_are_told_in_a_line(tmp_path, folder, caplog, monkey
     assert main([*common, *health, "--store", f"lmdb://{tmp_path}/s", "--config", "nowhere"]) == 1
     assert "Name another by --config" in caplog.text
     monkeypatch.delenv("PENSTOCK_KAFKA_SERVERS", raising=False)
+    monkeypatch.setenv("PENSTOCK_HOME", str(tmp_path / "home"))  # where no broker was started
     assert main([*common[:2], *health, "--store", f"lmdb://{tmp_path}/s"]) == 1
     assert "penstock up --stream" in caplog.text
