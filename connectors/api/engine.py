@@ -94,6 +94,7 @@ class Engine:
         metrics: Metrics,
         live: LiveDecisions,
         shadow: Shadow | None = None,
+        reasons_from: str = "approve",
     ) -> None:
         """Put the parts together.
 
@@ -106,10 +107,12 @@ class Engine:
             metrics: Counters.
             live: Decisions for the page.
             shadow: Gets rows, scores and decisions after each answer.
+            reasons_from: Least decision that is explained.
         """
         self.state, self.model, self.rules = state, model, rules
         self.config = model.bundle.config
         self._hand_on, self._metrics, self._live, self._shadow = hand_on, metrics, live, shadow
+        self._reasons_from = reasons_from
         self._unit = 10.0**self.config.decimals
         self._columns = state.columns
         self._kinds = [column.kind for column in state.columns]
@@ -208,7 +211,13 @@ class Engine:
         transactions = [row[0] for row in rows]
         stepped = self._step(transactions)
         model, rules = self.model, self.rules
-        scored = model.score(stepped.rows, stepped.features, asked.level, explain=asked.explain)
+        scored = model.score(
+            stepped.rows,
+            stepped.features,
+            asked.level,
+            explain=asked.explain,
+            least=rules.least_score(self._reasons_from),
+        )
         scores = scored.scores.tolist()
         decisions = []
         bodies = []
@@ -451,6 +460,8 @@ def _first_reason(scored: Scored, row: int) -> str:
     if scored.reasons is None:
         return "no reasons were made"
     reasons = scored.reasons[row]
+    if reasons is None:
+        return "no reasons were made"
     return reasons[0].text if reasons else "nothing raised this score"
 
 

@@ -64,6 +64,10 @@ class Rules:
             return "block"
         return "review" if score >= self.review_at else "approve"
 
+    def least_score(self, decision: str) -> float:
+        """Return the score from which a decision, or a graver one, is made."""
+        return {"approve": 0.0, "review": self.review_at}.get(decision, self.block_at)
+
     def listed(self, kinds: Sequence[str], ids: Sequence[str]) -> int:
         """Return the position of the first entity on a block list, -1 if none is."""
         if self.block:

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from connectors.api.dead_letters import MALFORMED, DeadLetters
+from connectors.api.dead_letters import MALFORMED, TOO_LARGE, DeadLetters
 from connectors.api.engine import SLICE, Asked, Engine, Row
 from connectors.api.gate import Gate
 from connectors.api.metrics import Metrics
-from connectors.api.problem import Problem
+from connectors.api.problem import Problem, too_large
 from connectors.api.reply import Reply, reply_to
 from tasks.fraud.ingest.checks import RULES
 from tasks.fraud.online.parse import OnlineTransaction, RowError, parse_transaction
@@ -40,11 +40,13 @@ class Scoring:
         dead: DeadLetters,
         metrics: Metrics,
         *,
+        max_body: int,
         max_batch: int,
         explain_batches: bool,
         now_ms: Callable[[], int],
     ) -> None:
         self.engine, self._gate, self._dead, self._metrics = engine, gate, dead, metrics
+        self._max_body = max_body
         self._max_batch, self._explain_batches = max_batch, explain_batches
         self._now_ms = now_ms
 
@@ -147,6 +149,10 @@ class Scoring:
 
     def _single(self, data: dict[str, Any], body: bytes, asked: Asked) -> Reply:
         began = time.perf_counter_ns()
+        if len(body) > self._max_body:
+            self._dead.add(body, TOO_LARGE, ROUTE)
+            self._metrics.refused.add(TOO_LARGE.name)
+            raise too_large(self._max_body)
         row = self._parsed(data, body)
         if isinstance(row, Problem):
             raise row

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -14,6 +15,7 @@ from connectors.api.load_control import Level
 from infra.errors import PenstockError
 
 if TYPE_CHECKING:
+    from tasks.explain.reasons import Reason
     from tasks.fraud.bundle import Bundle
     from tasks.fraud.dataset import DatasetConfig
     from tasks.fraud.online.model import OnlineModel
@@ -52,7 +54,7 @@ class Scored(NamedTuple):
     Attributes:
         scores: float64 [n].
         head: Head that scored.
-        reasons: Per row; None where none were asked for.
+        reasons: Per row, None for rows that need none; None where none were made at all.
         degraded: What was left out.
         head_ns: Nanoseconds of the head.
         reasons_ns: Nanoseconds of the reasons.
@@ -60,7 +62,7 @@ class Scored(NamedTuple):
 
     scores: NDArray[np.float64]
     head: str
-    reasons: list[list[ReasonOut]] | None
+    reasons: list[list[ReasonOut] | None] | None
     degraded: tuple[str, ...]
     head_ns: int
     reasons_ns: int
@@ -133,7 +135,13 @@ class ServedModel:
         return self.online.needs_mail
 
     def score(
-        self, rows: OnlineRows, features: NDArray[np.float32], level: Level, *, explain: bool
+        self,
+        rows: OnlineRows,
+        features: NDArray[np.float32],
+        level: Level,
+        *,
+        explain: bool,
+        least: float = 0.0,
     ) -> Scored:
         """Score rows as well as there is time for.
 
@@ -142,6 +150,7 @@ class ServedModel:
             features: Their features by this model.
             level: What there is time for.
             explain: Whether reasons are wanted.
+            least: Score from which they are.
         """
         if level >= Level.RULES_ONLY:
             return _nothing(len(rows), explain=explain)
@@ -164,7 +173,7 @@ class ServedModel:
         reasons = None
         if explain:
             if level < Level.NO_REASONS and self._fast[name].explains:
-                reasons = self._explained(inputs, name)
+                reasons = self._explained(inputs, scores >= least, name)
             if reasons is None:
                 degraded.append(NO_REASONS)
         done = perf_counter_ns()
@@ -185,21 +194,24 @@ class ServedModel:
             raise ModelError(f"head {name!r} gave scores that are not finite", "Train it again")
         return inputs, scores
 
-    def _explained(self, inputs: NDArray[np.float32], name: str) -> list[list[ReasonOut]] | None:
-        """Return the reasons of every row; None when they cannot be made."""
+    def _explained(
+        self, inputs: NDArray[np.float32], wanted: NDArray[np.bool_], name: str
+    ) -> list[list[ReasonOut] | None] | None:
+        """Return the reasons of the rows that need some; None when they cannot be made."""
         head = self._fast[name]
         try:
-            found = [head.reasons(row) for row in inputs]
+            return [
+                _with_shares(head.reasons(row)) if need else None
+                for row, need in zip(inputs, wanted.tolist(), strict=True)
+            ]
         except Exception:  # an answer without reasons is better than none
             logger.exception("head %r gave no reasons", name)
             return None
-        reasons = []
-        for row in found:
-            total = sum(reason.contribution for reason in row)
-            reasons.append(
-                [ReasonOut(r.group, r.text, round(r.contribution / total, 4)) for r in row]
-            )
-        return reasons
+
+
+def _with_shares(reasons: Sequence[Reason]) -> list[ReasonOut]:
+    total = sum(reason.contribution for reason in reasons)
+    return [ReasonOut(r.group, r.text, round(r.contribution / total, 4)) for r in reasons]
 
 
 def _nothing(n: int, *, explain: bool) -> Scored:

@@ -188,6 +188,7 @@ def build_service(settings: ApiSettings) -> Service:
         metrics=metrics,
         live=live,
         shadow=models.shadow,
+        reasons_from=settings.reasons_from,
     )
     models.start(engine, own_rules=own)
     dead = DeadLetters(
@@ -200,6 +201,7 @@ def build_service(settings: ApiSettings) -> Service:
         gate,
         dead,
         metrics,
+        max_body=settings.max_body_bytes,
         max_batch=settings.max_batch,
         explain_batches=settings.bulk_reasons,
         now_ms=now_ms,

@@ -311,6 +311,15 @@ def test_a_head_that_fails_gives_way_to_the_next(watched, events, monkeypatch):
     assert watched.answer(events())["degraded"] == ["no-model", "no-reasons"]
 
 
+def test_only_grave_decisions_are_explained_if_so_set(watched, events):
+    watched.engine._reasons_from = "review"
+    watched.engine.rules = Rules("mine", 1, 1)
+    answer = watched.answer(events())
+    assert (answer["reasons"], answer["degraded"]) == (None, [])
+    watched.engine.rules = Rules("mine", 0, 1)
+    assert watched.answer(events())["reasons"] is not None
+
+
 def test_reasons_that_fail_do_not_stop_the_answer(watched, events, monkeypatch):
     def broken(*_):
         raise RuntimeError("no more")

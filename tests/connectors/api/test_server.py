@@ -261,6 +261,8 @@ def test_limits_on_what_arrives(api, events):
     large = {"transactions": [events() for _ in range(1_001)]}
     answer = score(api, large)
     assert (answer.status, answer.data["code"]) == (413, "too-many")
+    padded = json.dumps(events()).encode() + b" " * 70_000
+    assert score(api, padded).data["code"] == "too-large"
     huge = (
         f"POST {SCORE} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {SECRETS['scorer']}\r\n"
         "Content-Type: application/json\r\nContent-Length: 999999999999\r\n\r\n"
