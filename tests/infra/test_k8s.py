@@ -129,6 +129,17 @@ def test_versions_agree(flink):
     assert f"uv:{uv} " in recipe
 
 
+def test_everything_runs_the_one_image(objects, flink):
+    images = {flink["spec"]["image"]} | {
+        each["image"]
+        for pod in pod_specs(objects).values()
+        for each in pod["containers"]
+        if "image" in each
+    }
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert images == {f"penstock-stream:{version}"}
+
+
 def test_the_dockerfile_copies_what_there_is():
     recipe = DOCKERFILE.read_text()
     copies = re.findall(r"^COPY (?!--from)(.+)$", recipe, re.MULTILINE)
