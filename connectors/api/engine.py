@@ -11,15 +11,14 @@ import logging
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, NamedTuple
 
-import numpy as np
 import orjson
-from numpy.typing import NDArray
 
+from connectors.api.counting import Counted, EventCounter
 from connectors.api.entity_blocks import BlockMismatchError
-from connectors.api.entity_states import EntityState, Touched
+from connectors.api.entity_states import EntityState
 from connectors.api.journal import Journal, JournalError
 from connectors.api.kept_answers import KeptAnswer, pack_answer, unpack_answer
 from connectors.api.live import Decision, LiveDecisions
@@ -29,9 +28,8 @@ from connectors.api.problem import Problem
 from connectors.api.rules import Rules
 from connectors.api.served_model import Scored, ServedModel
 from connectors.online_store.errors import ConflictError, StoreError
-from kernels.entity_state.visit import Mail, exchange_mail, visit_rows
 from tasks.fraud.online.parse import OnlineTransaction
-from tasks.fraud.online.rows import OnlineMail, OnlineRows
+from tasks.fraud.online.rows import OnlineRows
 
 logger = logging.getLogger(__name__)
 
@@ -59,17 +57,6 @@ class Asked(NamedTuple):
     explain: bool = True
     wait_ns: int = 0
     parse_ns: int = 0
-
-
-@dataclass(slots=True)
-class _Stepped:
-    """Rows whose events have been counted in the blocks, before they are kept."""
-
-    rows: OnlineRows
-    features: NDArray[np.float32]
-    touched: list[Touched]
-    state_ns: int
-    features_ns: int
 
 
 HandOn = Callable[[Sequence[bytes], Sequence[str]], None]
@@ -117,15 +104,11 @@ class Engine:
         self._columns = state.columns
         self._kinds = [column.kind for column in state.columns]
         self._names = [column.name for column in state.columns]
-        self._width = state.columns[0].blocks.width
-        self._categorical = len(self.config.categorical)
-        self._words, self._reals = state.memory, state.memory.view(np.float64)
-        self._padded = 2 * state.columns[0].blocks.plan.mail_words
-        self._message = _message_places(model)
+        self._counter = EventCounter(state, model)
 
     def replace_model(self, model: ServedModel) -> None:
         """Serve another champion from the next request on."""
-        self._message = _message_places(model)
+        self._counter.replace_model(model)
         self.model = model
 
     def score(self, rows: Sequence[Row], asked: Asked) -> list[bytes | Problem]:
@@ -164,8 +147,8 @@ class Engine:
     def rehearse(self, entities: Sequence[str]) -> None:
         """Run the steps of an event on blocks that are held already and forgotten afterwards."""
         nobody = OnlineTransaction(0, "", 0, 0, tuple(entities))
-        extras = (math.nan,) * len(self.config.numeric), (None,) * self._categorical
-        self._step([replace(nobody, numeric=extras[0], categorical=extras[1])])
+        extras = (math.nan,) * len(self.config.numeric), (None,) * len(self.config.categorical)
+        self._counter.count([replace(nobody, numeric=extras[0], categorical=extras[1])])
 
     def _score(self, rows: Sequence[Row], asked: Asked) -> list[bytes | Problem]:
         answers: list[bytes | Problem | None] = [None] * len(rows)
@@ -209,7 +192,7 @@ class Engine:
 
     def _answer_fresh(self, rows: Sequence[Row], asked: Asked) -> list[bytes]:
         transactions = [row[0] for row in rows]
-        stepped = self._step(transactions)
+        stepped = self._counter.count(transactions)
         model, rules = self.model, self.rules
         scored = model.score(
             stepped.rows,
@@ -243,109 +226,6 @@ class Engine:
             self._shadow(stepped.rows, scores, decisions)
         return bodies
 
-    def _step(self, transactions: Sequence[OnlineTransaction]) -> _Stepped:
-        """Read what the events see, then count them, one after the other."""
-        began = time.perf_counter_ns()
-        columns, n = self._columns, len(transactions)
-        slots = self.state.fetch(
-            [
-                (kind, e)
-                for t in transactions
-                for kind, e in zip(self._kinds, t.entities, strict=True)
-            ]
-        )
-        places = [
-            [slots[pair] for pair in zip(self._kinds, t.entities, strict=True)]
-            for t in transactions
-        ]
-        pairs = [list(zip(columns, row, strict=True)) for row in places]
-        bases = np.array([[c.blocks.place(s, c.role) for c, s in row] for row in pairs], np.int64)
-        ids = np.array([t.event_id for t in transactions], np.int64)
-        at = np.array([t.time for t in transactions], np.int64)
-        amount = np.array([t.amount for t in transactions], np.int64)
-        raw = np.empty((n, len(columns), self._width))
-        self._visit(transactions, places, (bases, ids, at, amount, raw))
-        counted = time.perf_counter_ns()
-        rows = OnlineRows(
-            at,
-            amount,
-            raw,
-            np.array([t.numeric for t in transactions], np.float64).reshape(n, -1),
-            [[t.categorical[i] for t in transactions] for i in range(self._categorical)],
-            [[t.entities[c] for t in transactions] for c in range(len(columns))],
-        )
-        features = self.model.online.features(rows)
-        derived = time.perf_counter_ns()
-        vectors = self._vectors(features)
-        keys = [[c.blocks.keys[s] for c, s in row] for row in pairs]
-        mail = self._exchange_mail(rows, places, bases, np.array(keys, np.int64), vectors)
-        if mail is not None:
-            rows = replace(rows, mail=mail)
-        touched = [
-            Touched(t.event_id, t.time, t.amount, t.entities, keys[i], vectors[i])
-            for i, t in enumerate(transactions)
-        ]
-        done = time.perf_counter_ns()
-        state_ns = (counted - began) + (done - derived)
-        return _Stepped(rows, features, touched, state_ns, derived - counted)
-
-    def _visit(
-        self,
-        transactions: Sequence[OnlineTransaction],
-        places: Sequence[Sequence[int]],
-        arrays: tuple[NDArray[Any], ...],
-    ) -> None:
-        """Count events; row by row where labels wait, since each may release some of them."""
-        columns, words, reals = self._columns, self._words, self._reals
-        plan = columns[0].blocks.plan
-        waiting = any(
-            c.blocks.waits(s, c.role) for row in places for c, s in zip(columns, row, strict=True)
-        )
-        if not waiting:
-            visit_rows(words, reals, plan, *arrays)
-            return
-        for i, t in enumerate(transactions):
-            for column, slot in zip(columns, places[i], strict=True):
-                column.blocks.release_due(slot, column.role, t.time, t.event_id)
-            visit_rows(words, reals, plan, *(array[i : i + 1] for array in arrays))
-
-    def _exchange_mail(
-        self,
-        rows: OnlineRows,
-        places: Sequence[Sequence[int]],
-        bases: NDArray[np.int64],
-        keys: NDArray[np.int64],
-        vectors: NDArray[np.int64],
-    ) -> OnlineMail | None:
-        """Let every event read its mailboxes, if the model does, and leave its message."""
-        layout, columns, n = self.model.online.layout, self._columns, len(bases)
-        sections = []
-        if self.model.needs_mail:
-            for reader, section in zip(layout.reader, layout.section, strict=True):
-                sections.append((reader, columns[reader].blocks, columns[section].role))
-        read = [[blocks.place(row[p], role) for p, blocks, role in sections] for row in places]
-        shape = (n, len(sections), layout.slots)
-        mail = Mail(
-            np.array(read, np.int64).reshape(n, len(sections)),
-            np.zeros(shape, np.bool_),
-            np.zeros(shape, np.int64),
-            np.zeros(shape, np.int64),
-            np.zeros(shape, np.int64),
-            np.zeros((*shape, vectors.shape[1]), np.int64),
-        )
-        plan = columns[0].blocks.plan
-        exchange_mail(self._words, plan, bases, keys, rows.time, rows.amount, vectors, mail)
-        if not sections:
-            return None
-        floats = mail.vector.view(np.float32)[..., : len(layout.features)]
-        return OnlineMail(mail.present, mail.time, mail.amount, mail.counterpart, floats, keys)
-
-    def _vectors(self, features: NDArray[np.float32]) -> NDArray[np.int64]:
-        """Return the messages the rows leave, float32 padded and seen as int64 words."""
-        padded = np.zeros((len(features), self._padded), np.float32)
-        padded[:, : len(self._message)] = np.arcsinh(features[:, self._message].astype(np.float64))
-        return padded.view(np.int64)
-
     def _decide(self, score: float, listed: int) -> str:
         if listed >= 0:
             return "block"
@@ -372,7 +252,7 @@ class Engine:
         decision: str,
         reasons: list[dict[str, Any]] | None,
         scored: Scored,
-        stepped: _Stepped,
+        stepped: Counted,
         asked: Asked,
     ) -> bytes:
         model = self.model
@@ -407,7 +287,7 @@ class Engine:
         scores: Sequence[float],
         decisions: Sequence[str],
         scored: Scored,
-        stepped: _Stepped,
+        stepped: Counted,
         store_ns: int,
     ) -> None:
         metrics, n = self._metrics, len(transactions)
@@ -473,12 +353,6 @@ def journal_hand_on(journal: Journal, metrics: Metrics) -> HandOn:
         metrics.events_out.add("journaled", by=len(lines))
 
     return hand_on
-
-
-def _message_places(model: ServedModel) -> NDArray[np.intp]:
-    """Return where the features that messages carry stand in the feature rows."""
-    names = model.bundle.feature_names
-    return np.array([names.index(name) for name in model.online.layout.features], np.intp)
 
 
 def _as_kept(transaction: OnlineTransaction, body: bytes) -> KeptAnswer:
