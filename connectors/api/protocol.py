@@ -243,15 +243,15 @@ class ScoreProtocol(HttpToolsProtocol):
     def _takes_short_way(self) -> bool:
         if self.parser.get_method() != b"POST" or self.expect_100_continue or not self._idle():
             return False
-        size = -1
+        size, plain_json = -1, False
         for name, value in self.headers:
             if name == b"content-length":
                 size = int(value) if value.isdigit() else -1
-            elif name in (b"transfer-encoding", b"upgrade", b"content-encoding") or (
-                name == b"content-type" and not value.startswith(b"application/json")
-            ):
+            elif name == b"content-type":
+                plain_json = value == b"application/json"
+            elif name in (b"transfer-encoding", b"upgrade", b"content-encoding"):
                 return False
-        return 0 <= size <= HOT_BYTES
+        return plain_json and 0 <= size <= HOT_BYTES
 
     def _take(self, body: bytes) -> None:
         """Put a request into the round of the loop that is under way."""

@@ -37,7 +37,7 @@ class ApiSettings(BaseSettings):
 
     mode: Mode = "embedded"
     store: str = Field("", description="address of the online store; empty: LMDB below home")
-    store_gib: float = Field(16.0, gt=0, description="largest size of the embedded store")
+    store_gib: float = Field(64.0, gt=0, description="largest size of the embedded store")
     cache_mib: int = Field(512, ge=8, description="memory for state blocks of recent entities")
     answer_hours: float = Field(24.0, gt=0, description="how long answers are kept by event id")
     journal: Path | None = Field(None, description="folder of journals; None: home/journal")
