@@ -37,22 +37,32 @@ SLICE = 64
 """Rows of a batch that are handled before other requests get their turn."""
 
 _PERIODS = ("parse", "state", "features", "head", "reasons")
-Row = tuple[OnlineTransaction, Mapping[str, Any]]
-"""A checked transaction and the object it was sent as."""
+
+
+class Row(NamedTuple):
+    """A transaction to answer.
+
+    Attributes:
+        transaction: As it was checked.
+        sent: The object it was sent as.
+        request_id: Id of its request.
+    """
+
+    transaction: OnlineTransaction
+    sent: Mapping[str, Any]
+    request_id: str
 
 
 class Asked(NamedTuple):
     """How some transactions are to be answered.
 
     Attributes:
-        request_id: Id of the request.
         level: What there is time for.
         explain: Whether reasons are wanted.
-        wait_ns: How long the request waited.
-        parse_ns: How long parsing took.
+        wait_ns: How long they waited.
+        parse_ns: How long parsing took, all together.
     """
 
-    request_id: str
     level: Level = Level.FULL
     explain: bool = True
     wait_ns: int = 0
@@ -154,8 +164,8 @@ class Engine:
         answers: list[bytes | Problem | None] = [None] * len(rows)
         fresh: list[int] = []
         place: dict[int, int] = {}
-        kept = self.state.answers([row[0].event_id for row in rows])
-        for i, (transaction, _) in enumerate(rows):
+        kept = self.state.answers([row.transaction.event_id for row in rows])
+        for i, (transaction, *_) in enumerate(rows):
             content = kept[i]
             if content is not None:
                 answers[i] = self._again(transaction, unpack_answer(content))
@@ -166,9 +176,9 @@ class Engine:
             made = self._answer_fresh([rows[i] for i in fresh], asked)
             for i, body in zip(fresh, made, strict=True):
                 answers[i] = body
-        for i, (transaction, _) in enumerate(rows):
+        for i, (transaction, *_) in enumerate(rows):
             if answers[i] is None:  # the same id twice in one slice
-                first = rows[place[transaction.event_id]][0]
+                first = rows[place[transaction.event_id]].transaction
                 made_first = answers[place[transaction.event_id]]
                 answers[i] = (
                     self._again(transaction, _as_kept(first, made_first))
@@ -191,7 +201,7 @@ class Engine:
         return kept.body
 
     def _answer_fresh(self, rows: Sequence[Row], asked: Asked) -> list[bytes]:
-        transactions = [row[0] for row in rows]
+        transactions = [row.transaction for row in rows]
         stepped = self._counter.count(transactions)
         model, rules = self.model, self.rules
         scored = model.score(
@@ -202,20 +212,24 @@ class Engine:
             least=rules.least_score(self._reasons_from),
         )
         scores = scored.scores.tolist()
-        decisions = []
-        bodies = []
-        for i, transaction in enumerate(transactions):
+        shared = self._shared(scored, stepped, asked)
+        decisions, bodies = [], []
+        for row, transaction in enumerate(transactions):
             listed = rules.listed(self._kinds, transaction.entities)
-            decision = self._decide(scores[i], listed)
-            reasons = self._reasons(scored, i, listed)
+            decision = self._decide(scores[row], listed)
             decisions.append(decision)
-            bodies.append(
-                self._body(transaction, scores[i], decision, reasons, scored, stepped, asked)
-            )
+            answer = {
+                "event_id": transaction.event_name,
+                "score": None if math.isnan(scores[row]) else scores[row],
+                "decision": decision,
+                "reasons": self._reasons(scored, row, listed),
+                "request_id": rows[row].request_id,
+                **shared,
+            }
+            bodies.append(orjson.dumps(answer))
         began = time.perf_counter_ns()
-        self._hand_on(
-            [orjson.dumps(sent) for _, sent in rows], [t.entities[0] for t in transactions]
-        )
+        lines = [orjson.dumps(row.sent) for row in rows]
+        self._hand_on(lines, [t.entities[0] for t in transactions])
         self.state.finish(
             stepped.touched,
             {t.event_id: pack_answer(t, b) for t, b in zip(transactions, bodies, strict=True)},
@@ -245,18 +259,9 @@ class Engine:
         }
         return [first, *(r._asdict() for r in (found or ())[:3])]
 
-    def _body(
-        self,
-        transaction: OnlineTransaction,
-        score: float,
-        decision: str,
-        reasons: list[dict[str, Any]] | None,
-        scored: Scored,
-        stepped: Counted,
-        asked: Asked,
-    ) -> bytes:
-        model = self.model
-        n = len(stepped.rows)
+    def _shared(self, scored: Scored, stepped: Counted, asked: Asked) -> dict[str, Any]:
+        """Return what is the same in the answers of all rows."""
+        model, n = self.model, len(stepped.rows)
         spans = (
             asked.parse_ns,
             stepped.state_ns,
@@ -266,20 +271,13 @@ class Engine:
         )
         latency = {name: span // n // 1000 for name, span in zip(_PERIODS, spans, strict=True)}
         latency["wait"] = asked.wait_ns // 1000
-        return orjson.dumps(
-            {
-                "event_id": transaction.event_name,
-                "score": None if math.isnan(score) else score,
-                "decision": decision,
-                "reasons": reasons,
-                "model": {**model.described, "head": scored.head},
-                "features_version": model.bundle.manifest.features_version,
-                "rules": self.rules.version,
-                "request_id": asked.request_id,
-                "degraded": scored.degraded,
-                "latency_us": latency,
-            }
-        )
+        return {
+            "model": {**model.described, "head": scored.head},
+            "features_version": model.bundle.manifest.features_version,
+            "rules": self.rules.version,
+            "degraded": scored.degraded,
+            "latency_us": latency,
+        }
 
     def _note(
         self,
@@ -330,7 +328,7 @@ class Engine:
         self.state.forget(
             {
                 (column.kind, name)
-                for t, _ in rows
+                for t, *_ in rows
                 for column, name in zip(self._columns, t.entities, strict=True)
             }
         )

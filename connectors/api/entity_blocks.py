@@ -226,7 +226,7 @@ class EntityBlocks:
         part = self.parts[part_number]
         versions = self._versions[slot]
         version = versions[part_number] = max(versions[part_number] + 1, first)
-        content = self._bytes[slot, part.offset : part.offset + part.size].tobytes()
+        content = self._bytes[slot, part.offset : part.offset + part.size].data
         labels: Labels | None = None
         if not part.mail:
             waiting = self._waiting.get((slot, part.role))

@@ -1,9 +1,10 @@
 """uvicorn's HTTP protocol with a short way for single transactions.
 
-A request to score one transaction is answered inside the callback in which its last byte arrives:
-no task, no scope, no middleware. Everything else takes uvicorn's usual way to the application,
-where the same functions stand behind the same route. Here too: limits on what may arrive, and on
-how long it may take to, before anything is parsed.
+A request to score one transaction needs no task, no scope and no middleware: it is answered at the
+end of the round of the event loop in which its last byte arrived. All that arrived in one round are
+answered together, so the more there is to do, the less each one costs. Everything else takes
+uvicorn's usual way to the application, where the same functions stand behind the same route. Here
+too: limits on what may arrive, and on how long it may take to, before anything is parsed.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from connectors.api.problem import Problem
 from connectors.api.reply import SECURITY_HEADERS, TLS_HEADER, Reply, reply_to
-from connectors.api.scoring import ROUTE
+from connectors.api.scoring import ROUTE, Waiting
 
 if TYPE_CHECKING:
     from uvicorn.config import Config
@@ -34,10 +35,17 @@ MAX_HEAD_BYTES = 16 * 1024
 HOT_BYTES = 8 * 1024
 """Bodies up to this size take the short way."""
 
+TOGETHER = 16
+"""Most requests answered before the first of them get their answers."""
+
 SWEEP_SECONDS = 1.0
 LINGER_SECONDS = 1.0
 _PATH = ROUTE.encode()
 _STATUS = {s.value: f"HTTP/1.1 {s.value} {s.phrase}\r\n".encode() for s in HTTPStatus}
+
+
+_Taken = tuple["ScoreProtocol", Waiting | None, tuple[Reply, str] | None, bool]
+"""A connection, its request or the refusal of it with its id, and whether to close afterwards."""
 
 
 class ShortWay:
@@ -52,10 +60,50 @@ class ShortWay:
         self, scoring: Scoring, gate: Gate, metrics: Metrics, settings: ApiSettings
     ) -> None:
         self.scoring, self.gate, self._metrics = scoring, gate, metrics
+        self._taken: list[_Taken] = []
         self.max_connections = settings.max_connections
         self.read_seconds, self.idle_seconds = settings.read_seconds, settings.idle_seconds
         pairs = (*SECURITY_HEADERS, *((TLS_HEADER,) if settings.tls_certificate else ()))
         self._common = "".join(f"{name}: {value}\r\n" for name, value in pairs).encode()
+
+    def take(
+        self,
+        connection: ScoreProtocol,
+        authorization: bytes,
+        sent_id: bytes,
+        body: bytes,
+        *,
+        close: bool,
+    ) -> None:
+        """Let a request wait for the end of this round of the loop."""
+        request_id = self.gate.request_id(sent_id)
+        if not self._taken:
+            connection.loop.call_soon(self._answer)
+        try:
+            request = Waiting(self.gate.token(authorization, "score"), body, request_id)
+            self._taken.append((connection, request, None, close))
+        except Problem as problem:
+            self._taken.append(
+                (connection, None, (reply_to(problem, request_id), request_id), close)
+            )
+
+    def _answer(self) -> None:
+        """Answer all requests that came in one round, a few at a time."""
+        taken, self._taken = self._taken, []
+        for start in range(0, len(taken), TOGETHER):
+            part = taken[start : start + TOGETHER]
+            began = perf_counter_ns()
+            waiting = [request for _, request, _, _ in part if request is not None]
+            made = iter(self.scoring.together(waiting) if waiting else ())
+            statuses = []
+            for connection, request, refused, close in part:
+                if request is not None:
+                    reply, request_id = next(made), request.request_id
+                elif refused is not None:
+                    reply, request_id = refused
+                connection.reply(reply, request_id, close=close)
+                statuses.append(reply.status)
+            self.scoring.count(statuses, perf_counter_ns() - began)
 
     def refused(self, status: int) -> None:
         """Count a request that was cut off."""
@@ -157,7 +205,7 @@ class ScoreProtocol(HttpToolsProtocol):
             super().on_message_complete()
             return
         parts, self._hot = self._hot, None
-        self._answer(parts[0] if len(parts) == 1 else b"".join(parts))
+        self._take(parts[0] if len(parts) == 1 else b"".join(parts))
 
     def pause_writing(self) -> None:
         """Read nothing more from a client that does not read its answers."""
@@ -205,25 +253,23 @@ class ScoreProtocol(HttpToolsProtocol):
                 return False
         return 0 <= size <= HOT_BYTES
 
-    def _answer(self, body: bytes) -> None:
-        began = perf_counter_ns()
+    def _take(self, body: bytes) -> None:
+        """Put a request into the round of the loop that is under way."""
         authorization = sent_id = b""
         for name, value in self.headers:
             if name == b"authorization":
                 authorization = value
             elif name == b"x-request-id":
                 sent_id = value
-        short = self.short
-        request_id = short.gate.request_id(sent_id)
-        try:
-            token = short.gate.token(authorization, "score")
-            reply = short.scoring.now(token, body, request_id)
-        except Problem as problem:
-            reply = reply_to(problem, request_id)
         close = not self.parser.should_keep_alive()
-        self.transport.write(short.bytes_of(reply, request_id, close=close))
+        self.short.take(self, authorization, sent_id, body, close=close)
+
+    def reply(self, reply: Reply, request_id: str, *, close: bool) -> None:
+        """Send the answer to a request that was taken."""
+        if self.transport.is_closing():
+            return
+        self.transport.write(self.short.bytes_of(reply, request_id, close=close))
         self.server_state.total_requests += 1
-        short.scoring.count(reply.status, perf_counter_ns() - began)
         if close:
             self.transport.close()
 

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -16,11 +16,9 @@ from connectors.api.gate import Gate
 from connectors.api.metrics import Metrics
 from connectors.api.problem import Problem, too_large
 from connectors.api.reply import Reply, reply_to
+from connectors.api.tokens import Token
 from tasks.fraud.ingest.checks import RULES
 from tasks.fraud.online.parse import OnlineTransaction, RowError, parse_transaction
-
-if TYPE_CHECKING:
-    from connectors.api.tokens import Token
 
 logger = logging.getLogger(__name__)
 
@@ -28,6 +26,20 @@ ROUTE = "/v1/score"
 BATCH = "transactions"
 _EXPLAIN = "reasons"
 _KNOWN = frozenset((BATCH, _EXPLAIN))
+
+
+class Waiting(NamedTuple):
+    """A request that waits to be answered.
+
+    Attributes:
+        token: Whose it is.
+        body: Its bytes.
+        request_id: What it goes by.
+    """
+
+    token: Token
+    body: bytes
+    request_id: str
 
 
 class Scoring:
@@ -50,32 +62,70 @@ class Scoring:
         self._max_batch, self._explain_batches = max_batch, explain_batches
         self._now_ms = now_ms
 
-    def now(self, token: Token, body: bytes, request_id: str) -> Reply:
-        """Answer a small body at once, within this call."""
+    def together(self, requests: Sequence[Waiting]) -> list[Reply]:
+        """Answer small requests that wait together, at most `SLICE`, within this call.
+
+        What single transactions have in common is done once for all of them.
+        """
+        began = time.perf_counter_ns()
+        replies: list[Reply | None] = [None] * len(requests)
+        rows: list[Row] = []
+        places: list[int] = []
         try:
-            rows, asked = self._admitted(token, body, request_id)
-            if isinstance(rows, dict):
-                return self._single(rows, body, asked)
-            made: list[bytes] = []
-            for start in range(0, len(rows), SLICE):
-                made += self._slice(rows, start, asked)
-            return _batch_reply(made, request_id)
+            level, wait = self._gate.admit()
         except Problem as problem:
-            return reply_to(problem, request_id)
+            return [reply_to(problem, request.request_id) for request in requests]
+        asked = Asked(level, wait_ns=int(wait * 1e9))
+        for place, request in enumerate(requests):
+            try:
+                data, explain = self._read(request.token, request.body)
+                if isinstance(data, list):
+                    replies[place] = self._batch(data, request, asked._replace(explain=explain))
+                else:
+                    rows.append(self._row(data, request))
+                    places.append(place)
+            except Problem as problem:
+                replies[place] = reply_to(problem, request.request_id)
+            except Exception:
+                logger.exception("request %s failed", request.request_id)
+                replies[place] = reply_to(failed(), request.request_id)
+        asked = asked._replace(parse_ns=time.perf_counter_ns() - began)
+        for place, reply in zip(places, self._replies(rows, asked), strict=True):
+            replies[place] = reply
+        return [reply for reply in replies if reply is not None]
+
+    def _replies(self, rows: Sequence[Row], asked: Asked) -> list[Reply]:
+        """Answer rows together; if that fails, each by itself, so that none fails for another."""
+        if not rows:
+            return []
+        try:
+            answers = self.engine.score(rows, asked)
+        except Problem as problem:
+            return [reply_to(problem, row.request_id) for row in rows]
         except Exception:
-            logger.exception("request %s failed", request_id)
-            return reply_to(failed(), request_id)
+            logger.exception("%d requests failed, among them %s", len(rows), rows[0].request_id)
+            if len(rows) == 1:
+                return [reply_to(failed(), rows[0].request_id)]
+            asked = asked._replace(parse_ns=asked.parse_ns // len(rows))
+            return [reply for row in rows for reply in self._replies([row], asked)]
+        return [
+            reply_to(answer, row.request_id) if isinstance(answer, Problem) else Reply(200, answer)
+            for row, answer in zip(rows, answers, strict=True)
+        ]
 
     async def later(self, token: Token, body: bytes, request_id: str) -> Reply:
         """Answer a body of any size; other requests get their turn between slices."""
+        request = Waiting(token, body, request_id)
         try:
-            rows, asked = self._admitted(token, body, request_id)
-            if isinstance(rows, dict):
-                return self._single(rows, body, asked)
+            level, wait = self._gate.admit()
+            data, explain = self._read(token, body)
+            asked = Asked(level, explain, int(wait * 1e9))
+            if isinstance(data, dict):
+                return self._replies([self._row(data, request)], asked)[0]
             made: list[bytes] = []
-            for start in range(0, len(rows), SLICE):
+            for start in range(0, len(data), SLICE):
                 began = time.perf_counter()
-                made += self._slice(rows, start, asked)
+                made += self._slice(data, start, request_id, asked)
                 self._gate.load.spend_slice(time.perf_counter() - began)
                 await asyncio.sleep(0)
             return _batch_reply(made, request_id)
@@ -85,18 +135,16 @@ class Scoring:
             logger.exception("request %s failed", request_id)
             return reply_to(failed(), request_id)
 
-    def count(self, status: int, span_ns: int) -> None:
-        """Count a request that took the short way."""
-        self._metrics.requests.add(ROUTE, str(status))
-        self._gate.load.spend(span_ns / 1e9)
-        self._metrics.stages.observe("total", span_ns / 1e9)
+    def count(self, statuses: Sequence[int], span_ns: int) -> None:
+        """Count requests that took the short way together."""
+        each = span_ns / len(statuses) / 1e9
+        for status in statuses:
+            self._metrics.requests.add(ROUTE, str(status))
+            self._gate.load.spend(each)
+            self._metrics.stages.observe("total", each)
 
-    def _admitted(
-        self, token: Token, body: bytes, request_id: str
-    ) -> tuple[dict[str, Any] | list[Any], Asked]:
-        """Return the transaction, or the transactions, of a body that may pass."""
-        level, wait = self._gate.admit()
-        began = time.perf_counter_ns()
+    def _read(self, token: Token, body: bytes) -> tuple[dict[str, Any] | list[Any], bool]:
+        """Return the transaction, or the transactions, of a body, and whether to explain them."""
         try:
             data = orjson.loads(body)
         except orjson.JSONDecodeError as error:
@@ -109,16 +157,15 @@ class Scoring:
             self._dead.add(body, MALFORMED, ROUTE)
             self._metrics.refused.add(MALFORMED.name)
             raise Problem(422, "not-an-object", "the body is no JSON object", "Send one object")
-        rows: dict[str, Any] | list[Any] = data
-        explain = True
-        if BATCH in data:
-            rows = self._batch(data)
-            explain = data.get(_EXPLAIN, self._explain_batches)
-        self._gate.spend(token, len(rows) if isinstance(rows, list) else 1)
-        parse_ns = time.perf_counter_ns() - began
-        return rows, Asked(request_id, level, explain, int(wait * 1e9), parse_ns)
+        if BATCH not in data:
+            self._gate.spend(token, 1)
+            return data, True
+        rows = self._rows_of(data)
+        self._gate.spend(token, len(rows))
+        return rows, bool(data.get(_EXPLAIN, self._explain_batches))
 
-    def _batch(self, data: Mapping[str, Any]) -> list[Any]:
+    def _rows_of(self, data: Mapping[str, Any]) -> list[Any]:
+        """Return the transactions of a batch."""
         rows = data[BATCH]
         if not isinstance(rows, list) or not rows:
             raise Problem(
@@ -147,33 +194,35 @@ class Scoring:
             )
         return rows
 
-    def _single(self, data: dict[str, Any], body: bytes, asked: Asked) -> Reply:
-        began = time.perf_counter_ns()
-        if len(body) > self._max_body:
-            self._dead.add(body, TOO_LARGE, ROUTE)
+    def _row(self, data: dict[str, Any], request: Waiting) -> Row:
+        """Return the one transaction of a body, checked."""
+        if len(request.body) > self._max_body:
+            self._dead.add(request.body, TOO_LARGE, ROUTE)
             self._metrics.refused.add(TOO_LARGE.name)
             raise too_large(self._max_body)
-        row = self._parsed(data, body)
-        if isinstance(row, Problem):
-            raise row
-        asked = asked._replace(parse_ns=asked.parse_ns + time.perf_counter_ns() - began)
-        answer = self.engine.score([(row, data)], asked)[0]
-        if isinstance(answer, Problem):
-            raise answer
-        return Reply(200, answer)
+        transaction = self._parsed(data, request.body)
+        if isinstance(transaction, Problem):
+            raise transaction
+        return Row(transaction, data, request.request_id)
 
-    def _slice(self, rows: Sequence[Any], start: int, asked: Asked) -> list[bytes]:
+    def _batch(self, data: Sequence[Any], request: Waiting, asked: Asked) -> Reply:
+        """Answer a small batch at once."""
+        made: list[bytes] = []
+        for start in range(0, len(data), SLICE):
+            made += self._slice(data, start, request.request_id, asked)
+        return _batch_reply(made, request.request_id)
+
+    def _slice(self, rows: Sequence[Any], start: int, request_id: str, asked: Asked) -> list[bytes]:
         """Answer one slice of a batch: answers, or problems in their places."""
         began = time.perf_counter_ns()
         part = rows[start : start + SLICE]
         parsed = [self._parsed(data, None) for data in part]
-        good: list[Row] = [
-            (row, data)
+        good = [
+            Row(row, data, request_id)
             for row, data in zip(parsed, part, strict=True)
             if not isinstance(row, Problem)
         ]
-        spent = time.perf_counter_ns() - began
-        asked = asked._replace(parse_ns=asked.parse_ns * len(part) // len(rows) + spent)
+        asked = asked._replace(parse_ns=time.perf_counter_ns() - began)
         answers = iter(self.engine.score(good, asked) if good else ())
         made = []
         for place, row in enumerate(parsed):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import os
 import time
 from contextlib import suppress
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from connectors.api.labels import Labels
 from connectors.api.live import LiveDecisions
 from connectors.api.load_control import LoadControl, LoadLimits
 from connectors.api.metrics import Metrics
-from connectors.api.model_source import ModelSource
+from connectors.api.model_source import REGISTRY, ModelSource
 from connectors.api.models import Models
 from connectors.api.outbox import Outbox, kafka_producer
 from connectors.api.rate_limit import RateLimiter
@@ -31,8 +32,10 @@ from connectors.api.tokens import TokenBook, read_tokens
 from connectors.online_store.errors import StoreNotFoundError
 from connectors.online_store.store import open_store
 from connectors.registry import CHALLENGER, CHAMPION
+from infra.environment import service_environment
 from infra.errors import ConfigurationError
 from infra.files import write_atomically
+from infra.settings import get_settings
 
 if TYPE_CHECKING:
     from connectors.api.settings import ApiSettings
@@ -326,7 +329,10 @@ def _journal(settings: ApiSettings, name: str) -> Journal:
 
 
 def _source(settings: ApiSettings, address: str, alias: str) -> ModelSource:
-    return ModelSource(address, alias, settings.home / "models", settings.tracking_uri)
+    uri = settings.tracking_uri
+    if address.startswith(REGISTRY) and not uri and not os.environ.get("MLFLOW_TRACKING_URI"):
+        uri = service_environment(get_settings())["MLFLOW_TRACKING_URI"]  # the one of `penstock up`
+    return ModelSource(address, alias, settings.home / "models", uri)
 
 
 def _rules(path: Path, model: ServedModel) -> tuple[Rules, bool]:

@@ -218,7 +218,7 @@ def _model(args: argparse.Namespace) -> Path:
     from infra.settings import get_settings
     from tests.benchmarks._model import serving_model
 
-    folder = args.models or get_settings().home / "benchmarks" / "models"
+    folder = args.models or get_settings().home / "bench" / "models"
     return serving_model(folder, graph=False, smoke=True).folder
 
 

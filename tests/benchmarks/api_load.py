@@ -107,7 +107,7 @@ def serving(args: argparse.Namespace, *, graph: bool) -> Iterator[Session]:
     from infra.settings import get_settings
     from tests.benchmarks._model import BANK, serving_model
 
-    models = args.models or get_settings().home / "benchmarks" / "models"
+    models = args.models or get_settings().home / "bench" / "models"
     bundle = serving_model(models, graph=graph, smoke=args.smoke)
     home = Path(tempfile.mkdtemp(prefix="penstock-api-load-"))
     try:

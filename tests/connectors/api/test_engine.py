@@ -8,7 +8,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from connectors.api.engine import SLICE, Asked, Engine
+from connectors.api.engine import SLICE, Asked, Engine, Row
 from connectors.api.entity_states import EmbeddedState
 from connectors.api.kept_answers import label_key, pack_label, unpack_answer
 from connectors.api.live import LiveDecisions
@@ -57,8 +57,8 @@ class Watched:
         self.handed += lines
 
     def score(self, *data, **asked):
-        rows = [(parse_transaction(d, self.config, NOW), d) for d in data]
-        return self.engine.score(rows, Asked("r1", **asked))
+        rows = [Row(parse_transaction(d, self.config, NOW), d, "r1") for d in data]
+        return self.engine.score(rows, Asked(**asked))
 
     def answer(self, data, **asked):
         return json.loads(self.score(data, **asked)[0])
