@@ -14,7 +14,7 @@ from infra.settings import get_settings
 from tests.benchmarks._kafka import committed_messages
 from tests.integrity.stream_banks import cards_bank
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.cluster
 RULES = {"version": "first", "review_at": 0.0, "block_at": 2.0}
 STOP = {"version": "second", "review_at": 0.0, "block_at": 0.0}
 
