@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup jars demo test lint format bench bench-smoke up down status doctor freeze clean purge
+.PHONY: help setup jars demo test test-stream lint format bench bench-smoke up down status doctor freeze clean purge
 MAKEFLAGS += --no-print-directory
 
 BIN := .venv/bin
@@ -27,7 +27,10 @@ demo: setup ## Simulate a bank, train, register, score and write the report
 
 test: setup ## Lint, type-check and run every test (skipped tests are listed with the reason)
 	@$(MAKE) lint
-	$(BIN)/python -m pytest --cov --cov-report=term --durations=15
+	$(BIN)/python -m pytest -m "not cluster" --cov --cov-report=term --durations=15
+
+test-stream: setup ## The long tests: streams on the real broker and cluster, killed and upgraded
+	$(BIN)/python -m pytest -m cluster --durations=15
 
 lint: ## Style, formatting, types and floors
 	$(require-setup)$(BIN)/ruff check .

@@ -12,8 +12,8 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tests.benchmarks import _harness
 from tests.benchmarks._api_server import TOKEN, ApiProcess, running_api
+from tests.benchmarks._harness import emit, parser, run_program, table
 from tests.benchmarks._hostile import hostile
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def main(argv: list[str] | None = None) -> int:
     finally:
         shutil.rmtree(home, ignore_errors=True)
     show(result)
-    _harness.emit(result, args)
+    emit(result, args)
     return 1 if result["server_errors"] or result["hangs"] else 0
 
 
@@ -209,7 +209,7 @@ def show(result: dict[str, Any]) -> None:
         ("longest_ms", "longest answer, ms"),
     )
     rows = [(text, result[name]) for name, text in names]
-    _harness.table("Hostile requests", ("figure", "value"), rows)
+    table("Hostile requests", ("figure", "value"), rows)
     for example in result["examples"]:
         print(f"  {json.dumps(example)}")
 
@@ -223,13 +223,13 @@ def _model(args: argparse.Namespace) -> Path:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _harness.parser("api-fuzz", "The API against hostile requests: no error, no silence.")
-    parser.add_argument("--examples", type=int, default=90, help="per operation, right and wrong")
-    parser.add_argument("--flips", type=int, default=700, help="damaged copies of valid requests")
-    parser.add_argument("--models", type=Path, help="folder of the benchmark's models")
-    parser.add_argument("--bundle", type=Path, help="serve this bundle")
-    return parser
+    options = parser("api-fuzz", "The API against hostile requests: no error, no silence.")
+    options.add_argument("--examples", type=int, default=90, help="per operation, right and wrong")
+    options.add_argument("--flips", type=int, default=700, help="damaged copies of valid requests")
+    options.add_argument("--models", type=Path, help="folder of the benchmark's models")
+    options.add_argument("--bundle", type=Path, help="serve this bundle")
+    return options
 
 
 if __name__ == "__main__":
-    _harness.run_program("api-fuzz", main)
+    run_program("api-fuzz", main)

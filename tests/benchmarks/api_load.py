@@ -15,8 +15,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tests.benchmarks import _harness
 from tests.benchmarks._api_server import ROOT, TOKEN, ApiProcess, running_api
+from tests.benchmarks._harness import emit, parser, run_program, table
 from tests.benchmarks._load_generator import Load, Result
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def main(argv: list[str] | None = None) -> int:
             both = session.run(args.rate, args.seconds / 3)
             result |= {"p99_ms_both": both.p99_ms, "errors_both": both.errors}
     show(result)
-    _harness.emit(result, args)
+    emit(result, args)
     return 0
 
 
@@ -247,20 +247,18 @@ def show(result: dict[str, Any]) -> None:
         ("p99_ms_both", "p99 with mail and embeddings, ms"),
     )
     rows = [(text, result[name]) for name, text in names if name in result]
-    _harness.table("API under load", ("figure", "value"), rows, note="open loop, Poisson, Zipf")
+    table("API under load", ("figure", "value"), rows, note="open loop, Poisson, Zipf")
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _harness.parser(
-        "api-load", "Latency, capacity, batches and overload of the API, open loop."
-    )
-    parser.add_argument("--rate", type=float, default=1_000.0, help="requests a second")
-    parser.add_argument("--seconds", type=float, default=60.0, help="length of the main run")
-    parser.add_argument("--step-seconds", type=float, default=8.0, help="length of other runs")
-    parser.add_argument("--models", type=Path, help="folder of the benchmark's models")
-    parser.add_argument("--quick", action="store_true", help="the main run alone")
-    return parser
+    options = parser("api-load", "Latency, capacity, batches and overload of the API, open loop.")
+    options.add_argument("--rate", type=float, default=1_000.0, help="requests a second")
+    options.add_argument("--seconds", type=float, default=60.0, help="length of the main run")
+    options.add_argument("--step-seconds", type=float, default=8.0, help="length of other runs")
+    options.add_argument("--models", type=Path, help="folder of the benchmark's models")
+    options.add_argument("--quick", action="store_true", help="the main run alone")
+    return options
 
 
 if __name__ == "__main__":
-    _harness.run_program("api-load", main)
+    run_program("api-load", main)

@@ -28,7 +28,7 @@ from kernels.entity_state.spec import DAY, DEFAULT_WINDOWS
 from tests.benchmarks._harness import emit, parser, run_program, table
 from tests.kernels.stream_config import stream_config
 
-JVM = "-XX:+UseParallelGC"
+JVM = "-XX:+UseParallelGC -XX:+UseTransparentHugePages"
 AGGREGATES = {"n": "COUNT(*)", "sum": "SUM(amount)", "min": "MIN(amount)", "max": "MAX(amount)"}
 
 

@@ -114,7 +114,7 @@ def workers() -> list[int]:
     return [each.pid for each in members if any(WORKER in word for word in each.cmdline())]
 
 
-@pytest.mark.slow
+@pytest.mark.cluster
 def test_nothing_is_lost_or_doubled_through_deaths(
     flink_cluster, stream, command, watchdog, end_with_run
 ):

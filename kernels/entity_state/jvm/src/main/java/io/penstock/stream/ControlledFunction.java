@@ -102,8 +102,8 @@ final class ControlledFunction<K>
     }
 
     @Override
-    public String key() {
-        return (String) context.getCurrentKey();
+    public EntityId key() {
+        return (EntityId) context.getCurrentKey();
     }
 
     @Override

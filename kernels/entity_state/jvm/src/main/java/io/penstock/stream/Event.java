@@ -111,6 +111,12 @@ public final class Event {
         return text(1 + column);
     }
 
+    /** Key of an entity column. */
+    EntityId entityId(int column) {
+        final int start = textStart(1 + column);
+        return new EntityId(row, start, textEnd(1 + column) - start);
+    }
+
     /** Start of a text in {@link #row}. */
     int textStart(int number) {
         return number == 0

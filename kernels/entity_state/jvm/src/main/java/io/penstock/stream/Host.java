@@ -7,8 +7,8 @@ import org.apache.flink.util.OutputTag;
 interface Host {
     TimerService timers();
 
-    /** The key in hand, where keys are text. */
-    String key();
+    /** The key in hand, where keys are entities. */
+    EntityId key();
 
     void emit(Event event);
 

@@ -39,15 +39,15 @@ final class MailStage extends KeyedStage<Mailbox> {
         if (event.mail == null) {
             event.mail = new byte[plan.size()];
         }
-        final String id = host.key();
+        final EntityId id = host.key();
         for (int column : columns) {
-            if (event.entity(column).equals(id)) {
+            if (event.entityId(column).equals(id)) {
                 read(event, memory, column);
             }
         }
         settings.message.write(settings, event, vector);
         for (int column : columns) {
-            if (event.entity(column).equals(id)) {
+            if (event.entityId(column).equals(id)) {
                 leave(event, memory, column);
             }
         }

@@ -44,7 +44,7 @@ public final class OwnType<T> extends TypeInformation<T> {
 
     @Override
     public boolean isKeyType() {
-        return false;
+        return type == EntityId.class;
     }
 
     @Override

@@ -19,7 +19,7 @@ public final class PartSerializer extends TypeSerializerSingleton<StatePart> {
 
     @Override
     public StatePart createInstance() {
-        return new StatePart(new long[0]);
+        return new StatePart(new long[0], 0);
     }
 
     @Override
@@ -40,6 +40,7 @@ public final class PartSerializer extends TypeSerializerSingleton<StatePart> {
     @Override
     public void serialize(StatePart part, DataOutputView out) throws IOException {
         writeWords(part.words, part.size, out);
+        out.writeInt(part.kept);
         writeWords(part.waitingWords(), out);
         part.writeMemory(out);
         out.writeLong(part.changes);
@@ -48,7 +49,8 @@ public final class PartSerializer extends TypeSerializerSingleton<StatePart> {
 
     @Override
     public StatePart deserialize(DataInputView in) throws IOException {
-        StatePart part = new StatePart(readWords(in));
+        final long[] words = readWords(in);
+        StatePart part = new StatePart(words, in.readInt());
         part.readWaitingWords(readWords(in));
         part.readMemory(in);
         part.changes = in.readLong();

@@ -103,7 +103,7 @@ public final class Pipeline {
             steps.add(
                     new Step<>(
                             "state-" + schema.columns[c],
-                            rows -> rows.keyBy(e -> e.entity(column), Types.STRING),
+                            rows -> rows.keyBy(e -> e.entityId(column), EntityId.type()),
                             new StateStage(settings, c)));
         }
         if (settings.message != null) {
@@ -121,7 +121,7 @@ public final class Pipeline {
         if (columns.length == 1) {
             final int column = columns[0];
             steps.add(
-                    new Step<>(name, rows -> rows.keyBy(e -> e.entity(column), Types.STRING), stage));
+                    new Step<>(name, rows -> rows.keyBy(e -> e.entityId(column), EntityId.type()), stage));
             return;
         }
         final MailCopies copies = new MailCopies(settings, kind);
@@ -133,7 +133,7 @@ public final class Pipeline {
                                         .returns(EventSerializer.type())
                                         .uid("send-" + name)
                                         .name("send-" + name)
-                                        .keyBy(e -> e.entity(e.reader()), Types.STRING),
+                                        .keyBy(e -> e.entityId(e.reader()), EntityId.type()),
                         stage));
         steps.add(
                 new Step<>(

@@ -59,7 +59,7 @@ public final class Probe {
         final StateLayout layout = new StateLayout(new ObjectMapper().readTree(plan));
         final StatePart[] tiles = new StatePart[layout.roles];
         for (int role = 0; role < layout.roles; role++) {
-            tiles[role] = new StatePart(layout.tiles(role).empty);
+            tiles[role] = new StatePart(layout.tiles(role).empty, layout.sums);
         }
         final Mailbox mailbox = new Mailbox(layout);
         final long[] words = new long[script.length / 8];
@@ -173,7 +173,7 @@ public final class Probe {
         final Schema schema = settings.schema;
         for (int c = 0; c < schema.columns.length; c++) {
             final int column = c;
-            events = sink.run(new StateStage(settings, c), e -> e.entity(column), events);
+            events = sink.run(new StateStage(settings, c), e -> e.entityId(column), events);
         }
         if (settings.message != null) {
             for (String kind : new LinkedHashSet<>(List.of(schema.kinds))) {
@@ -204,7 +204,7 @@ public final class Probe {
     }
 
     private interface KeyOf {
-        String of(Event event);
+        EntityId of(Event event);
     }
 
     /** Stands for Flink: keeps memories by key and collects what stages emit. */
@@ -212,11 +212,11 @@ public final class Probe {
         private final List<Event> dead = new ArrayList<>();
         private final List<Upsert> upserts = new ArrayList<>();
         private List<Event> emitted = new ArrayList<>();
-        private String key;
+        private EntityId key;
 
         <M extends Memory> List<Event> run(KeyedStage<M> stage, KeyOf keys, List<Event> events) {
             stage.count(new SimpleCounter(), new SimpleCounter());
-            final Map<String, M> memories = new LinkedHashMap<>();
+            final Map<EntityId, M> memories = new LinkedHashMap<>();
             final List<Event> ordered = new ArrayList<>(events);
             if (settings.eventTime) {
                 ordered.sort(KeyedStage.ORDER);
@@ -226,7 +226,7 @@ public final class Probe {
                 key = keys.of(event);
                 stage.handle(event, memories.computeIfAbsent(key, k -> stage.fresh()), this);
             }
-            for (Map.Entry<String, M> memory : memories.entrySet()) {
+            for (Map.Entry<EntityId, M> memory : memories.entrySet()) {
                 key = memory.getKey();
                 if (stage.isChanged(memory.getValue())) {
                     stage.publish(memory.getValue(), 0, this);
@@ -243,7 +243,7 @@ public final class Probe {
             }
             final List<Event> joined = new ArrayList<>();
             final Map<Long, Event> waiting = new LinkedHashMap<>();
-            for (Event copy : run(stage, e -> e.entity(e.reader()), sent)) {
+            for (Event copy : run(stage, e -> e.entityId(e.reader()), sent)) {
                 final Event whole = copies.join(waiting.remove(copy.origin()), copy);
                 if (copies.isComplete(whole)) {
                     joined.add(whole);
@@ -260,7 +260,7 @@ public final class Probe {
         }
 
         @Override
-        public String key() {
+        public EntityId key() {
             return key;
         }
 

@@ -85,8 +85,8 @@ final class StageFunctions {
         }
 
         @Override
-        public String key() {
-            return (String) context.getCurrentKey();
+        public EntityId key() {
+            return (EntityId) context.getCurrentKey();
         }
 
         @Override

@@ -2,6 +2,7 @@ package io.penstock.stream;
 
 import java.io.Serializable;
 import java.util.ArrayList;
+import java.util.Arrays;
 import java.util.Base64;
 import java.util.Comparator;
 import java.util.List;
@@ -27,7 +28,11 @@ final class StateLayout implements Serializable {
         /** Length of each window in tiles. */
         final long[] lengths;
 
-        Ring(long tile, int size, int offset, List<long[]> windows) {
+        /** Where the sums of the windows lie behind the words of a part: a mark, 5 per window. */
+        final int sums;
+
+        Ring(long tile, int size, int offset, List<long[]> windows, int sums) {
+            this.sums = sums;
             this.tile = tile;
             this.size = size;
             this.offset = offset;
@@ -67,6 +72,12 @@ final class StateLayout implements Serializable {
     /** Windows by length, shortest first: place and milliseconds. */
     final int[] byLength;
     final long[] lengths;
+    /** Whether all windows are whole numbers of label tiles. */
+    final boolean wholeLabelTiles;
+    /** Where the sums of the label windows lie: a mark, 2 per window; and the size of all sums. */
+    final int labelSums;
+
+    final int sums;
     final int mailSize;
     final int mailWords;
     final int mailWidth;
@@ -87,6 +98,7 @@ final class StateLayout implements Serializable {
         mailWidth = plan.get("mail_width").asInt();
         JsonNode windows = plan.get("windows");
         rings = new Ring[plan.get("rings").size()];
+        int sumsAt = 0;
         for (int r = 0; r < rings.length; r++) {
             JsonNode ring = plan.get("rings").get(r);
             rings[r] =
@@ -94,11 +106,16 @@ final class StateLayout implements Serializable {
                             ring.get(0).asLong(),
                             ring.get(1).asInt(),
                             ring.get(2).asInt(),
-                            windowsOf(windows, r, 2));
+                            windowsOf(windows, r, 2),
+                            sumsAt);
+            sumsAt += 1 + 5 * rings[r].windows.length;
         }
+        labelSums = sumsAt;
+        sums = sumsAt + 1 + 2 * windows.size();
         List<long[]> all = windowsOf(windows, -1, 1);
         byLength = all.stream().mapToInt(w -> (int) w[0]).toArray();
         lengths = all.stream().mapToLong(w -> w[1]).toArray();
+        wholeLabelTiles = Arrays.stream(lengths).allMatch(length -> length % labelTile == 0);
         byte[] empty = Base64.getDecoder().decode(plan.get("empty").asText());
         parts = new Part[plan.get("parts").size()];
         for (int p = 0; p < parts.length; p++) {

@@ -20,13 +20,13 @@ final class StatePart extends WaitingLabels {
     /** Changes that the last upsert held. */
     long publishedChanges;
 
-    /** Makes a state of a part's words, which are copied. */
-    StatePart(long[] part) {
-        super(part);
+    /** Makes a state of a part's words, which are copied, with room for sums. */
+    StatePart(long[] part, int sums) {
+        super(part, sums);
     }
 
     StatePart copy() {
-        StatePart copy = new StatePart(Arrays.copyOf(words, size));
+        StatePart copy = new StatePart(Arrays.copyOf(words, size), kept);
         copy.copyWaitingFrom(this);
         copy.changes = changes;
         copy.publishedChanges = publishedChanges;
@@ -48,26 +48,58 @@ final class StatePart extends WaitingLabels {
         Bytes.putDouble(out, last + 32, words[RUN_LENGTH]);
     }
 
-    /**
-     * One pass over a ring from the newest tile back: windows on one ring lie inside each other, so
-     * each continues the sums of the next shorter one.
-     */
+    /** The sums over earlier tiles, the newest tile, and the event itself. */
     private void readTiles(StateLayout.Ring ring, long time, long amount, byte[] out, int at) {
         final long[] w = words;
         final int size = ring.size;
-        final int index = ring.offset;
         final long high = Math.floorDiv(time, ring.tile);
+        final int newest = ring.offset + (int) Math.floorMod(high, (long) size);
+        int sums = this.size + ring.sums;
+        if (w[sums] != (high ^ NONE)) {
+            sumEarlierTiles(ring, high, sums);
+        }
         long count = 1;
         long sum = amount;
         long least = amount;
         long most = amount;
+        double squares = (double) amount * (double) amount;
+        if (w[newest] == high) {
+            count += w[newest + size];
+            sum += w[newest + 2 * size];
+            squares += Double.longBitsToDouble(w[newest + 3 * size]);
+            least = Math.min(least, w[newest + 4 * size]);
+            most = Math.max(most, w[newest + 5 * size]);
+        }
+        sums++;
+        for (int window = 0; window < ring.windows.length; window++, sums += 5) {
+            final int place = at + 56 * ring.windows[window];
+            Bytes.putDouble(out, place, count + w[sums]);
+            Bytes.putDouble(out, place + 8, sum + w[sums + 1]);
+            Bytes.putDouble(out, place + 16, squares + Double.longBitsToDouble(w[sums + 2]));
+            Bytes.putDouble(out, place + 24, Math.min(least, w[sums + 3]));
+            Bytes.putDouble(out, place + 32, Math.max(most, w[sums + 4]));
+        }
+    }
+
+    /**
+     * Sums, per window, the tiles before {@code high}. As long as time stays within that tile, and
+     * none of the earlier ones changes, the sums hold: a busy entity reads two tiles, not thirty.
+     * Windows on one ring lie inside each other, so each continues the sums of the next shorter one.
+     */
+    private void sumEarlierTiles(StateLayout.Ring ring, long high, int sums) {
+        final long[] w = words;
+        final int size = ring.size;
+        long count = 0;
+        long sum = 0;
+        long least = Long.MAX_VALUE;
+        long most = Long.MIN_VALUE;
         double squares = 0.0;
-        final double own = (double) amount * (double) amount;
-        long tile = high;
-        int slot = (int) Math.floorMod(high, (long) size);
-        for (int window = 0; window < ring.windows.length; window++) {
+        long tile = high - 1;
+        int slot = (int) Math.floorMod(tile, (long) size);
+        w[sums++] = high ^ NONE;
+        for (int window = 0; window < ring.windows.length; window++, sums += 5) {
             for (long low = high - ring.lengths[window]; tile >= low; tile--) {
-                final int k = index + slot;
+                final int k = ring.offset + slot;
                 if (w[k] == tile) {
                     count += w[k + size];
                     sum += w[k + 2 * size];
@@ -77,37 +109,62 @@ final class StatePart extends WaitingLabels {
                 }
                 slot = slot == 0 ? size - 1 : slot - 1;
             }
-            final int place = at + 56 * ring.windows[window];
-            Bytes.putDouble(out, place, count);
-            Bytes.putDouble(out, place + 8, sum);
-            Bytes.putDouble(out, place + 16, squares + own);
-            Bytes.putDouble(out, place + 24, least);
-            Bytes.putDouble(out, place + 32, most);
+            w[sums] = count;
+            w[sums + 1] = sum;
+            w[sums + 2] = Double.doubleToRawLongBits(squares);
+            w[sums + 3] = least;
+            w[sums + 4] = most;
         }
     }
 
     private void readLabels(StateLayout layout, long time, byte[] out, int at) {
         final long[] w = words;
         final int size = layout.labelSize;
-        final int index = layout.label;
         final long known = time - layout.delay;
-        long tile = Math.floorDiv(known, layout.labelTile);
-        int slot = (int) Math.floorMod(tile, (long) size);
+        final long high = Math.floorDiv(known, layout.labelTile);
+        final int newest = layout.label + (int) Math.floorMod(high, (long) size);
+        int sums = this.size + layout.labelSums;
+        if (w[sums] != (high ^ NONE) || !layout.wholeLabelTiles) {
+            sumEarlierLabels(layout, known, high, sums);
+        }
+        final boolean some = w[newest] == high;
+        final long seen = some ? w[newest + size] : 0;
+        final long bad = some ? w[newest + 2 * size] : 0;
+        sums++;
+        for (int window = 0; window < layout.byLength.length; window++, sums += 2) {
+            final int place = at + 56 * layout.byLength[window];
+            Bytes.putDouble(out, place + 40, seen + w[sums]);
+            Bytes.putDouble(out, place + 48, bad + w[sums + 1]);
+        }
+    }
+
+    private void sumEarlierLabels(StateLayout layout, long known, long high, int sums) {
+        final long[] w = words;
+        final int size = layout.labelSize;
         long seen = 0;
         long bad = 0;
-        for (int window = 0; window < layout.byLength.length; window++) {
+        long tile = high - 1;
+        int slot = (int) Math.floorMod(tile, (long) size);
+        w[sums++] = high ^ NONE;
+        for (int window = 0; window < layout.byLength.length; window++, sums += 2) {
             final long low = Math.floorDiv(known - layout.lengths[window], layout.labelTile);
             for (; tile >= low; tile--) {
-                final int k = index + slot;
+                final int k = layout.label + slot;
                 if (w[k] == tile) {
                     seen += w[k + size];
                     bad += w[k + 2 * size];
                 }
                 slot = slot == 0 ? size - 1 : slot - 1;
             }
-            final int place = at + 56 * layout.byLength[window];
-            Bytes.putDouble(out, place + 40, seen);
-            Bytes.putDouble(out, place + 48, bad);
+            w[sums] = seen;
+            w[sums + 1] = bad;
+        }
+    }
+
+    /** Forgets sums that hold a tile about to change. */
+    private void forgetSums(int sums, long tile) {
+        if (tile < (words[size + sums] ^ NONE)) {
+            words[size + sums] = 0;
         }
     }
 
@@ -136,6 +193,7 @@ final class StatePart extends WaitingLabels {
             final int size = ring.size;
             final long tile = Math.floorDiv(time, ring.tile);
             final int k = ring.offset + (int) Math.floorMod(tile, (long) size);
+            forgetSums(ring.sums, tile);
             if (w[k] == tile) {
                 w[k + size] += 1;
                 w[k + 2 * size] += amount;
@@ -165,6 +223,7 @@ final class StatePart extends WaitingLabels {
         final int size = layout.labelSize;
         final long tile = Math.floorDiv(time, layout.labelTile);
         final int k = layout.label + (int) Math.floorMod(tile, (long) size);
+        forgetSums(layout.labelSums, tile);
         if (w[k] == tile) {
             w[k + size] += 1;
             w[k + 2 * size] += label;

@@ -36,7 +36,7 @@ final class StateStage extends KeyedStage<StatePart> {
 
     @Override
     StatePart fresh() {
-        return new StatePart(part.empty);
+        return new StatePart(part.empty, layout.sums);
     }
 
     /** In latency mode labels have no place in line, so none is late. */

@@ -1,7 +1,6 @@
 package io.penstock.stream;
 
 import java.io.IOException;
-import java.nio.charset.StandardCharsets;
 import org.apache.flink.api.common.typeinfo.TypeInformation;
 import org.apache.flink.api.common.typeutils.SimpleTypeSerializerSnapshot;
 import org.apache.flink.api.common.typeutils.TypeSerializerSnapshot;
@@ -25,8 +24,8 @@ public final class Upsert {
     }
 
     /** Returns the key: kind, 0, id, 0, number of the part. */
-    static byte[] key(byte[] kind, String id, int part) {
-        final byte[] text = id.getBytes(StandardCharsets.UTF_8);
+    static byte[] key(byte[] kind, EntityId id, int part) {
+        final byte[] text = id.bytes();
         byte[] key = new byte[kind.length + text.length + 3];
         System.arraycopy(kind, 0, key, 0, kind.length);
         System.arraycopy(text, 0, key, kind.length + 1, text.length);

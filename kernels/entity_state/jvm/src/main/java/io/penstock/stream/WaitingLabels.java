@@ -17,10 +17,21 @@ abstract class WaitingLabels extends Memory {
     /** Labels there is room for at first. */
     private static final int ROOM = 8;
 
-    /** The part, the ring of ids, the labels. */
+    /** Words of the ring: a byte of each id, so that a look at them finds most of what is new. */
+    private static final int MARKS = RING / 8;
+
+    private static final long LOW_BITS = 0x0101010101010101L;
+    private static final long HIGH_BITS = 0x8080808080808080L;
+
+    /** The part, what its owner keeps behind it, marks and ids of the ring, the labels. */
     long[] words;
     /** Words of the part. */
     final int size;
+    /** Words that the owner keeps; all 0 after a restore. */
+    final int kept;
+
+    private final int marks;
+    private final int ring;
 
     /** Labels from {@code first} to {@code end}, counted in labels. */
     private int first;
@@ -30,9 +41,12 @@ abstract class WaitingLabels extends Memory {
     private int recentNext;
 
     /** Copies the words of a part, and makes room. */
-    WaitingLabels(long[] part) {
-        size = part.length;
-        words = Arrays.copyOf(part, size + RING + WIDTH * ROOM);
+    WaitingLabels(long[] part, int kept) {
+        this.size = part.length;
+        this.kept = kept;
+        this.marks = size + kept;
+        this.ring = marks + MARKS;
+        words = Arrays.copyOf(part, place(ROOM));
     }
 
     int waiting() {
@@ -40,7 +54,7 @@ abstract class WaitingLabels extends Memory {
     }
 
     private int place(int label) {
-        return size + RING + WIDTH * label;
+        return ring + RING + WIDTH * label;
     }
 
     final boolean isLabelDue(long time, long id) {
@@ -73,14 +87,11 @@ abstract class WaitingLabels extends Memory {
 
     /** Adds a label in its place; returns false, doing nothing, if its id is remembered. */
     final boolean wait(long labelTime, long time, long id, long label) {
-        for (int k = size; k < size + recentCount; k++) {
-            if (words[k] == id) {
-                return false;
-            }
+        final long mark = EntityKeys.mix(id) & 0xff;
+        if (isRemembered(id, mark)) {
+            return false;
         }
-        words[size + recentNext] = id;
-        recentNext = (recentNext + 1) % RING;
-        recentCount = Math.min(recentCount + 1, RING);
+        remember(id, mark);
         makeRoom();
         int number = end;
         while (number > first && isBefore(labelTime, time, id, place(number - 1))) {
@@ -94,6 +105,30 @@ abstract class WaitingLabels extends Memory {
         words[at + 3] = label;
         end++;
         return true;
+    }
+
+    private boolean isRemembered(long id, long mark) {
+        for (int group = 0; 8 * group < recentCount; group++) {
+            // Bytes equal to the mark become 0, and of those the highest bit is found.
+            final long different = words[marks + group] ^ (mark * LOW_BITS);
+            long equal = (different - LOW_BITS) & ~different & HIGH_BITS;
+            for (; equal != 0; equal &= equal - 1) {
+                final int k = 8 * group + (Long.numberOfTrailingZeros(equal) >> 3);
+                if (k < recentCount && words[ring + k] == id) {
+                    return true;
+                }
+            }
+        }
+        return false;
+    }
+
+    private void remember(long id, long mark) {
+        final int at = marks + (recentNext >> 3);
+        final int shift = 8 * (recentNext & 7);
+        words[at] = (words[at] & ~(0xffL << shift)) | mark << shift;
+        words[ring + recentNext] = id;
+        recentNext = (recentNext + 1) % RING;
+        recentCount = Math.min(recentCount + 1, RING);
     }
 
     private boolean isBefore(long labelTime, long time, long id, int at) {
@@ -130,20 +165,27 @@ abstract class WaitingLabels extends Memory {
         packed[1] = recentCount;
         packed[2] = recentNext;
         System.arraycopy(words, place(first), packed, 3, labels);
-        System.arraycopy(words, size, packed, 3 + labels, recentCount);
+        System.arraycopy(words, ring, packed, 3 + labels, recentCount);
         return packed;
     }
 
     final void readWaitingWords(long[] packed) {
+        final int labels = (int) packed[0];
+        final int ids = (int) packed[1];
         first = 0;
-        end = (int) packed[0];
-        recentCount = (int) packed[1];
-        recentNext = (int) packed[2];
+        end = labels;
         if (place(end) > words.length) {
             words = Arrays.copyOf(words, place(2 * end));
         }
-        System.arraycopy(packed, 3, words, place(0), WIDTH * end);
-        System.arraycopy(packed, 3 + WIDTH * end, words, size, recentCount);
+        System.arraycopy(packed, 3, words, place(0), WIDTH * labels);
+        // A full ring goes on where it stood, so its ids keep their places.
+        recentCount = 0;
+        recentNext = 0;
+        for (int k = 0; k < ids; k++) {
+            final long id = packed[3 + WIDTH * labels + k];
+            remember(id, EntityKeys.mix(id) & 0xff);
+        }
+        recentNext = (int) packed[2];
     }
 
     final void copyWaitingFrom(WaitingLabels other) {
