@@ -63,10 +63,11 @@ def test_an_unknown_target_is_refused(spec):
 def test_without_a_driver_no_cluster_of_its_own_is_started(settings, spec, monkeypatch):
     from pyflink import java_gateway
 
+    before = java_gateway._gateway  # of another test, if at all
     monkeypatch.delenv(GATEWAY_PORT, raising=False)
     with pytest.raises(ServiceError, match="driver"):
         application_environment(settings, spec.options(), {})
     with pytest.raises(ServiceError, match="driver"):
         submit(settings, spec)
-    assert java_gateway._gateway is None
+    assert java_gateway._gateway is before
     assert not settings.home.exists()

@@ -6,7 +6,7 @@ import base64
 import json
 import struct
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -74,8 +74,10 @@ def running_job(
     try:
         yield job
     finally:
-        if not job.get_job_status().result().is_globally_terminal_state():
-            job.cancel().result()
+        # The small cluster of a job that has ended ends by itself, and then refuses to be asked.
+        with suppress(Exception):
+            if not job.get_job_status().result().is_globally_terminal_state():
+                job.cancel().result()
 
 
 def run_job(
