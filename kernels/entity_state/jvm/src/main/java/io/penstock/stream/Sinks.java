@@ -3,7 +3,6 @@ package io.penstock.stream;
 import java.io.IOException;
 import java.io.OutputStream;
 import org.apache.flink.api.common.serialization.Encoder;
-import org.apache.flink.api.common.serialization.SerializationSchema;
 import org.apache.flink.connector.base.DeliveryGuarantee;
 import org.apache.flink.connector.file.sink.FileSink;
 import org.apache.flink.connector.kafka.sink.KafkaRecordSerializationSchema;
@@ -21,61 +20,49 @@ import org.apache.flink.streaming.api.functions.sink.filesystem.rollingpolicies.
 final class Sinks {
     private Sinks() {}
 
-    static void attach(
-            Settings settings,
-            DataStream<Event> dead,
-            DataStream<Event> late,
-            DataStream<Upsert> state) {
+    static void attach(Settings settings, DataStream<Event> dead, DataStream<Event> late) {
         final QuarantineRecord record = new QuarantineRecord(settings);
         final String timeColumn = settings.schema.time;
         records(settings.sinks, "dead_letters", dead, record::ofDead);
         records(settings.sinks, "late", late, event -> record.ofLate(event, timeColumn));
-        state(settings.sinks, state);
     }
 
     private static void records(
-            JsonNode sinks, String what, DataStream<Event> events, SerializationSchema<Event> bytes) {
+            JsonNode sinks, String what, DataStream<Event> events, KafkaRecords.Format format) {
         if (!sinks.hasNonNull(what)) {
             return;
         }
         final String target = sinks.get(what).asText();
         if (isKafka(sinks)) {
-            KafkaRecordSerializationSchema<Event> schema =
-                    KafkaRecordSerializationSchema.<Event>builder()
-                            .setTopic(target)
-                            .setValueSerializationSchema(bytes)
-                            .build();
-            KafkaSinkBuilder<Event> made = kafka(sinks, schema);
+            KafkaSinkBuilder<Event> made =
+                    kafka(sinks, new KafkaRecords.Quarantine(target, format));
             made.setDeliveryGuarantee(DeliveryGuarantee.EXACTLY_ONCE)
                     .setTransactionalIdPrefix(sinks.get("transactional_id").asText() + "-" + what);
             events.sinkTo(made.build()).uid("sink-" + what).name(what);
         } else {
             final Encoder<Event> lines =
                     (event, stream) -> {
-                        stream.write(bytes.serialize(event));
+                        stream.write(format.bytes(event));
                         stream.write('\n');
                     };
             events.sinkTo(files(target, lines)).uid("sink-" + what).name(what);
         }
     }
 
-    private static void state(JsonNode sinks, DataStream<Upsert> state) {
+    /** Attaches a sink to the upserts of one operator; in its chain it costs no exchange. */
+    static void attachState(Settings settings, DataStream<Upsert> state, String operator) {
+        final JsonNode sinks = settings.sinks;
         if (!sinks.hasNonNull("state")) {
             return;
         }
+        final String uid = "sink-state-" + operator;
         final String target = sinks.get("state").asText();
         if (isKafka(sinks)) {
-            KafkaRecordSerializationSchema<Upsert> schema =
-                    KafkaRecordSerializationSchema.<Upsert>builder()
-                            .setTopic(target)
-                            .setKeySerializationSchema((Upsert upsert) -> upsert.key)
-                            .setValueSerializationSchema((Upsert upsert) -> upsert.value)
-                            .build();
-            KafkaSinkBuilder<Upsert> made = kafka(sinks, schema);
+            KafkaSinkBuilder<Upsert> made = kafka(sinks, new KafkaRecords.Upserts(target));
             made.setDeliveryGuarantee(DeliveryGuarantee.AT_LEAST_ONCE);
-            state.sinkTo(made.build()).uid("sink-state").name("state");
+            state.sinkTo(made.build()).uid(uid).name("state");
         } else {
-            state.sinkTo(files(target, Sinks::writeUpsert)).uid("sink-state").name("state");
+            state.sinkTo(files(target, Sinks::writeUpsert)).uid(uid).name("state");
         }
     }
 
