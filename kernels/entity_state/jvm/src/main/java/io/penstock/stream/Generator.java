@@ -80,7 +80,7 @@ public final class Generator {
         return numbers(env, plan)
                 .flatMap(new MakeEvents(plan))
                 .returns(EventSerializer.type())
-                .assignTimestampsAndWatermarks(Watermarks.of(settings));
+                .assignTimestampsAndWatermarks(Watermarks.of(settings, false));
     }
 
     /** Returns as many numbers as rows; what they are does not matter. */

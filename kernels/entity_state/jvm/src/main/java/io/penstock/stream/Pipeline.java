@@ -29,7 +29,6 @@ public final class Pipeline {
     private final DataStream<byte[]> control;
     private final List<DataStream<Event>> dead = new ArrayList<>();
     private final List<DataStream<Event>> late = new ArrayList<>();
-    private final List<DataStream<Upsert>> state = new ArrayList<>();
 
     private Pipeline(Settings settings, DataStream<byte[]> control) {
         this.settings = settings;
@@ -51,8 +50,7 @@ public final class Pipeline {
         env.setMaxParallelism(MAX_PARALLELISM);
         Pipeline pipeline = new Pipeline(settings, Control.build(env, settings.control));
         final DataStream<RowData> rows = pipeline.chain(Sources.build(env, settings));
-        Sinks.attach(
-                settings, union(pipeline.dead), union(pipeline.late), union(pipeline.state));
+        Sinks.attach(settings, union(pipeline.dead), union(pipeline.late));
         return tables.fromDataStream(rows);
     }
 
@@ -75,11 +73,14 @@ public final class Pipeline {
         final String name;
         final KeyedBy<K> keyedBy;
         final Stage stage;
+        /** Whether it sees rows before they are known to be new and in time. */
+        final boolean isFirst;
 
-        Step(String name, KeyedBy<K> keyedBy, Stage stage) {
+        Step(String name, KeyedBy<K> keyedBy, Stage stage, boolean isFirst) {
             this.name = name;
             this.keyedBy = keyedBy;
             this.stage = stage;
+            this.isFirst = isFirst;
         }
     }
 
@@ -96,7 +97,8 @@ public final class Pipeline {
                     new Step<>(
                             "dedup",
                             rows -> rows.keyBy(Event::id, Types.LONG),
-                            new DedupStage(settings)));
+                            new DedupStage(settings),
+                            true));
         }
         for (int c = 0; c < schema.columns.length; c++) {
             final int column = c;
@@ -104,7 +106,8 @@ public final class Pipeline {
                     new Step<>(
                             "state-" + schema.columns[c],
                             rows -> rows.keyBy(e -> e.entityId(column), EntityId.type()),
-                            new StateStage(settings, c)));
+                            new StateStage(settings, c),
+                            c == 0));
         }
         if (settings.message != null) {
             for (String kind : new LinkedHashSet<>(List.of(schema.kinds))) {
@@ -121,7 +124,7 @@ public final class Pipeline {
         if (columns.length == 1) {
             final int column = columns[0];
             steps.add(
-                    new Step<>(name, rows -> rows.keyBy(e -> e.entityId(column), EntityId.type()), stage));
+                    new Step<>(name, rows -> rows.keyBy(e -> e.entityId(column), EntityId.type()), stage, false));
             return;
         }
         final MailCopies copies = new MailCopies(settings, kind);
@@ -134,10 +137,11 @@ public final class Pipeline {
                                         .uid("send-" + name)
                                         .name("send-" + name)
                                         .keyBy(e -> e.entityId(e.reader()), EntityId.type()),
-                        stage));
+                        stage,
+                        false));
         steps.add(
                 new Step<>(
-                        "join-" + name, rows -> rows.keyBy(Event::origin, Types.LONG), copies.join()));
+                        "join-" + name, rows -> rows.keyBy(Event::origin, Types.LONG), copies.join(), false));
     }
 
     private <K> SingleOutputStreamOperator<Event> inner(DataStream<Event> rows, Step<K> step) {
@@ -148,7 +152,7 @@ public final class Pipeline {
                         .returns(EventSerializer.type())
                         .uid(step.name)
                         .name(step.name);
-        takeSideOutputs(made);
+        takeSideOutputs(made, step);
         return made;
     }
 
@@ -162,14 +166,18 @@ public final class Pipeline {
                         : keyed.connect(control.broadcast(ControlledFunction.CONTROL))
                                 .process(new ControlledFunction<>(step.stage, schema, stamp));
         made = made.returns(type).uid(step.name).name(step.name + ", rules");
-        takeSideOutputs(made);
+        takeSideOutputs(made, step);
         return made;
     }
 
-    private void takeSideOutputs(SingleOutputStreamOperator<?> made) {
-        dead.add(made.getSideOutput(Outputs.DEAD));
-        late.add(made.getSideOutput(Outputs.LATE));
-        state.add(made.getSideOutput(Outputs.STATE));
+    private void takeSideOutputs(SingleOutputStreamOperator<?> made, Step<?> step) {
+        if (step.stage instanceof KeyedStage) {
+            Sinks.attachState(settings, made.getSideOutput(Outputs.STATE), step.name);
+        }
+        if (step.isFirst) {
+            dead.add(made.getSideOutput(Outputs.DEAD));
+            late.add(made.getSideOutput(Outputs.LATE));
+        }
     }
 
     private static <T> DataStream<T> union(List<DataStream<T>> streams) {

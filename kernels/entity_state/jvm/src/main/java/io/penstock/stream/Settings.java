@@ -18,7 +18,7 @@ final class Settings implements Serializable {
     final Schema schema;
     final Map<String, StateLayout> layouts = new LinkedHashMap<>();
     final boolean eventTime;
-    /** Least milliseconds between upserts of one key; below 0 nothing is published. */
+    /** Least milliseconds between upserts of one key; below 0, or without a sink, there are none. */
     final long publishMs;
     final long epoch;
     /** Milliseconds after which the state of an entity is forgotten; 0 for never. */
@@ -28,6 +28,8 @@ final class Settings implements Serializable {
     final long outOfOrderMs;
     /** Milliseconds after which a silent partition holds nothing up; 0 for never. */
     final long idleMs;
+    /** Milliseconds by which the watermark of one partition may lead; 0: any. Kafka only. */
+    final long alignMs;
     /** What dead letters say about each rule. */
     final Map<String, String> expected = new LinkedHashMap<>();
     final String detectorVersion;
@@ -51,11 +53,13 @@ final class Settings implements Serializable {
             throw new IllegalArgumentException(
                     "mode '" + mode + "' does not exist; choose 'latency' or 'event-time'");
         }
-        publishMs = config.path("publish_ms").asLong(1000);
+        final boolean published = config.path("sinks").hasNonNull("state");
+        publishMs = published ? config.path("publish_ms").asLong(1000) : -1;
         epoch = config.path("epoch").asLong(0);
         ttlMs = config.path("ttl_ms").asLong(0);
         dedupMs = config.path("dedup_ms").asLong(0);
         outOfOrderMs = config.path("out_of_order_ms").asLong(0);
+        alignMs = config.path("align_ms").asLong(0);
         idleMs = config.path("idle_ms").asLong(0);
         JsonNode texts = config.path("expected");
         texts.fieldNames().forEachRemaining(n -> expected.put(n, texts.get(n).asText()));

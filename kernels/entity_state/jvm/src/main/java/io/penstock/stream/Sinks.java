@@ -3,7 +3,6 @@ package io.penstock.stream;
 import java.io.IOException;
 import java.io.OutputStream;
 import org.apache.flink.api.common.serialization.Encoder;
-import org.apache.flink.api.common.serialization.SerializationSchema;
 import org.apache.flink.connector.base.DeliveryGuarantee;
 import org.apache.flink.connector.file.sink.FileSink;
 import org.apache.flink.connector.kafka.sink.KafkaRecordSerializationSchema;
@@ -13,7 +12,6 @@ import org.apache.flink.core.fs.Path;
 import org.apache.flink.shaded.jackson2.com.fasterxml.jackson.databind.JsonNode;
 import org.apache.flink.streaming.api.datastream.DataStream;
 import org.apache.flink.streaming.api.functions.sink.filesystem.rollingpolicies.OnCheckpointRollingPolicy;
-import org.apache.flink.kafka.shaded.org.apache.kafka.clients.producer.ProducerRecord;
 
 /**
  * Attaches the sinks of dead letters, late rows and state upserts; of each that the configuration
@@ -22,51 +20,49 @@ import org.apache.flink.kafka.shaded.org.apache.kafka.clients.producer.ProducerR
 final class Sinks {
     private Sinks() {}
 
-    static void attach(
-            Settings settings,
-            DataStream<Event> dead,
-            DataStream<Event> late,
-            DataStream<Upsert> state) {
+    static void attach(Settings settings, DataStream<Event> dead, DataStream<Event> late) {
         final QuarantineRecord record = new QuarantineRecord(settings);
         final String timeColumn = settings.schema.time;
         records(settings.sinks, "dead_letters", dead, record::ofDead);
         records(settings.sinks, "late", late, event -> record.ofLate(event, timeColumn));
-        state(settings.sinks, state);
     }
 
     private static void records(
-            JsonNode sinks, String what, DataStream<Event> events, SerializationSchema<Event> bytes) {
+            JsonNode sinks, String what, DataStream<Event> events, KafkaRecords.Format format) {
         if (!sinks.hasNonNull(what)) {
             return;
         }
         final String target = sinks.get(what).asText();
         if (isKafka(sinks)) {
-            KafkaSinkBuilder<Event> made = kafka(sinks, new ToKafka<>(target, e -> null, bytes));
+            KafkaSinkBuilder<Event> made =
+                    kafka(sinks, new KafkaRecords.Quarantine(target, format));
             made.setDeliveryGuarantee(DeliveryGuarantee.EXACTLY_ONCE)
                     .setTransactionalIdPrefix(sinks.get("transactional_id").asText() + "-" + what);
             events.sinkTo(made.build()).uid("sink-" + what).name(what);
         } else {
             final Encoder<Event> lines =
                     (event, stream) -> {
-                        stream.write(bytes.serialize(event));
+                        stream.write(format.bytes(event));
                         stream.write('\n');
                     };
             events.sinkTo(files(target, lines)).uid("sink-" + what).name(what);
         }
     }
 
-    private static void state(JsonNode sinks, DataStream<Upsert> state) {
+    /** Attaches a sink to the upserts of one operator; in its chain it costs no exchange. */
+    static void attachState(Settings settings, DataStream<Upsert> state, String operator) {
+        final JsonNode sinks = settings.sinks;
         if (!sinks.hasNonNull("state")) {
             return;
         }
+        final String uid = "sink-state-" + operator;
         final String target = sinks.get("state").asText();
         if (isKafka(sinks)) {
-            KafkaSinkBuilder<Upsert> made =
-                    kafka(sinks, new ToKafka<Upsert>(target, u -> u.key, u -> u.value));
+            KafkaSinkBuilder<Upsert> made = kafka(sinks, new KafkaRecords.Upserts(target));
             made.setDeliveryGuarantee(DeliveryGuarantee.AT_LEAST_ONCE);
-            state.sinkTo(made.build()).uid("sink-state").name("state");
+            state.sinkTo(made.build()).uid(uid).name("state");
         } else {
-            state.sinkTo(files(target, Sinks::writeUpsert)).uid("sink-state").name("state");
+            state.sinkTo(files(target, Sinks::writeUpsert)).uid(uid).name("state");
         }
     }
 
@@ -106,26 +102,5 @@ final class Sinks {
         return FileSink.forRowFormat(new Path(folder), encoder)
                 .withRollingPolicy(OnCheckpointRollingPolicy.build())
                 .build();
-    }
-
-    /** Key and value of a record; the builder of the connector cannot work with lambdas. */
-    private static final class ToKafka<T> implements KafkaRecordSerializationSchema<T> {
-        private static final long serialVersionUID = 1L;
-
-        private final String topic;
-        private final SerializationSchema<T> key;
-        private final SerializationSchema<T> value;
-
-        ToKafka(String topic, SerializationSchema<T> key, SerializationSchema<T> value) {
-            this.topic = topic;
-            this.key = key;
-            this.value = value;
-        }
-
-        @Override
-        public ProducerRecord<byte[], byte[]> serialize(
-                T element, KafkaSinkContext context, Long timestamp) {
-            return new ProducerRecord<>(topic, key.serialize(element), value.serialize(element));
-        }
     }
 }

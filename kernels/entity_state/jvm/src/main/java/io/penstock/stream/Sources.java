@@ -50,7 +50,7 @@ final class Sources {
         }
         final int readers = settings.source.path("parallelism").asInt(0);
         final boolean files = type.equals("files");
-        final WatermarkStrategy<Event> watermarks = Watermarks.of(settings);
+        final WatermarkStrategy<Event> watermarks = Watermarks.of(settings, !files);
         SingleOutputStreamOperator<Event> rows =
                 env.fromSource(
                                 source,

@@ -19,10 +19,17 @@ final class Watermarks implements WatermarkStrategy<Event> {
         this.outOfOrderMs = outOfOrderMs;
     }
 
-    static WatermarkStrategy<Event> of(Settings settings) {
+    /** Returns the watermarks of a source; only within a source can it wait for another one. */
+    static WatermarkStrategy<Event> of(Settings settings, boolean inSource) {
         WatermarkStrategy<Event> made = new Watermarks(settings.outOfOrderMs);
         if (settings.idleMs > 0) {
             made = made.withIdleness(Duration.ofMillis(settings.idleMs));
+        }
+        if (inSource && settings.alignMs > 0) {
+            // Else one source may run far ahead of the other, and what it read has to be held.
+            made =
+                    made.withWatermarkAlignment(
+                            "penstock", Duration.ofMillis(settings.alignMs), Duration.ofSeconds(1));
         }
         return made;
     }
