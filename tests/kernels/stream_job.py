@@ -6,7 +6,7 @@ import base64
 import json
 import struct
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -70,11 +70,13 @@ def running_job(
     gateway: Any, config: Mapping[str, Any], results: Path, options: Mapping[str, str]
 ) -> Iterator[Any]:
     """Start a job without end; it is cancelled afterwards if it still runs."""
+    from py4j.protocol import Py4JJavaError
+
     job = start_job(gateway, config, results, options)
     try:
         yield job
     finally:
-        if not job.get_job_status().result().is_globally_terminal_state():
+        with suppress(Py4JJavaError):  # a job that has stopped took its cluster with it
             job.cancel().result()
 
 
