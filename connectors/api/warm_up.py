@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from connectors.api.served_model import ServedModel
     from connectors.api.service import Service
 
+NOBODY = "-"
+"""Id of the entity that is rehearsed with; one that is really called so loses nothing by it."""
+
 
 def warm_up(service: Service) -> None:
     """Run every compiled function and every head once, on blocks nobody owns."""
@@ -21,13 +24,13 @@ def warm_up(service: Service) -> None:
     columns = service.state.columns
     for column in columns:
         blocks = column.blocks
-        slot = blocks.load("", [None] * len(blocks.parts))
+        slot = blocks.load(NOBODY, [None] * len(blocks.parts))
         blocks.await_label(slot, column.role, (0, 0, -1, 0))
         blocks.release_due(slot, column.role, 1, 1)
         blocks.read(slot, column.role, 0, 0, np.zeros(blocks.width))
-    engine.rehearse([""] * len(columns))
+    engine.rehearse([NOBODY] * len(columns))
     for column in columns:
-        column.blocks.forget("")
+        column.blocks.forget(NOBODY)
     raw = np.zeros((1, len(columns), columns[0].blocks.width))
     for model in (engine.model, service.models.challenger):
         if model is not None:
