@@ -11,11 +11,11 @@ from connectors.api import schema
 from connectors.api.app import as_response, read_body, request_id_of
 from connectors.api.entity_view import describe_entity
 from connectors.api.metrics import CONTENT_TYPE
+from connectors.api.modes import now_ms
 from connectors.api.problem import MEDIA_TYPE, Problem
 from connectors.api.reply import JSON
 from connectors.api.rules import Rules, RulesError
 from connectors.api.served_model import ModelError
-from connectors.api.service import now_ms
 from infra.errors import PenstockError
 
 if TYPE_CHECKING:

@@ -47,7 +47,7 @@ def serve(settings: ApiSettings) -> None:
     Raises:
         PenstockError: The API cannot start; the message names the remedy.
     """
-    from connectors.api.service import build_service
+    from connectors.api.build import build_service
 
     listener = _listener(settings)
     try:

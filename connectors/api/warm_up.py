@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from connectors.api.service import Service
 
 NOBODY = "-"
-"""Id of the entity that is played with. It may exist: nothing is kept, and the block is dropped."""
+"""Id of the entity that is rehearsed with; one that is really called so loses nothing by it."""
 
 
 def warm_up(service: Service) -> None:
-    """Run every compiled function and every head once, on blocks that are forgotten again."""
+    """Run every compiled function and every head once, on blocks nobody owns."""
     engine = service.engine
     columns = service.state.columns
     for column in columns:
