@@ -97,6 +97,7 @@ def pipeline_config(job: StreamJob) -> dict[str, Any]:
         "layouts": {kind: plan_json(spec) for kind, spec in state_specs(config).items()},
         "mode": job.mode,
         "publish_ms": job.preset.publish_ms,
+        "batch_rows": job.preset.batch_rows,
         "epoch": job.epoch,
         "ttl_ms": job.ttl_ms,
         "dedup_ms": job.dedup_ms,

@@ -13,6 +13,7 @@ class Preset:
     """Settings that trade the delay of one transaction against the cost of all.
 
     Attributes:
+        batch_rows: Rows whose states are fetched from memory together; only with state on the heap.
         bundle_rows: Rows that go to a scoring worker together.
         bundle_ms: Longest wait for them, milliseconds.
         arrow_rows: Rows of one Arrow batch.
@@ -21,8 +22,10 @@ class Preset:
         linger_ms: Milliseconds a Kafka producer waits to fill a batch.
         batch_bytes: Size of such a batch.
         buffer_ms: Longest time a network buffer between operators may stay open, milliseconds.
+        jvm_options: Options of the JVM that runs a job of its own, with state on its heap.
     """
 
+    batch_rows: int
     bundle_rows: int
     bundle_ms: int
     arrow_rows: int
@@ -31,6 +34,7 @@ class Preset:
     linger_ms: int
     batch_bytes: int
     buffer_ms: int
+    jvm_options: tuple[str, ...]
 
     def flink_options(self) -> dict[str, str]:
         """Return options of Flink by name."""
@@ -47,6 +51,7 @@ class Preset:
 
 PRESETS: dict[PresetName, Preset] = {
     "throughput": Preset(
+        batch_rows=32,
         bundle_rows=50_000,
         bundle_ms=500,
         arrow_rows=10_000,
@@ -55,8 +60,10 @@ PRESETS: dict[PresetName, Preset] = {
         linger_ms=20,
         batch_bytes=262_144,
         buffer_ms=100,
+        jvm_options=("-XX:+UseParallelGC", "-XX:+UseTransparentHugePages"),
     ),
     "latency": Preset(
+        batch_rows=1,
         bundle_rows=500,
         bundle_ms=5,
         arrow_rows=500,
@@ -65,6 +72,7 @@ PRESETS: dict[PresetName, Preset] = {
         linger_ms=0,
         batch_bytes=16_384,
         buffer_ms=5,
+        jvm_options=("-XX:+UseG1GC", "-XX:MaxGCPauseMillis=20"),
     ),
 }
 """``throughput`` for catching up and backfills, ``latency`` for live traffic."""

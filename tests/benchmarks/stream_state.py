@@ -15,20 +15,23 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from infra.jars import connector_jars, stream_jar
+from connectors.flink.presets import PRESETS
+from connectors.flink.remote import end_client, prepare_client
+from infra.jars import stream_jar
+from infra.settings import get_settings
 from kernels.entity_state.spec import DAY, DEFAULT_WINDOWS
 from tests.benchmarks._harness import emit, parser, run_program, table
 from tests.kernels.stream_config import stream_config
 
-JVM = "-XX:+UseParallelGC -XX:+UseTransparentHugePages"
+JVM = "-Xms{heap} -Xmx{heap} -Xmn{young} -XX:+AlwaysPreTouch " + " ".join(
+    PRESETS["throughput"].jvm_options
+)
 AGGREGATES = {"n": "COUNT(*)", "sum": "SUM(amount)", "min": "MIN(amount)", "max": "MAX(amount)"}
 
 
@@ -57,11 +60,6 @@ class Measured:
         return self.rows / self.wall
 
 
-def jars() -> list[str]:
-    """Return the jars of the job."""
-    return [path.as_uri() for path in (stream_jar(), *connector_jars())]
-
-
 def table_environment(parallelism: int) -> Any:
     """Return a table environment of its own; its jobs run in this process's JVM."""
     from pyflink.common import Configuration
@@ -72,7 +70,6 @@ def table_environment(parallelism: int) -> Any:
     options = {
         "parallelism.default": str(parallelism),
         "rest.port": "0",
-        "pipeline.jars": ";".join(jars()),
         "pipeline.object-reuse": "true",
         "restart-strategy.type": "none",
         "table.local-time-zone": "UTC",
@@ -95,7 +92,14 @@ def chain_config(rows: int, args: Any) -> str:
         "labelled": args.labelled,
         "entities": [args.entities, max(args.entities // 10, 1)],
     }
-    return json.dumps(stream_config(find_config("handbook"), publish_ms=-1, source=source))
+    return json.dumps(
+        stream_config(
+            find_config("handbook"),
+            publish_ms=-1,
+            batch_rows=PRESETS["throughput"].batch_rows,
+            source=source,
+        )
+    )
 
 
 def run_chain(rows: int, parallelism: int, args: Any) -> None:
@@ -179,27 +183,21 @@ def main(argv: Sequence[str] | None = None) -> None:
     rows = args.rows or (20_000 if args.smoke else 10_000_000)
     sql_rows = args.sql_rows or (2_000 if args.smoke else 300_000)
     args.entities = args.entities or (500 if args.smoke else 100_000)
-    heap = "1g" if args.smoke else "6g"
-    os.environ["JVM_ARGS"] = f"-Xms{heap} -Xmx{heap} {JVM}"
-    # Else PyFlink starts a server for Python functions in this process; there are none.
-    os.environ["_python_worker_execution_mode"] = "process"  # noqa: SIM112
+    heap, young = ("1g", "256m") if args.smoke else ("6g", "2g")
+    os.environ["JVM_ARGS"] = JVM.format(heap=heap, young=young)
+    # On the class path of the JVM, the operators are compiled once for all runs.
+    settings = get_settings()
+    prepare_client(settings, (stream_jar(),))
     from py4j.protocol import Py4JError
-    from pyflink.java_gateway import get_gateway
-    from pyflink.util.java_utils import add_jars_to_context_class_loader
 
-    process = jvm_process()
     try:
-        add_jars_to_context_class_loader(jars())
         one = second_run(run_chain, rows, 1, args)
         two = second_run(run_chain, rows, 2, args)
         sql = second_run(run_sql, sql_rows, 1, args)
     except Py4JError as error:  # its text lies in the JVM, which is about to end
         raise RuntimeError(str(error)) from None
     finally:
-        get_gateway().shutdown()
-        with suppress(ProcessLookupError, ChildProcessError):
-            os.kill(process, signal.SIGKILL)
-            os.waitpid(process, 0)
+        end_client(settings)
     result = {
         "rows": rows,
         "labels": round(max(rows - 7 * args.entities * args.per_day, 0) * args.labelled),

@@ -43,6 +43,17 @@ def kill(settings: Settings, name: str) -> int:
     return pid
 
 
+def taken(port: int) -> socket.socket:
+    """Listen on a port; a killed process with threads gives it up a moment after its end."""
+    deadline = time.monotonic() + 10
+    while True:
+        try:
+            return socket.create_server(("127.0.0.1", port))
+        except OSError:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+
+
 def listeners(pid: int) -> set[str]:
     """Addresses a process listens on."""
     links = psutil.Process(pid).net_connections(kind="tcp")
@@ -214,7 +225,7 @@ def test_a_crashed_service_does_not_move_to_another_port(settings, registered, h
         start_service(settings, "web")
         port = load_state(settings, "web").port
         kill(settings, "web")
-        with socket.create_server(("127.0.0.1", port)):
+        with taken(port):
             with pytest.raises(ServiceError, match=f"its port {port} was taken"):
                 revive_service(settings, "web")
             assert service_status(settings, "web").state == "crashed"

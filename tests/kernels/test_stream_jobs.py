@@ -325,15 +325,15 @@ def test_a_savepoint_goes_on_as_if_nothing_had_happened(flink_gateway, tmp_path,
     assert (record["rule"], record["column"], record["severity"]) == ("late", "t", "warning")
 
 
+@pytest.mark.parametrize("batch_rows", [1, 7])
 def test_latency_mode_ends_with_the_same_tiles_and_drops_old_duplicates(
-    flink_gateway, tmp_path, replayed
+    flink_gateway, tmp_path, replayed, batch_rows
 ):
     folder, rows, _ = replayed
     write_history(tmp_path, rows, seed=3)
     write_lines(tmp_path / "transactions" / "twice.jsonl", map(without_label, rows[::40]))
-    config = job_config(
-        tmp_path, TRANSFERS, mode="latency", dedup_ms=DAY, out_of_order_ms=0, ttl_ms=DAY
-    )
+    changes = {"dedup_ms": DAY, "out_of_order_ms": 0, "ttl_ms": DAY, "batch_rows": batch_rows}
+    config = job_config(tmp_path, TRANSFERS, mode="latency", **changes)
     results = by_name(run_job(flink_gateway, config, tmp_path / "out"))
     assert results.keys() == {row["id"] for row in rows}
     records = list(read_lines(tmp_path / "dead"))
@@ -356,6 +356,44 @@ def test_latency_mode_ends_with_the_same_tiles_and_drops_old_duplicates(
                 np.testing.assert_allclose(
                     blocks[0][ring][field], blocks[1][ring][field], rtol=1e-12
                 )
+
+
+@pytest.fixture(scope="module")
+def one_by_one(flink_gateway, tmp_path_factory):
+    """Results, upserts and dead letters of cards without labels, each row handled at once."""
+    return latency_run(flink_gateway, tmp_path_factory.mktemp("one"), batch_rows=1)
+
+
+def latency_run(flink_gateway, folder, *, batch_rows: int, backend: str = "hashmap"):
+    rows = [without_label(row) for row in history(500, CARDS, seed=11)]
+    write_lines(folder / "transactions" / "1.jsonl", [*rows, *rows[-40:]])
+    write_lines(folder / "control" / "1.json", [control_message("model-2", "rules-2")])
+    control = {"type": "files", "control": str(folder / "control"), "bounded": True}
+    config = job_config(
+        folder,
+        CARDS,
+        mode="latency",
+        out_of_order_ms=0,
+        batch_rows=batch_rows,
+        control={"initial": control_message(), "source": control},
+    )
+    del config["source"]["labels"]
+    options = {"parallelism.default": "1", "state.backend.type": backend}
+    found = by_name(run_job(flink_gateway, config, folder / "out", options))
+    dead = [record["payload"] for record in read_lines(folder / "dead")]
+    states = {key: value[24:] for key, value in read_upserts(folder / "state").items()}
+    return {name: (row["state"], row["mail"]) for name, row in found.items()}, states, dead
+
+
+@pytest.mark.parametrize(("backend", "batch_rows"), [("hashmap", 16), ("rocksdb", 16)])
+def test_rows_in_batches_see_what_rows_one_by_one_see(
+    flink_gateway, tmp_path, one_by_one, backend, batch_rows
+):
+    """Nine entities per column: each stands in nearly every batch twice."""
+    found = latency_run(flink_gateway, tmp_path, batch_rows=batch_rows, backend=backend)
+    assert len(found[0]) == 500
+    assert len(found[2]) == 40
+    assert found == one_by_one
 
 
 def test_a_wrong_configuration_names_its_fault(flink_gateway, tmp_path):

@@ -11,6 +11,9 @@ final class Bytes {
     private static final VarHandle DOUBLES = view(double[].class);
     private static final VarHandle FLOATS = view(float[].class);
 
+    /** Words of a cache line, on all machines of today near enough. */
+    static final int LINE_WORDS = 8;
+
     private Bytes() {}
 
     static long getLong(byte[] bytes, int at) {

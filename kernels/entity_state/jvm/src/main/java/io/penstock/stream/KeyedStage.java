@@ -38,6 +38,11 @@ abstract class KeyedStage<M extends Memory> implements Stage {
 
     private transient ValueState<M> state;
     private transient ListState<Event> held;
+    /** Memories of the rows of a {@link MiniBatch}, by their place in it. */
+    private transient Memory[] lookedUp;
+    /** That of the row about to be handled; null: not looked up, or there is none yet. */
+    private transient M inHand;
+
     transient Counter duplicates;
     transient Counter late;
 
@@ -54,6 +59,9 @@ abstract class KeyedStage<M extends Memory> implements Stage {
 
     /** Sends the changed parts to the online store and notes that they are published. */
     abstract void publish(M memory, long now, Host host);
+
+    /** Reads what handling a row will need, and returns a sum of it; the memory stays as it is. */
+    abstract long fetch(M memory, Event event);
 
     /** Called for rows that come behind the watermark, before they are handled. */
     void onLate(Event event, Host host) {}
@@ -78,7 +86,8 @@ abstract class KeyedStage<M extends Memory> implements Stage {
 
     @Override
     public final void handle(Event event, Host host) throws Exception {
-        M memory = state.value();
+        M memory = inHand == null ? state.value() : inHand;
+        inHand = null;
         if (memory == null) {
             memory = fresh();
         }
@@ -97,6 +106,34 @@ abstract class KeyedStage<M extends Memory> implements Stage {
             publishSoon(memory, host);
         }
         state.update(memory);
+    }
+
+    /** Looks up the memory of the key in hand for {@link #use}. Only with state on the heap. */
+    final void lookUp(int place) throws Exception {
+        if (lookedUp == null) {
+            lookedUp = new Memory[settings.batchRows];
+        }
+        lookedUp[place] = state.value();
+    }
+
+    @SuppressWarnings("unchecked") // lookUp put it there
+    final long fetch(Event[] rows, int count) {
+        long sum = 0;
+        // The memories themselves first, then what they refer to: so the waits overlap.
+        for (int i = 0; i < count; i++) {
+            sum += lookedUp[i] == null ? 0 : lookedUp[i].touch();
+        }
+        for (int i = 0; i < count; i++) {
+            sum += lookedUp[i] == null ? 0 : fetch((M) lookedUp[i], rows[i]);
+        }
+        return sum;
+    }
+
+    /** Makes the next row handled find its memory without another look. */
+    @SuppressWarnings("unchecked") // lookUp put it there
+    final void use(int place) {
+        inHand = (M) lookedUp[place];
+        lookedUp[place] = null;
     }
 
     @Override

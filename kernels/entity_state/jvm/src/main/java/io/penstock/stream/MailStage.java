@@ -54,6 +54,11 @@ final class MailStage extends KeyedStage<Mailbox> {
         host.emit(event);
     }
 
+    @Override
+    long fetch(Mailbox memory, Event event) {
+        return memory.fetch();
+    }
+
     private void read(Event event, Mailbox memory, int column) {
         int at = plan.from(column);
         for (int role = 0; role < layout.roles; role++, at += groupBytes) {

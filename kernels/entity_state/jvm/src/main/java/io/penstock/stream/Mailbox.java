@@ -33,6 +33,22 @@ final class Mailbox extends Memory {
         return copy;
     }
 
+    @Override
+    long touch() {
+        return words[0].length;
+    }
+
+    /** Reads all cache lines, and returns a sum of words. */
+    long fetch() {
+        long sum = 0;
+        for (long[] part : words) {
+            for (int k = 0; k < part.length; k += Bytes.LINE_WORDS) {
+                sum += part[k];
+            }
+        }
+        return sum;
+    }
+
     /** Bytes of a message in a row's mail. */
     static int slotBytes(int width) {
         return 24 + 4 * width;

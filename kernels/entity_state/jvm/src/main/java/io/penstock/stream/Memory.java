@@ -17,6 +17,9 @@ abstract class Memory {
     /** Order time of the earliest row held back; {@code Long.MAX_VALUE} without. */
     long heldFrom = Long.MAX_VALUE;
 
+    /** Reads where the words lie, without reading them; what it returns means nothing. */
+    abstract long touch();
+
     final void takeFrom(Memory other) {
         publishedAt = other.publishedAt;
         timer = other.timer;

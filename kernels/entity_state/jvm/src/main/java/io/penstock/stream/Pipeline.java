@@ -9,6 +9,7 @@ import org.apache.flink.streaming.api.datastream.DataStream;
 import org.apache.flink.streaming.api.datastream.KeyedStream;
 import org.apache.flink.streaming.api.datastream.SingleOutputStreamOperator;
 import org.apache.flink.streaming.api.environment.StreamExecutionEnvironment;
+import org.apache.flink.streaming.api.functions.KeyedProcessFunction;
 import org.apache.flink.streaming.api.functions.ProcessFunction;
 import org.apache.flink.table.api.Table;
 import org.apache.flink.table.api.bridge.internal.AbstractStreamTableEnvironmentImpl;
@@ -145,11 +146,9 @@ public final class Pipeline {
     }
 
     private <K> SingleOutputStreamOperator<Event> inner(DataStream<Event> rows, Step<K> step) {
+        final TypeInformation<Event> type = EventSerializer.type();
         SingleOutputStreamOperator<Event> made =
-                step.keyedBy
-                        .apply(rows)
-                        .process(new StageFunctions.Inner<>(step.stage))
-                        .returns(EventSerializer.type())
+                process(step, step.keyedBy.apply(rows), new StageFunctions.Inner<>(step.stage), type)
                         .uid(step.name)
                         .name(step.name);
         takeSideOutputs(made, step);
@@ -162,12 +161,34 @@ public final class Pipeline {
         final Schema schema = settings.schema;
         SingleOutputStreamOperator<RowData> made =
                 control == null
-                        ? keyed.process(new StageFunctions.Last<>(step.stage, schema, stamp))
-                        : keyed.connect(control.broadcast(ControlledFunction.CONTROL))
-                                .process(new ControlledFunction<>(step.stage, schema, stamp));
-        made = made.returns(type).uid(step.name).name(step.name + ", rules");
+                        ? process(step, keyed, new StageFunctions.Last<>(step.stage, schema, stamp), type)
+                        : control(step, keyed, new ControlledFunction<>(step.stage, schema, stamp), type);
+        made = made.uid(step.name).name(step.name + ", rules");
         takeSideOutputs(made, step);
         return made;
+    }
+
+    private static <K, O> SingleOutputStreamOperator<O> process(
+            Step<K> step,
+            KeyedStream<Event, K> rows,
+            KeyedProcessFunction<K, Event, O> function,
+            TypeInformation<O> type) {
+        return step.stage instanceof KeyedStage<?> stage
+                ? rows.transform(
+                        step.name, type, new BatchOperator<>(function, stage, rows.getKeySelector()))
+                : rows.process(function).returns(type);
+    }
+
+    private <K> SingleOutputStreamOperator<RowData> control(
+            Step<K> step,
+            KeyedStream<Event, K> rows,
+            ControlledFunction<K> function,
+            TypeInformation<RowData> type) {
+        return step.stage instanceof KeyedStage<?> stage
+                ? BatchControlledOperator.connect(rows, control, function, stage, type)
+                : rows.connect(control.broadcast(ControlledFunction.CONTROL))
+                        .process(function)
+                        .returns(type);
     }
 
     private void takeSideOutputs(SingleOutputStreamOperator<?> made, Step<?> step) {

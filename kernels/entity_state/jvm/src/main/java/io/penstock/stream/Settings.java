@@ -21,6 +21,8 @@ final class Settings implements Serializable {
     /** Least milliseconds between upserts of one key; below 0, or without a sink, there are none. */
     final long publishMs;
     final long epoch;
+    /** Rows that are handled together in latency mode, see {@link MiniBatch}; 1: each at once. */
+    final int batchRows;
     /** Milliseconds after which the state of an entity is forgotten; 0 for never. */
     final long ttlMs;
     /** Milliseconds for which event ids are remembered beside the blocks; 0 for not at all. */
@@ -56,6 +58,7 @@ final class Settings implements Serializable {
         final boolean published = config.path("sinks").hasNonNull("state");
         publishMs = published ? config.path("publish_ms").asLong(1000) : -1;
         epoch = config.path("epoch").asLong(0);
+        batchRows = config.path("batch_rows").asInt(1);
         ttlMs = config.path("ttl_ms").asLong(0);
         dedupMs = config.path("dedup_ms").asLong(0);
         outOfOrderMs = config.path("out_of_order_ms").asLong(0);

@@ -25,6 +25,16 @@ final class StatePart extends WaitingLabels {
         super(part, sums);
     }
 
+    /** Reads all cache lines of the part and its sums, and returns a sum of words. */
+    long fetchPart() {
+        final long[] w = words;
+        long sum = 0;
+        for (int k = 0; k < size + kept; k += Bytes.LINE_WORDS) {
+            sum += w[k];
+        }
+        return sum;
+    }
+
     StatePart copy() {
         StatePart copy = new StatePart(Arrays.copyOf(words, size), kept);
         copy.copyWaitingFrom(this);

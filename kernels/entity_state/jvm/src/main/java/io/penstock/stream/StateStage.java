@@ -81,6 +81,12 @@ final class StateStage extends KeyedStage<StatePart> {
         host.emit(event);
     }
 
+    @Override
+    long fetch(StatePart memory, Event event) {
+        final long waiting = memory.fetchWaiting();
+        return event.kind() == Event.LABEL ? waiting : waiting + memory.fetchPart();
+    }
+
     private void setAside(Event event, Host host) {
         duplicates.inc();
         host.emit(Outputs.DEAD, event.duplicate(settings.schema.eventId));

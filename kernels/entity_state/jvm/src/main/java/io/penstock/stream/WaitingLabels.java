@@ -53,6 +53,21 @@ abstract class WaitingLabels extends Memory {
         return end - first;
     }
 
+    @Override
+    final long touch() {
+        return words.length;
+    }
+
+    /** Reads the cache lines that a label will change, and returns a sum of words. */
+    final long fetchWaiting() {
+        final int last = words.length - 1;
+        return words[marks]
+                + words[marks + MARKS - 1]
+                + words[ring + recentNext]
+                + words[Math.min(place(first), last)]
+                + words[Math.min(place(end), last)];
+    }
+
     private int place(int label) {
         return ring + RING + WIDTH * label;
     }
