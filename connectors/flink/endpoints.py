@@ -6,8 +6,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from connectors.flink.tables import FileTables, KafkaTables, ResultTables
-
 Start = Literal["committed", "earliest", "latest"]
 
 STREAMS = (
@@ -21,6 +19,10 @@ STREAMS = (
     "control",
 )
 """Every stream of a job; a topic or a folder each."""
+
+TRANSACTION_MS = 600_000
+"""How long a transaction of Kafka may stay open: longer than a checkpoint and a restart together,
+or committed data is lost."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,13 +67,14 @@ class KafkaEndpoint:
 
     def sinks(self) -> dict[str, Any]:
         """Return where the operators write."""
-        tables = KafkaTables(self.bootstrap, self.prefix)
-        timeout = {"transaction.timeout.ms": str(tables.transaction_ms)}
+        timeout = {"transaction.timeout.ms": str(TRANSACTION_MS)}
         return {
             "type": "kafka",
             "bootstrap": self.bootstrap,
             "transactional_id": self.prefix,
             "properties": timeout | self.producer,
+            "scores": self.topic("scores"),
+            "alerts": self.topic("alerts"),
             "dead_letters": self.topic("dead-letters"),
             "late": self.topic("late"),
             "state": self.topic("state"),
@@ -83,10 +86,6 @@ class KafkaEndpoint:
             return {}
         source = {"type": "kafka", "bootstrap": self.bootstrap, "control": self.topic("control")}
         return {"source": source}
-
-    def results(self) -> ResultTables:
-        """Return the tables of scores and alerts."""
-        return KafkaTables(self.bootstrap, self.prefix, self.producer)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +124,8 @@ class FileEndpoint:
         """Return where the operators write."""
         return {
             "type": "files",
+            "scores": self._uri("scores"),
+            "alerts": self._uri("alerts"),
             "dead_letters": self._uri("dead-letters"),
             "late": self._uri("late"),
             "state": self._uri("state"),
@@ -137,10 +138,6 @@ class FileEndpoint:
         self.path("control").mkdir(parents=True, exist_ok=True)
         source = {"type": "files", "control": self._uri("control"), "monitor_ms": self.monitor_ms}
         return {"source": source}
-
-    def results(self) -> ResultTables:
-        """Return the tables of scores and alerts."""
-        return FileTables(self.folder)
 
     def _uri(self, stream: str) -> str:
         return self.path(stream).absolute().as_uri()

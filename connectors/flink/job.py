@@ -1,7 +1,7 @@
 """The fraud stream as a PyFlink job: Java operators for state, a pandas UDF for scores.
 
 The operators come from ``kernels/entity_state/jvm``; this module tells them what to do, adds the
-scoring function and the result tables, and submits. Live streams, replays and backfills differ in
+scoring function, and submits. Live streams, replays and backfills differ in
 ``StreamJob`` only.
 """
 
@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from connectors.flink.endpoints import Endpoint
 from connectors.flink.presets import PRESETS, Preset
-from connectors.flink.tables import ResultTables, create_table, scored_view
 
 if TYPE_CHECKING:
     from pyflink.datastream import StreamExecutionEnvironment
@@ -31,6 +30,8 @@ logger = logging.getLogger(__name__)
 Mode = Literal["latency", "event-time"]
 DETECTOR = "stream-checks/1"
 _GIVEN = ("model", "time", "amount", "state")
+_KEPT = ("event_name", "time", "late", "model", "rules", "review_at", "block_at", "listed")
+"""Columns that the results need beside the score, in the order of ``Results`` in the Java module."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +43,6 @@ class StreamJob:
         models: Folder of model folders by digest, where workers find them.
         rules: Rules in force at the start, see ``connectors.rules``.
         endpoint: Where it reads and writes.
-        results: Where scores and alerts go instead.
         mode: ``event-time`` for replays and parity, ``latency`` for live traffic.
         preset: Throughput or latency.
         epoch: Minutes since 2020; raised whenever a job starts without its predecessor's state.
@@ -57,7 +57,6 @@ class StreamJob:
     models: Path
     rules: Mapping[str, Any]
     endpoint: Endpoint
-    results: ResultTables | None = None
     mode: Mode = "latency"
     preset: Preset = PRESETS["latency"]
     epoch: int = 0
@@ -76,7 +75,7 @@ class StreamJob:
 def pipeline_config(job: StreamJob) -> dict[str, Any]:
     """Return the configuration of the Java operators."""
     from kernels.entity_state.plan_json import plan_json
-    from tasks.fraud.features import state_specs
+    from tasks.fraud.features import FEATURES_VERSION, state_specs
     from tasks.fraud.ingest.checks import RULES
 
     config = job.model.bundle.config
@@ -105,6 +104,7 @@ def pipeline_config(job: StreamJob) -> dict[str, Any]:
         "idle_ms": job.idle_ms,
         "expected": {name: rule.expected for name, rule in RULES.items()},
         "detector_version": DETECTOR,
+        "features_version": FEATURES_VERSION,
         "source": job.endpoint.source(),
         "sinks": job.endpoint.sinks(),
         "control": {
@@ -155,25 +155,19 @@ def build_job(environment: StreamExecutionEnvironment, job: StreamJob) -> Stream
     from pyflink.table.udf import udf
 
     from connectors.flink.scoring import Score
-    from tasks.fraud.features import FEATURES_VERSION
 
     tables = StreamTableEnvironment.create(environment)
-    pipeline = get_gateway().jvm.io.penstock.stream.Pipeline
-    java = pipeline.build(tables._j_tenv, json.dumps(pipeline_config(job)))  # noqa: SLF001
+    package, config = get_gateway().jvm.io.penstock.stream, json.dumps(pipeline_config(job))
+    java = package.Pipeline.build(tables._j_tenv, config)  # noqa: SLF001
     tables.create_temporary_view("rows", Table(java, tables))
     columns = optional_columns(job)
     function = Score(str(job.models), columns)
     tables.create_temporary_function(
         "score", udf(function, result_type=DataTypes.DOUBLE(), func_type="pandas")
     )
-    given = ", ".join(f"`{name}`" for name in (*_GIVEN, *columns))
-    scored = tables.sql_query(scored_view(given, FEATURES_VERSION))
-    tables.create_temporary_view("scored", scored)
-    statements = tables.create_statement_set()
-    results = job.results or job.endpoint.results()
-    for name, condition in (("scores", ""), ("alerts", " WHERE decision <> 'approve'")):
-        tables.execute_sql(create_table(name, results))  # type: ignore[arg-type]
-        insert = f"INSERT INTO `{name}` SELECT * FROM scored{condition}"  # noqa: S608 - our names
-        statements.add_insert_sql(insert)
-    statements.attach_as_datastream()
+    kept, given = (
+        ", ".join(f"`{name}`" for name in names) for names in (_KEPT, (*_GIVEN, *columns))
+    )
+    scored = tables.sql_query(f"SELECT {kept}, score({given}) AS p FROM `rows`")  # noqa: S608 - our own names
+    package.Results.attach(tables._j_tenv, scored._j_table, config)  # noqa: SLF001
     return tables

@@ -52,12 +52,12 @@ class Preset:
 PRESETS: dict[PresetName, Preset] = {
     "throughput": Preset(
         batch_rows=32,
-        bundle_rows=50_000,
-        bundle_ms=500,
-        arrow_rows=10_000,
-        checkpoint_ms=5_000,
+        bundle_rows=100_000,
+        bundle_ms=1_000,
+        arrow_rows=5_000,
+        checkpoint_ms=30_000,
         publish_ms=60_000,
-        linger_ms=20,
+        linger_ms=200,
         batch_bytes=262_144,
         buffer_ms=100,
         jvm_options=("-XX:+UseParallelGC", "-XX:+UseTransparentHugePages"),

@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
+import shutil
 import signal
 import sys
 import threading
 from pathlib import Path
 from types import FrameType
 
+from connectors.flink.presets import PRESETS
 from connectors.flink.spec import StreamSpec
 from infra.errors import PenstockError, ServiceError
 from infra.logging import configure_logging
@@ -59,6 +62,11 @@ def submit(settings: Settings, spec: StreamSpec) -> None:
     )
 
     options, job = spec.options(), spec.job()
+    if spec.target == "local":
+        # The variable under which pyflink takes options for its JVM, which runs the job.
+        heap = f"-Xms{settings.flink_memory_mb // 2}m -Xmx{settings.flink_memory_mb}m"
+        chosen = " ".join(PRESETS[spec.preset].jvm_options)
+        os.environ.setdefault("JVM_ARGS", f"{heap} {chosen}")
     prepare_client(settings, options.jars)
     try:
         make = remote_configuration if spec.target == "remote" else local_configuration
@@ -68,6 +76,10 @@ def submit(settings: Settings, spec: StreamSpec) -> None:
         logger.info("job %s submitted as %s", spec.job_name, client.get_job_id())
         if spec.target == "local":
             _wait(client)
+            if spec.bounded:
+                # Nothing goes on from them, and Flink's own clearing is cut short by the JVM's end.
+                checkpoints = settings.home / "flink" / "checkpoints" / str(client.get_job_id())
+                shutil.rmtree(checkpoints, ignore_errors=True)
     except Exception as error:
         if type(error).__name__ != "Py4JJavaError":
             raise

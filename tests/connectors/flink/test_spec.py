@@ -12,7 +12,6 @@ from connectors.flink.models import model_stamp, place_model
 from connectors.flink.presets import PRESETS
 from connectors.flink.spec import EPOCH_START, StreamSpec, new_epoch
 from connectors.flink.submit import main as submit_main
-from connectors.flink.tables import FileTables, KafkaTables, NoTables, create_table, scored_view
 from infra.errors import ConfigurationError
 from tasks.fraud.bundle.format import BundleError
 
@@ -79,18 +78,7 @@ def test_file_endpoints(tmp_path):
     assert source["transactions"] == (tmp_path / "transactions").as_uri()
     assert (tmp_path / "labels").is_dir()
     assert endpoint.control()["source"]["type"] == "files"
-    assert isinstance(endpoint.results(), FileTables)
-
-
-def test_tables_are_made_of_their_options(tmp_path):
-    kafka = create_table("scores", KafkaTables("b:1", "penstock.it's"))
-    assert "'sink.delivery-guarantee' = 'exactly-once'" in kafka
-    assert "penstock.it''s.scores" in kafka
-    assert "filesystem" in create_table("alerts", FileTables(tmp_path))
-    assert "blackhole" in create_table("alerts", NoTables())
-    view = scored_view("`model`, `time`", 3)
-    assert "score(`model`, `time`)" in view
-    assert "CAST(3 AS INT)" in view
+    assert endpoint.sinks()["alerts"] == (tmp_path / "alerts").as_uri()
 
 
 def test_presets_reach_flink_and_the_producers():

@@ -31,6 +31,22 @@ final class KafkaRecords {
         }
     }
 
+    /** Bytes without a key. */
+    static final class Messages implements KafkaRecordSerializationSchema<byte[]> {
+        private static final long serialVersionUID = 1L;
+        private final String topic;
+
+        Messages(String topic) {
+            this.topic = topic;
+        }
+
+        @Override
+        public ProducerRecord<byte[], byte[]> serialize(
+                byte[] message, KafkaSinkContext context, Long timestamp) {
+            return new ProducerRecord<>(topic, message);
+        }
+    }
+
     /** Upserts, so that one partition holds all versions of a key. */
     static final class Upserts implements KafkaRecordSerializationSchema<Upsert> {
         private static final long serialVersionUID = 1L;

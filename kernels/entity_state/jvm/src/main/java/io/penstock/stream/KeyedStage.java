@@ -20,7 +20,7 @@ import org.apache.flink.streaming.api.TimeDomain;
  * behind the watermark are handled at once.
  *
  * <p>A changed memory is published at once if the last upsert is old enough, else by a timer, so
- * the last change always goes out. Timers and what they are for are part of savepoints.
+ * the last change always goes out; the first upsert of an entity waits a part of that time. Timers and what they are for are part of savepoints.
  */
 abstract class KeyedStage<M extends Memory> implements Stage {
     private static final long serialVersionUID = 1L;
@@ -32,6 +32,9 @@ abstract class KeyedStage<M extends Memory> implements Stage {
                     .thenComparingLong(Event::id)
                     .thenComparingLong(Event::label)
                     .thenComparingLong(Event::origin);
+
+    /** Distinct times at which timers publish, within the least time between upserts. */
+    private static final long GROUPS = 32;
 
     final Settings settings;
     private final TypeSerializer<M> serializer;
@@ -186,13 +189,21 @@ abstract class KeyedStage<M extends Memory> implements Stage {
             return;
         }
         final long now = host.timers().currentProcessingTime();
-        if (memory.publishedAt == Memory.NONE
-                || now - memory.publishedAt >= settings.publishMs) {
+        if (memory.publishedAt == Memory.NONE) {
+            // As if it had been published some time ago: else all entities would for ever be
+            // published in waves, since they are first seen when the job begins.
+            final long phase = (host.key().hashCode() & 0xffffffffL) % Math.max(settings.publishMs, 1);
+            memory.publishedAt = now - phase;
+        }
+        if (now - memory.publishedAt >= settings.publishMs) {
             publish(memory, now, host);
             memory.publishedAt = now;
             return;
         }
-        host.timers().registerProcessingTimeTimer(memory.publishedAt + settings.publishMs);
+        final long due = memory.publishedAt + settings.publishMs;
+        // Rounded up, so that timers come in groups: Flink wakes up for each distinct time.
+        final long grain = Math.max(settings.publishMs / GROUPS, 1);
+        host.timers().registerProcessingTimeTimer((due / grain + 1) * grain);
         memory.timer = true;
         if (!memory.endTimer) {
             // A bounded job ends before its processing-time timers fire; this one always fires.

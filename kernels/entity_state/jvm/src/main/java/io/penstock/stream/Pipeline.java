@@ -3,6 +3,7 @@ package io.penstock.stream;
 import java.util.ArrayList;
 import java.util.LinkedHashSet;
 import java.util.List;
+import java.util.Map;
 import org.apache.flink.api.common.typeinfo.TypeInformation;
 import org.apache.flink.api.common.typeinfo.Types;
 import org.apache.flink.streaming.api.datastream.DataStream;
@@ -55,18 +56,26 @@ public final class Pipeline {
         return tables.fromDataStream(rows);
     }
 
-    private DataStream<RowData> chain(DataStream<Event> source) {
-        SingleOutputStreamOperator<Event> rows =
-                source.process(new RouteDead())
-                        .returns(EventSerializer.type())
-                        .uid("check")
-                        .name("check");
-        dead.add(rows.getSideOutput(Outputs.DEAD));
+    private DataStream<RowData> chain(Map<String, DataStream<Event>> sources) {
+        List<DataStream<Event>> checked = new ArrayList<>();
+        sources.forEach((name, source) -> checked.add(check(source, "check-" + name)));
+        DataStream<Event> rows = union(checked);
         final List<Step<?>> steps = steps();
         for (Step<?> step : steps.subList(0, steps.size() - 1)) {
             rows = inner(rows, step);
         }
         return last(rows, steps.get(steps.size() - 1));
+    }
+
+    /** Before the union, so that it runs in the chain of the source and costs no exchange. */
+    private DataStream<Event> check(DataStream<Event> source, String name) {
+        SingleOutputStreamOperator<Event> rows =
+                source.process(new RouteDead())
+                        .returns(EventSerializer.type())
+                        .uid(name)
+                        .name(name);
+        dead.add(rows.getSideOutput(Outputs.DEAD));
+        return rows;
     }
 
     /** A keyed operator that is to come: how rows get to it, and what it does. */

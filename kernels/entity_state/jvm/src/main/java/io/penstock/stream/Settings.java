@@ -32,6 +32,8 @@ final class Settings implements Serializable {
     final long idleMs;
     /** Milliseconds by which the watermark of one partition may lead; 0: any. Kafka only. */
     final long alignMs;
+    /** Version of the feature definition, told with every score. */
+    final int featuresVersion;
     /** What dead letters say about each rule. */
     final Map<String, String> expected = new LinkedHashMap<>();
     final String detectorVersion;
@@ -64,6 +66,7 @@ final class Settings implements Serializable {
         outOfOrderMs = config.path("out_of_order_ms").asLong(0);
         alignMs = config.path("align_ms").asLong(0);
         idleMs = config.path("idle_ms").asLong(0);
+        featuresVersion = config.path("features_version").asInt(0);
         JsonNode texts = config.path("expected");
         texts.fieldNames().forEachRemaining(n -> expected.put(n, texts.get(n).asText()));
         detectorVersion = config.path("detector_version").asText("checks/1");

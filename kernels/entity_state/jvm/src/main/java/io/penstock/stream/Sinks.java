@@ -14,7 +14,7 @@ import org.apache.flink.streaming.api.datastream.DataStream;
 import org.apache.flink.streaming.api.functions.sink.filesystem.rollingpolicies.OnCheckpointRollingPolicy;
 
 /**
- * Attaches the sinks of dead letters, late rows and state upserts; of each that the configuration
+ * Attaches the sinks of results, dead letters, late rows and state upserts; of each that the configuration
  * names none, the stream is left without a sink.
  */
 final class Sinks {
@@ -46,6 +46,27 @@ final class Sinks {
                         stream.write('\n');
                     };
             events.sinkTo(files(target, lines)).uid("sink-" + what).name(what);
+        }
+    }
+
+    /** Attaches a sink to messages of scores or alerts. */
+    static void attachResults(JsonNode sinks, String what, DataStream<byte[]> messages) {
+        if (!sinks.hasNonNull(what)) {
+            return;
+        }
+        final String target = sinks.get(what).asText();
+        if (isKafka(sinks)) {
+            KafkaSinkBuilder<byte[]> made = kafka(sinks, new KafkaRecords.Messages(target));
+            made.setDeliveryGuarantee(DeliveryGuarantee.EXACTLY_ONCE)
+                    .setTransactionalIdPrefix(sinks.get("transactional_id").asText() + "." + what);
+            messages.sinkTo(made.build()).uid("sink-" + what).name(what);
+        } else {
+            final Encoder<byte[]> lines =
+                    (message, stream) -> {
+                        stream.write(message);
+                        stream.write('\n');
+                    };
+            messages.sinkTo(files(target, lines)).uid("sink-" + what).name(what);
         }
     }
 

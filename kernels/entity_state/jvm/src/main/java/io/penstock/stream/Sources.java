@@ -1,6 +1,7 @@
 package io.penstock.stream;
 
 import java.time.Duration;
+import java.util.LinkedHashMap;
 import java.util.Map;
 import java.util.Properties;
 import org.apache.flink.api.common.eventtime.WatermarkStrategy;
@@ -20,16 +21,18 @@ import org.apache.flink.kafka.shaded.org.apache.kafka.clients.consumer.OffsetRes
 final class Sources {
     private Sources() {}
 
-    /** Returns transactions and labels, among them rows to be set aside. */
-    static DataStream<Event> build(StreamExecutionEnvironment env, Settings settings) {
+    /** Returns transactions and labels by name, among them rows to be set aside. */
+    static Map<String, DataStream<Event>> build(
+            StreamExecutionEnvironment env, Settings settings) {
         if (settings.source.get("type").asText().equals("generate")) {
-            return Generator.events(env, settings);
+            return Map.of("generated", Generator.events(env, settings));
         }
-        DataStream<Event> rows = one(env, settings, "transactions");
+        final Map<String, DataStream<Event>> sources = new LinkedHashMap<>();
+        sources.put("transactions", one(env, settings, "transactions"));
         if (settings.source.hasNonNull("labels")) {
-            rows = rows.union(one(env, settings, "labels"));
+            sources.put("labels", one(env, settings, "labels"));
         }
-        return rows;
+        return sources;
     }
 
     private static DataStream<Event> one(

@@ -1,0 +1,70 @@
+package io.penstock.stream;
+
+import org.apache.flink.api.common.typeinfo.PrimitiveArrayTypeInfo;
+import org.apache.flink.streaming.api.datastream.DataStream;
+import org.apache.flink.streaming.api.datastream.SingleOutputStreamOperator;
+import org.apache.flink.streaming.api.functions.ProcessFunction;
+import org.apache.flink.table.api.Table;
+import org.apache.flink.table.api.bridge.java.StreamTableEnvironment;
+import org.apache.flink.table.data.RowData;
+import org.apache.flink.util.Collector;
+import org.apache.flink.util.OutputTag;
+
+/**
+ * Decides about scored rows and writes them: each to the scores, those that are not approved to the
+ * alerts as well.
+ */
+public final class Results {
+    private static final OutputTag<byte[]> ALERTS =
+            new OutputTag<>("alerts", PrimitiveArrayTypeInfo.BYTE_PRIMITIVE_ARRAY_TYPE_INFO);
+
+    private Results() {}
+
+    /**
+     * Adds decision and sinks to the environment's job.
+     *
+     * @param tables environment of the table
+     * @param scored columns {@code event_name, time, late, model, rules, review_at, block_at,
+     *     listed, p}, in this order; {@code p} is NaN where no model could score
+     * @param json configuration of the job
+     */
+    public static void attach(StreamTableEnvironment tables, Table scored, String json) {
+        final Settings settings = Settings.parse(json);
+        // Not in SQL: the planner would copy the scoring function to every mention of its result.
+        final DataStream<RowData> rows =
+                tables.toDataStream(
+                        scored,
+                        scored.getResolvedSchema()
+                                .toPhysicalRowDataType()
+                                .bridgedTo(RowData.class));
+        final SingleOutputStreamOperator<byte[]> scores =
+                rows.process(new Decide(settings.featuresVersion))
+                        .returns(PrimitiveArrayTypeInfo.BYTE_PRIMITIVE_ARRAY_TYPE_INFO)
+                        .uid("decide")
+                        .name("decide");
+        Sinks.attachResults(settings.sinks, "scores", scores);
+        Sinks.attachResults(settings.sinks, "alerts", scores.getSideOutput(ALERTS));
+    }
+
+    private static final class Decide extends ProcessFunction<RowData, byte[]> {
+        private static final long serialVersionUID = 1L;
+        private final int featuresVersion;
+        private transient ResultWriter writer;
+
+        Decide(int featuresVersion) {
+            this.featuresVersion = featuresVersion;
+        }
+
+        @Override
+        public void processElement(RowData row, Context context, Collector<byte[]> out) {
+            if (writer == null) {
+                writer = new ResultWriter(featuresVersion);
+            }
+            final byte[] message = writer.write(row);
+            out.collect(message);
+            if (!writer.isApproved()) {
+                context.output(ALERTS, message);
+            }
+        }
+    }
+}
