@@ -31,7 +31,7 @@ Mode = Literal["latency", "event-time"]
 DETECTOR = "stream-checks/1"
 _GIVEN = ("model", "time", "amount", "state")
 _KEPT = ("event_name", "time", "late", "model", "rules", "review_at", "block_at", "listed")
-"""Columns that the results need beside the score, in the order of ``Results`` in the Java module."""
+"""Columns that the results need beside the score, in the order of Java's ``Results``."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,9 @@ final class ResultWriter {
     private static final int SCORE = 8;
 
     /** Decimals of a score: fixed, which is a tenth of the work of the shortest exact form. */
-    private static final long UNIT = 1_000_000_000_000L;
+    private static final int DECIMALS = 18;
+
+    private static final long UNIT = 1_000_000_000_000_000_000L;
 
     private static final byte[] EVENT = ascii("{\"event_id\":\"");
     private static final byte[] AT = ascii("\",\"time\":");
@@ -97,13 +99,13 @@ final class ResultWriter {
             put(ascii(Double.toString(score))); // no probability, hence of no bundle of ours
         } else {
             long decimals = Math.round(score * UNIT);
-            room(14);
+            room(DECIMALS + 2);
             buffer[length] = (byte) (decimals == UNIT ? '1' : '0');
             buffer[length + 1] = '.';
-            for (int k = 13; k > 1; k--, decimals /= 10) {
+            for (int k = DECIMALS + 1; k > 1; k--, decimals /= 10) {
                 buffer[length + k] = (byte) ('0' + decimals % 10);
             }
-            length += 14;
+            length += DECIMALS + 2;
         }
     }
 
