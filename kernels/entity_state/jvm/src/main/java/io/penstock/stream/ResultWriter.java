@@ -2,6 +2,7 @@ package io.penstock.stream;
 
 import java.nio.charset.StandardCharsets;
 import java.util.Arrays;
+import org.apache.flink.shaded.jackson2.com.fasterxml.jackson.core.io.NumberOutput;
 import org.apache.flink.table.data.RowData;
 
 /** Decides about a scored row and writes it as JSON, see the contract of the stream. */
@@ -16,11 +17,6 @@ final class ResultWriter {
     private static final int BLOCK_AT = 6;
     private static final int LISTED = 7;
     private static final int SCORE = 8;
-
-    /** Decimals of a score: fixed, which is a tenth of the work of the shortest exact form. */
-    private static final int DECIMALS = 18;
-
-    private static final long UNIT = 1_000_000_000_000_000_000L;
 
     private static final byte[] EVENT = ascii("{\"event_id\":\"");
     private static final byte[] AT = ascii("\",\"time\":");
@@ -68,7 +64,7 @@ final class ResultWriter {
         put(AT);
         put(ascii(Long.toString(row.getLong(TIME))));
         put(SCORED);
-        putScore(score);
+        put(decimal(score));
         put(DECIDED);
         put(decision.text);
         put(IS_LISTED);
@@ -92,21 +88,9 @@ final class ResultWriter {
         return Double.isNaN(score) || score >= reviewAt ? Decision.REVIEW : Decision.APPROVE;
     }
 
-    private void putScore(double score) {
-        if (Double.isNaN(score)) {
-            put(NULL);
-        } else if (score < 0.0 || score > 1.0) {
-            put(ascii(Double.toString(score))); // no probability, hence of no bundle of ours
-        } else {
-            long decimals = Math.round(score * UNIT);
-            room(DECIMALS + 2);
-            buffer[length] = (byte) (decimals == UNIT ? '1' : '0');
-            buffer[length + 1] = '.';
-            for (int k = DECIMALS + 1; k > 1; k--, decimals /= 10) {
-                buffer[length + k] = (byte) ('0' + decimals % 10);
-            }
-            length += DECIMALS + 2;
-        }
+    /** The shortest decimal that is this very number; Java's own way takes ten times as long. */
+    private static byte[] decimal(double score) {
+        return Double.isNaN(score) ? NULL : ascii(NumberOutput.toString(score, true));
     }
 
     /** Puts UTF-8, escaped as JSON wants it. */
