@@ -65,13 +65,13 @@ PRESETS: dict[PresetName, Preset] = {
     "latency": Preset(
         batch_rows=1,
         bundle_rows=500,
-        bundle_ms=5,
+        bundle_ms=2,
         arrow_rows=500,
-        checkpoint_ms=1_000,
+        checkpoint_ms=5_000,
         publish_ms=200,
         linger_ms=0,
         batch_bytes=16_384,
-        buffer_ms=5,
+        buffer_ms=1,
         jvm_options=("-XX:+UseG1GC", "-XX:MaxGCPauseMillis=20"),
     ),
 }

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from connectors.flink.endpoints import Endpoint, FileEndpoint, KafkaEndpoint
-from connectors.flink.presets import PRESETS, PresetName
+from connectors.flink.presets import PRESETS, Preset, PresetName
 from infra.errors import ConfigurationError
 from infra.files import write_atomically
 
@@ -51,6 +51,8 @@ class StreamSpec:
         ttl_days: Days after which an entity is forgotten; 0 for never.
         dedup_hours: Hours for which event ids are remembered beside the entity's own ring.
         mail: Whether the stage of mail runs; None: when the model's head reads mail.
+        checkpoint_s: Seconds between checkpoints; 0: those of the preset, for files at most 1,
+            since a file cannot be read before it is committed.
     """
 
     name: str
@@ -74,6 +76,7 @@ class StreamSpec:
     ttl_days: float = 0.0
     dedup_hours: float = 0.0
     mail: bool | None = None
+    checkpoint_s: float = 0.0
 
     def __post_init__(self) -> None:
         """Validate, naming the fix."""
@@ -105,6 +108,8 @@ class StreamSpec:
                 "the batch runtime needs bounded input in event-time mode",
                 "Set bounded and mode='event-time', or leave batch out",
             )
+        if not 0 <= self.checkpoint_s <= 300:  # half of what a transaction may last
+            raise ConfigurationError(f"checkpoint_s {self.checkpoint_s}", "Give 0 to 300 seconds")
         if not 1 <= self.parallelism <= 720:
             raise ConfigurationError(f"parallelism {self.parallelism}", "Give 1 to 720")
 
@@ -173,7 +178,7 @@ class StreamSpec:
         return JobOptions(
             name=self.job_name,
             parallelism=self.parallelism,
-            checkpoint_ms=preset.checkpoint_ms,
+            checkpoint_ms=self._checkpoint_ms(preset),
             bundle_rows=preset.bundle_rows,
             bundle_ms=preset.bundle_ms,
             arrow_rows=preset.arrow_rows,
@@ -182,6 +187,11 @@ class StreamSpec:
             jars=() if self.target == "application" else (stream_jar(),),
             extra=extra,
         )
+
+    def _checkpoint_ms(self, preset: Preset) -> int:
+        if self.checkpoint_s:
+            return round(self.checkpoint_s * 1_000)
+        return preset.checkpoint_ms if self.kafka else min(preset.checkpoint_ms, 1_000)
 
     def with_changes(self, **changes: Any) -> StreamSpec:
         """Return a copy with some fields changed."""

@@ -209,6 +209,7 @@ def run(home: Path, models: Path, *, rounds: int, seed: int, smoke: bool) -> dic
             epoch=new_epoch(time.time()),
             out_of_order_ms=60_000,
             idle_ms=2_000,
+            checkpoint_s=1.0,
         )
         operate.start(settings, spec)
         traffic = Traffic(servers, partitions=2)

@@ -50,7 +50,8 @@ BANK = CardsConfig(cards=100_000, terminals=10_000, days=90, seed=3)
 SMALL_BANK = CardsConfig(cards=1_000, terminals=500, days=30, seed=3)
 RULES = {"version": "bench", "review_at": 0.02, "block_at": 0.16}
 LATENCY_RATE = 500
-WARM_UP_S = 20.0
+WARM_UP_S = 60.0
+"""Until then the JVM compiles the job, on the same two cores."""
 
 
 class Cpu:

@@ -86,6 +86,10 @@ def test_presets_reach_flink_and_the_producers():
     assert options.bundle_rows == PRESETS["throughput"].bundle_rows
     assert options.extra["execution.buffer-timeout.interval"] == "100 ms"
     assert SPEC.endpoint().producer["linger.ms"] == "0"
+    assert SPEC.options().checkpoint_ms == PRESETS["latency"].checkpoint_ms
+    files = dataclasses.replace(SPEC, kafka="", folder="x")
+    assert files.options().checkpoint_ms == 1_000
+    assert dataclasses.replace(SPEC, checkpoint_s=0.5).options().checkpoint_ms == 500
     batch = dataclasses.replace(SPEC, bounded=True, batch=True, mode="event-time").options()
     assert batch.extra["execution.runtime-mode"] == "BATCH"
     assert new_epoch(60.0 * (EPOCH_START + 5)) == 5

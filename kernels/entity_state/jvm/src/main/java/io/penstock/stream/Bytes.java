@@ -24,6 +24,15 @@ final class Bytes {
         LONGS.set(bytes, at, value);
     }
 
+    static int getShort(byte[] bytes, int at) {
+        return (bytes[at] & 0xff) | (bytes[at + 1] & 0xff) << 8;
+    }
+
+    static void putShort(byte[] bytes, int at, int value) {
+        bytes[at] = (byte) value;
+        bytes[at + 1] = (byte) (value >> 8);
+    }
+
     static int getInt(byte[] bytes, int at) {
         return (int) INTS.get(bytes, at);
     }

@@ -1,6 +1,7 @@
 package io.penstock.stream;
 
 import java.io.IOException;
+import java.util.Arrays;
 import org.apache.flink.api.common.typeutils.SimpleTypeSerializerSnapshot;
 import org.apache.flink.api.common.typeutils.TypeSerializerSnapshot;
 import org.apache.flink.api.common.typeutils.base.TypeSerializerSingleton;
@@ -11,6 +12,12 @@ import org.apache.flink.core.memory.DataOutputView;
 public final class PartSerializer extends TypeSerializerSingleton<StatePart> {
     private static final long serialVersionUID = 1L;
     public static final PartSerializer INSTANCE = new PartSerializer();
+
+    /** So many equal words are written as one. */
+    private static final int REPEATS = 4;
+
+    /** Most words of one run; a length is 16 bits. */
+    private static final int LONGEST = 0xffff - 1;
 
     @Override
     public boolean isImmutableType() {
@@ -77,18 +84,75 @@ public final class PartSerializer extends TypeSerializerSingleton<StatePart> {
         writeWords(words, words.length, out);
     }
 
+    /**
+     * Writes the count, then alternately u16 and so many words as they are, u16 and the one word
+     * that comes so many times, in one go. Most of a young entity's part is the same word, and every
+     * checkpoint writes all parts.
+     */
     private static void writeWords(long[] words, int count, DataOutputView out) throws IOException {
-        byte[] bytes = new byte[8 * count];
-        Bytes.putWords(bytes, 0, words, 0, count);
+        byte[] packed = new byte[16 + 8 * count + 12 * (count / REPEATS + 1)];
+        int at = 0;
+        int from = 0;
+        while (from < count) {
+            final int same = firstRepeated(words, from, count);
+            Bytes.putShort(packed, at, same - from);
+            Bytes.putWords(packed, at + 2, words, from, same - from);
+            at += 2 + 8 * (same - from);
+            from = same;
+            if (same < count) {
+                from = endOfRepeated(words, same, count);
+                Bytes.putShort(packed, at, from - same);
+                Bytes.putLong(packed, at + 2, words[same]);
+                at += 10;
+            }
+        }
         out.writeInt(count);
-        out.write(bytes);
+        out.writeInt(at);
+        out.write(packed, 0, at);
+    }
+
+    /** Start of the next words that are all the same and worth it; {@code count} without. */
+    private static int firstRepeated(long[] words, int from, int count) {
+        int start = from;
+        for (int k = from + 1; k < count; k++) {
+            if (words[k] != words[start]) {
+                start = k;
+            } else if (k - start + 1 >= REPEATS) {
+                return start;
+            }
+            if (k - from >= LONGEST) {
+                return k;
+            }
+        }
+        return count;
+    }
+
+    private static int endOfRepeated(long[] words, int start, int count) {
+        int end = start + 1;
+        while (end < count && end - start < LONGEST && words[end] == words[start]) {
+            end++;
+        }
+        return end;
     }
 
     static long[] readWords(DataInputView in) throws IOException {
         long[] words = new long[in.readInt()];
-        byte[] bytes = new byte[8 * words.length];
-        in.readFully(bytes);
-        Bytes.getWords(bytes, 0, words, 0, words.length);
+        byte[] packed = new byte[in.readInt()];
+        in.readFully(packed);
+        int at = 0;
+        int from = 0;
+        while (from < words.length) {
+            final int plain = Bytes.getShort(packed, at);
+            Bytes.getWords(packed, at + 2, words, from, plain);
+            at += 2 + 8 * plain;
+            from += plain;
+            if (from < words.length) {
+                final int same = Bytes.getShort(packed, at);
+                Arrays.fill(words, from, from + same, Bytes.getLong(packed, at + 2));
+                at += 10;
+                from += same;
+            }
+        }
         return words;
     }
 
