@@ -211,6 +211,7 @@ def end_client(settings: Settings) -> None:
             pid = int(gateway.jvm.java.lang.ProcessHandle.current().pid())
             gateway.shutdown()
             os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
         java_gateway._gateway = None  # noqa: SLF001
     for folder in (f"clients/{os.getpid()}", f"tmp/local-{os.getpid()}"):
         shutil.rmtree(settings.home / "flink" / folder, ignore_errors=True)

@@ -10,6 +10,7 @@ from connectors.flink.application import (
     application_environment,
     application_values,
 )
+from connectors.flink.presets import PRESETS
 from connectors.flink.remote import job_values
 from connectors.flink.spec import StreamSpec
 from connectors.flink.submit import submit
@@ -39,9 +40,10 @@ def test_the_job_leaves_to_the_deployment_what_is_the_deployments(settings, spec
 
 
 def test_the_preset_still_decides_on_bundles_and_checkpoints(settings, spec):
+    preset = PRESETS["throughput"]
     values = application_values(settings, spec.with_changes(preset="throughput").options())
-    assert values["execution.checkpointing.interval"] == "5000 ms"
-    assert values["python.fn-execution.bundle.size"] == "50000"
+    assert values["execution.checkpointing.interval"] == f"{preset.checkpoint_ms} ms"
+    assert values["python.fn-execution.bundle.size"] == str(preset.bundle_rows)
     assert values["execution.buffer-timeout.interval"] == "100 ms"
     assert values["pipeline.max-parallelism"] == "720"
 

@@ -1,6 +1,7 @@
 package io.penstock.stream;
 
 import java.io.Serializable;
+import org.apache.flink.api.java.tuple.Tuple2;
 import org.apache.flink.connector.kafka.sink.KafkaRecordSerializationSchema;
 import org.apache.flink.kafka.shaded.org.apache.kafka.clients.producer.ProducerRecord;
 
@@ -31,19 +32,22 @@ final class KafkaRecords {
         }
     }
 
-    /** Bytes without a key. */
-    static final class Messages implements KafkaRecordSerializationSchema<byte[]> {
+    /** Scores and alerts, without a key. */
+    static final class Messages implements KafkaRecordSerializationSchema<Tuple2<String, byte[]>> {
         private static final long serialVersionUID = 1L;
-        private final String topic;
+        private final String scores;
+        private final String alerts;
 
-        Messages(String topic) {
-            this.topic = topic;
+        Messages(String scores, String alerts) {
+            this.scores = scores;
+            this.alerts = alerts;
         }
 
         @Override
         public ProducerRecord<byte[], byte[]> serialize(
-                byte[] message, KafkaSinkContext context, Long timestamp) {
-            return new ProducerRecord<>(topic, message);
+                Tuple2<String, byte[]> message, KafkaSinkContext context, Long timestamp) {
+            return new ProducerRecord<>(
+                    message.f0.equals(Results.ALERTS) ? alerts : scores, message.f1);
         }
     }
 

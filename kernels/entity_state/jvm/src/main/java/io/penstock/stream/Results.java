@@ -1,22 +1,28 @@
 package io.penstock.stream;
 
 import org.apache.flink.api.common.typeinfo.PrimitiveArrayTypeInfo;
+import org.apache.flink.api.common.typeinfo.TypeInformation;
+import org.apache.flink.api.common.typeinfo.Types;
+import org.apache.flink.api.java.tuple.Tuple2;
 import org.apache.flink.streaming.api.datastream.DataStream;
-import org.apache.flink.streaming.api.datastream.SingleOutputStreamOperator;
 import org.apache.flink.streaming.api.functions.ProcessFunction;
 import org.apache.flink.table.api.Table;
 import org.apache.flink.table.api.bridge.java.StreamTableEnvironment;
 import org.apache.flink.table.data.RowData;
 import org.apache.flink.util.Collector;
-import org.apache.flink.util.OutputTag;
 
 /**
  * Decides about scored rows and writes them: each to the scores, those that are not approved to the
  * alerts as well.
  */
 public final class Results {
-    private static final OutputTag<byte[]> ALERTS =
-            new OutputTag<>("alerts", PrimitiveArrayTypeInfo.BYTE_PRIMITIVE_ARRAY_TYPE_INFO);
+    static final String SCORES = "scores";
+    static final String ALERTS = "alerts";
+
+    /** Where a message goes, and its bytes. */
+    private static final TypeInformation<Tuple2<String, byte[]>> MESSAGE =
+            Types.TUPLE(
+                    Types.STRING, PrimitiveArrayTypeInfo.BYTE_PRIMITIVE_ARRAY_TYPE_INFO);
 
     private Results() {}
 
@@ -37,16 +43,15 @@ public final class Results {
                         scored.getResolvedSchema()
                                 .toPhysicalRowDataType()
                                 .bridgedTo(RowData.class));
-        final SingleOutputStreamOperator<byte[]> scores =
+        Sinks.attachResults(
+                settings.sinks,
                 rows.process(new Decide(settings.featuresVersion))
-                        .returns(PrimitiveArrayTypeInfo.BYTE_PRIMITIVE_ARRAY_TYPE_INFO)
+                        .returns(MESSAGE)
                         .uid("decide")
-                        .name("decide");
-        Sinks.attachResults(settings.sinks, "scores", scores);
-        Sinks.attachResults(settings.sinks, "alerts", scores.getSideOutput(ALERTS));
+                        .name("decide"));
     }
 
-    private static final class Decide extends ProcessFunction<RowData, byte[]> {
+    private static final class Decide extends ProcessFunction<RowData, Tuple2<String, byte[]>> {
         private static final long serialVersionUID = 1L;
         private final int featuresVersion;
         private transient ResultWriter writer;
@@ -56,14 +61,15 @@ public final class Results {
         }
 
         @Override
-        public void processElement(RowData row, Context context, Collector<byte[]> out) {
+        public void processElement(
+                RowData row, Context context, Collector<Tuple2<String, byte[]>> out) {
             if (writer == null) {
                 writer = new ResultWriter(featuresVersion);
             }
             final byte[] message = writer.write(row);
-            out.collect(message);
+            out.collect(Tuple2.of(SCORES, message));
             if (!writer.isApproved()) {
-                context.output(ALERTS, message);
+                out.collect(Tuple2.of(ALERTS, message));
             }
         }
     }

@@ -2,7 +2,9 @@ package io.penstock.stream;
 
 import java.io.IOException;
 import java.io.OutputStream;
+import java.util.List;
 import org.apache.flink.api.common.serialization.Encoder;
+import org.apache.flink.api.java.tuple.Tuple2;
 import org.apache.flink.connector.base.DeliveryGuarantee;
 import org.apache.flink.connector.file.sink.FileSink;
 import org.apache.flink.connector.kafka.sink.KafkaRecordSerializationSchema;
@@ -49,25 +51,33 @@ final class Sinks {
         }
     }
 
-    /** Attaches a sink to messages of scores or alerts. */
-    static void attachResults(JsonNode sinks, String what, DataStream<byte[]> messages) {
-        if (!sinks.hasNonNull(what)) {
+    /**
+     * Attaches the sinks of scores and alerts. In Kafka it is one with one transaction: an alert is
+     * committed with its score, and a checkpoint holds rows up once, not twice.
+     */
+    static void attachResults(JsonNode sinks, DataStream<Tuple2<String, byte[]>> messages) {
+        if (!isKafka(sinks)) {
+            for (String what : List.of(Results.SCORES, Results.ALERTS)) {
+                messages.filter(message -> message.f0.equals(what))
+                        .sinkTo(files(sinks.get(what).asText(), Sinks::writeLine))
+                        .uid("sink-" + what)
+                        .name(what);
+            }
             return;
         }
-        final String target = sinks.get(what).asText();
-        if (isKafka(sinks)) {
-            KafkaSinkBuilder<byte[]> made = kafka(sinks, new KafkaRecords.Messages(target));
-            made.setDeliveryGuarantee(DeliveryGuarantee.EXACTLY_ONCE)
-                    .setTransactionalIdPrefix(sinks.get("transactional_id").asText() + "." + what);
-            messages.sinkTo(made.build()).uid("sink-" + what).name(what);
-        } else {
-            final Encoder<byte[]> lines =
-                    (message, stream) -> {
-                        stream.write(message);
-                        stream.write('\n');
-                    };
-            messages.sinkTo(files(target, lines)).uid("sink-" + what).name(what);
-        }
+        final String scores = sinks.get(Results.SCORES).asText();
+        final String alerts = sinks.get(Results.ALERTS).asText();
+        KafkaSinkBuilder<Tuple2<String, byte[]>> made =
+                kafka(sinks, new KafkaRecords.Messages(scores, alerts));
+        made.setDeliveryGuarantee(DeliveryGuarantee.EXACTLY_ONCE)
+                .setTransactionalIdPrefix(sinks.get("transactional_id").asText() + ".scores");
+        messages.sinkTo(made.build()).uid("sink-results").name("scores, alerts");
+    }
+
+    private static void writeLine(Tuple2<String, byte[]> message, OutputStream stream)
+            throws IOException {
+        stream.write(message.f1);
+        stream.write('\n');
     }
 
     /** Attaches a sink to the upserts of one operator; in its chain it costs no exchange. */
