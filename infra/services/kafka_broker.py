@@ -83,7 +83,8 @@ def format_once(settings: Settings, _: Service) -> None:
     settings.logs.mkdir(parents=True, exist_ok=True)
     command = java_command(settings, "-Xmx128m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC")
     tool = [*command, "kafka.tools.StorageTool"]
-    named = ["--cluster-id", cluster_id(), "--config", str(configuration_file(settings))]
+    # In one word: an id may begin with a dash, which the tool would take for another option.
+    named = [f"--cluster-id={cluster_id()}", "--config", str(configuration_file(settings))]
     try:
         done = subprocess.run(
             [*tool, "format", "--ignore-formatted", *named],

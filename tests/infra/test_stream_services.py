@@ -242,3 +242,11 @@ def test_what_was_stopped_on_purpose_stays_stopped(settings, registered, http_se
     assert revive_service(settings, "web") is None
     assert replace_service(settings, "web") is None
     assert service_status(settings, "web").state == "stopped"
+
+
+def test_a_cluster_id_may_begin_with_a_dash(settings, monkeypatch):
+    monkeypatch.setattr("infra.services.kafka_broker.cluster_id", lambda: "-bcdefghijklmnopqrstuv")
+    try:
+        assert start_service(settings, "kafka").state == "running"
+    finally:
+        end_service(settings, "kafka")
