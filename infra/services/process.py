@@ -104,6 +104,16 @@ def reap(state: ServiceState) -> None:
         os.waitpid(state.pid, os.WNOHANG)
 
 
+def answers(port: int, question: bytes, wanted: bytes) -> bool:
+    """Whether the service answers a question on its port with these bytes."""
+    try:
+        with socket.create_connection((HOST, port), timeout=2) as link:
+            link.sendall(question)
+            return link.recv(len(wanted)) == wanted
+    except OSError:
+        return False
+
+
 def is_healthy(port: int, health: str) -> bool:
     """Whether the service answers: 2xx at ``health``, or a connection where that is ""."""
     try:

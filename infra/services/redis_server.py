@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import shutil
-import socket
 
 from infra.errors import MissingToolError, ServiceError
 from infra.services.java import TEMPLATES, render
-from infra.services.process import is_running
+from infra.services.process import answers, is_running
 from infra.services.service import Service, ServiceDefinition
 from infra.services.state import ServiceState, load_state
 from infra.settings import HOST, Settings
@@ -37,12 +36,7 @@ def build(settings: Settings, port: int) -> Service:
 
 def answers_ping(_: Settings, state: ServiceState) -> bool:
     """Whether the server has read its data and answers."""
-    try:
-        with socket.create_connection((HOST, state.port), timeout=2) as link:
-            link.sendall(b"PING\r\n")
-            return link.recv(7) == b"+PONG\r\n"
-    except OSError:
-        return False
+    return answers(state.port, b"PING\r\n", b"+PONG\r\n")
 
 
 def redis_url(settings: Settings) -> str:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import socket
-
 from infra.services.java import (
     TEMPLATES,
     class_path,
@@ -12,6 +10,7 @@ from infra.services.java import (
     logging_options,
     render,
 )
+from infra.services.process import answers
 from infra.services.service import Service, ServiceDefinition
 from infra.services.state import ServiceState
 from infra.settings import HOST, Settings
@@ -41,12 +40,7 @@ def build(settings: Settings, port: int) -> Service:
 
 def is_ok(_: Settings, state: ServiceState) -> bool:
     """Whether the server says that it is in order."""
-    try:
-        with socket.create_connection((HOST, state.port), timeout=2) as link:
-            link.sendall(b"ruok")
-            return link.recv(4) == b"imok"
-    except OSError:
-        return False
+    return answers(state.port, b"ruok", b"imok")
 
 
 DEFINITION = ServiceDefinition(

@@ -11,12 +11,18 @@ import pyarrow as pa
 from tasks.fraud.bundle import Bundle, write_bundle
 from tasks.fraud.dataset import DatasetConfig, find_config
 from tasks.fraud.evaluation.plan import make_plan
-from tasks.fraud.features import build_features
+from tasks.fraud.features import FeatureSet, build_features
 from tasks.fraud.heads import MlpConfig, TreeConfig
 from tasks.fraud.ingest.checks import check
 from tasks.fraud.simulate import CARDS_SCHEMA, CardsConfig, simulate_cards
 from tasks.fraud.stages import fit_graph_part, network_threads, thresholds_of
-from tasks.fraud.training import TrainingConfig, bundle_parts, calibrate, fit_fold
+from tasks.fraud.training import (
+    FittedFold,
+    TrainingConfig,
+    bundle_parts,
+    calibrate,
+    fit_fold,
+)
 from tasks.fraud.transactions import Transactions
 
 BANK = CardsConfig(cards=1_000, terminals=2_000, days=80, seed=1)
@@ -51,21 +57,33 @@ def serving_model(folder: Path, *, graph: bool, smoke: bool = False) -> Bundle:
     with network_threads(training):
         part = fit_graph_part(tx, features, fold, config, training)
         fitted = calibrate(tx, features, fit_fold(tx, features, fold, training, part))
-        active = "both" if graph else "tabular"
-        parts = bundle_parts(
-            tx,
-            features,
-            config,
-            fitted,
-            active=active,
-            settings=training,
-            thresholds=thresholds_of(tx, features, fitted, config, active),
-            metrics={},
-            data_digest="0" * 64,
-            git_commit="unknown",
-        )
-    folder.mkdir(parents=True, exist_ok=True)
-    return write_bundle(folder / name, parts)
+        folder.mkdir(parents=True, exist_ok=True)
+        return write_fitted(folder / name, tx, features, config, fitted, training)
+
+
+def write_fitted(
+    place: Path,
+    tx: Transactions,
+    features: FeatureSet,
+    config: DatasetConfig,
+    fitted: FittedFold,
+    training: TrainingConfig,
+) -> Bundle:
+    """Write a fitted fold as a bundle without figures; its trees score."""
+    active = "both" if training.graph else "tabular"
+    parts = bundle_parts(
+        tx,
+        features,
+        config,
+        fitted,
+        active=active,
+        settings=training,
+        thresholds=thresholds_of(tx, features, fitted, config, active),
+        metrics={},
+        data_digest="0" * 64,
+        git_commit="unknown",
+    )
+    return write_bundle(place, parts)
 
 
 def bank_facts(bank: CardsConfig = BANK) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from tasks.fraud.bundle import Bundle, write_bundle
+from tasks.fraud.bundle import Bundle
 from tasks.fraud.dataset import DatasetConfig, Split, find_config
 from tasks.fraud.evaluation.plan import make_plan
 from tasks.fraud.features import build_features
@@ -22,9 +22,10 @@ from tasks.fraud.simulate import (
     simulate_cards,
     simulate_transfers,
 )
-from tasks.fraud.stages import fit_graph_part, network_threads, thresholds_of
-from tasks.fraud.training import TrainingConfig, bundle_parts, fit_fold
+from tasks.fraud.stages import fit_graph_part, network_threads
+from tasks.fraud.training import TrainingConfig, fit_fold
 from tasks.fraud.transactions import Transactions
+from tests.benchmarks._model import write_fitted
 
 NETWORK = {"steps": 20, "folds": 2, "entities": {"steps": 5}}
 
@@ -69,23 +70,11 @@ def _bank(folder: Path, config: DatasetConfig, table: pa.Table, *, graph: bool) 
         test_start="2018-05-11",  # rings end well before the data
     )
     fold = make_plan(tx, replace(config, split=split)).test[0]
-    active = "both" if graph else "tabular"
     with network_threads(training):
         part = fit_graph_part(tx, features, fold, config, training)
         fitted = fit_fold(tx, features, fold, training, part)
-        parts = bundle_parts(
-            tx,
-            features,
-            config,
-            fitted,
-            active=active,
-            settings=training,
-            thresholds=thresholds_of(tx, features, fitted, config, active),
-            metrics={},
-            data_digest="0" * 64,
-            git_commit="unknown",
-        )
-    return StreamBank(config, table.to_pylist(), tx, write_bundle(folder / "bundle", parts))
+        bundle = write_fitted(folder / "bundle", tx, features, config, fitted, training)
+    return StreamBank(config, table.to_pylist(), tx, bundle)
 
 
 def label_rows(bank: StreamBank) -> list[dict[str, Any]]:

@@ -20,7 +20,8 @@ import org.apache.flink.streaming.api.TimeDomain;
  * behind the watermark are handled at once.
  *
  * <p>A changed memory is published at once if the last upsert is old enough, else by a timer, so
- * the last change always goes out; the first upsert of an entity waits a part of that time. Timers and what they are for are part of savepoints.
+ * the last change always goes out; the first upsert of an entity waits a part of that time. Timers
+ * and what they are for are part of savepoints.
  */
 abstract class KeyedStage<M extends Memory> implements Stage {
     private static final long serialVersionUID = 1L;

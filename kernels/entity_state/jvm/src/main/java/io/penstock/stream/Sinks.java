@@ -16,8 +16,8 @@ import org.apache.flink.streaming.api.datastream.DataStream;
 import org.apache.flink.streaming.api.functions.sink.filesystem.rollingpolicies.OnCheckpointRollingPolicy;
 
 /**
- * Attaches the sinks of results, dead letters, late rows and state upserts; of each that the configuration
- * names none, the stream is left without a sink.
+ * Attaches the sinks of results, dead letters, late rows and state upserts. Of the latter three,
+ * each that the configuration does not name is left without a sink.
  */
 final class Sinks {
     private Sinks() {}
@@ -36,17 +36,11 @@ final class Sinks {
         }
         final String target = sinks.get(what).asText();
         if (isKafka(sinks)) {
-            KafkaSinkBuilder<Event> made =
-                    kafka(sinks, new KafkaRecords.Quarantine(target, format));
-            made.setDeliveryGuarantee(DeliveryGuarantee.EXACTLY_ONCE)
-                    .setTransactionalIdPrefix(sinks.get("transactional_id").asText() + "-" + what);
-            events.sinkTo(made.build()).uid("sink-" + what).name(what);
+            final KafkaSink<Event> sink =
+                    exactlyOnce(sinks, new KafkaRecords.Quarantine(target, format), "-" + what);
+            events.sinkTo(sink).uid("sink-" + what).name(what);
         } else {
-            final Encoder<Event> lines =
-                    (event, stream) -> {
-                        stream.write(format.bytes(event));
-                        stream.write('\n');
-                    };
+            final Encoder<Event> lines = (event, stream) -> writeLine(format.bytes(event), stream);
             events.sinkTo(files(target, lines)).uid("sink-" + what).name(what);
         }
     }
@@ -58,8 +52,10 @@ final class Sinks {
     static void attachResults(JsonNode sinks, DataStream<Tuple2<String, byte[]>> messages) {
         if (!isKafka(sinks)) {
             for (String what : List.of(Results.SCORES, Results.ALERTS)) {
+                final Encoder<Tuple2<String, byte[]>> lines =
+                        (message, stream) -> writeLine(message.f1, stream);
                 messages.filter(message -> message.f0.equals(what))
-                        .sinkTo(files(sinks.get(what).asText(), Sinks::writeLine))
+                        .sinkTo(files(sinks.get(what).asText(), lines))
                         .uid("sink-" + what)
                         .name(what);
             }
@@ -67,16 +63,13 @@ final class Sinks {
         }
         final String scores = sinks.get(Results.SCORES).asText();
         final String alerts = sinks.get(Results.ALERTS).asText();
-        KafkaSinkBuilder<Tuple2<String, byte[]>> made =
-                kafka(sinks, new KafkaRecords.Messages(scores, alerts));
-        made.setDeliveryGuarantee(DeliveryGuarantee.EXACTLY_ONCE)
-                .setTransactionalIdPrefix(sinks.get("transactional_id").asText() + ".scores");
-        messages.sinkTo(made.build()).uid("sink-results").name("scores, alerts");
+        final KafkaSink<Tuple2<String, byte[]>> sink =
+                exactlyOnce(sinks, new KafkaRecords.Messages(scores, alerts), ".scores");
+        messages.sinkTo(sink).uid("sink-results").name("scores, alerts");
     }
 
-    private static void writeLine(Tuple2<String, byte[]> message, OutputStream stream)
-            throws IOException {
-        stream.write(message.f1);
+    private static void writeLine(byte[] line, OutputStream stream) throws IOException {
+        stream.write(line);
         stream.write('\n');
     }
 
@@ -115,6 +108,15 @@ final class Sinks {
                     "sinks of type '" + type + "' do not exist; choose 'files' or 'kafka'");
         }
         return type.equals("kafka");
+    }
+
+    /** Returns a sink whose transactions are named by the job's prefix and {@code name}. */
+    private static <T> KafkaSink<T> exactlyOnce(
+            JsonNode sinks, KafkaRecordSerializationSchema<T> schema, String name) {
+        return kafka(sinks, schema)
+                .setDeliveryGuarantee(DeliveryGuarantee.EXACTLY_ONCE)
+                .setTransactionalIdPrefix(sinks.get("transactional_id").asText() + name)
+                .build();
     }
 
     private static <T> KafkaSinkBuilder<T> kafka(
