@@ -74,19 +74,18 @@ def check_stream(name: str, *, repair: bool = True) -> dict[str, Any]:
 
     Args:
         name: Name of the stream.
-        repair: Submit the job again, from its newest checkpoint, where it is gone for good.
+        repair: Start a watchdog that died, and submit a job that it has given up, from its newest
+            checkpoint or savepoint.
 
     Returns:
-        JSON record of its status; ``repaired`` tells whether it was submitted anew.
+        JSON record of its status; ``repaired`` tells what was done.
     """
     settings = get_settings()
-    record: dict[str, Any] = {"name": name, "repaired": False}
+    record: dict[str, Any] = {"name": name, "repaired": []}
     try:
-        seen = operate.status(settings, name)
-        if not seen.healthy and repair and seen.state in {"ABSENT", "FAILED", "CANCELED"}:
-            seen = operate.revive(settings, name)
-            record["repaired"] = True
-        record |= seen.to_dict()
+        if repair:
+            record["repaired"] = operate.repair(settings, name)
+        record |= operate.status(settings, name).to_dict()
     except PenstockError as error:
         record |= {"healthy": False, "state": "UNREACHABLE", "error": str(error)}
     lines = "\n".join(f"| {key} | {value} |" for key, value in record.items() if key != "watchdog")

@@ -1,4 +1,4 @@
-"""Running streams: start, status, upgrade, stop, and news of models and rules.
+"""Running streams: start, status, upgrade, repair, stop.
 
 Every stream is a spec file under ``home/stream``; the job itself is found by its name in the
 cluster. Whoever starts a job tells the watchdog how to submit it again.
@@ -6,24 +6,24 @@ cluster. Whoever starts a job tells the watchdog how to submit it again.
 
 from __future__ import annotations
 
-import json
 import logging
+import os
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from connectors.flink.models import place_model
 from connectors.flink.spec import StreamSpec
 from infra.errors import ServiceError
-from infra.files import write_atomically
-from infra.flink_rest import FlinkRest, FlinkRestError
+from infra.flink_rest import ENDED, FlinkRest, FlinkRestError
 from infra.services.flink_cluster import flink_address
+from infra.services.process import start_time
 from infra.settings import Settings
-from infra.watchdog.config import WatchdogConfig, load_config, save_config
+from infra.watchdog.config import load_config, save_config
 from infra.watchdog.report import read_status
 
 logger = logging.getLogger(__name__)
@@ -31,6 +31,8 @@ logger = logging.getLogger(__name__)
 SUBMIT_SECONDS = 180.0
 READY_SECONDS = 120.0
 POLL_SECONDS = 0.5
+NOT_OURS = frozenset({"held", "starting", "restarting", "missing", "unreachable", "stopped"})
+"""States in which the watchdog has the job in hand, or knows that somebody ended it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,16 +116,17 @@ def start(settings: Settings, spec: StreamSpec, *, ready_s: float = READY_SECOND
 
         ensure_topics(spec.kafka, StreamTopics(spec.name, partitions=spec.parallelism).all)
     path = spec_path(settings, spec.name)
-    spec.save(path)
-    try:
-        _submit(settings, path)
-        status = wait_until_healthy(settings, spec.name, ready_s)
-    except ServiceError:
-        _cancel(rest, spec.job_name)
-        raise
-    # A later submission, by the watchdog, names its own checkpoint.
-    spec.with_changes(restore="").save(path)
-    _watch(settings, spec.job_name, path)
+    with _held(settings):
+        spec.save(path)
+        try:
+            _submit(settings, path)
+            status = wait_until_healthy(settings, spec.name, ready_s)
+        except ServiceError:
+            _cancel(rest, spec.job_name)
+            raise
+        # A later submission, by the watchdog, names its own checkpoint.
+        spec.with_changes(restore="").save(path)
+        _watch(settings, spec.job_name, path)
     return status
 
 
@@ -180,18 +183,41 @@ def wait_until_healthy(settings: Settings, name: str, timeout: float) -> StreamS
         time.sleep(POLL_SECONDS)
 
 
+def repair(settings: Settings, name: str) -> list[str]:
+    """Mend what the watchdog could not: the watchdog itself, and a job that it has given up.
+
+    Returns:
+        What was done, a line each.
+
+    Raises:
+        ServiceError: It does not become healthy.
+    """
+    from infra.services.registry import revive_service, service_status
+
+    if revive_service(settings, "watchdog") is not None:
+        return ["the watchdog was started again"]  # the job is its task
+    seen = status(settings, name)
+    on_purpose = load_config(settings).job != StreamSpec.load(spec_path(settings, name)).job_name
+    if on_purpose or seen.state not in {"ABSENT", *ENDED}:
+        return []
+    watched = service_status(settings, "watchdog").state == "running"
+    if watched and (seen.watchdog or {}).get("state") in NOT_OURS:
+        return []
+    revive(settings, name)
+    return ["the job was submitted again"]
+
+
 def revive(settings: Settings, name: str) -> StreamStatus:
     """Submit a stream again that is gone for good, from its newest checkpoint if there is one.
 
     Raises:
         ServiceError: It does not become healthy.
     """
-    from infra.watchdog.actions import newest_checkpoint
+    from infra.watchdog.actions import newest_restore
 
     spec = StreamSpec.load(spec_path(settings, name))
     found = cluster(settings).find(spec.job_name)
-    folder = settings.home / "flink" / "checkpoints"
-    newest = newest_checkpoint(folder, found.id if found else "")
+    newest = newest_restore(settings, found.id if found else "")
     return start(settings, spec.with_changes(restore=newest or spec.restore))
 
 
@@ -207,8 +233,15 @@ def stop(settings: Settings, name: str, *, forget: bool = False) -> str:
         URI of the savepoint; empty when forgotten or nothing ran.
     """
     path = spec_path(settings, name)
+    with _held(settings):
+        savepoint = _stop(settings, path, forget=forget)
+        _watch(settings, "", path)
+    return savepoint
+
+
+def _stop(settings: Settings, path: Path, *, forget: bool = False) -> str:
+    """End the job of a spec; a savepoint is noted in it. Returns the savepoint's URI or ""."""
     spec = StreamSpec.load(path)
-    _watch(settings, "", path)
     rest = cluster(settings)
     found = rest.find(spec.job_name)
     if found is None or found.ended:
@@ -227,6 +260,9 @@ def upgrade(
 ) -> StreamStatus:
     """Replace a running job: savepoint, new job, verify; if it fails, the old one goes on.
 
+    Where this process is killed on the way, the watchdog submits what the spec's file says then:
+    the old job until the savepoint is taken, the new one from there on.
+
     Args:
         settings: The settings.
         name: The stream.
@@ -236,75 +272,21 @@ def upgrade(
     Raises:
         ServiceError: The new job did not become healthy; the old one runs again from the savepoint.
     """
-    old = StreamSpec.load(spec_path(settings, name))
-    savepoint = stop(settings, name)
-    if not savepoint:
-        raise ServiceError(f"stream {name} does not run", f"Run: penstock stream start {name}")
-    new = old.with_changes(**{**changes, "restore": savepoint})
-    try:
-        return start(settings, new, ready_s=ready_s)
-    except ServiceError as error:
-        logger.exception("the upgrade of stream %s failed; going back", name)
-        start(settings, old.with_changes(restore=savepoint), ready_s=ready_s)
-        raise ServiceError(
-            f"the upgrade failed and was taken back: {error.what}", error.fix
-        ) from error
-
-
-def announce(
-    settings: Settings,
-    name: str,
-    *,
-    model: Path | None = None,
-    rules: Mapping[str, Any] | None = None,
-) -> dict[str, Any]:
-    """Tell a running stream of a new model or new rules; it goes on without a restart.
-
-    The model is loaded and scored here first: a broken one is never announced.
-
-    Returns:
-        The control message.
-
-    Raises:
-        BundleError: When the model is broken.
-        RulesError: When the rules cannot be used.
-    """
-    from connectors.api.rules import Rules
-
     path = spec_path(settings, name)
-    spec = StreamSpec.load(path)
-    stamp = spec.model if model is None else place_model(model, Path(spec.models)).folder.name
-    chosen = spec.rules if rules is None else Rules.from_dict(rules).to_dict()
-    message = {"model": stamp, "rules": chosen}
-    content = json.dumps(message).encode()
-    if spec.kafka:
-        _produce(spec.kafka, f"{spec.prefix}.control", content)
-    else:
-        target = Path(spec.folder) / "control" / f"{time.time_ns()}.jsonl"
-        target.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(target, content.decode() + "\n")
-    # A job that starts anew reads the control stream from its state, or from here.
-    spec.with_changes(model=stamp, rules=dict(chosen)).save(path)
-    return message
-
-
-def _produce(servers: str, topic: str, content: bytes) -> None:
-    from confluent_kafka import Producer
-
-    producer = Producer({"bootstrap.servers": servers, "acks": "all"})
-    failures: list[str] = []
-    # One key: of the compacted topic only the newest message need be read.
-    producer.produce(
-        topic,
-        content,
-        key=b"control",
-        on_delivery=lambda error, _: failures.append(str(error)) if error else None,
-    )
-    if producer.flush(20) or failures:
-        raise ServiceError(
-            f"topic {topic}: the message was not taken ({'; '.join(failures) or 'no answer'})",
-            "Run: penstock status",
-        )
+    old = StreamSpec.load(path)
+    new = old.with_changes(**changes)
+    with _held(settings):
+        savepoint = _stop(settings, path)
+        if not savepoint:
+            raise ServiceError(f"stream {name} does not run", f"Run: penstock stream start {name}")
+        try:
+            return start(settings, new.with_changes(restore=savepoint), ready_s=ready_s)
+        except ServiceError as error:
+            logger.exception("the upgrade of stream %s failed; going back", name)
+            start(settings, old.with_changes(restore=savepoint), ready_s=ready_s)
+            raise ServiceError(
+                f"the upgrade failed and was taken back: {error.what}", error.fix
+            ) from error
 
 
 def _submit(settings: Settings, path: Path) -> None:
@@ -334,8 +316,6 @@ def submit_command(path: Path) -> tuple[str, ...]:
 
 
 def _environment(settings: Settings) -> dict[str, str]:
-    import os
-
     return {**os.environ, "PENSTOCK_HOME": str(settings.home)}
 
 
@@ -345,10 +325,21 @@ def _savepoints(settings: Settings) -> str:
 
 def _watch(settings: Settings, job: str, path: Path) -> None:
     """Tell the watchdog which job to watch; "" for none."""
-    known = load_config(settings)
     submit = submit_command(path) if job else ()
-    fields = {k: v for k, v in asdict(known).items() if k not in ("job", "submit")}
-    save_config(settings, WatchdogConfig(job=job, submit=submit, **fields))
+    save_config(settings, replace(load_config(settings), job=job, submit=submit))
+
+
+@contextmanager
+def _held(settings: Settings) -> Iterator[None]:
+    """Let the watchdog leave the job to this process for as long as it lives."""
+    mine = (os.getpid(), start_time(os.getpid()))
+    before = load_config(settings)
+    save_config(settings, replace(before, holder=mine[0], holder_since=mine[1]))
+    try:
+        yield
+    finally:
+        if before.holder != mine[0]:  # an outer block of ours lets go itself
+            save_config(settings, replace(load_config(settings), holder=0, holder_since=0.0))
 
 
 def _cancel(rest: FlinkRest, job_name: str) -> None:

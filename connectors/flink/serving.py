@@ -7,6 +7,9 @@ from pathlib import Path
 
 from connectors.flink.spec import StreamSpec
 from connectors.flink.start import REGISTRY
+from connectors.online_store.store import STORE_VARIABLE
+from connectors.uris import without_login
+from infra.errors import ConfigurationError
 from infra.services.python_services import configure_service
 from infra.services.registry import ServiceStatus, end_service, start_service
 from infra.settings import Settings
@@ -14,7 +17,9 @@ from infra.settings import Settings
 SERVICES = ("store-writer", "api")
 
 
-def serve(settings: Settings, spec: StreamSpec, model: str) -> list[ServiceStatus]:
+def serve(
+    settings: Settings, spec: StreamSpec, model: str, *, store: str = "lmdb"
+) -> list[ServiceStatus]:
     """Start, or start anew, what serves a stream.
 
     Without tokens in the environment one is made for this machine: its secret lies in
@@ -24,28 +29,24 @@ def serve(settings: Settings, spec: StreamSpec, model: str) -> list[ServiceStatu
         settings: The settings.
         spec: The stream; its job must have been submitted.
         model: What the API serves: a bundle folder, or ``registry:DATASET``.
+        store: The online store: ``lmdb`` (below home), ``redis`` (the configured one, or ours), or
+            an address. PENSTOCK_STORE_URL wins over it.
 
     Raises:
         ServiceError: One of them does not come up.
+        ConfigurationError: The address holds a password.
     """
-    store = f"lmdb://{settings.home / 'online-store'}"
-    configure_service(
-        settings,
-        "store-writer",
-        {
-            "PENSTOCK_STREAM": spec.name,
-            "PENSTOCK_STORE_URL": store,
-            "PENSTOCK_KAFKA_SERVERS": spec.kafka,
-        },
-    )
+    # An address in the environment reaches both services from there, and no file.
+    place = "" if os.environ.get(STORE_VARIABLE) else store_place(settings, store)
+    writer = {"PENSTOCK_STREAM": spec.name, "PENSTOCK_KAFKA_SERVERS": spec.kafka}
+    configure_service(settings, "store-writer", writer | ({STORE_VARIABLE: place} if place else {}))
     variables = {
         "PENSTOCK_API_HOME": str(settings.home / "api"),
         "PENSTOCK_API_MODE": "stream",
         "PENSTOCK_API_MODEL": model if model.startswith(REGISTRY) else spec.model_folder,
-        "PENSTOCK_API_STORE": store,
         "PENSTOCK_API_KAFKA": spec.kafka,
         "PENSTOCK_API_KAFKA_PREFIX": spec.prefix,
-    }
+    } | ({"PENSTOCK_API_STORE": place} if place else {})
     if not (os.environ.get("PENSTOCK_API_TOKENS") or os.environ.get("PENSTOCK_API_TOKENS_FILE")):
         variables["PENSTOCK_API_TOKENS_FILE"] = str(local_token(settings.home / "api"))
     configure_service(settings, "api", variables)
@@ -54,6 +55,26 @@ def serve(settings: Settings, spec: StreamSpec, model: str) -> list[ServiceStatu
         end_service(settings, name)
         started.append(start_service(settings, name))
     return started
+
+
+def store_place(settings: Settings, store: str) -> str:
+    """Return the address of the online store of a stream, to be kept in a plain file.
+
+    Raises:
+        ServiceError: No Redis runs.
+        ConfigurationError: The address holds a password.
+    """
+    from infra.services.redis_server import redis_url
+
+    if store == "lmdb":
+        return f"lmdb://{settings.home / 'online-store'}"
+    address = redis_url(settings) if store == "redis" else store
+    if without_login(address) != address:
+        raise ConfigurationError(
+            f"the address of the online store, {without_login(address)}, holds a password",
+            f"Set it in the variable {STORE_VARIABLE}: it must not lie in a file",
+        )
+    return address
 
 
 def local_token(folder: Path) -> Path:

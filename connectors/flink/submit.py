@@ -14,6 +14,8 @@ import shutil
 import signal
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
@@ -72,7 +74,8 @@ def submit(settings: Settings, spec: StreamSpec) -> None:
         make = remote_configuration if spec.target == "remote" else local_configuration
         environment = stream_environment(make(settings, options))
         build_job(environment, job)
-        client = environment.execute_async(spec.job_name)
+        with _alone(settings, spec):
+            client = environment.execute_async(spec.job_name)
         logger.info("job %s submitted as %s", spec.job_name, client.get_job_id())
         if spec.target == "local":
             _wait(client)
@@ -90,6 +93,29 @@ def submit(settings: Settings, spec: StreamSpec) -> None:
         ) from None
     finally:
         end_client(settings)
+
+
+@contextmanager
+def _alone(settings: Settings, spec: StreamSpec) -> Iterator[None]:
+    """Let one process at a time submit a remote job, and only where it does not run.
+
+    Of a flow that was killed the submitter may go on, while the watchdog has begun its own.
+
+    Raises:
+        ServiceError: The job runs.
+    """
+    if spec.target != "remote":
+        yield
+        return
+    from infra.flink_rest import FlinkRest
+    from infra.services.flink_cluster import flink_address
+    from infra.services.process import service_lock
+
+    with service_lock(settings, spec.job_name):
+        found = FlinkRest(*flink_address(settings)).find(spec.job_name)
+        if found is not None and not found.ended:
+            raise ServiceError(f"{spec.job_name} runs already as job {found.id}")
+        yield
 
 
 def submit_application(settings: Settings, spec: StreamSpec) -> None:

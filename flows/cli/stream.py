@@ -31,6 +31,7 @@ def start(
     api: Annotated[
         bool, typer.Option("--api/--no-api", help="Start the API and the writer of its store, too.")
     ] = True,
+    store: Annotated[str, typer.Option(help="Online store: lmdb, redis, or an address.")] = "lmdb",
 ) -> None:
     """Submit the stream to the running Flink cluster; ready once it completed a checkpoint."""
     from connectors.flink import operate
@@ -50,7 +51,7 @@ def start(
     )
     with waiting(f"starting stream {name} (20 to 60 s)"):
         seen = operate.start(settings, spec)
-        served = serve(settings, spec, model) if api else []
+        served = serve(settings, spec, model, store=store) if api else []
     typer.echo(f"stream {name} runs as job {seen.job}, model {seen.model}")
     for each in served:
         typer.echo(f"{each.title}: {each.url}")
@@ -105,7 +106,7 @@ def announce(
     ] = None,
 ) -> None:
     """Tell the running stream of a new model or new rules, without a restart."""
-    from connectors.flink import operate
+    from connectors.flink.announce import announce as tell
     from connectors.flink.start import model_folder
     from infra.errors import ConfigurationError
     from infra.settings import get_settings
@@ -115,7 +116,7 @@ def announce(
     settings = get_settings()
     given = json.loads(rules.read_text(encoding="utf-8")) if rules else None
     folder = model_folder(settings, model) if model else None
-    message = operate.announce(settings, name, model=folder, rules=given)
+    message = tell(settings, name, model=folder, rules=given)
     typer.echo(f"announced: model {message['model']}, rules {message['rules'].get('version')}")
 
 

@@ -98,6 +98,24 @@ def is_running(state: ServiceState) -> bool:
         return False
 
 
+def is_alive(pid: int, since: float) -> bool:
+    """Whether the process that had this number at a time still runs.
+
+    Args:
+        pid: its number.
+        since: what `start_time` told of it.
+    """
+    import psutil
+
+    try:
+        process = psutil.Process(pid)
+        if process.status() == psutil.STATUS_ZOMBIE:
+            return False
+        return bool(abs(process.create_time() - since) <= CREATED_TOLERANCE)
+    except psutil.Error:
+        return False
+
+
 def reap(state: ServiceState) -> None:
     """Collect the remains of a dead service that this very process had started."""
     with contextlib.suppress(ChildProcessError, OSError):

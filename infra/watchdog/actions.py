@@ -106,7 +106,7 @@ class ServiceActions:
         """
         if job:
             self._end_job(job)
-        found = newest_checkpoint(self._settings.home / "flink" / "checkpoints", job)
+        found = newest_restore(self._settings, job)
         if not found and is_usable(checkpoint):
             found = checkpoint  # of the run before this one
         restore = ("--restore", found) if found else ()
@@ -167,16 +167,23 @@ def is_usable(checkpoint: str) -> bool:
     return bool(checkpoint) and (Path(unquote(parts.path)) / "_metadata").is_file()
 
 
-def newest_checkpoint(folder: Path, job: str = "") -> str:
-    """URI of the newest complete checkpoint below a folder, "" where there is none.
+def newest_restore(settings: Settings, job: str) -> str:
+    """URI of the newest complete checkpoint or savepoint of a job, "" where there is none.
+
+    A savepoint that ended the job is newer than its checkpoints, and only it knows of the
+    transactions that were committed with it.
 
     Args:
-        folder: ``execution.checkpointing.dir``.
+        settings: where they are.
         job: id of the job; "" takes no other job's, for they may be of another kind.
     """
     if not job:
         return ""
-    found = [(path.stat().st_mtime, path.parent) for path in folder.glob(f"{job}/chk-*/_metadata")]
+    # Flink names a savepoint by the first six digits of its job.
+    patterns = (f"checkpoints/{job}/chk-*/_metadata", f"savepoints/savepoint-{job[:6]}-*/_metadata")
+    folder = settings.home / "flink"
+    files = [path for pattern in patterns for path in folder.glob(pattern)]
+    found = [(path.stat().st_mtime, path.parent) for path in files]
     return max(found)[1].as_uri() if found else ""
 
 

@@ -31,6 +31,9 @@ class WatchdogConfig:
         submit: command that submits the job; ``--restore URI`` is added where there is a
             checkpoint. Without it a job that failed for good is reported, not repaired.
         services: services brought back when they crash (never those stopped on purpose).
+        holder: process that is changing the job, 0 for none. While it lives the job is left to
+            it; a job that it stopped and then, having died, did not start again is submitted.
+        holder_since: when that process was started, seconds since the epoch.
         poll_s: seconds between looks at the processes.
         look_s: seconds between looks at the job, at least ``poll_s``.
         checkpoint_age_s: a job is overdue when its last checkpoint is older than this, or than
@@ -51,6 +54,8 @@ class WatchdogConfig:
     job: str = ""
     submit: tuple[str, ...] = ()
     services: tuple[str, ...] = WATCHED
+    holder: int = 0
+    holder_since: float = 0.0
     poll_s: float = 0.5
     look_s: float = 1.0
     checkpoint_age_s: float = 8.0

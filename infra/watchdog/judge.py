@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass
 
+from infra.flink_rest import ENDED
 from infra.watchdog.config import WatchdogConfig
 from infra.watchdog.observe import Observation
 
 # Remedies for a job that makes no checkpoints, the mildest first; the last one is repeated.
 LADDER = ("end-workers", "replace-taskmanager", "resubmit")
-ENDED_ON_PURPOSE = frozenset({"CANCELED", "FINISHED"})
 
 
 @dataclass(frozen=True)
@@ -18,8 +18,9 @@ class Verdict:
     """State of the job and the remedy.
 
     Args:
-        state: "idle" (no job named), "unreachable", "missing", "stopped", "starting",
-            "healthy", "lagging", "restarting", "overdue", "failed" or "given-up".
+        state: "idle" (no job named), "held" (somebody is changing it), "unreachable", "missing",
+            "stopped", "starting", "healthy", "lagging", "restarting", "overdue", "failed" or
+            "given-up".
         reason: one line for people.
         remedy: "", "end-workers", "replace-taskmanager", "replace-jobmanager" or "resubmit".
     """
@@ -49,6 +50,7 @@ class Judge:
         self._checkpoint_at = 0.0
         self._step = 0
         self._gave_up = False
+        self._resubmitted = ""
         self._remedies: deque[float] = deque()
 
     def disturb(self, now: float) -> None:
@@ -59,18 +61,26 @@ class Judge:
         """State and remedy; a remedy given is counted as carried out."""
         if not self._config.job:
             return Verdict("idle", "no job is named")
-        if not seen.reachable:
-            return self._unreachable(seen)
+        if seen.holder == "alive":
+            self._reached_at = self._present_at = self._disturbed_at = seen.at
+            return Verdict("held", "a process is changing the job: it is left to it")
+        return self._present(seen) if seen.reachable else self._unreachable(seen)
+
+    def _present(self, seen: Observation) -> Verdict:
         self._reached_at = seen.at
         if not seen.job:
             return self._absent(seen)
         self._present_at = seen.at
         self._note(seen)
-        if seen.state in ENDED_ON_PURPOSE:
-            return Verdict("stopped", f"the job is {seen.state}: somebody ended it")
+        return self._ended(seen) if seen.state in ENDED else self._living(seen)
+
+    def _ended(self, seen: Observation) -> Verdict:
         if seen.state == "FAILED":
             return self._remedy(seen, "failed", "the job failed for good", "resubmit")
-        return self._living(seen)
+        if seen.holder == "dead" or seen.job == self._resubmitted:
+            reason = f"the job is {seen.state}, and was not started again"
+            return self._remedy(seen, "missing", reason, "resubmit")
+        return Verdict("stopped", f"the job is {seen.state}: somebody ended it")
 
     def _note(self, seen: Observation) -> None:
         """Keep what the next judgement needs; a fresh checkpoint ends an incident."""
@@ -144,6 +154,8 @@ class Judge:
             pause = min(config.backoff_s * 2 ** (len(self._remedies) - 1), config.backoff_max_s)
             if seen.at - self._remedies[-1] < pause:
                 return Verdict(state, f"{reason}; the next remedy waits")
+        if remedy == "resubmit":
+            self._resubmitted = seen.job
         self._remedies.append(seen.at)
         self._step += 1
         self.disturb(seen.at)

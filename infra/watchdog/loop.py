@@ -59,7 +59,7 @@ class Watchdog:
     def _take(self, config: WatchdogConfig) -> None:
         self.config = config
         self._judge = Judge(config, time.time())
-        self._look = self._observer or Observer(self._settings, config.job).look
+        self._look = self._observer or Observer(self._settings, config).look
 
     def _recall(self) -> None:
         """Take the last known run of the job from the file of an earlier watchdog."""

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal
 
 from infra.errors import ServiceError
 from infra.flink_rest import FlinkRest, FlinkRestError, Vertices
 from infra.services.flink_cluster import flink_address
+from infra.services.process import is_alive
 from infra.settings import Settings
+from infra.watchdog.config import WatchdogConfig
 
 SLOW_SECONDS = 3.0
 
@@ -31,6 +34,8 @@ class Observation:
         path: URI of that checkpoint.
         lag: records its sources have not read, None where they do not tell.
         back_pressure: share of time a vertex is held back, 0 to 1.
+        holder: whether a process that set out to change the job lives, or died on the way;
+            "" without one.
     """
 
     at: float
@@ -46,6 +51,7 @@ class Observation:
     path: str = ""
     lag: int | None = None
     back_pressure: float = 0.0
+    holder: Literal["", "alive", "dead"] = ""
 
 
 class Observer:
@@ -53,12 +59,13 @@ class Observer:
 
     Args:
         settings: where the cluster is found.
-        name: name of the job.
+        config: names the job, and who is changing it.
     """
 
-    def __init__(self, settings: Settings, name: str) -> None:
+    def __init__(self, settings: Settings, config: WatchdogConfig) -> None:
         self._settings = settings
-        self._name = name
+        self._name = config.job
+        self._holder = (config.holder, config.holder_since)
         self._slow_at = 0.0
         self._lag: int | None = None
         self._pressure = 0.0
@@ -69,9 +76,13 @@ class Observer:
         now = time.time()
         try:
             host, port = flink_address(self._settings)
-            return self._look(FlinkRest(host, port), now)
+            seen = self._look(FlinkRest(host, port), now)
         except (ServiceError, KeyError, TypeError, ValueError):
-            return Observation(at=now)
+            seen = Observation(at=now)
+        pid, since = self._holder
+        if not pid:
+            return seen
+        return replace(seen, holder="alive" if is_alive(pid, since) else "dead")
 
     def _look(self, rest: FlinkRest, now: float) -> Observation:
         job = rest.find(self._name)

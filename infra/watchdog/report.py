@@ -16,6 +16,7 @@ from infra.watchdog.observe import Observation
 
 STATES = (
     "idle",
+    "held",
     "unreachable",
     "missing",
     "stopped",

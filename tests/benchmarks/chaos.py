@@ -1,254 +1,169 @@
-"""The stream under kill -9: nothing lost, nothing doubled, the same scores as without.
+"""The stream under kill -9: nothing lost, nothing doubled, the same scores and states as without.
 
-Real processes: broker, ZooKeeper, JobManager, two TaskManagers, store writer, watchdog, and a job
-with Python workers in event-time mode, under steady traffic. In every round one of them is killed
-at a random moment; the watchdog alone brings it back. Recovery is the time from the kill until the
-age of everything committed is back to normal: the first score committed of a transaction that was
-produced after the kill. In the end every transaction must have been scored and committed exactly
-once, each score must be that of the batch, and the online store must hold the states of the batch.
+Real processes: broker, ZooKeeper, JobManager, two TaskManagers, Redis, store writer, API, watchdog,
+Prefect's server, and a job with Python workers in event-time mode. The traffic is steady, three in
+ten payments are one customer's, one in ten goes through the API; some are sent twice, and some
+messages are no transactions at all. In every round one part is killed at a random moment, every
+part at least once; one is the process of a flow that is upgrading the stream. Nobody mends by hand:
+the watchdog brings back what was killed, a scheduled check the watchdog.
+
+Recovery lasts from the kill until all is well: a transaction sent after it has a committed score,
+the API has answered another one, the store holds a state published after it, every service runs.
+In the end every transaction must have been scored and committed exactly once with the score of the
+batch, every bad message be one dead letter, the store hold the states of the batch bit by bit, and
+the API give its answers again.
 """
 
 from __future__ import annotations
 
 import random
 import tempfile
-import threading
 import time
-import zlib
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import orjson
-import psutil
-import pyarrow as pa
 
 from connectors.flink import operate
 from connectors.flink.models import place_model
+from connectors.flink.serving import serve
 from connectors.flink.spec import StreamSpec, new_epoch
-from infra.services.process import group_members
-from infra.services.python_services import configure_service
-from infra.services.registry import SERVICES, end_service, start_service, stop_order, with_needs
+from connectors.online_store.store import open_store
+from infra.services.redis_server import redis_url
+from infra.services.registry import end_service, start_service, stop_order, with_needs
 from infra.services.state import load_state
-from infra.settings import Settings, get_settings
-from tasks.fraud.bundle import Bundle
-from tasks.fraud.features import build_features
-from tasks.fraud.ingest.checks import check
-from tasks.fraud.online.head import FastHead
-from tasks.fraud.simulate import CardsConfig
+from infra.settings import HOST, Settings, get_settings
+from tasks.fraud.features import state_specs
+from tests.benchmarks._chaos_faults import TARGETS, Faults, Health
+from tests.benchmarks._chaos_proof import answers_proof, history, scores_proof, states_proof
+from tests.benchmarks._chaos_traffic import OUT_OF_ORDER_S, Api, Traffic
 from tests.benchmarks._harness import emit, parser, run_program, table
-from tests.benchmarks._kafka import LABEL_DELAY_S, bank_rows, committed_messages
 from tests.benchmarks._model import serving_model
 from tests.benchmarks.stream_e2e import Reader
 
 ROUNDS, SMOKE_ROUNDS = 12, 1
-RATE = 200
-WORKER = "worker"
-TARGETS = (
-    "flink-taskmanager",
-    "flink-jobmanager",
+SERVICES = (
+    "prefect",
     "kafka",
-    WORKER,
-    "watchdog",
+    "flink-taskmanager",
+    "flink-standby",
+    "redis",
     "store-writer",
+    "api",
+    "watchdog",
 )
-STARTED = ("kafka", "flink-taskmanager", "flink-standby", "store-writer", "watchdog")
-BANK = CardsConfig(cards=300, terminals=150, days=60, seed=11)
-PAUSE_S = (6.0, 14.0)
-GIVE_UP_S = 120.0
-CLOSING_S = 86_400
-QUEUE = 50_000
 STREAM = "chaos"
+PAUSE_S = (4.0, 10.0)
+WARM_UP_S = 10.0
+DRAIN_S = 90.0
+RULES = {"version": "chaos", "review_at": 0.02, "block_at": 0.16}
 
 
-class Traffic(threading.Thread):
-    """Produces a bank's payments, and its labels when they are known, at a steady rate.
-
-    Attributes:
-        rows: What was produced, in order.
-        sent: Event id -> moment it was handed to the producer.
-    """
-
-    def __init__(self, servers: str, partitions: int) -> None:
-        super().__init__(daemon=True)
-        from confluent_kafka import Producer
-
-        self._producer = Producer(
-            {
-                "bootstrap.servers": servers,
-                "enable.idempotence": True,
-                "message.timeout.ms": 300_000,
-                "log_level": 0,
-            }
-        )
-        self._partitions = partitions
-        self.rows: list[dict[str, Any]] = []
-        self.sent: dict[str, float] = {}
-        self.stop = threading.Event()
-
-    def run(self) -> None:
-        waiting: list[tuple[int, dict[str, Any]]] = []
-        first, began = 0, time.monotonic()
-        for number, row in enumerate(bank_rows(BANK)):
-            while (wait := began + number / RATE - time.monotonic()) > 0 and not self.stop.is_set():
-                self._producer.poll(0)
-                time.sleep(min(wait, 0.05))
-            if self.stop.is_set():
-                break
-            self.rows.append(dict(row))
-            label = {k: v for k, v in row.items() if k != "amount_cents"}
-            waiting.append((row["t"] + LABEL_DELAY_S, label))
-            del row["fraud"]
-            self._send("transactions", row)
-            self.sent[str(row["tx_id"])] = time.monotonic()
-            while first < len(waiting) and waiting[first][0] <= row["t"]:
-                self._send("labels", waiting[first][1])
-                first += 1
-        # One far later per partition moves the watermark past everything that counts.
-        last = self.rows[-1]["t"] + CLOSING_S
-        for stream in ("transactions", "labels"):
-            for partition in range(self._partitions):
-                closing = {
-                    "tx_id": -1 - partition,
-                    "t": last,
-                    "customer": f"closing-{partition}",
-                    "terminal": "closing",
-                    "amount_cents": 1,
-                    "fraud": 0,
-                    "label_time": last,
-                }
-                self._produce(stream, closing, partition)
-        self._producer.flush(120)
-
-    def _send(self, stream: str, row: dict[str, Any]) -> None:
-        self._produce(stream, row, zlib.crc32(str(row["customer"]).encode()) % self._partitions)
-
-    def _produce(self, stream: str, row: dict[str, Any], partition: int) -> None:
-        self._producer.produce(
-            f"penstock.{STREAM}.{stream}", orjson.dumps(row), partition=partition
-        )
-        while len(self._producer) > QUEUE:  # the broker is away: hold the traffic back
-            self._producer.poll(0.2)
+def chosen_targets(rounds: int, rng: random.Random) -> list[str]:
+    """Return what is killed, round by round: in random order, everything once before any twice."""
+    found: list[str] = []
+    while len(found) < rounds:
+        found += rng.sample(TARGETS, len(TARGETS))
+    return found[:rounds]
 
 
-def victims(settings: Settings, target: str) -> list[psutil.Process]:
-    """Return the processes to kill."""
-    names = ("flink-taskmanager", "flink-standby") if target == WORKER else (target,)
-    found = []
-    for name in names:
-        state = load_state(settings, name)
-        members = group_members(state) if state else []
-        if target == WORKER:
-            members = [p for p in members if "beam_boot" in " ".join(p.cmdline())]
-        found += members
-    return found
-
-
-def kill(settings: Settings, target: str) -> None:
-    """Kill -9; the watchdog, which nobody watches here, is started again as a schedule would."""
-    for process in victims(settings, target):
-        try:
-            process.kill()
-        except psutil.Error:
-            continue
-    if target == "watchdog":
-        end_service(settings, target)
-        start_service(settings, target)
-
-
-def recover(traffic: Traffic, reader: Reader, killed: float) -> float:
-    """Return seconds until a score of a transaction produced after the kill was committed."""
-    while time.monotonic() < killed + GIVE_UP_S:
-        after = [i for i, t in list(traffic.sent.items())[-RATE * 30 :] if t > killed]
-        seen = [reader.seen[i] for i in after if i in reader.seen]
-        if seen:
-            return time.monotonic() - killed
-        time.sleep(0.1)
-    return float("inf")
-
-
-def reference(bundle: Bundle, rows: Sequence[dict[str, Any]]) -> dict[str, float]:
-    """Return the batch scores of what was produced."""
-    tx = check(pa.Table.from_pylist(list(rows)), bundle.config, "chaos").transactions
-    scores = FastHead.load(bundle).score(build_features(tx, bundle.config).values)
-    return dict(zip(map(str, tx.event_id.tolist()), scores.tolist(), strict=True))
-
-
-def committed_scores(servers: str) -> dict[str, list[float]]:
-    """Return every committed score by event id."""
-    found: dict[str, list[float]] = {}
-    for message in committed_messages(servers, f"penstock.{STREAM}.scores"):
-        found.setdefault(message["event_id"], []).append(message["score"])
-    return found
-
-
-def run(home: Path, models: Path, *, rounds: int, seed: int, smoke: bool) -> dict[str, Any]:
-    """Run everything in a home of its own."""
-    settings = Settings(home=home, flink_slots=2)  # type: ignore[call-arg]
-    rng = random.Random(seed)
-    names = with_needs([name for name in STARTED if name in SERVICES])
-    configure_service(settings, "store-writer", {"PENSTOCK_STREAM": STREAM})
+def begin(settings: Settings, models: Path, *, smoke: bool) -> tuple[StreamSpec, Path]:
+    """Start services, job and API; returns the job's description and the bundle's folder."""
     bundle = serving_model(models, graph=False, smoke=smoke)
-    try:
-        for name in names:
+    for name in with_needs(SERVICES):
+        if name not in ("store-writer", "api"):
             start_service(settings, name)
-        state = load_state(settings, "kafka")
-        assert state is not None
-        servers = f"127.0.0.1:{state.port}"
-        placed = place_model(bundle.folder, operate.models_folder(settings))
-        spec = StreamSpec(
-            name=STREAM,
-            models=str(operate.models_folder(settings)),
-            model=placed.folder.name,
-            rules={"version": "chaos", "review_at": 0.02, "block_at": 0.16},
-            kafka=servers,
-            mode="event-time",
-            parallelism=2,
-            start="earliest",
-            epoch=new_epoch(time.time()),
-            out_of_order_ms=60_000,
-            idle_ms=2_000,
-            checkpoint_s=1.0,
+    state = load_state(settings, "kafka")
+    assert state is not None
+    placed = place_model(bundle.folder, operate.models_folder(settings))
+    spec = StreamSpec(
+        name=STREAM,
+        models=str(operate.models_folder(settings)),
+        model=placed.folder.name,
+        rules=RULES,
+        kafka=f"{HOST}:{state.port}",
+        mode="event-time",
+        parallelism=2,
+        start="earliest",
+        epoch=new_epoch(time.time()),
+        out_of_order_ms=OUT_OF_ORDER_S * 1_000,
+        idle_ms=15_000,
+        checkpoint_s=1.0,
+    )
+    operate.start(settings, spec)
+    serve(settings, spec, str(bundle.folder), store="redis")
+    return spec, bundle.folder
+
+
+def run(
+    settings: Settings, models: Path, targets: list[str], rng: random.Random, *, smoke: bool
+) -> dict[str, Any]:
+    """Run everything in a home of its own, and leave no process behind."""
+    faults = Faults(settings, STREAM, rng)
+    try:
+        spec, _ = begin(settings, models, smoke=smoke)
+        bundle = serving_model(models, graph=False, smoke=smoke)
+        api = Api(settings, settings.home / "api" / "token")
+        traffic = Traffic(spec.kafka, STREAM, spec.parallelism, api)
+        reader = Reader(spec.kafka, f"penstock.{STREAM}.scores", "read_committed")
+        store = open_store(redis_url(settings), read_only=True)
+        health = Health(
+            settings, traffic, reader, store, state_specs(bundle.config), with_needs(SERVICES)
         )
-        operate.start(settings, spec)
-        traffic = Traffic(servers, partitions=2)
-        reader = Reader(servers, f"penstock.{STREAM}.scores", "read_committed")
-        traffic.start()
         reader.start()
-        time.sleep(15.0)
-        recoveries = []
-        for number in range(rounds):
+        traffic.start()
+        traffic.preloaded.wait(120)
+        time.sleep(WARM_UP_S)
+        rounds = []
+        for target in targets:
             time.sleep(rng.uniform(*PAUSE_S))
-            target = TARGETS[number % len(TARGETS)]
-            kill(settings, target)
-            recoveries.append((target, recover(traffic, reader, time.monotonic())))
+            found = health.recover(faults.kill(target))
+            rounds.append({"killed": target, "seconds": max(found.values()), **found})
+            show(rounds[-1])
+        changed = answers_proof(traffic)
         traffic.stop.set()
         traffic.join()
-        wanted = reference(bundle, traffic.rows)
-        deadline = time.monotonic() + 60
-        while time.monotonic() < deadline and not wanted.keys() <= reader.seen.keys():
-            time.sleep(0.5)
+        if traffic.failure is not None:
+            raise traffic.failure
+        drained = drain(traffic, reader)
+        tx = history(bundle, traffic)
+        proof = scores_proof(spec.kafka, STREAM, bundle, tx, traffic)
+        proof |= states_proof(store, bundle, tx)
         reader.stop.set()
         reader.join()
-        got = committed_scores(servers)
     finally:
-        for name in stop_order(names):
+        faults.close()
+        for name in stop_order(with_needs(SERVICES)):
             end_service(settings, name)
-    differences = [
-        abs(got[i][0] - score) / max(abs(score), 1e-300) for i, score in wanted.items() if i in got
-    ]
-    seconds = [each for _, each in recoveries]
+    seconds = [each["seconds"] for each in rounds]
     return {
-        "rounds": rounds,
-        "transactions": len(wanted),
-        "lost": sum(i not in got for i in wanted),
-        "duplicated": sum(len(scores) - 1 for scores in got.values()),
-        "max_rel_diff": max(differences, default=float("nan")),
+        "rounds": len(rounds),
+        **proof,
+        "api_answers": len(api.answered),
+        "api_answers_changed": changed,
+        "api_calls_repeated": api.refused,
+        "drain_s": drained,
         "recovery_p50_s": float(np.median(seconds)),
         "recovery_max_s": max(seconds),
-        "recoveries": [{"killed": target, "seconds": each} for target, each in recoveries],
+        "recoveries": rounds,
     }
+
+
+def drain(traffic: Traffic, reader: Reader) -> float:
+    """Wait until every transaction has a committed score; returns the seconds that took."""
+    began = time.monotonic()
+    while time.monotonic() < began + DRAIN_S and not traffic.sent.keys() <= reader.seen.keys():
+        time.sleep(0.5)
+    time.sleep(5.0)  # the last states are published
+    return time.monotonic() - began - 5.0
+
+
+def show(found: dict[str, Any]) -> None:
+    """Print a round as it ends: a run takes ten minutes."""
+    parts = ", ".join(
+        f"{name} {seconds:.1f}" for name, seconds in found.items() if name != "killed"
+    )
+    print(f"killed {found['killed']}: {parts}", flush=True)
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -259,12 +174,15 @@ def main(argv: list[str] | None = None) -> None:
     rounds = args.rounds or (SMOKE_ROUNDS if args.smoke else ROUNDS)
     base = get_settings().home / "bench"
     base.mkdir(parents=True, exist_ok=True)
+    rng = random.Random(args.seed)
     with tempfile.TemporaryDirectory(prefix="chaos-", dir=base) as folder:
-        result = run(Path(folder), base / "models", rounds=rounds, seed=args.seed, smoke=args.smoke)
+        settings = Settings(home=Path(folder), flink_slots=2)  # type: ignore[call-arg]
+        targets = chosen_targets(rounds, rng)
+        result = run(settings, base / "models", targets, rng, smoke=args.smoke)
     table(
-        "recovery",
-        ("killed", "seconds"),
-        [(each["killed"], each["seconds"]) for each in result["recoveries"]],
+        "recovery in seconds",
+        ("killed", "all", "scores", "api", "store", "services"),
+        [tuple(each.values()) for each in result["recoveries"]],
     )
     emit(result, args)
 

@@ -19,7 +19,7 @@ from infra.flink_rest import FlinkRest, FlinkRestError
 from infra.services.ports import any_free_port
 from infra.services.registry import end_service, service_status, start_service
 from infra.services.state import load_state
-from infra.watchdog.actions import ServiceActions, is_usable, newest_checkpoint, run_command
+from infra.watchdog.actions import ServiceActions, is_usable, newest_restore, run_command
 from infra.watchdog.config import WatchdogConfig, save_config
 from infra.watchdog.loop import Watchdog
 from infra.watchdog.observe import Observation, Observer
@@ -196,7 +196,7 @@ def test_metrics_tell_the_job_and_the_services(settings):
 
 
 def test_a_cluster_that_is_away_is_an_observation(settings):
-    assert not Observer(settings, "fraud").look().reachable
+    assert not Observer(settings, WatchdogConfig(job="fraud")).look().reachable
     with pytest.raises(FlinkRestError, match="does not answer"):
         FlinkRest("127.0.0.1", any_free_port()).jobs()
 
@@ -224,16 +224,26 @@ def alive(pid: int) -> bool:
         return False
 
 
-def test_the_newest_complete_checkpoint_of_the_job_is_found(tmp_path):
-    for number, complete in ((1, True), (2, True), (3, False)):
-        folder = tmp_path / "job" / f"chk-{number}"
+def test_the_newest_complete_checkpoint_or_savepoint_of_the_job_is_found(settings):
+    checkpoints = settings.home / "flink" / "checkpoints" / "abcdef0123"
+    savepoints = settings.home / "flink" / "savepoints"
+
+    def make(folder, moment, *, complete=True):
         folder.mkdir(parents=True)
         if complete:
             (folder / "_metadata").touch()
-            os.utime(folder / "_metadata", (number, number))
-    assert newest_checkpoint(tmp_path, "job") == (tmp_path / "job" / "chk-2").as_uri()
-    assert newest_checkpoint(tmp_path, "another") == newest_checkpoint(tmp_path) == ""
-    assert is_usable((tmp_path / "job" / "chk-2").as_uri())
-    assert not is_usable((tmp_path / "job" / "chk-3").as_uri())
+            os.utime(folder / "_metadata", (moment, moment))
+
+    make(checkpoints / "chk-1", 1)
+    make(checkpoints / "chk-2", 2)
+    make(checkpoints / "chk-3", 3, complete=False)
+    make(savepoints / "savepoint-fedcba-77", 9)
+    assert newest_restore(settings, "abcdef0123") == (checkpoints / "chk-2").as_uri()
+    assert newest_restore(settings, "another") == newest_restore(settings, "") == ""
+    make(savepoints / "savepoint-abcdef-55", 4)
+    wanted = (savepoints / "savepoint-abcdef-55").as_uri()
+    assert newest_restore(settings, "abcdef0123") == wanted
+    assert is_usable((checkpoints / "chk-2").as_uri())
+    assert not is_usable((checkpoints / "chk-3").as_uri())
     assert not is_usable("")
     assert is_usable("s3://bucket/chk-1")

@@ -145,6 +145,7 @@ LOOKS = st.lists(
 def test_never_more_remedies_than_allowed(looks):
     """Whatever is seen: bounded in every window, spaced, and none while all is well."""
     judge, at, checkpoint_at, given_at = Judge(CONFIG, BEGAN), BEGAN, 0.0, []
+    ended_by_us = False
     for step, state, checkpointed in looks:
         at += step
         checkpoint_at = at - 0.05 if checkpointed and state == "RUNNING" else checkpoint_at
@@ -158,7 +159,8 @@ def test_never_more_remedies_than_allowed(looks):
         if checkpointed and state == "RUNNING":
             assert verdict.state == "healthy"
         if verdict.remedy:
-            assert state != "CANCELED"
+            assert state != "CANCELED" or ended_by_us
+            ended_by_us |= verdict.remedy == "resubmit" and state not in ("absent", "away")
             assert not given_at or at - given_at[-1] >= CONFIG.backoff_s
             given_at.append(at)
             window = [each for each in given_at if at - each <= CONFIG.window_s]
@@ -186,3 +188,32 @@ def test_the_file_round_trips_and_a_broken_one_is_told(settings):
         config_path(settings).write_text(text)
         with pytest.raises(ConfigurationError):
             load_config(settings)
+
+
+def test_a_job_that_somebody_is_changing_is_left_to_them():
+    judge = Judge(CONFIG, BEGAN)
+    looks = [running(BEGAN + t, 0.0, state="FINISHED", holder="alive") for t in range(1, 300)]
+    assert remedies(judge, looks) == []
+    assert judge.judge(looks[-1]).state == "held"
+    away = Observation(at=BEGAN + 301, holder="alive")
+    assert judge.judge(away).state == "held"
+
+
+def test_a_job_whose_changer_died_is_submitted_again():
+    judge = Judge(CONFIG, BEGAN)
+    stopped = running(BEGAN + 60, BEGAN + 50, state="FINISHED", holder="dead")
+    verdict = judge.judge(stopped)
+    assert (verdict.state, verdict.remedy) == ("missing", "resubmit")
+    # One that still runs is none the worse.
+    judge = Judge(CONFIG, BEGAN)
+    assert judge.judge(running(BEGAN + 60, BEGAN + 59, holder="dead")).state == "healthy"
+
+
+def test_a_job_that_the_watchdog_itself_ended_is_submitted_until_it_runs():
+    judge = Judge(CONFIG, BEGAN)
+    failed = running(BEGAN + 5, BEGAN + 4, state="FAILED")
+    assert judge.judge(failed).remedy == "resubmit"
+    looks = [running(BEGAN + t, BEGAN + 4, state="CANCELED") for t in range(6, 30)]
+    assert [remedy for _, remedy in remedies(judge, looks)][:1] == ["resubmit"]
+    another = running(BEGAN + 40, BEGAN + 39, state="CANCELED", job="b2")
+    assert judge.judge(another).state == "stopped"

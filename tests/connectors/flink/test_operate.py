@@ -7,6 +7,7 @@ import time
 import pytest
 
 from connectors.flink import operate
+from connectors.flink.announce import announce
 from connectors.flink.start import described
 from flows.stream import check_stream
 from infra.errors import ServiceError
@@ -62,7 +63,7 @@ def test_the_life_of_a_stream(bank, kafka_servers, flink_cluster, prefect_server
         assert {row["decision"] for row in first.values()} == {"review"}
         assert {row["rules"] for row in first.values()} == {"first"}
 
-        message = operate.announce(settings, name, rules=STOP)
+        message = announce(settings, name, rules=STOP)
         assert message["rules"]["version"] == "second"
         time.sleep(3)
         send(kafka_servers, name, bank.rows[200:300])
