@@ -11,7 +11,10 @@ import typer
 if TYPE_CHECKING:
     from rich.console import Console
 
-app = typer.Typer(help="Simulate a bank, train, score, write the report.", add_completion=False)
+app = typer.Typer(
+    help="Simulate a bank, train, score, serve live traffic, write the report.",
+    add_completion=False,
+)
 
 CARDS, TERMINALS, DAYS = 1_500, 3_000, 90
 SETTINGS = {
@@ -28,9 +31,12 @@ def demo(
     graph: Annotated[
         bool, typer.Option("--graph/--no-graph", help="Train the graph part, too.")
     ] = True,
+    live: Annotated[
+        bool, typer.Option("--live/--no-live", help="Serve live traffic in the end.")
+    ] = True,
     seed: Annotated[int, typer.Option(help="Seed of the simulated bank.")] = 0,
 ) -> None:
-    """Simulate a bank, train, register and promote a model, score the last day, report."""
+    """Simulate a bank, train, register and promote a model, score the last day, serve, report."""
     from flows.cli.fraud_model import open_console, run_scoring, run_training, show_training
     from flows.cli.paths import nearby, own_command
     from infra.settings import get_settings
@@ -49,6 +55,9 @@ def demo(
     console.rule("3. the last day's scores")
     scored = run_scoring(console, data, folder / "scores.csv", "demo", 1.0)
     console.print(f"{scored['rows']:,} transactions scored, {scored['alerts']:,} alerts")
+    if live:
+        console.rule("4. live traffic")
+        serve_live(console, data, Path(record["report"]), folder / "live")
     console.rule("done")
     penstock = own_command()
     lines = [
@@ -59,6 +68,41 @@ def demo(
         f"\nfinished in {time.perf_counter() - began:.0f} s",
     ]
     console.print("\n".join(lines), soft_wrap=True, highlight=False)
+
+
+def serve_live(console: Console, data: Path, report: Path, folder: Path) -> None:
+    """Send payments to an API and a stream, show what came of it, and add it to the report."""
+    from dataclasses import asdict
+
+    from connectors.flink.start import model_folder
+    from flows.live_demo import run_live
+    from infra.files import write_atomically
+    from infra.settings import get_settings
+    from tasks.fraud.bundle import Bundle
+    from tasks.fraud.report.live import with_live
+
+    settings = get_settings()
+    bundle = Bundle.load(model_folder(settings, "registry:demo"))
+    with console.status("live traffic") as status:
+        found = run_live(settings, data, bundle, folder, tell=status.update)
+    decisions = ", ".join(f"{n:,} {name}" for name, n in sorted(found.decisions.items()))
+    console.print(
+        f"{found.payments:,} payments at {found.per_s:.0f} a second: {decisions}\n"
+        f"the API answered in {found.p50_ms:.1f} ms (99 of 100 within {found.p99_ms:.1f} ms)\n"
+        f"the stream scored {found.streamed:,} of them {found.stream_p50_s:.1f} s later; "
+        f"largest difference of the two scores {found.difference:.1e}",
+        highlight=False,
+    )
+    for each in found.examples[:2]:
+        reasons = "; ".join(each["reasons"])
+        console.print(f"{each['decision']} at {each['score']:.3f}: {reasons}", highlight=False)
+    html = with_live(
+        report.read_text(encoding="utf-8"),
+        asdict(found),
+        link="live/live.json",
+        amount=bundle.config.amount,
+    )
+    write_atomically(report, html)
 
 
 def simulate(console: Console, data: Path, seed: int) -> None:

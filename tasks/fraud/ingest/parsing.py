@@ -249,7 +249,8 @@ def _parsed_times(ms: NDArray[np.int64], missing: Mask, unparsable: Mask) -> Par
 
 def _to_ms(ticks: NDArray[Any], factor: float) -> NDArray[np.int64]:
     """Scale ticks to milliseconds; what lies beyond 30,000 years becomes ``NO_TIME``."""
-    near = np.abs(ticks.astype(np.float64)) * factor <= _FAR
+    with np.errstate(over="ignore"):  # infinitely far is far, too
+        near = np.abs(ticks.astype(np.float64)) * factor <= _FAR
     if ticks.dtype == np.int64:
         safe = np.where(near, ticks, 0)
         ms = safe * int(factor) if factor >= 1 else safe // round(1 / factor)

@@ -81,6 +81,7 @@ def test_absurd_times_do_not_wrap_around() -> None:
     for column, unit in [
         (pa.array([2**62, -(2**62)]), "s"),
         (pa.array([1e300, float("-inf")]), "ms"),
+        (pa.array([2e300, -2e300]), "d"),
         (pa.array([2**62, -(2**63)], pa.timestamp("s")), "auto"),
     ]:
         parsed = parse_times(column, "t", unit, 10**12)
