@@ -2,8 +2,9 @@
 
 The answer to a request does not wait for the broker. What was accepted lies in the outbox until the
 broker has acknowledged it, so neither a broker that is down nor a killed process loses an event;
-what a process left is sent when the next one starts, some of it for the second time, and the stream
-drops what it has seen.
+what a process left is sent when the next one starts. A mark beside each file says up to where it is
+delivered, so only what was on its way is sent for a second time, and the stream drops that: it
+remembers the newest events of an entity, not all.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, cast
 
@@ -24,7 +26,7 @@ from connectors.api.metrics import Metrics
 
 logger = logging.getLogger(__name__)
 
-SUFFIX = ".outbox"
+SUFFIX, MARK = ".outbox", ".delivered"
 FILE_BYTES = 4 * 2**20
 """Size from which another file is begun."""
 
@@ -68,13 +70,64 @@ class Event(NamedTuple):
 
 
 @dataclass(slots=True)
+class _Place:
+    """Where an event ends in its file, and whether Kafka has it."""
+
+    end: int
+    delivered: bool = False
+
+
+@dataclass(slots=True)
 class _File:
-    """A file of the outbox and how many of its events are not delivered yet."""
+    """A file of the outbox, and how far it is delivered.
+
+    Attributes:
+        path: Where it lies.
+        size: Its bytes.
+        places: Events from the first one that is not delivered on.
+        until: Bytes before that event.
+        marked: The same, as the mark beside the file says.
+        left: Events not delivered.
+        closed: Whether nothing more is written to it.
+    """
 
     path: Path
     size: int = 0
+    places: deque[_Place] = field(default_factory=deque)
+    until: int = 0
+    marked: int = 0
     left: int = 0
     closed: bool = False
+
+    def add(self, size: int) -> _Place:
+        """Note an event behind the others."""
+        place = _Place((self.places[-1].end if self.places else self.until) + size)
+        self.places.append(place)
+        self.left += 1
+        return place
+
+    def deliver(self, place: _Place) -> None:
+        """Note that Kafka has an event."""
+        place.delivered = True
+        self.left -= 1
+        while self.places and self.places[0].delivered:
+            self.until = self.places.popleft().end
+
+    def mark(self) -> None:
+        """Let the next process know how far this one came, by one call that a kill cannot halve."""
+        if self.until == self.marked:
+            return
+        handle = os.open(self.path.with_suffix(MARK), os.O_WRONLY | os.O_CREAT, 0o600)
+        try:
+            os.pwrite(handle, self.until.to_bytes(8, "little"), 0)
+        finally:
+            os.close(handle)
+        self.marked = self.until
+
+    def remove(self) -> None:
+        """Remove the file and its mark, the mark last: without it all would be sent again."""
+        self.path.unlink(missing_ok=True)
+        self.path.with_suffix(MARK).unlink(missing_ok=True)
 
 
 class Outbox:
@@ -99,7 +152,8 @@ class Outbox:
         self._max_bytes = max_bytes
         self._bytes = 0
         self.undelivered = 0
-        self._again: deque[tuple[_File, Event]] = deque()
+        self._again: deque[tuple[_File, _Place, Event]] = deque()
+        self._kept: list[_File] = []
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         left = sorted(folder.glob(f"*{SUFFIX}"))
         self._number = max((int(path.stem) for path in left), default=0)
@@ -125,10 +179,10 @@ class Outbox:
             )
         self._write(data)
         file = self._file
-        file.left += len(events)
         self.undelivered += len(events)
-        for event in events:
-            self._send(file, event)
+        places = [file.add(len(_packed(event))) for event in events]
+        for place, event in zip(places, events, strict=True):
+            self._send(file, place, event)
         if file.size >= FILE_BYTES:
             self._turn_over()
 
@@ -137,6 +191,7 @@ class Outbox:
         self._producer.poll(0)
         for _ in range(min(len(self._again), _AT_ONCE)):
             self._send(*self._again.popleft())
+        self._mark()
 
     def close(self, seconds: float = 5.0) -> None:
         """Send what can be sent within some seconds; the rest stays for the next run."""
@@ -144,38 +199,45 @@ class Outbox:
         while self.undelivered and time.monotonic() < deadline:
             self.tick()
             self._producer.flush(0.05)
+        self._mark()
         os.close(self._handle)
         self._file.closed = True
         self._drop(self._file)
         if self.undelivered:
             logger.warning("outbox: %d events stay for the next run", self.undelivered)
 
-    def _send(self, file: _File, event: Event) -> None:
+    def _send(self, file: _File, place: _Place, event: Event) -> None:
         def delivered(error: Any, _: Any) -> None:
             if error is not None:
                 self._metrics.events_out.add("failed")
-                self._again.append((file, event))
+                self._again.append((file, place, event))
                 return
             self._metrics.events_out.add("delivered")
             self.undelivered -= 1
-            file.left -= 1
+            file.deliver(place)
             self._drop(file)
 
         try:
             self._producer.produce(event.topic, event.line, event.key, on_delivery=delivered)
         except BufferError:
-            self._again.append((file, event))
+            self._again.append((file, place, event))
         except (
             Exception
         ):  # librdkafka refuses a message for good or ill: it is kept and tried again
             logger.exception("outbox: an event was refused by the client")
             self._metrics.events_out.add("failed")
-            self._again.append((file, event))
+            self._again.append((file, place, event))
+
+    def _mark(self) -> None:
+        with suppress(OSError):  # a full disk: after a kill some more would be sent again
+            for file in self._kept:
+                file.mark()
 
     def _drop(self, file: _File) -> None:
         """Remove a file whose events are all delivered."""
-        if file.closed and not file.left and file.path.exists():
-            file.path.unlink()
+        if file.closed and not file.left and file in self._kept:
+            self._kept.remove(file)
+            file.remove()
             self._bytes -= file.size
 
     def _write(self, data: bytes) -> None:
@@ -202,21 +264,33 @@ class Outbox:
         self._number += 1
         path = self._folder / f"{self._number:012d}{SUFFIX}"
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_EXCL, 0o600)
-        return _File(path), handle
+        file = _File(path)
+        self._kept.append(file)
+        return file, handle
 
     def _read(self, path: Path) -> None:
         """Take over the events of an earlier run, up to the last whole line."""
         content = path.read_bytes()
         with path.open("rb") as handle:
             content = content[: last_line_end(handle.fileno(), len(content))]
-        file = _File(path, len(content), closed=True)
-        for packed in content.splitlines():
+        until = _marked(path)
+        file = _File(path, len(content), until=until, marked=until, closed=True)
+        self._kept.append(file)
+        for packed in content[until:].splitlines(keepends=True):
             topic, key, line = orjson.loads(packed)
-            self._again.append((file, Event(topic, key.encode(), line.encode())))
-            file.left += 1
+            event = Event(topic, key.encode(), line.encode())
+            self._again.append((file, file.add(len(packed)), event))
         self.undelivered += file.left
         self._bytes += file.size
         self._drop(file)
+
+
+def _marked(path: Path) -> int:
+    """Return up to which byte a file is known to be delivered."""
+    try:
+        return int.from_bytes(path.with_suffix(MARK).read_bytes()[:8], "little")
+    except FileNotFoundError:
+        return 0
 
 
 def _packed(event: Event) -> bytes:

@@ -54,6 +54,12 @@ def submit(settings: Settings, spec: StreamSpec) -> None:
     if spec.target == "application":
         submit_application(settings, spec)
         return
+    with _alone(settings, spec):
+        _submit_here(settings, spec)
+
+
+def _submit_here(settings: Settings, spec: StreamSpec) -> None:
+    """Build the job and hand it to the cluster, or run it in this process until it ends."""
     from connectors.flink.job import build_job
     from connectors.flink.remote import (
         end_client,
@@ -74,8 +80,7 @@ def submit(settings: Settings, spec: StreamSpec) -> None:
         make = remote_configuration if spec.target == "remote" else local_configuration
         environment = stream_environment(make(settings, options))
         build_job(environment, job)
-        with _alone(settings, spec):
-            client = environment.execute_async(spec.job_name)
+        client = environment.execute_async(spec.job_name)
         logger.info("job %s submitted as %s", spec.job_name, client.get_job_id())
         if spec.target == "local":
             _wait(client)
@@ -99,7 +104,8 @@ def submit(settings: Settings, spec: StreamSpec) -> None:
 def _alone(settings: Settings, spec: StreamSpec) -> Iterator[None]:
     """Let one process at a time submit a remote job, and only where it does not run.
 
-    Of a flow that was killed the submitter may go on, while the watchdog has begun its own.
+    Of a flow that was killed the submitter may go on, while the watchdog has begun its own: that
+    one waits, before it takes any time from the first.
 
     Raises:
         ServiceError: The job runs.

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from tasks.fraud.dataset import DatasetConfig
 
 app = typer.Typer(help="Run the fraud stream.", add_completion=False, no_args_is_help=True)
 
@@ -139,17 +144,24 @@ def stop(
 
 @app.command()
 def replay(
-    folder: Annotated[
-        Path, typer.Argument(help="Folder with transactions/ and, if any, labels/: JSON lines.")
+    source: Annotated[
+        Path,
+        typer.Argument(
+            help="Folder with transactions/ and, if any, labels/: JSON lines; or a history, "
+            ".parquet or .csv."
+        ),
     ],
     *,
     model: Model,
+    out: Annotated[
+        Path | None, typer.Option(help="Where a history's results go [default: beside it].")
+    ] = None,
     follow: Annotated[
         bool, typer.Option("--follow", help="Go on watching for new files, until Ctrl-C.")
     ] = False,
     parallelism: Annotated[int, typer.Option(help="Parallel instances of every operator.")] = 1,
 ) -> None:
-    """Run the stream over files, without broker or cluster; results lie beside the input.
+    """Run the stream over files or a history, without broker or cluster, beside the input.
 
     In the order of event time: the same files give the same scores, byte for byte.
     """
@@ -162,12 +174,17 @@ def replay(
     from infra.errors import ConfigurationError
     from infra.settings import get_settings
 
-    if not (folder / "transactions").is_dir():
-        raise ConfigurationError(
-            f"{folder} holds no folder transactions", "Put files of JSON lines there"
-        )
     settings = get_settings()
     placed = place_model(model_folder(settings, model), models_folder(settings))
+    folder = source
+    if source.is_file():
+        folder = out or source.with_name(f"{source.stem}-replay")
+        lay_out(source, placed.config, folder)
+    elif not (folder / "transactions").is_dir():
+        raise ConfigurationError(
+            f"{folder} holds no folder transactions",
+            "Put files of JSON lines there, or name a .parquet or .csv file",
+        )
     spec = StreamSpec(
         name="replay",
         models=str(models_folder(settings)),
@@ -185,6 +202,57 @@ def replay(
     )
     submit(settings, spec)
     typer.echo(f"scores lie in {folder / 'scores'}")
+
+
+@app.command()
+def send(
+    name: Name,
+    source: Annotated[Path, typer.Argument(help="Transactions, labelled or not: .parquet, .csv.")],
+    *,
+    rate: Annotated[float, typer.Option(help="Transactions a second; 0: as fast as it goes.")] = 0,
+) -> None:
+    """Send a file's transactions to the stream in order of time, each label when it is known."""
+    from connectors.flink.history import read_history, send_history
+    from connectors.flink.operate import spec_path
+    from connectors.flink.spec import StreamSpec
+    from infra.errors import ConfigurationError
+    from infra.settings import get_settings
+    from tasks.fraud.bundle import Bundle
+
+    spec = StreamSpec.load(spec_path(get_settings(), name))
+    if not spec.kafka:
+        raise ConfigurationError(f"stream {name} reads files", f"Put them into {spec.folder}")
+    history = read_history(source, Bundle.load(Path(spec.model_folder)).config)
+    total = history.transactions.num_rows + history.labels.num_rows
+    with counted(f"sending {source.name}", total) as tell:
+        sent = send_history(history, spec.kafka, spec.prefix, rate, tell)
+    typer.echo(f"{sent:,} messages sent")
+
+
+def lay_out(source: Path, config: DatasetConfig, folder: Path) -> None:
+    """Write a history as the messages of a replay; an earlier replay there is refused."""
+    from connectors.flink.history import read_history, write_history
+    from infra.errors import ConfigurationError
+
+    if folder.exists():
+        raise ConfigurationError(
+            f"{folder} is there already", "Remove it, or name another folder with --out"
+        )
+    history = read_history(source, config)
+    total = history.transactions.num_rows + history.labels.num_rows
+    with counted(f"reading {source.name}", total) as tell:
+        write_history(history, folder, tell)
+
+
+@contextmanager
+def counted(what: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A progress bar over messages; yields what takes their number so far."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task(what, total=total)
+        yield lambda done: progress.update(task, completed=done)
 
 
 def show(record: dict[str, Any]) -> None:

@@ -46,7 +46,8 @@ def hot_rows() -> Iterator[dict[str, Any]]:
     """Yield the bank's payments, three in ten of them by one and the same customer."""
     rng = random.Random(BANK.seed)
     for row in bank_rows(BANK):
-        yield {**row, "customer": HOT} if rng.random() < HOT_SHARE else row
+        hot = rng.random() < HOT_SHARE
+        yield {**row, "customer": HOT if hot else str(row["customer"])}
 
 
 class Api:
@@ -103,6 +104,7 @@ class Traffic(threading.Thread):
 
     Attributes:
         rows: What was sent, in order; not closing rows, repetitions and poison.
+        api: Where one row in ten goes.
         sent: Event id -> moment at which it was sent.
         repeated: Event ids sent twice.
         poison: Messages that are no transactions.
@@ -121,7 +123,7 @@ class Traffic(threading.Thread):
                 "log_level": 0,
             }
         )
-        self._stream, self._partitions, self._api = stream, partitions, api
+        self._stream, self._partitions, self.api = stream, partitions, api
         self._waiting: deque[dict[str, Any]] = deque()
         self.rows: list[dict[str, Any]] = []
         self.sent: dict[str, float] = {}
@@ -168,7 +170,7 @@ class Traffic(threading.Thread):
             self._send("labels", self._waiting.popleft())
         if not through_api:
             self._send("transactions", payment)
-        elif not self._api.score(payment, self.stop):
+        elif not self.api.score(payment, self.stop):
             return
         self.rows.append(row)
         self._waiting.append({k: v for k, v in row.items() if k != "amount_cents"})
@@ -197,7 +199,7 @@ class Traffic(threading.Thread):
         self._producer.flush(120)
 
     def _send(self, stream: str, row: dict[str, Any]) -> None:
-        place = zlib.crc32(str(row["customer"]).encode()) % self._partitions
+        place = zlib.crc32(row["customer"].encode()) % self._partitions
         self._produce(stream, orjson.dumps(row), place)
 
     def _produce(self, stream: str, content: bytes, partition: int) -> None:

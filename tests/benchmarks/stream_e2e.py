@@ -196,6 +196,7 @@ class Reader(threading.Thread):
                 "isolation.level": isolation,
                 "enable.auto.commit": False,
                 "fetch.wait.max.ms": 5,
+                "log_level": 0,
             }
         )
         found = self._consumer.list_topics(topic, timeout=10).topics[topic].partitions

@@ -96,6 +96,25 @@ def test_what_a_killed_process_left_is_sent_by_the_next(tmp_path, broker):
     assert sorted(received(broker, "left", 3)) == [(b"a", b"1"), (b"b", b"2"), (b"c", b"3")]
 
 
+def test_what_was_delivered_before_a_kill_is_not_sent_again(tmp_path, broker):
+    killed = outbox_of(tmp_path, broker)
+    killed.append("once", [b"1", b"2"], ["a", "b"])
+    deliver(killed)
+    killed.tick()
+    killed._producer.flush(5)
+    [file] = tmp_path.glob("*.outbox")
+    with file.open("ab") as handle:  # accepted, but never handed to the client
+        handle.write(b'["once","c","3"]\n')
+    del killed
+    outbox = outbox_of(tmp_path, broker)
+    assert outbox.undelivered == 1
+    deliver(outbox)
+    outbox.close()
+    assert list(tmp_path.iterdir()) == []
+    found = received(broker, "once", 4, seconds=5.0)
+    assert sorted(found) == [(b"a", b"1"), (b"b", b"2"), (b"c", b"3")]
+
+
 def test_a_broker_that_stays_away_stops_the_intake_at_a_limit(tmp_path):
     outbox = outbox_of(tmp_path, "127.0.0.1:1", max_bytes=1_000)
     for _ in range(8):

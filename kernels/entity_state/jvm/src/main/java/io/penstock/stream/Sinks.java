@@ -84,6 +84,10 @@ final class Sinks {
         if (isKafka(sinks)) {
             KafkaSinkBuilder<Upsert> made = kafka(sinks, new KafkaRecords.Upserts(target));
             made.setDeliveryGuarantee(DeliveryGuarantee.AT_LEAST_ONCE);
+            // Versions make repetitions harmless. An idempotent producer that lost its place, as
+            // after a broker was fenced, would repeat "out of order" for ever.
+            made.setProperty("enable.idempotence", "false");
+            made.setProperty("acks", "all");
             state.sinkTo(made.build()).uid(uid).name("state");
         } else {
             state.sinkTo(files(target, Sinks::writeUpsert)).uid(uid).name("state");
