@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup jars demo test test-stream lint format bench bench-smoke up down status doctor freeze clean purge
+.PHONY: help setup jars demo demo-live test test-stream chaos lint format bench bench-smoke up down status doctor freeze clean purge
 MAKEFLAGS += --no-print-directory
 
 BIN := .venv/bin
@@ -25,12 +25,18 @@ jars: setup ## Build the stream's Java module and bring Kafka (part of setup)
 demo: setup ## Simulate a bank, train, register, score and write the report
 	@$(BIN)/penstock demo
 
+demo-live: setup ## After demo: its payments through Kafka, Flink and the API, to be watched
+	@$(BIN)/penstock demo-live
+
 test: setup ## Lint, type-check and run every test (skipped tests are listed with the reason)
 	@$(MAKE) lint
 	$(BIN)/python -m pytest -m "not cluster" --cov --cov-report=term --durations=15
 
 test-stream: setup ## The long tests: streams on the real broker and cluster, killed and upgraded
 	$(BIN)/python -m pytest -m cluster --durations=15
+
+chaos: setup ## Kill every part of a running stream under load (~10 minutes)
+	@$(BIN)/penstock bench chaos
 
 lint: ## Style, formatting, types and floors
 	$(require-setup)$(BIN)/ruff check .

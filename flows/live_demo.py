@@ -6,7 +6,6 @@ it accepted, and a stream that watches the journal. Both begin with the same wee
 
 from __future__ import annotations
 
-import http.client
 import json
 import logging
 import secrets
@@ -20,6 +19,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from connectors.flink.history import write_history
+from flows.live_traffic import Answer, divided, send
 from infra.errors import ServiceError
 from infra.services.ports import any_free_port
 from infra.services.process import (
@@ -31,7 +32,7 @@ from infra.services.process import (
     wait_until_ready,
 )
 from infra.services.service import Service
-from infra.settings import HOST, Settings
+from infra.settings import Settings
 
 if TYPE_CHECKING:
     from infra.services.state import ServiceState
@@ -41,10 +42,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-HISTORY_DAYS = 45
-"""Longest window and label delay together are 37 days."""
-
-DAY_MS = 86_400_000
 PAYMENTS = 1_000
 RATE = 100.0
 START_SECONDS = 90.0
@@ -109,19 +106,18 @@ def run_live(
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     tell("starting the stream and the API")
-    bank = _divided(data, bundle.config, payments)
+    bank = divided(data, bundle.config, payments)
     journal = folder / "api" / "journal"
-    _write_lines(journal / "transactions" / "history.jsonl", bank.past)
-    _write_lines(journal / "labels" / "history.jsonl", bank.labels)
+    past, _ = write_history(bank.past, journal, lambda _: None)
     local = settings.model_copy(update={"home": folder})
     with _stream(local, bundle, journal) as stream:
-        _seed(bank, bundle.config, folder / "api" / "store")
+        _seed(bank.history, bundle.config, folder / "api" / "store")
         with _api(local, bundle.folder, folder / "api") as (port, token):
             watch = _Scores(journal / "scores", stream)
-            tell(f"the stream reads {len(bank.past):,} payments of the past")
-            watch.wait(lambda: len(watch.seen) >= len(bank.past), START_SECONDS)
+            tell(f"the stream reads {past:,} payments of the past")
+            watch.wait(lambda: len(watch.seen) >= past, START_SECONDS)
             tell(f"{len(bank.live):,} live payments, {rate:.0f} a second")
-            answers, per_s = _send(port, token, bundle.config, bank.live, rate, watch)
+            answers, per_s = send(port, token, bundle.config, bank.live, rate, watch.look)
             watch.wait(lambda: answers.keys() <= watch.seen.keys(), STREAM_SECONDS)
     figures = _figures(answers, watch, per_s, time.perf_counter() - began)
     (folder / "live.json").write_text(json.dumps(asdict(figures), indent=1), encoding="utf-8")
@@ -130,54 +126,14 @@ def run_live(
     return figures
 
 
-@dataclass(frozen=True, slots=True)
-class _Bank:
-    """A file divided into the past and now.
-
-    Attributes:
-        past: Messages of the past.
-        live: Messages of now.
-        labels: Messages of the labels that are known before now ends.
-        history: The past as the batch has it.
-    """
-
-    past: list[dict[str, Any]]
-    live: list[dict[str, Any]]
-    labels: list[dict[str, Any]]
-    history: Transactions
-
-
-def _divided(data: Path, config: DatasetConfig, payments: int) -> _Bank:
-    """Read a file whose rows are all good and in order of time, as simulated ones are."""
-    from connectors.files import read_table
-    from tasks.fraud.ingest.checks import check
-
-    table = read_table(data)
-    tx = check(table, config, str(data)).transactions
-    first = len(tx) - payments
-    if len(tx) != table.num_rows or first < 1:
-        raise ServiceError(
-            f"{data} has {table.num_rows} rows, {len(tx)} of them usable",
-            f"Name a file of more than {payments} rows without faults",
-        )
-    begins = int(tx.time.searchsorted(tx.time[first] - HISTORY_DAYS * DAY_MS))
-    known = int(tx.time.searchsorted(tx.time[-1] - config.delay_ms, side="right"))
-    unlabelled = table.drop_columns([config.label]).slice(begins).to_pylist()
-    labels = table.drop_columns([config.amount]).slice(begins, min(known, first) - begins)
-    past = first - begins
-    return _Bank(
-        unlabelled[:past], unlabelled[past:], labels.to_pylist(), tx.take(slice(begins, first))
-    )
-
-
-def _seed(bank: _Bank, config: DatasetConfig, store: Path) -> None:
+def _seed(history: Transactions, config: DatasetConfig, store: Path) -> None:
     """Give the API the state of the same past."""
     from connectors.online_store.record import epoch_of
     from connectors.online_store.seed import seed_store
     from connectors.online_store.store import open_store
 
     with open_store(f"lmdb://{store.resolve()}") as opened:
-        seed_store(opened, bank.history, config, epoch=epoch_of(int(time.time() * 1_000)))
+        seed_store(opened, history, config, epoch=epoch_of(int(time.time() * 1_000)))
 
 
 @contextmanager
@@ -284,49 +240,8 @@ class _Scores:
             time.sleep(0.1)
 
 
-@dataclass(frozen=True, slots=True)
-class _Answer:
-    payment: dict[str, Any]
-    content: dict[str, Any]
-    took: float
-    at: float
-
-
-def _send(
-    port: int,
-    token: str,
-    config: DatasetConfig,
-    rows: list[dict[str, Any]],
-    rate: float,
-    watch: _Scores,
-) -> tuple[dict[str, _Answer], float]:
-    """Send payments at a rate, one connection; returns answers by event id, and the rate."""
-    headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
-    link = http.client.HTTPConnection(HOST, port, timeout=10)
-    answers: dict[str, _Answer] = {}
-    began = time.perf_counter()
-    try:
-        for number, row in enumerate(rows):
-            while (wait := began + number / rate - time.perf_counter()) > 0:
-                if wait > 0.008:
-                    watch.look()
-                else:
-                    time.sleep(wait)
-            body, asked = json.dumps(row), time.perf_counter()
-            link.request("POST", "/v1/score", body, headers)
-            response = link.getresponse()
-            content, now = response.read(), time.perf_counter()
-            if response.status != 200:
-                raise ServiceError(f"the API answered {response.status}: {content[:200]!r}")
-            event = str(row[config.event_id or "event_id"])
-            answers[event] = _Answer(row, json.loads(content), now - asked, now)
-    finally:
-        link.close()
-    return answers, len(rows) / (time.perf_counter() - began)
-
-
 def _figures(
-    answers: Mapping[str, _Answer], watch: _Scores, per_s: float, seconds: float
+    answers: Mapping[str, Answer], watch: _Scores, per_s: float, seconds: float
 ) -> LiveFigures:
     import numpy as np
 
@@ -354,9 +269,3 @@ def _figures(
         ],
         seconds=seconds,
     )
-
-
-def _write_lines(path: Path, rows: list[dict[str, Any]]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", encoding="utf-8") as file:
-        file.writelines(json.dumps(row) + "\n" for row in rows)

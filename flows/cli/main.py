@@ -21,7 +21,10 @@ class PenstockCommands(LazyGroup):
     """All command groups; each lives in the module named here."""
 
     table = {  # noqa: RUF012 - constant
-        "demo": LazyCommand("flows.cli.demo", "Simulate a bank, train, score, write the report."),
+        "demo": LazyCommand("flows.cli.demo", "Simulate a bank, train, score, serve, report."),
+        "demo-live": LazyCommand(
+            "flows.cli.demo_live", "Live payments through Kafka, Flink and the API."
+        ),
         "fraud": LazyCommand("flows.cli.fraud", "Train, evaluate, score and report fraud models."),
         "simulate": LazyCommand("flows.cli.simulate", "Generate transactions to work on."),
         "stream": LazyCommand("flows.cli.stream", "Run the fraud stream: start, status, upgrade."),

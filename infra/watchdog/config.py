@@ -48,6 +48,8 @@ class WatchdogConfig:
         max_remedies: so many remedies within ``window_s``, or without a checkpoint between
             them, are the last: then it gives up until a checkpoint completes by other means.
         window_s: see ``max_remedies``.
+        standby_s: how long a crashed TaskManager waits while the job comes back on the other one:
+            its start would take the cores that the job needs.
         lag_limit: records behind from which on the state is "lagging"; 0 for never.
     """
 
@@ -67,6 +69,7 @@ class WatchdogConfig:
     backoff_max_s: float = 60.0
     max_remedies: int = 8
     window_s: float = 900.0
+    standby_s: float = 15.0
     lag_limit: int = 0
 
     def __post_init__(self) -> None:

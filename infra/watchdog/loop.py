@@ -20,6 +20,7 @@ LOG = logging.getLogger(__name__)
 REVIVE_PAUSE = 2.0
 REVIVE_PAUSE_MAX = 60.0
 FILE_SECONDS = 1.0
+STANDS_IN = {"flink-taskmanager": "flink-standby", "flink-standby": "flink-taskmanager"}
 
 
 class Watchdog:
@@ -49,6 +50,8 @@ class Watchdog:
         self._pool = ThreadPoolExecutor(max_workers=12, thread_name_prefix="watchdog")
         self._reviving: dict[str, Future[bool]] = {}
         self._failed: dict[str, tuple[int, float]] = {}
+        self._crashed_at: dict[str, float] = {}
+        self._checkpoint_at = 0.0
         self._remedy: Future[str] | None = None
         self._remedy_name = ""
         self._written_at = 0.0
@@ -95,6 +98,7 @@ class Watchdog:
         """Look at the job, judge, begin a remedy."""
         seen = self._look() if self.config.job else Observation(at=time.time())
         self._job, self._path = seen.job or self._job, seen.path or self._path
+        self._checkpoint_at = max(self._checkpoint_at, seen.checkpoint_at)
         if self._remedy is None:
             verdict = self._judge.judge(seen)
         else:
@@ -137,13 +141,28 @@ class Watchdog:
                 del self._reviving[name]
                 self._note_revival(name, future)
         self.report.services = self._actions.states(self.config.services)
-        for name in [name for name, state in self.report.services.items() if state == "crashed"]:
+        crashed = [name for name, state in self.report.services.items() if state == "crashed"]
+        now = time.time()
+        self._crashed_at = {name: self._crashed_at.get(name, now) for name in crashed}
+        waiting = {name for name in crashed if self._waits(name)}
+        for name in crashed:
             _, pause_until = self._failed.get(name, (0, 0.0))
-            if name not in self._reviving and time.time() >= pause_until:
+            if name not in self._reviving and name not in waiting and now >= pause_until:
                 LOG.warning("%s has crashed; it is started again", name)
                 self._reviving[name] = self._pool.submit(self._actions.revive, name)
-        if self._reviving:
-            self._judge.disturb(time.time())
+        if self._reviving or waiting:
+            self._judge.disturb(now)
+
+    def _waits(self, name: str) -> bool:
+        """Whether a TaskManager is better started once the job runs on the other one."""
+        since = self._crashed_at[name]
+        other = self.report.services.get(STANDS_IN.get(name, ""))
+        return (
+            other == "running"
+            and bool(self.config.job)
+            and time.time() - since < self.config.standby_s
+            and self._checkpoint_at <= since
+        )
 
     def _note_revival(self, name: str, future: Future[bool]) -> None:
         error = future.exception()

@@ -27,9 +27,9 @@ from kernels.entity_state.spec import StateSpec
 from tests.benchmarks._chaos_traffic import HOT, Traffic
 from tests.benchmarks.stream_e2e import Reader
 
-WORKER, FLOW = "python-worker", "upgrade-flow"
+TASKMANAGER, WORKER, FLOW = "flink-taskmanager", "python-worker", "upgrade-flow"
 TARGETS = (
-    "flink-taskmanager",
+    TASKMANAGER,
     "flink-jobmanager",
     "kafka",
     "api",
@@ -105,14 +105,19 @@ class Faults:
     def _victims(self, target: str) -> list[psutil.Process]:
         if target == FLOW:
             return []
-        names = ("flink-taskmanager", "flink-standby") if target == WORKER else (target,)
-        found = []
-        for name in names:
-            state = load_state(self.settings, name)
-            found += group_members(state) if state else []
-        if target == WORKER:
-            return [each for each in found if "pyflink.fn_execution" in " ".join(each.cmdline())]
-        return found
+        if target not in (WORKER, TASKMANAGER):
+            return self._members(target)
+        # Of the two TaskManagers the one that runs the job: it has the Python workers.
+        for name in (TASKMANAGER, "flink-standby"):
+            members = self._members(name)
+            workers = [p for p in members if "pyflink.fn_execution" in " ".join(p.cmdline())]
+            if workers:
+                return workers if target == WORKER else members
+        return []
+
+    def _members(self, name: str) -> list[psutil.Process]:
+        state = load_state(self.settings, name)
+        return group_members(state) if state else []
 
 
 @dataclass

@@ -50,6 +50,11 @@ def hot_rows() -> Iterator[dict[str, Any]]:
         yield {**row, "customer": HOT if hot else str(row["customer"])}
 
 
+def payment_of(row: dict[str, Any]) -> dict[str, Any]:
+    """Return what is known of a payment when it is made."""
+    return {k: v for k, v in row.items() if k not in ("fraud", "scenario")}
+
+
 class Api:
     """A client that calls again until it is answered.
 
@@ -165,7 +170,7 @@ class Traffic(threading.Thread):
         self._close()
 
     def _one(self, row: dict[str, Any], number: int, *, through_api: bool) -> None:
-        payment = {k: v for k, v in row.items() if k not in ("fraud", "scenario")}
+        payment = payment_of(row)
         while self._waiting and self._waiting[0]["t"] + LABEL_DELAY_S <= row["t"]:
             self._send("labels", self._waiting.popleft())
         if not through_api:

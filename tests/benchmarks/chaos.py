@@ -120,11 +120,11 @@ def run(
             found = health.recover(faults.kill(target))
             rounds.append({"killed": target, "seconds": max(found.values()), **found})
             show(rounds[-1])
-        changed = answers_proof(traffic)
         traffic.stop.set()
         traffic.join()
         if traffic.failure is not None:
             raise traffic.failure
+        changed = answers_proof(traffic)
         drained = drain(traffic, reader)
         tx = history(bundle, traffic)
         proof = scores_proof(spec.kafka, STREAM, bundle, tx, traffic)
@@ -140,7 +140,8 @@ def run(
         "rounds": len(rounds),
         **proof,
         "api_answers": len(api.answered),
-        "api_answers_changed": changed,
+        "api_answers_changed": len(changed),
+        "api_changes": changed[:3],
         "api_calls_repeated": api.refused,
         "drain_s": drained,
         "recovery_p50_s": float(np.median(seconds)),

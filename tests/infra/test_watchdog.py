@@ -10,6 +10,8 @@ import threading
 import time
 import urllib.error
 import urllib.request
+from dataclasses import replace
+from typing import ClassVar
 
 import psutil
 import pytest
@@ -95,6 +97,34 @@ def test_a_service_that_cannot_come_back_is_tried_with_pauses(settings, web, wat
     results = [action["result"] for action in watchdog.report.actions]
     assert "attempt 2 to start web failed: web: no disk. Buy one" in results[1]
     assert watchdog.report.actions[1]["at"] - watchdog.report.actions[0]["at"] >= 1.9
+
+
+def test_a_taskmanager_waits_while_the_job_comes_back_on_the_other(settings):
+    class Fake:
+        revived: ClassVar[list[str]] = []
+        crashed: ClassVar[set[str]] = {"flink-taskmanager"}
+
+        def states(self, services):
+            return {name: "crashed" if name in self.crashed else "running" for name in services}
+
+        def revive(self, name):
+            self.revived.append(name)
+            return True
+
+    two = ("flink-taskmanager", "flink-standby")
+    config = WatchdogConfig(job="fraud", services=two, look_s=0.01, standby_s=30)
+    seen = Observation(at=time.time(), reachable=True, job="a", state="RESTARTING")
+    watchdog = Watchdog(settings, config, Fake(), lambda: seen)
+    for _ in range(5):
+        watchdog.step()
+        time.sleep(0.02)
+    assert Fake.revived == []
+    seen = replace(seen, state="RUNNING", checkpoint_at=time.time() + 1)
+    wait_for(lambda: watchdog.step() or Fake.revived == ["flink-taskmanager"])
+    # Where both are gone, neither waits.
+    both = Watchdog(settings, config, Fake(), lambda: replace(seen, checkpoint_at=0.0))
+    Fake.crashed, Fake.revived = set(two), []
+    wait_for(lambda: both.step() or sorted(Fake.revived) == sorted(two))
 
 
 def test_a_failed_job_is_submitted_by_the_command(settings, watch, tmp_path):
