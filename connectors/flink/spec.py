@@ -175,6 +175,13 @@ class StreamSpec:
         extra = preset.flink_options()
         if self.batch:
             extra["execution.runtime-mode"] = "BATCH"
+        if self.target == "local" and not self.bounded:
+            # Nobody waits for its end: it tries again, as on the cluster, until the cause is gone.
+            extra |= {
+                "restart-strategy.type": "exponential-delay",
+                "restart-strategy.exponential-delay.initial-backoff": "500 ms",
+                "restart-strategy.exponential-delay.max-backoff": "10 s",
+            }
         return JobOptions(
             name=self.job_name,
             parallelism=self.parallelism,
