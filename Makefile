@@ -6,6 +6,8 @@ SHELL := /bin/bash
 MAKEFLAGS += --no-print-directory
 
 BIN := .venv/bin
+# Images of containers set it; every process would compile anew what it imports.
+export PYTHONDONTWRITEBYTECODE :=
 NAME ?=
 ARGS ?=
 

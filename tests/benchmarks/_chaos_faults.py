@@ -67,10 +67,12 @@ class Faults:
         """Kill a part; returns the moment, monotonic seconds."""
         if target == FLOW:
             self._kill_flow()
-        for process in self._victims(target):
+        victims = self._victims(target)
+        for process in victims:
             with suppress(psutil.Error):
                 process.kill()
         killed = time.monotonic()
+        psutil.wait_procs(victims, timeout=5)  # a large one takes its time to go
         if target == "watchdog":  # nobody watches it but the flow that runs on a schedule
             operate.repair(self.settings, self.stream)
         return killed

@@ -7,8 +7,10 @@ messages are no transactions at all. In every round one part is killed at a rand
 part at least once; one is the process of a flow that is upgrading the stream. Nobody mends by hand:
 the watchdog brings back what was killed, a scheduled check the watchdog.
 
-Recovery lasts from the kill until all is well: a transaction sent after it has a committed score,
-the API has answered another one, the store holds a state published after it, every service runs.
+Recovery lasts from the kill until a transaction sent after it has a committed score, the API has
+answered another one, and the store holds a state published after it. Until every service runs again
+takes longer for a TaskManager, which is started once the job is well on the other one; that time is
+told apart (``redundancy_max_s``), and the next kill waits for it.
 In the end every transaction must have been scored and committed exactly once with the score of the
 batch, every bad message be one dead letter, the store hold the states of the batch bit by bit, and
 the API give its answers again.
@@ -118,7 +120,8 @@ def run(
         for target in targets:
             time.sleep(rng.uniform(*PAUSE_S))
             found = health.recover(faults.kill(target))
-            rounds.append({"killed": target, "seconds": max(found.values()), **found})
+            seconds = max(found[what] for what in ("scores", "api", "store"))
+            rounds.append({"killed": target, "seconds": seconds, **found})
             show(rounds[-1])
         traffic.stop.set()
         traffic.join()
@@ -141,11 +144,11 @@ def run(
         **proof,
         "api_answers": len(api.answered),
         "api_answers_changed": len(changed),
-        "api_changes": changed[:3],
         "api_calls_repeated": api.refused,
         "drain_s": drained,
         "recovery_p50_s": float(np.median(seconds)),
         "recovery_max_s": max(seconds),
+        "redundancy_max_s": max(each["services"] for each in rounds),
         "recoveries": rounds,
     }
 
@@ -182,7 +185,7 @@ def main(argv: list[str] | None = None) -> None:
         result = run(settings, base / "models", targets, rng, smoke=args.smoke)
     table(
         "recovery in seconds",
-        ("killed", "all", "scores", "api", "store", "services"),
+        ("killed", "recovery", "scores", "api", "store", "services"),
         [tuple(each.values()) for each in result["recoveries"]],
     )
     emit(result, args)
