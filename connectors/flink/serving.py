@@ -57,6 +57,33 @@ def serve(
     return started
 
 
+def require_own_store(settings: Settings, spec: StreamSpec, store: str) -> None:
+    """Refuse a store that was seeded with a history which the stream does not know.
+
+    Raises:
+        ConfigurationError: A stream without state would overwrite it, entity by entity.
+    """
+    from connectors.online_store.errors import StoreNotFoundError
+    from connectors.online_store.seed import COVERED_UNTIL
+    from connectors.online_store.store import open_store
+
+    if spec.restore:
+        return
+    place = os.environ.get(STORE_VARIABLE) or store_place(settings, store)
+    try:
+        with open_store(place, read_only=True) as opened:
+            seeded = opened.get_meta(COVERED_UNTIL) is not None
+    except StoreNotFoundError:
+        return
+    if seeded:
+        raise ConfigurationError(
+            f"{without_login(place)} was seeded with a history that stream {spec.name} does not "
+            "know: it would overwrite it, entity by entity",
+            "Let the stream read the history (penstock stream send), with another store or this "
+            "one emptied",
+        )
+
+
 def store_place(settings: Settings, store: str) -> str:
     """Return the address of the online store of a stream, to be kept in a plain file.
 

@@ -40,7 +40,7 @@ def start(
 ) -> None:
     """Submit the stream to the running Flink cluster; ready once it completed a checkpoint."""
     from connectors.flink import operate
-    from connectors.flink.serving import serve
+    from connectors.flink.serving import require_own_store, serve
     from connectors.flink.start import described
     from infra.settings import get_settings
 
@@ -54,6 +54,8 @@ def start(
         parallelism=parallelism,
         anew=anew,
     )
+    if api:
+        require_own_store(settings, spec, store)
     with waiting(f"starting stream {name} (20 to 60 s)"):
         seen = operate.start(settings, spec)
         served = serve(settings, spec, model, store=store) if api else []
@@ -202,6 +204,41 @@ def replay(
     )
     submit(settings, spec)
     typer.echo(f"scores lie in {folder / 'scores'}")
+
+
+@app.command()
+def seed(
+    source: Annotated[Path, typer.Argument(help="Past transactions: .parquet or .csv.")],
+    *,
+    model: Model,
+    store: Annotated[
+        str, typer.Option(help="Address of the online store [default: that of an API by itself].")
+    ] = "",
+) -> None:
+    """Give an API without a stream the state of a history, so that its entities are not new."""
+    import time
+
+    from connectors.flink.start import model_folder
+    from connectors.online_store.record import epoch_of
+    from connectors.online_store.seed import seed_store
+    from connectors.online_store.store import open_store
+    from connectors.transactions import load_transactions
+    from infra.settings import get_settings
+    from tasks.fraud.bundle import Bundle
+
+    settings = get_settings()
+    config = Bundle.load(model_folder(settings, model)).config
+    place = store or f"lmdb://{(settings.home / 'api' / 'store').resolve()}"
+    with waiting(f"seeding from {source.name}"):
+        loaded = load_transactions(
+            source, config, settings.home / "quarantine", labels_required=False
+        )
+        tx = loaded.transactions
+        with open_store(place) as opened:
+            done = seed_store(opened, tx, config, epoch=epoch_of(round(time.time() * 1_000)))
+    entities = ", ".join(f"{count:,} of kind {kind}" for kind, count in done.entities.items())
+    refused = loaded.report.rows_quarantined
+    typer.echo(f"{len(tx):,} transactions ({refused:,} set aside), entities: {entities}")
 
 
 @app.command()
