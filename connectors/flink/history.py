@@ -18,7 +18,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from connectors.files import atomic_path, read_table
-from tasks.fraud.ingest.parsing import NO_TIME, parse_times
+from tasks.fraud.ingest.parsing import NO_TIME, DataError, parse_times
 
 if TYPE_CHECKING:
     from tasks.fraud.dataset import DatasetConfig
@@ -86,14 +86,16 @@ def read_history(path: Path, config: DatasetConfig) -> History:
 
     Raises:
         InputFileError: The file cannot be read.
-        DataError: Its time column holds no times.
-        KeyError: It lacks a column; names it.
+        DataError: It lacks a column, or its time column holds no times.
     """
     ids = [entity.column for entity in config.entities]
     table = read_table(path, text_columns=[*ids, *([config.event_id] if config.event_id else [])])
     missing = [c for c in (config.time, config.amount, *ids) if c not in table.column_names]
     if missing:
-        raise KeyError(f"{path} lacks column {missing[0]!r}; it has {table.column_names}")
+        raise DataError(
+            f"{path} lacks column {missing[0]!r} of the model's dataset config; it has "
+            f"{', '.join(table.column_names)}"
+        )
     times = _times(table, config.time, config)
     order = np.argsort(times, kind="stable")
     table, times = table.take(order), times[order]
