@@ -110,19 +110,19 @@ class EventCounter:
         places: Sequence[Sequence[int]],
         arrays: tuple[NDArray[Any], ...],
     ) -> None:
-        """Count events; row by row where labels wait, since each may release some of them."""
-        columns, words, reals = self._columns, self._words, self._reals
-        plan = columns[0].blocks.plan
-        waiting = any(
-            c.blocks.waits(s, c.role) for row in places for c, s in zip(columns, row, strict=True)
-        )
-        if not waiting:
-            visit_rows(words, reals, plan, *arrays)
-            return
+        """Count events in order, releasing before each the labels that are due for it."""
+        columns, plan = self._columns, self._columns[0].blocks.plan
+        words, reals, start = self._words, self._reals, 0
         for i, t in enumerate(transactions):
-            for column, slot in zip(columns, places[i], strict=True):
+            row = list(zip(columns, places[i], strict=True))
+            if not any(c.blocks.is_due(s, c.role, t.time) for c, s in row):
+                continue
+            if i > start:
+                visit_rows(words, reals, plan, *(array[start:i] for array in arrays))
+                start = i
+            for column, slot in row:
                 column.blocks.release_due(slot, column.role, t.time, t.event_id)
-            visit_rows(words, reals, plan, *(array[i : i + 1] for array in arrays))
+        visit_rows(words, reals, plan, *(array[start:] for array in arrays))
 
     def _exchange_mail(
         self,

@@ -33,8 +33,9 @@ from tasks.fraud.online.rows import OnlineRows
 
 logger = logging.getLogger(__name__)
 
-SLICE = 64
-"""Rows of a batch that are handled before other requests get their turn."""
+SLICE = 256
+"""Rows of a batch that are handled before other requests get their turn, some 12 ms; a commit of
+the store for 64 rows costs a quarter more per row."""
 
 _PERIODS = ("parse", "state", "features", "head", "reasons")
 

@@ -73,6 +73,7 @@ class EntityBlocks:
         self._slots: dict[str, int] = {}
         self._free = list(range(capacity - 1, -1, -1))
         self._waiting: dict[tuple[int, int], list[Waiting]] = {}
+        self._labels: dict[tuple[int, int], Labels] = {}  # the same as arrays, made when needed
         self._bases = [self.plan.header + role * self.plan.section for role in range(spec.roles)]
 
     def __len__(self) -> int:
@@ -117,6 +118,7 @@ class EntityBlocks:
             versions[part.number] = record.version
             if not part.mail and len(record.labels):
                 self._waiting[slot, part.role] = [tuple(row) for row in record.labels.tolist()]
+                self._labels[slot, part.role] = record.labels.copy()
         return slot
 
     def forget(self, entity: str) -> None:
@@ -130,9 +132,10 @@ class EntityBlocks:
         """Return the first word of a section in the memory of all kinds."""
         return self.first + slot * self._size + self._bases[role]
 
-    def waits(self, slot: int, role: int) -> bool:
-        """Tell whether labels wait beside a section."""
-        return (slot, role) in self._waiting
+    def is_due(self, slot: int, role: int, time: int) -> bool:
+        """Tell whether a label that waits beside a section may be released at a time."""
+        waiting = self._waiting.get((slot, role))
+        return waiting is not None and waiting[0][0] <= time
 
     def release_due(self, slot: int, role: int, time: int, event_id: int) -> None:
         """Make labels known that are due when the event (time, id) is looked at."""
@@ -229,8 +232,7 @@ class EntityBlocks:
         content = self._bytes[slot, part.offset : part.offset + part.size].data
         labels: Labels | None = None
         if not part.mail:
-            waiting = self._waiting.get((slot, part.role))
-            labels = make_labels(waiting) if waiting else None
+            labels = self._labels_of(slot, part.role)
         value = encode_value(self.digest, version, now, content, labels)
         return Record(prefix + bytes((0, part_number)), value)
 
@@ -253,9 +255,19 @@ class EntityBlocks:
 
     def _clear(self, slot: int) -> None:
         for role in range(self.spec.roles):
-            self._waiting.pop((slot, role), None)
+            self._keep_waiting(slot, role, [])
+
+    def _labels_of(self, slot: int, role: int) -> Labels | None:
+        waiting = self._waiting.get((slot, role))
+        if not waiting:
+            return None
+        labels = self._labels.get((slot, role))
+        if labels is None:
+            labels = self._labels[slot, role] = make_labels(waiting)
+        return labels
 
     def _keep_waiting(self, slot: int, role: int, labels: list[Waiting]) -> None:
+        self._labels.pop((slot, role), None)
         if labels:
             self._waiting[slot, role] = labels
         else:
