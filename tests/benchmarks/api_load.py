@@ -46,9 +46,30 @@ def main(argv: list[str] | None = None) -> int:
             session.warm()
             both = session.run(args.rate, args.seconds / 3)
             result |= {"p99_ms_both": both.p99_ms, "errors_both": both.errors}
+        result |= freshness(args)
     show(result)
     emit(result, args)
     return 0
+
+
+def freshness(args: argparse.Namespace) -> dict[str, Any]:
+    """Measure how soon the API sees what came by the stream."""
+    import numpy as np
+
+    from infra.settings import get_settings
+    from tests.benchmarks._freshness import freshness_ms
+    from tests.benchmarks._model import serving_model
+
+    base = get_settings().home / "bench"
+    base.mkdir(parents=True, exist_ok=True)
+    bundle = serving_model(args.models or base / "models", graph=False, smoke=args.smoke)
+    seconds, warm_up_s = (3.0, 2.0) if args.smoke else (30.0, 30.0)
+    spans = freshness_ms(base, bundle, seconds, warm_up_s)
+    return {
+        "freshness_events": len(spans),
+        "freshness_p50_ms": float(np.percentile(spans, 50)),
+        "freshness_p99_ms": float(np.percentile(spans, 99)),
+    }
 
 
 class Session:

@@ -313,6 +313,7 @@ def run(
                     "lost": filled.transactions - different,
                     "duplicated": len(ids) - different,
                 }
+                os.sync()  # the gigabytes of the run before are not live traffic's to write
                 live = specs(home, servers, bundle, "live", preset="latency")
                 ensure_topics(servers, StreamTopics("live", partitions=1).all)
                 result |= latency(home, servers, live, bank, seconds)
