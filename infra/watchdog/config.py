@@ -36,8 +36,8 @@ class WatchdogConfig:
         holder_since: when that process was started, seconds since the epoch.
         poll_s: seconds between looks at the processes.
         look_s: seconds between looks at the job, at least ``poll_s``.
-        checkpoint_age_s: a job is overdue when its last checkpoint is older than this, or than
-            three intervals and twice the time the last one took, whichever is longer.
+        checkpoint_age_s: a job is overdue when its last checkpoint is older than one interval,
+            twice the time the last one took, and this.
         start_grace_s: patience after a start, a restart or a remedy before a job is overdue.
         loop_s: a job that restarts again and again is overdue after this long without a
             checkpoint, whatever its grace.
@@ -60,7 +60,7 @@ class WatchdogConfig:
     holder_since: float = 0.0
     poll_s: float = 0.5
     look_s: float = 1.0
-    checkpoint_age_s: float = 8.0
+    checkpoint_age_s: float = 7.0
     start_grace_s: float = 25.0
     loop_s: float = 90.0
     missing_s: float = 12.0

@@ -113,7 +113,7 @@ class Judge:
             return Verdict("healthy", "the job takes no checkpoints: only its state is known")
         checked = max(self._checkpoint_at, seen.started_at, self._began)
         age = seen.at - checked
-        limit = max(self._config.checkpoint_age_s, 3 * seen.interval_s + 2 * seen.checkpoint_s)
+        limit = self._config.checkpoint_age_s + seen.interval_s + 2 * seen.checkpoint_s
         disturbed = max(self._disturbed_at, seen.changed_at)
         settling = self._checkpoint_at <= disturbed
         last = self._remedies[-1] if self._remedies else 0.0

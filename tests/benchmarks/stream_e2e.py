@@ -248,7 +248,7 @@ def latency(
             if due > began + WARM_UP_S:
                 sent[str(row["tx_id"])] = due
         producer.flush()
-        time.sleep(6)
+        time.sleep(PRESETS[spec.preset].checkpoint_ms / 1_000 + 3)  # the last ones are committed
         for reader in readers:
             reader.stop.set()
             reader.join()

@@ -52,9 +52,9 @@ def test_a_stuck_job_is_noticed_within_seconds():
 def test_slow_checkpoints_get_their_time():
     judge = Judge(CONFIG, BEGAN)
     slow = {"interval_s": 10.0, "checkpoint_s": 15.0}
-    looks = [running(BEGAN + 100 + t, BEGAN + 100, **slow) for t in range(61)]
+    looks = [running(BEGAN + 100 + t, BEGAN + 100, **slow) for t in range(48)]
     assert remedies(judge, looks) == []
-    assert judge.judge(running(BEGAN + 161, BEGAN + 100, **slow)).remedy == "end-workers"
+    assert judge.judge(running(BEGAN + 148, BEGAN + 100, **slow)).remedy == "end-workers"
 
 
 def test_a_restart_of_flink_gets_its_grace():
