@@ -1,7 +1,8 @@
 """A table of past transactions as the messages of a stream: into files, or into topics.
 
-Rows go as they are, faulty ones too: the stream sets them aside with their reasons. Each label goes
-once the transactions have reached the time at which it is known.
+Rows go as they are, faulty ones too: the stream sets them aside with their reasons. Columns that the
+dataset config does not name stay behind. Each label goes once the transactions have reached the time
+at which it is known.
 """
 
 from __future__ import annotations
@@ -27,6 +28,9 @@ CHUNK = 50_000
 """Rows that are Python objects at a time."""
 
 QUEUE = 100_000
+NOWHEN = -(2**62)
+"""Time of a row without one."""
+
 TRANSACTIONS, LABELS = "transactions", "labels"
 
 
@@ -96,6 +100,7 @@ def read_history(path: Path, config: DatasetConfig) -> History:
             f"{path} lacks column {missing[0]!r} of the model's dataset config; it has "
             f"{', '.join(table.column_names)}"
         )
+    table = table.select([c for c in table.column_names if c in config.columns])
     times = _times(table, config.time, config)
     order = np.argsort(times, kind="stable")
     table, times = table.take(order), times[order]
@@ -116,8 +121,10 @@ def read_history(path: Path, config: DatasetConfig) -> History:
 def _times(table: pa.Table, column: str, config: DatasetConfig) -> NDArray[np.int64]:
     found = table[column].combine_chunks()
     parsed = parse_times(found, column, config.time_unit, config.origin_ms)
-    # What has no time comes first, and is set aside by the stream.
-    return np.where(parsed.values == NO_TIME, 0, parsed.values)
+    bad = parsed.values == NO_TIME
+    for rows in parsed.problems.values():
+        bad |= rows
+    return np.where(bad, NOWHEN, parsed.values)  # first of all; the stream sets it aside
 
 
 def write_history(history: History, folder: Path, tell: Callable[[int], None]) -> tuple[int, int]:

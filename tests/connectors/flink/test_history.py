@@ -48,11 +48,12 @@ def test_labels_go_when_they_are_known(table):
 
 
 def test_a_label_with_a_time_of_its_own_waits_for_both(table):
-    rows = [row | {"told": 20 * DAY_S} for row in ROWS]
+    rows = [row | {"told": 20 * DAY_S, "scenario": 3} for row in ROWS]
     pq.write_table(pa.Table.from_pylist(rows), table)
     history = read_history(table, replace(CONFIG, label_time="told"))
     assert (history.known - CONFIG.origin_ms).tolist() == [20 * DAY_S * 1_000] * 2
     assert [m.stream for m in history.messages()] == [TRANSACTIONS] * 3 + [LABELS] * 2
+    assert not any(b"scenario" in m.content for m in history.messages()), "the config has none"
 
 
 def test_faulty_rows_go_on_to_the_stream(table):
