@@ -1,8 +1,8 @@
 """A table of past transactions as the messages of a stream: into files, or into topics.
 
-Rows go as they are, faulty ones too: the stream sets them aside with their reasons. Columns that the
-dataset config does not name stay behind. Each label goes once the transactions have reached the time
-at which it is known.
+Rows go as they are, faulty ones too: the stream sets them aside with their reasons. Columns that
+the dataset config does not name stay behind. Each label goes once the transactions have reached the
+time at which it is known.
 """
 
 from __future__ import annotations
