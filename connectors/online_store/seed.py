@@ -110,7 +110,7 @@ def seed_store(
     store.put_meta(COVERED_UNTIL, str(until).encode())
     store.flush()
     seconds = time.perf_counter() - begun
-    logger.info("%s: %d records of %d rows in %.1f s", store.place, written, len(tx), seconds)
+    logger.debug("%s: %d records of %d rows in %.1f s", store.place, written, len(tx), seconds)
     return Seeded(entities, written, until, seconds)
 
 
