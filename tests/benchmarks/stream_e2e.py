@@ -5,8 +5,8 @@ and checkpoints on, by a job inside one process (a MiniCluster) beside a real br
 is the rate of the rows after the first fifth, up to the end of the job with its last commit: a
 stream runs for months, its start takes half a minute. ``tx_per_s_last_half`` is that of the second
 half, when nearly all is compiled, ``tx_per_s_with_start`` counts everything from the submission on,
-``start_s`` is the time until the first score. CPU is that of the whole run: rows per core-second are
-of Flink and its Python workers, the broker's seconds apart.
+``start_s`` is the time until the first score. CPU is that of the whole run: rows per core-second
+are of Flink and its Python workers, the broker's seconds apart.
 
 Latency: live traffic at a fixed rate with the latency settings; from the moment a transaction is
 produced to the moment its score can be read, by a reader of uncommitted and one of committed
