@@ -157,6 +157,9 @@ class Outbox:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         left = sorted(folder.glob(f"*{SUFFIX}"))
         self._number = max((int(path.stem) for path in left), default=0)
+        for mark in folder.glob(f"*{MARK}"):  # of a file whose removal was cut short
+            if not mark.with_suffix(SUFFIX).exists():
+                mark.unlink()
         for path in left:
             self._read(path)
         if self.undelivered:
@@ -255,10 +258,15 @@ class Outbox:
         self._bytes += len(data)
 
     def _turn_over(self) -> None:
+        try:
+            file, handle = self._begin()
+        except OSError as error:
+            logger.warning("outbox: no new file can be begun (%s), the old one goes on", error)
+            return
         os.close(self._handle)
         self._file.closed = True
         self._drop(self._file)
-        self._file, self._handle = self._begin()
+        self._file, self._handle = file, handle
 
     def _begin(self) -> tuple[_File, int]:
         self._number += 1
@@ -273,7 +281,7 @@ class Outbox:
         content = path.read_bytes()
         with path.open("rb") as handle:
             content = content[: last_line_end(handle.fileno(), len(content))]
-        until = _marked(path)
+        until = _marked(path, content)
         file = _File(path, len(content), until=until, marked=until, closed=True)
         self._kept.append(file)
         for packed in content[until:].splitlines(keepends=True):
@@ -285,12 +293,13 @@ class Outbox:
         self._drop(file)
 
 
-def _marked(path: Path) -> int:
-    """Return up to which byte a file is known to be delivered."""
+def _marked(path: Path, content: bytes) -> int:
+    """Return up to which byte a file is known to be delivered; a mark that cannot be is none."""
     try:
-        return int.from_bytes(path.with_suffix(MARK).read_bytes()[:8], "little")
+        until = int.from_bytes(path.with_suffix(MARK).read_bytes()[:8], "little")
     except FileNotFoundError:
         return 0
+    return until if content[until - 1 : until] == b"\n" else 0
 
 
 def _packed(event: Event) -> bytes:

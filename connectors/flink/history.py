@@ -180,13 +180,14 @@ def send_history(
 
     def delivered(error: object, _: object) -> None:
         if error is not None:
-            failures.append(str(error))
+            failures[1:] = [str(error)]  # the first and the last
 
     producer = Producer(
         {
             "bootstrap.servers": servers,
             "enable.idempotence": True,
             "linger.ms": 5,
+            "message.timeout.ms": 60_000,
             "compression.type": "lz4",
             "queue.buffering.max.messages": 2 * QUEUE,
         }
@@ -197,18 +198,21 @@ def send_history(
             sent += 1
             while (early := began + sent / rate - time.monotonic()) > 0:
                 producer.poll(min(early, 0.1))
-        while len(producer) > QUEUE:
+        while len(producer) > QUEUE and not failures:
             producer.poll(0.1)
+        if failures:
+            break
         key = message.key.encode()
         producer.produce(f"{prefix}.{message.stream}", message.content, key, on_delivery=delivered)
         if number % 1_000 == 0:
             producer.poll(0)
             tell(number)
-    if producer.flush(60) or failures:
+    left = producer.flush(60)
+    if left or failures:
         raise ServiceError(
-            f"{prefix}: {len(failures) or len(producer)} of {number} messages were not taken"
-            + (f" ({failures[0]})" if failures else ""),
-            "See whether the broker runs, and send the file again: the stream drops repetitions "
-            "only among the newest of an entity",
+            f"{prefix}: the broker did not take all messages "
+            f"({failures[0] if failures else f'{left} wait in vain'})",
+            "See whether it runs, and begin with a new stream: what was sent would be counted "
+            "twice, except for the newest of an entity",
         )
     return number

@@ -11,19 +11,19 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from connectors.flink.spec import StreamSpec
+from connectors.flink.submit import RUNS_ALREADY, RunsAlreadyError
 from infra.errors import ServiceError
 from infra.flink_rest import ENDED, FlinkRest, FlinkRestError
 from infra.services.flink_cluster import flink_address
-from infra.services.process import start_time
 from infra.settings import Settings
 from infra.watchdog.config import load_config, save_config
+from infra.watchdog.hold import hold
 from infra.watchdog.report import read_status
 
 logger = logging.getLogger(__name__)
@@ -104,10 +104,9 @@ def start(settings: Settings, spec: StreamSpec, *, ready_s: float = READY_SECOND
         ServiceError: It runs already, there is no cluster, or it does not become healthy; then
             nothing of it stays.
     """
-    rest = cluster(settings)
-    found = rest.find(spec.job_name)
+    found = cluster(settings).find(spec.job_name)
     if found is not None and not found.ended:
-        raise ServiceError(
+        raise RunsAlreadyError(
             f"stream {spec.name} runs already as job {found.id}",
             f"Run: penstock stream upgrade {spec.name}, or stop it first",
         )
@@ -115,18 +114,25 @@ def start(settings: Settings, spec: StreamSpec, *, ready_s: float = READY_SECOND
         from connectors.kafka.topics import StreamTopics, ensure_topics
 
         ensure_topics(spec.kafka, StreamTopics(spec.name, partitions=spec.parallelism).all)
+    with hold(settings):
+        return _start(settings, spec, ready_s)
+
+
+def _start(settings: Settings, spec: StreamSpec, ready_s: float) -> StreamStatus:
+    """Submit and wait; the caller holds the job."""
     path = spec_path(settings, spec.name)
-    with _held(settings):
-        spec.save(path)
-        try:
-            _submit(settings, path)
-            status = wait_until_healthy(settings, spec.name, ready_s)
-        except ServiceError:
-            _cancel(rest, spec.job_name)
-            raise
-        # A later submission, by the watchdog, names its own checkpoint.
-        spec.with_changes(restore="").save(path)
-        _watch(settings, spec.job_name, path)
+    spec.save(path)
+    try:
+        _submit(settings, path)
+        status = wait_until_healthy(settings, spec.name, ready_s)
+    except RunsAlreadyError:
+        raise  # whoever submitted it, it is none of ours to cancel
+    except ServiceError:
+        _cancel(cluster(settings), spec.job_name)
+        raise
+    # A later submission, by the watchdog, names its own checkpoint.
+    spec.with_changes(restore="").save(path)
+    _watch(settings, spec.job_name, path)
     return status
 
 
@@ -171,7 +177,7 @@ def wait_until_healthy(settings: Settings, name: str, timeout: float) -> StreamS
     while True:
         try:
             seen = status(settings, name)
-        except FlinkRestError:
+        except ServiceError:  # the JobManager may be on its way back
             seen = StreamStatus(name, "UNREACHABLE")
         if seen.healthy:
             return seen
@@ -233,7 +239,7 @@ def stop(settings: Settings, name: str, *, forget: bool = False) -> str:
         URI of the savepoint; empty when forgotten or nothing ran.
     """
     path = spec_path(settings, name)
-    with _held(settings):
+    with hold(settings):
         savepoint = _stop(settings, path, forget=forget)
         _watch(settings, "", path)
     return savepoint
@@ -250,7 +256,8 @@ def _stop(settings: Settings, path: Path, *, forget: bool = False) -> str:
         rest.cancel(found.id)
         spec.with_changes(restore="").save(path)
         return ""
-    savepoint = rest.savepoint(found.id, _savepoints(settings), stop=True)
+    # Longer than a checkpoint may last: then it is there, or has failed.
+    savepoint = rest.savepoint(found.id, _savepoints(settings), stop=True, timeout=90)
     spec.with_changes(restore=savepoint).save(path)
     return savepoint
 
@@ -260,8 +267,8 @@ def upgrade(
 ) -> StreamStatus:
     """Replace a running job: savepoint, new job, verify; if it fails, the old one goes on.
 
-    Where this process is killed on the way, the watchdog submits what the spec's file says then:
-    the old job until the savepoint is taken, the new one from there on.
+    Where this process is broken off or killed on the way, the watchdog submits what the spec's file
+    says then: the old job until the savepoint is taken, the new one from there on.
 
     Args:
         settings: The settings.
@@ -275,18 +282,19 @@ def upgrade(
     path = spec_path(settings, name)
     old = StreamSpec.load(path)
     new = old.with_changes(**changes)
-    with _held(settings):
+    with hold(settings):
         savepoint = _stop(settings, path)
         if not savepoint:
             raise ServiceError(f"stream {name} does not run", f"Run: penstock stream start {name}")
         try:
-            return start(settings, new.with_changes(restore=savepoint), ready_s=ready_s)
+            return _start(settings, new.with_changes(restore=savepoint), ready_s)
         except ServiceError as error:
             logger.exception("the upgrade of stream %s failed; going back", name)
-            start(settings, old.with_changes(restore=savepoint), ready_s=ready_s)
-            raise ServiceError(
-                f"the upgrade failed and was taken back: {error.what}", error.fix
-            ) from error
+            failure = error
+            _start(settings, old.with_changes(restore=savepoint), ready_s)
+    raise ServiceError(
+        f"the upgrade failed and was taken back: {failure.what}", failure.fix
+    ) from failure
 
 
 def _submit(settings: Settings, path: Path) -> None:
@@ -305,6 +313,8 @@ def _submit(settings: Settings, path: Path) -> None:
         raise ServiceError(
             f"the job was not submitted within {SUBMIT_SECONDS:.0f} s", "Is the machine busy?"
         ) from error
+    if done.returncode == RUNS_ALREADY:
+        raise RunsAlreadyError("another process has submitted the job", "See: penstock status")
     if done.returncode:
         lines = [line for line in done.stderr.splitlines() if line.strip()]
         raise ServiceError(lines[-1] if lines else "the submitter failed without a word")
@@ -327,19 +337,6 @@ def _watch(settings: Settings, job: str, path: Path) -> None:
     """Tell the watchdog which job to watch; "" for none."""
     submit = submit_command(path) if job else ()
     save_config(settings, replace(load_config(settings), job=job, submit=submit))
-
-
-@contextmanager
-def _held(settings: Settings) -> Iterator[None]:
-    """Let the watchdog leave the job to this process for as long as it lives."""
-    mine = (os.getpid(), start_time(os.getpid()))
-    before = load_config(settings)
-    save_config(settings, replace(before, holder=mine[0], holder_since=mine[1]))
-    try:
-        yield
-    finally:
-        if before.holder != mine[0]:  # an outer block of ours lets go itself
-            save_config(settings, replace(load_config(settings), holder=0, holder_since=0.0))
 
 
 def _cancel(rest: FlinkRest, job_name: str) -> None:

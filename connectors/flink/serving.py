@@ -10,7 +10,7 @@ from connectors.flink.start import REGISTRY
 from connectors.online_store.store import STORE_VARIABLE
 from connectors.uris import without_login
 from infra.errors import ConfigurationError
-from infra.services.python_services import configure_service
+from infra.services.python_services import FROM_ENVIRONMENT, configure_service
 from infra.services.registry import ServiceStatus, end_service, start_service
 from infra.settings import Settings
 
@@ -36,17 +36,18 @@ def serve(
         ServiceError: One of them does not come up.
         ConfigurationError: The address holds a password.
     """
-    # An address in the environment reaches both services from there, and no file.
-    place = "" if os.environ.get(STORE_VARIABLE) else store_place(settings, store)
+    # An address in the environment reaches both services from there, and lies in no file.
+    place = FROM_ENVIRONMENT if os.environ.get(STORE_VARIABLE) else store_place(settings, store)
     writer = {"PENSTOCK_STREAM": spec.name, "PENSTOCK_KAFKA_SERVERS": spec.kafka}
-    configure_service(settings, "store-writer", writer | ({STORE_VARIABLE: place} if place else {}))
+    configure_service(settings, "store-writer", writer | {STORE_VARIABLE: place})
     variables = {
         "PENSTOCK_API_HOME": str(settings.home / "api"),
         "PENSTOCK_API_MODE": "stream",
         "PENSTOCK_API_MODEL": model if model.startswith(REGISTRY) else spec.model_folder,
         "PENSTOCK_API_KAFKA": spec.kafka,
         "PENSTOCK_API_KAFKA_PREFIX": spec.prefix,
-    } | ({"PENSTOCK_API_STORE": place} if place else {})
+        "PENSTOCK_API_STORE": place,
+    }
     if not (os.environ.get("PENSTOCK_API_TOKENS") or os.environ.get("PENSTOCK_API_TOKENS_FILE")):
         variables["PENSTOCK_API_TOKENS_FILE"] = str(local_token(settings.home / "api"))
     configure_service(settings, "api", variables)
@@ -61,15 +62,17 @@ def require_own_store(settings: Settings, spec: StreamSpec, store: str) -> None:
     """Refuse a store that was seeded with a history which the stream does not know.
 
     Raises:
-        ConfigurationError: A stream without state would overwrite it, entity by entity.
+        ConfigurationError: A stream without state would overwrite it, entity by entity; or the
+            address holds a password.
+        ServiceError: No Redis runs.
     """
     from connectors.online_store.errors import StoreNotFoundError
     from connectors.online_store.seed import COVERED_UNTIL
     from connectors.online_store.store import open_store
 
+    place = os.environ.get(STORE_VARIABLE) or store_place(settings, store)
     if spec.restore:
         return
-    place = os.environ.get(STORE_VARIABLE) or store_place(settings, store)
     try:
         with open_store(place, read_only=True) as opened:
             seeded = opened.get_meta(COVERED_UNTIL) is not None

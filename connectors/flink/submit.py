@@ -27,6 +27,13 @@ from infra.settings import Settings, get_settings
 
 logger = logging.getLogger(__name__)
 
+RUNS_ALREADY = 3
+"""Exit code where the job runs already."""
+
+
+class RunsAlreadyError(ServiceError):
+    """A job of that name runs."""
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Submit; for a remote job print its id, for a local one wait for its end."""
@@ -41,7 +48,7 @@ def main(arguments: list[str] | None = None) -> int:
         submit(settings, spec.with_changes(restore=given.restore) if given.restore else spec)
     except PenstockError as error:
         sys.stderr.write(f"stream: {error}\n")
-        return 1
+        return RUNS_ALREADY if isinstance(error, RunsAlreadyError) else 1
     return 0
 
 
@@ -108,7 +115,7 @@ def _alone(settings: Settings, spec: StreamSpec) -> Iterator[None]:
     one waits, before it takes any time from the first.
 
     Raises:
-        ServiceError: The job runs.
+        RunsAlreadyError: The job runs.
     """
     if spec.target != "remote":
         yield
@@ -120,7 +127,10 @@ def _alone(settings: Settings, spec: StreamSpec) -> Iterator[None]:
     with service_lock(settings, spec.job_name):
         found = FlinkRest(*flink_address(settings)).find(spec.job_name)
         if found is not None and not found.ended:
-            raise ServiceError(f"{spec.job_name} runs already as job {found.id}")
+            raise RunsAlreadyError(
+                f"{spec.job_name} runs already as job {found.id}",
+                f"Run: penstock stream status {spec.name}",
+            )
         yield
 
 

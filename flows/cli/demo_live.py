@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -19,6 +20,7 @@ app = typer.Typer(help="Live payments through Kafka, Flink and the API.", add_co
 
 STREAM = "demo-live"
 SERVICES = ("kafka", "flink-taskmanager", "watchdog")
+TOKENS = ("PENSTOCK_API_TOKENS", "PENSTOCK_API_TOKENS_FILE")
 CAUGHT_UP_SECONDS = 120.0
 TOLD_EVERY = 10.0
 
@@ -33,38 +35,45 @@ def demo_live(
     """Serve the demo's model: payments ask the API, the stream keeps its state; watch it in /ui."""
     from connectors.flink.start import model_folder
     from flows.cli.fraud_model import open_console
-    from flows.cli.paths import own_command
+    from flows.cli.paths import nearby, own_command
     from flows.live_traffic import divided
     from infra.errors import ConfigurationError
     from infra.settings import get_settings
     from tasks.fraud.bundle import Bundle
 
-    settings, console = get_settings(), open_console()
-    data = settings.home / "demo" / f"bank-{seed}.parquet"
+    main, console = get_settings(), open_console()
+    data = main.home / "demo" / f"bank-{seed}.parquet"
     if not data.is_file():
         raise ConfigurationError(f"{data} is not there", "Run: make demo")
-    bundle = Bundle.load(model_folder(settings, "registry:demo"))
+    given = [name for name in TOKENS if os.environ.get(name)]
+    if given:
+        raise ConfigurationError(f"{given[0]} is set", "Unset it: the demo makes its own token")
+    # A home of its own: nothing of a stream that is in use here is touched.
+    settings = main.model_copy(update={"home": main.home / "demo-live"})
+    settings.home.mkdir(parents=True, exist_ok=True)
+    bundle = Bundle.load(model_folder(main, "registry:demo"))
     bank = divided(data, bundle.config, round(seconds * rate))
     console.rule("1. broker, cluster, stream")
-    spec = start_stream(settings, console)
+    spec = start_stream(settings, console, bundle.folder)
     console.rule("2. the weeks before")
     send_past(settings, console, spec, bank)
     console.rule("3. live payments")
-    url, secret = start_api(settings, console, spec)
+    url, secret = start_api(settings, console, spec, bundle.folder)
     console.print(
         f"watch  {url}/ui   (log in with the token in {secret})", soft_wrap=True, highlight=False
     )
     send_live(console, url, secret, bank, rate)
-    penstock = own_command()
+    penstock = f"PENSTOCK_HOME={nearby(str(settings.home))} {own_command()}"
     console.rule("it goes on running")
     console.print(
         f"state   {penstock} stream status {STREAM}\nstop    {penstock} stream stop {STREAM} && "
         f"{penstock} down",
         highlight=False,
+        soft_wrap=True,
     )
 
 
-def start_stream(settings: Settings, console: Console) -> StreamSpec:
+def start_stream(settings: Settings, console: Console, model: Path) -> StreamSpec:
     """Start the services and a stream that knows nothing yet."""
     from connectors.flink import operate
     from connectors.flink.start import described
@@ -75,7 +84,7 @@ def start_stream(settings: Settings, console: Console) -> StreamSpec:
             found = start_service(settings, name)
         console.print(f"{found.title} is at {found.url}", highlight=False)
     # Behind what an earlier demo left in the topics.
-    spec = described(settings, STREAM, "registry:demo", anew=True).with_changes(start="latest")
+    spec = described(settings, STREAM, str(model), anew=True).with_changes(start="latest")
     with console.status("starting the stream (20 to 60 s)"):
         if operate.spec_path(settings, STREAM).is_file():
             operate.stop(settings, STREAM, forget=True)
@@ -108,15 +117,16 @@ def send_past(settings: Settings, console: Console, spec: StreamSpec, bank: Live
             lag = operate.status(settings, spec.name).lag
             if lag == 0:
                 break
-            status.update(f"the stream is {lag or 0:,} messages behind")
+            behind = "does not tell yet" if lag is None else f"is {lag:,} messages behind"
+            status.update(f"the stream {behind}")
             if time.monotonic() > deadline:
-                raise ServiceError(
-                    f"stream {spec.name} is {lag} messages behind", "Is the machine busy?"
-                )
+                raise ServiceError(f"stream {spec.name} {behind}", "Is the machine busy?")
     console.print(f"{sent:,} messages of the past are counted", highlight=False)
 
 
-def start_api(settings: Settings, console: Console, spec: StreamSpec) -> tuple[str, Path]:
+def start_api(
+    settings: Settings, console: Console, spec: StreamSpec, model: Path
+) -> tuple[str, Path]:
     """Start the writer of the store and the API; returns its address and the token's file."""
     import shutil
 
@@ -126,7 +136,7 @@ def start_api(settings: Settings, console: Console, spec: StreamSpec) -> tuple[s
     end_service(settings, "api")
     shutil.rmtree(settings.home / "api" / "answers", ignore_errors=True)  # to the same payments
     with console.status("starting the API"):
-        served = serve(settings, spec, "registry:demo")
+        served = serve(settings, spec, str(model))
     return served[-1].url, settings.home / "api" / "token"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -179,6 +180,8 @@ def replay(
     settings = get_settings()
     placed = place_model(model_folder(settings, model), models_folder(settings))
     folder = source
+    if not source.exists():
+        raise ConfigurationError(f"{source} is not there", "Name a folder, .parquet or .csv file")
     if source.is_file():
         folder = out or source.with_name(f"{source.stem}-replay")
         lay_out(source, placed.config, folder)
@@ -277,8 +280,14 @@ def lay_out(source: Path, config: DatasetConfig, folder: Path) -> None:
         )
     history = read_history(source, config)
     total = history.transactions.num_rows + history.labels.num_rows
-    with counted(f"reading {source.name}", total) as tell:
-        write_history(history, folder, tell)
+    draft = folder.with_name(f".{folder.name}-draft")
+    shutil.rmtree(draft, ignore_errors=True)
+    try:
+        with counted(f"reading {source.name}", total) as tell:
+            write_history(history, draft, tell)
+        draft.rename(folder)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
 
 
 @contextmanager

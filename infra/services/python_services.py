@@ -18,6 +18,10 @@ from infra.services.service import Service, ServiceDefinition
 from infra.services.state import load_state
 from infra.settings import CHECKOUT, HOST, Settings
 
+STORE_VARIABLE = "PENSTOCK_STORE_URL"
+FROM_ENVIRONMENT = "from the environment"
+"""In place of an address that may hold a password: it lies in no file."""
+
 
 def program(
     settings: Settings,
@@ -39,7 +43,10 @@ def program(
         health: page that tells that it is ready.
         defaults: variables for it; those of ``configure_service`` win, and the caller's over all.
     """
-    known = (defaults or {}) | configured(settings, name)
+    chosen = configured(settings, name)
+    require_environment(name, chosen)
+    kept = {key: value for key, value in chosen.items() if value != FROM_ENVIRONMENT}
+    known = (defaults or {}) | kept
     given = {key: value for key, value in known.items() if key not in os.environ}
     fixed = {"PENSTOCK_HOME": str(settings.home), "PYTHONUNBUFFERED": "1"}
     return Service(
@@ -49,6 +56,20 @@ def program(
         health=health,
         environment=given | fixed,
     )
+
+
+def require_environment(name: str, chosen: Mapping[str, str]) -> None:
+    """Refuse to start a service whose store was named by the environment, and is not now.
+
+    Raises:
+        ConfigurationError: Another store would be taken silently.
+    """
+    if FROM_ENVIRONMENT in chosen.values() and not os.environ.get(STORE_VARIABLE):
+        raise ConfigurationError(
+            f"{name}: its store was named by {STORE_VARIABLE}, which is not set here",
+            f"Set {STORE_VARIABLE} for whoever starts it, the watchdog too, or start the stream "
+            "anew with --store",
+        )
 
 
 def configure_service(settings: Settings, name: str, variables: Mapping[str, str]) -> None:
@@ -110,7 +131,7 @@ def build_store_writer(settings: Settings, port: int) -> Service:
     """The one process that writes the state of the stream into the online store."""
     defaults = {
         "PENSTOCK_KAFKA_SERVERS": brokers(settings),
-        "PENSTOCK_STORE_URL": store_url(settings),
+        STORE_VARIABLE: store_url(settings),
     }
     options = ("--dataset", settings.stream_dataset) if settings.stream_dataset else ()
     module = "connectors.online_store.writer"
@@ -119,7 +140,7 @@ def build_store_writer(settings: Settings, port: int) -> Service:
 
 def store_url(settings: Settings) -> str:
     """Where writer and API meet unless PENSTOCK_STORE_URL says otherwise."""
-    return os.environ.get("PENSTOCK_STORE_URL") or f"lmdb://{settings.home}/online-store"
+    return os.environ.get(STORE_VARIABLE) or f"lmdb://{settings.home}/online-store"
 
 
 def build_watchdog(settings: Settings, port: int) -> Service:

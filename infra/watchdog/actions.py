@@ -20,6 +20,7 @@ from infra.services.process import group_members, is_running
 from infra.services.registry import SERVICES, replace_service, revive_service
 from infra.services.state import load_state
 from infra.settings import Settings
+from infra.watchdog.hold import hold
 
 LOG = logging.getLogger(__name__)
 WORKER = "pyflink.fn_execution"
@@ -101,16 +102,19 @@ class ServiceActions:
     def resubmit(self, command: tuple[str, ...], job: str, checkpoint: str) -> str:
         """Cancel the job if it lives, find the newest checkpoint, run the command.
 
+        Should this process die in between, the next watchdog knows that the job is to run.
+
         Raises:
             ServiceError: it cannot be cancelled, or the command fails; quotes its last line.
         """
-        if job:
-            self._end_job(job)
-        found = newest_restore(self._settings, job)
-        if not found and is_usable(checkpoint):
-            found = checkpoint  # of the run before this one
-        restore = ("--restore", found) if found else ()
-        run_command((*command, *restore), SUBMIT_SECONDS)
+        with hold(self._settings):
+            if job:
+                self._end_job(job)
+            found = newest_restore(self._settings, job)
+            if not found and is_usable(checkpoint):
+                found = checkpoint  # of the run before this one
+            restore = ("--restore", found) if found else ()
+            run_command((*command, *restore), SUBMIT_SECONDS)
         return found
 
     def _end_job(self, job: str) -> None:

@@ -31,9 +31,8 @@ class WatchdogConfig:
         submit: command that submits the job; ``--restore URI`` is added where there is a
             checkpoint. Without it a job that failed for good is reported, not repaired.
         services: services brought back when they crash (never those stopped on purpose).
-        holder: process that is changing the job, 0 for none. While it lives the job is left to
-            it; a job that it stopped and then, having died, did not start again is submitted.
-        holder_since: when that process was started, seconds since the epoch.
+        holder: process that is changing the job, 0 for none; see :mod:`infra.watchdog.hold`.
+        holder_since: when that process was started, seconds since the epoch; 0 if it gave up.
         poll_s: seconds between looks at the processes.
         look_s: seconds between looks at the job, at least ``poll_s``.
         checkpoint_age_s: a job is overdue when its last checkpoint is older than one interval,

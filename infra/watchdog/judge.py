@@ -50,7 +50,6 @@ class Judge:
         self._checkpoint_at = 0.0
         self._step = 0
         self._gave_up = False
-        self._resubmitted = ""
         self._remedies: deque[float] = deque()
 
     def disturb(self, now: float) -> None:
@@ -77,7 +76,7 @@ class Judge:
     def _ended(self, seen: Observation) -> Verdict:
         if seen.state == "FAILED":
             return self._remedy(seen, "failed", "the job failed for good", "resubmit")
-        if seen.holder == "dead" or seen.job == self._resubmitted:
+        if seen.holder == "dead":
             reason = f"the job is {seen.state}, and was not started again"
             return self._remedy(seen, "missing", reason, "resubmit")
         return Verdict("stopped", f"the job is {seen.state}: somebody ended it")
@@ -154,8 +153,6 @@ class Judge:
             pause = min(config.backoff_s * 2 ** (len(self._remedies) - 1), config.backoff_max_s)
             if seen.at - self._remedies[-1] < pause:
                 return Verdict(state, f"{reason}; the next remedy waits")
-        if remedy == "resubmit":
-            self._resubmitted = seen.job
         self._remedies.append(seen.at)
         self._step += 1
         self.disturb(seen.at)

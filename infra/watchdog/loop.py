@@ -7,11 +7,13 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 
 from infra.errors import ConfigurationError, PenstockError
 from infra.settings import Settings
 from infra.watchdog.actions import Actions, attempt
 from infra.watchdog.config import WatchdogConfig, config_path, load_config
+from infra.watchdog.hold import settle
 from infra.watchdog.judge import Judge, Verdict
 from infra.watchdog.observe import Observation, Observer
 from infra.watchdog.report import Report, read_status, write_status
@@ -20,6 +22,7 @@ LOG = logging.getLogger(__name__)
 REVIVE_PAUSE = 2.0
 REVIVE_PAUSE_MAX = 60.0
 FILE_SECONDS = 1.0
+SETTLE_SECONDS = 5.0
 STANDS_IN = {"flink-taskmanager": "flink-standby", "flink-standby": "flink-taskmanager"}
 
 
@@ -52,6 +55,7 @@ class Watchdog:
         self._failed: dict[str, tuple[int, float]] = {}
         self._crashed_at: dict[str, float] = {}
         self._checkpoint_at = 0.0
+        self._dead_since = 0.0
         self._remedy: Future[str] | None = None
         self._remedy_name = ""
         self._written_at = 0.0
@@ -108,9 +112,24 @@ class Watchdog:
         self.report.update(self.config.job, seen, verdict)
         if verdict.remedy:
             self._start_remedy(verdict, seen)
+        self._settle_holder(seen, verdict)
         if time.time() - self._written_at >= FILE_SECONDS or verdict.remedy:
             self._written_at = time.time()
             self._write()
+
+    def _settle_holder(self, seen: Observation, verdict: Verdict) -> None:
+        """Forget who died while changing the job, once that can have no more consequences.
+
+        A savepoint that ends the job may be under way; until it is there or has failed, Flink makes
+        no checkpoint.
+        """
+        if seen.holder != "dead":
+            self._dead_since = 0.0
+            return
+        self._dead_since = self._dead_since or seen.at
+        well = verdict.state in {"healthy", "lagging"}
+        if well and seen.checkpoint_at > self._dead_since + SETTLE_SECONDS:
+            settle(self._settings, self.config.holder, self.config.holder_since)
 
     def _write(self) -> None:
         try:
@@ -130,6 +149,13 @@ class Watchdog:
         except ConfigurationError as error:
             LOG.warning("the old settings stay in force: %s", error)
             return
+        known, self.config = self.config, config
+        if replace(known, holder=0, holder_since=0.0) == replace(
+            config, holder=0, holder_since=0.0
+        ):
+            self._look = self._observer or Observer(self._settings, config).look
+            self._dead_since = 0.0
+            return  # what is known of the job holds on
         LOG.info("watching job %r", config.job)
         self._take(config)
         self._recall()

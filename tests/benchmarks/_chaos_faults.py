@@ -23,6 +23,7 @@ from infra.services.process import group_members
 from infra.services.registry import SERVICES, service_status
 from infra.services.state import load_state
 from infra.settings import CHECKOUT, Settings
+from infra.watchdog.config import load_config
 from kernels.entity_state.spec import StateSpec
 from tests.benchmarks._chaos_traffic import HOT, Traffic
 from tests.benchmarks.stream_e2e import Reader
@@ -39,8 +40,8 @@ TARGETS = (
     "store-writer",
     "watchdog",
 )
-FLOW_SECONDS = (4.0, 16.0)
-"""When an upgrade, which takes some 25 s, is killed."""
+FLOW_SECONDS = (0.0, 12.0)
+"""How long after its beginning an upgrade, which takes some 15 to 20 s, is killed."""
 
 GIVE_UP_S = 120.0
 RECENT = 4_000
@@ -68,6 +69,8 @@ class Faults:
         if target == FLOW:
             self._kill_flow()
         victims = self._victims(target)
+        if not victims and target != FLOW:
+            raise RuntimeError(f"there is no {target} to kill")
         for process in victims:
             with suppress(psutil.Error):
                 process.kill()
@@ -101,6 +104,11 @@ class Faults:
                 start_new_session=True,
             )
         self.flows.append(flow)
+        deadline = time.monotonic() + GIVE_UP_S
+        while load_config(self.settings).holder != flow.pid:
+            if flow.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError("the upgrade did not begin; see upgrade-flow.log")
+            time.sleep(0.05)
         time.sleep(self.rng.uniform(*FLOW_SECONDS))
         flow.kill()
 

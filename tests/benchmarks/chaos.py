@@ -5,7 +5,8 @@ Prefect's server, and a job with Python workers in event-time mode. The traffic 
 ten payments are one customer's, one in ten goes through the API; some are sent twice, and some
 messages are no transactions at all. In every round one part is killed at a random moment, every
 part at least once; one is the process of a flow that is upgrading the stream. Nobody mends by hand:
-the watchdog brings back what was killed, a scheduled check the watchdog.
+the watchdog brings back what was killed, the check that runs on a schedule the watchdog (here at
+once: the wait for the schedule is not in the figures).
 
 Recovery lasts from the kill until a transaction sent after it has a committed score, the API has
 answered another one, and the store holds a state published after it. Until every service runs again

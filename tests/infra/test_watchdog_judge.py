@@ -145,7 +145,6 @@ LOOKS = st.lists(
 def test_never_more_remedies_than_allowed(looks):
     """Whatever is seen: bounded in every window, spaced, and none while all is well."""
     judge, at, checkpoint_at, given_at = Judge(CONFIG, BEGAN), BEGAN, 0.0, []
-    ended_by_us = False
     for step, state, checkpointed in looks:
         at += step
         checkpoint_at = at - 0.05 if checkpointed and state == "RUNNING" else checkpoint_at
@@ -159,8 +158,7 @@ def test_never_more_remedies_than_allowed(looks):
         if checkpointed and state == "RUNNING":
             assert verdict.state == "healthy"
         if verdict.remedy:
-            assert state != "CANCELED" or ended_by_us
-            ended_by_us |= verdict.remedy == "resubmit" and state not in ("absent", "away")
+            assert state != "CANCELED"
             assert not given_at or at - given_at[-1] >= CONFIG.backoff_s
             given_at.append(at)
             window = [each for each in given_at if at - each <= CONFIG.window_s]
@@ -207,13 +205,3 @@ def test_a_job_whose_changer_died_is_submitted_again():
     # One that still runs is none the worse.
     judge = Judge(CONFIG, BEGAN)
     assert judge.judge(running(BEGAN + 60, BEGAN + 59, holder="dead")).state == "healthy"
-
-
-def test_a_job_that_the_watchdog_itself_ended_is_submitted_until_it_runs():
-    judge = Judge(CONFIG, BEGAN)
-    failed = running(BEGAN + 5, BEGAN + 4, state="FAILED")
-    assert judge.judge(failed).remedy == "resubmit"
-    looks = [running(BEGAN + t, BEGAN + 4, state="CANCELED") for t in range(6, 30)]
-    assert [remedy for _, remedy in remedies(judge, looks)][:1] == ["resubmit"]
-    another = running(BEGAN + 40, BEGAN + 39, state="CANCELED", job="b2")
-    assert judge.judge(another).state == "stopped"

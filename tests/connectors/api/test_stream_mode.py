@@ -115,6 +115,24 @@ def test_what_was_delivered_before_a_kill_is_not_sent_again(tmp_path, broker):
     assert sorted(found) == [(b"a", b"1"), (b"b", b"2"), (b"c", b"3")]
 
 
+def test_a_mark_of_another_file_hides_no_event(tmp_path, broker):
+    """Left by a removal that was cut short; the number is used again."""
+    (tmp_path / "000000000001.delivered").write_bytes((4_000_000).to_bytes(8, "little"))
+    killed = outbox_of(tmp_path, "127.0.0.1:1")
+    killed.append("marked", [b"1"], ["a"])
+    del killed
+    [file] = tmp_path.glob("*.outbox")
+    for wrong in (4_000_000, 3):  # beyond the file, and inside a line
+        file.with_suffix(".delivered").write_bytes(wrong.to_bytes(8, "little"))
+        again = outbox_of(tmp_path, "127.0.0.1:1")
+        assert again.undelivered == 1
+        del again
+    outbox = outbox_of(tmp_path, broker)
+    deliver(outbox)
+    outbox.close()
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_broker_that_stays_away_stops_the_intake_at_a_limit(tmp_path):
     outbox = outbox_of(tmp_path, "127.0.0.1:1", max_bytes=1_000)
     for _ in range(8):

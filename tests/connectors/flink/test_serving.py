@@ -9,6 +9,7 @@ from connectors.flink.spec import StreamSpec
 from connectors.online_store import open_store
 from connectors.online_store.seed import COVERED_UNTIL
 from infra.errors import ConfigurationError, ServiceError
+from infra.services.python_services import FROM_ENVIRONMENT, configure_service, program
 from infra.settings import Settings
 
 
@@ -46,3 +47,13 @@ def test_a_seeded_store_is_not_overwritten_by_a_stream_without_its_history(setti
     with pytest.raises(ConfigurationError, match="stream send"):
         require_own_store(settings, spec, "lmdb")
     require_own_store(settings, spec.with_changes(restore="file:/savepoint"), "lmdb")
+
+
+def test_a_store_named_by_the_environment_is_not_swapped_for_another(settings, monkeypatch):
+    configure_service(settings, "store-writer", {"PENSTOCK_STORE_URL": FROM_ENVIRONMENT})
+    with pytest.raises(ConfigurationError, match="is not set here"):
+        program(settings, 1, "store-writer", "module")
+    monkeypatch.setenv("PENSTOCK_STORE_URL", "redis://127.0.0.1:7/1")
+    assert (
+        FROM_ENVIRONMENT not in program(settings, 1, "store-writer", "module").environment.values()
+    )
