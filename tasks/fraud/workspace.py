@@ -10,8 +10,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import secrets
 import shutil
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -89,8 +89,9 @@ def fill(place: Place, work: Callable[[Path], Mapping[str, Any]]) -> dict[str, A
     if place.done:
         return place.record()
     place.folder.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(prefix=f".{place.key}-", dir=place.folder.parent))
+    draft = place.folder.parent / f".{place.key}-{secrets.token_hex(4)}"
     try:
+        draft.mkdir(mode=0o700)  # in here: Ctrl-C may come at any moment after it
         text = json.dumps({**work(draft), "folder": str(place.folder)}, allow_nan=False)
         (draft / DONE).write_text(text, encoding="utf-8")
         _sync(draft)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import shutil
-import tempfile
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -198,8 +198,9 @@ def write_bundle(folder: Path, parts: BundleParts) -> Bundle:
     """
     _check_parts(parts)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    draft = folder.parent / f".{folder.name}-{secrets.token_hex(4)}"
     try:
+        draft.mkdir(mode=0o700)  # in here: Ctrl-C may come at any moment after it
         _write_files(draft, parts)
         manifest = Manifest(
             dataset=parts.config.name,
