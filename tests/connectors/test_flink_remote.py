@@ -22,7 +22,7 @@ from infra.services.process import group_members
 from infra.services.state import load_state
 from infra.settings import get_settings
 from infra.watchdog.actions import WORKER, ServiceActions
-from infra.watchdog.config import WatchdogConfig
+from infra.watchdog.config import WatchdogConfig, config_path, save_config
 from infra.watchdog.loop import Watchdog
 
 SCRIPT = Path(__file__).with_name("flink_smoke_job.py")
@@ -88,6 +88,7 @@ def command(kafka_servers) -> tuple[str, ...]:
 
 @pytest.fixture
 def watchdog():
+    save_config(get_settings(), CONFIG)  # it reads the file again when somebody holds the job
     found = Watchdog(get_settings(), CONFIG, ServiceActions(get_settings()))
     stop = threading.Event()
     watching = threading.Thread(target=found.run, args=(stop,))
@@ -95,6 +96,7 @@ def watchdog():
     yield found
     stop.set()
     watching.join(timeout=60)
+    config_path(get_settings()).unlink()
 
 
 def wait_until_healthy(watchdog: Watchdog, since: float) -> float:
