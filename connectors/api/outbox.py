@@ -174,7 +174,8 @@ class Outbox:
             JournalError: They could not be written; none was taken.
         """
         events = [Event(topic, key.encode(), line) for line, key in zip(lines, keys, strict=True)]
-        data = b"".join(_packed(event) for event in events)
+        packed = [_packed(event) for event in events]
+        data = b"".join(packed)
         if self._bytes + len(data) > self._max_bytes:
             raise JournalFullError(
                 f"{self._bytes} bytes of events wait for Kafka, more are not taken",
@@ -183,7 +184,7 @@ class Outbox:
         self._write(data)
         file = self._file
         self.undelivered += len(events)
-        places = [file.add(len(_packed(event))) for event in events]
+        places = [file.add(len(each)) for each in packed]
         for place, event in zip(places, events, strict=True):
             self._send(file, place, event)
         if file.size >= FILE_BYTES:

@@ -93,7 +93,7 @@ def read_history(path: Path, config: DatasetConfig) -> History:
         DataError: It lacks a column, or its time column holds no times.
     """
     ids = [entity.column for entity in config.entities]
-    table = read_table(path, text_columns=[*ids, *([config.event_id] if config.event_id else [])])
+    table = read_table(path, text_columns=config.id_columns)
     missing = [c for c in (config.time, config.amount, *ids) if c not in table.column_names]
     if missing:
         raise DataError(

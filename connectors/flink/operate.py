@@ -19,7 +19,7 @@ from typing import Any
 from connectors.flink.spec import StreamSpec
 from connectors.flink.submit import RUNS_ALREADY, RunsAlreadyError
 from infra.errors import ServiceError
-from infra.flink_rest import ENDED, FlinkRest, FlinkRestError
+from infra.flink_rest import ENDED, FlinkRest
 from infra.services.flink_cluster import flink_address
 from infra.settings import Settings
 from infra.watchdog.config import load_config, save_config
@@ -128,7 +128,7 @@ def _start(settings: Settings, spec: StreamSpec, ready_s: float) -> StreamStatus
     except RunsAlreadyError:
         raise  # whoever submitted it, it is none of ours to cancel
     except ServiceError:
-        _cancel(cluster(settings), spec.job_name)
+        _cancel(settings, spec.job_name)
         raise
     # A later submission, by the watchdog, names its own checkpoint.
     spec.with_changes(restore="").save(path)
@@ -339,10 +339,11 @@ def _watch(settings: Settings, job: str, path: Path) -> None:
     save_config(settings, replace(load_config(settings), job=job, submit=submit))
 
 
-def _cancel(rest: FlinkRest, job_name: str) -> None:
+def _cancel(settings: Settings, job_name: str) -> None:
     try:
+        rest = cluster(settings)
         found = rest.find(job_name)
         if found is not None and not found.ended:
             rest.cancel(found.id)
-    except FlinkRestError:
+    except ServiceError:
         logger.warning("job %s could not be cancelled; the cluster does not answer", job_name)

@@ -36,6 +36,7 @@ from infra.services.redis_server import redis_url
 from infra.services.registry import end_service, start_service, stop_order, with_needs
 from infra.services.state import load_state
 from infra.settings import HOST, Settings, get_settings
+from tasks.fraud.bundle import Bundle
 from tasks.fraud.features import state_specs
 from tests.benchmarks._chaos_faults import TARGETS, Faults, Health
 from tests.benchmarks._chaos_proof import answers_proof, history, scores_proof, states_proof
@@ -70,9 +71,8 @@ def chosen_targets(rounds: int, rng: random.Random) -> list[str]:
     return found[:rounds]
 
 
-def begin(settings: Settings, models: Path, *, smoke: bool) -> tuple[StreamSpec, Path]:
-    """Start services, job and API; returns the job's description and the bundle's folder."""
-    bundle = serving_model(models, graph=False, smoke=smoke)
+def begin(settings: Settings, bundle: Bundle) -> StreamSpec:
+    """Start services, job and API; returns the job's description."""
     for name in with_needs(SERVICES):
         if name not in ("store-writer", "api"):
             start_service(settings, name)
@@ -95,7 +95,7 @@ def begin(settings: Settings, models: Path, *, smoke: bool) -> tuple[StreamSpec,
     )
     operate.start(settings, spec)
     serve(settings, spec, str(bundle.folder), store="redis")
-    return spec, bundle.folder
+    return spec
 
 
 def run(
@@ -104,8 +104,8 @@ def run(
     """Run everything in a home of its own, and leave no process behind."""
     faults = Faults(settings, STREAM, rng)
     try:
-        spec, _ = begin(settings, models, smoke=smoke)
         bundle = serving_model(models, graph=False, smoke=smoke)
+        spec = begin(settings, bundle)
         api = Api(settings, settings.home / "api" / "token")
         traffic = Traffic(spec.kafka, STREAM, spec.parallelism, api)
         reader = Reader(spec.kafka, f"penstock.{STREAM}.scores", "read_committed")
