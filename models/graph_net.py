@@ -106,8 +106,7 @@ class GraphNet(nn.Module):
 
     def represent(self, features: Tensor, mail: Tensor, mask: Tensor, embeddings: Tensor) -> Tensor:
         """Return the last hidden layer, float32 [n, representation]; arguments as ``forward``."""
-        # asinh tames amounts and durations over many decades and keeps signs.
-        x = (torch.asinh(features) - self.get_buffer("mean")) * self.get_buffer("scale")
+        x = (asinh(features) - self.get_buffer("mean")) * self.get_buffer("scale")
         x = torch.cat([x.clamp(-5.0, 5.0), self.thin(embeddings.flatten(1))], dim=1)
         query = self.query(x)
         hidden: Tensor = self.joint(torch.cat([query, self.mail(query, mail, mask)], dim=1))
@@ -142,6 +141,14 @@ class GraphNet(nn.Module):
             torch.arange(rows * tokens).reshape(rows, tokens) % 3 > 0,
             torch.zeros(rows, c.columns, c.embedding),
         )
+
+
+def asinh(x: Tensor) -> Tensor:
+    """Return asinh, which tames amounts and durations over many decades and keeps signs.
+
+    Written out: runtimes compute roots and logarithms many values at a time, asinh one by one.
+    """
+    return torch.sign(x) * torch.log(x.abs() + torch.sqrt(x * x + 1.0))
 
 
 def export_onnx(net: GraphNet) -> bytes:

@@ -80,29 +80,33 @@ class MailAttention(nn.Module):
         self.weight = nn.Linear(config.hidden, config.heads)
         self.nobody = nn.Parameter(torch.zeros(config.groups, config.heads))
 
-    def encode(self, mail: Tensor) -> Tensor:
+    def encode(self, tokens: Tensor) -> Tensor:
         """Return encoded tokens.
 
         Args:
-            mail: float32 [..., d] raw tokens.
+            tokens: float32 [m, d] raw tokens.
         """
-        age, ratio = mail[..., AGE : AGE + 1], mail[..., RATIO : RATIO + 1]
-        relation = ratio / self.get_buffer("ratio_scales")
-        vector = (mail[..., VECTOR:] - self.get_buffer("vector_mean")) * self.get_buffer(
-            "vector_scale"
-        )
+        age, ratio = tokens[:, AGE], tokens[:, RATIO]
+        # Beyond the bounds tanh is 1; unbounded, the bumps would be subnormal numbers, and the
+        # arithmetic of those is a hundred times slower.
+        relation = (ratio[:, None] / self.get_buffer("ratio_scales")).clamp(-9.0, 9.0)
+        since = (age[:, None] / self.get_buffer("age_scales")).clamp_max(80.0)
+        vector = tokens[:, VECTOR:] - self.get_buffer("vector_mean")
         parts = [
             torch.tanh(relation),
             torch.exp(-relation * relation),
-            torch.exp(-age / self.get_buffer("age_scales")),
-            0.3 * torch.log1p(age),
-            mail[..., MATCH : MATCH + 1],
-            vector.clamp(-5.0, 5.0),
+            torch.exp(-since),
+            (0.3 * torch.log1p(age))[:, None],
+            tokens[:, MATCH : MATCH + 1],
+            (vector * self.get_buffer("vector_scale")).clamp(-5.0, 5.0),
         ]
-        return torch.cat(parts, dim=-1)
+        return torch.cat(parts, dim=1)
 
     def forward(self, query: Tensor, mail: Tensor, mask: Tensor) -> Tensor:
         """Return the pooled mail.
+
+        Dense layers take a matrix of all tokens, and small axes stay off the end: that is what
+        runtimes are fast on.
 
         Args:
             query: float32 [n, Q].
@@ -113,16 +117,18 @@ class MailAttention(nn.Module):
             float32 [n, 2 G H].
         """
         c = self.config
-        tokens = self.encode(mail).reshape(-1, c.groups, c.slots, self.message.in_features)
-        present = mask.to(mail.dtype).reshape(-1, c.groups, c.slots, 1)
-        asked = self.asking(query)[:, None, None, :]
-        hidden = self.message(tokens) + asked + self.section[None, :, None, :]
-        hidden = nn.functional.gelu(self.mixed(nn.functional.gelu(hidden)))
+        places = (-1, c.groups, c.slots)
+        present = mask.to(mail.dtype)
+        asked = self.asking(query)[:, None, :] + self.section
+        hidden = self.message(self.encode(mail.reshape(-1, c.token))).reshape(*places, c.hidden)
+        hidden = nn.functional.gelu(hidden + asked[:, :, None, :]).reshape(-1, c.hidden)
+        hidden = nn.functional.gelu(self.mixed(hidden))
+        scores = self.weight(hidden).reshape(*places, c.heads).transpose(2, 3)
+        scores = scores + (1e4 * (present - 1.0)).reshape(-1, c.groups, 1, c.slots)
         # An empty section must be able to say nothing: one weightless "nobody" joins each softmax.
-        scores = self.weight(hidden) - 1e4 * (1.0 - present)
-        nobody = self.nobody[None, :, None, :] + torch.zeros_like(scores[:, :, :1])
-        share = torch.softmax(torch.cat([scores, nobody], dim=2), dim=2)[:, :, : c.slots]
-        heads = hidden.reshape(-1, c.groups, c.slots, c.heads, c.hidden // c.heads)
-        mean = (share[..., None] * heads).sum(dim=2).flatten(1)
-        highest = (hidden * present).amax(dim=2).flatten(1)
-        return torch.cat([mean, highest], dim=1)
+        nobody = self.nobody[None, :, :, None] + torch.zeros_like(scores[..., :1])
+        share = torch.softmax(torch.cat([scores, nobody], dim=3), dim=3)[..., : c.slots]
+        heads = hidden.reshape(*places, c.heads, c.hidden // c.heads)
+        mean = (share.transpose(2, 3)[..., None] * heads).sum(dim=2).flatten(1)
+        hidden = hidden.reshape(*places, c.hidden) * present.reshape(*places, 1)
+        return torch.cat([mean, hidden.amax(dim=2).flatten(1)], dim=1)

@@ -81,23 +81,23 @@ class EventCounter:
         raw = np.empty((n, len(columns), self._width))
         self._visit(transactions, places, (bases, ids, at, amount, raw))
         counted = time.perf_counter_ns()
+        keys = np.array([[c.blocks.keys[s] for c, s in row] for row in pairs], np.int64)
         rows = OnlineRows(
             at,
             amount,
             raw,
             np.array([t.numeric for t in transactions], np.float64).reshape(n, -1),
             [[t.categorical[i] for t in transactions] for i in range(self._categorical)],
-            [[t.entities[c] for t in transactions] for c in range(len(columns))],
+            keys,
         )
         features = self._model.online.features(rows)
         derived = time.perf_counter_ns()
         vectors = self._vectors(features)
-        keys = [[c.blocks.keys[s] for c, s in row] for row in pairs]
-        mail = self._exchange_mail(rows, places, bases, np.array(keys, np.int64), vectors)
+        mail = self._exchange_mail(rows, places, bases, keys, vectors)
         if mail is not None:
             rows = replace(rows, mail=mail)
         touched = [
-            Touched(t.event_id, t.time, t.amount, t.entities, keys[i], vectors[i])
+            Touched(t.event_id, t.time, t.amount, t.entities, keys[i].tolist(), vectors[i])
             for i, t in enumerate(transactions)
         ]
         done = time.perf_counter_ns()
@@ -153,7 +153,7 @@ class EventCounter:
         if not sections:
             return None
         floats = mail.vector.view(np.float32)[..., : len(layout.features)]
-        return OnlineMail(mail.present, mail.time, mail.amount, mail.counterpart, floats, keys)
+        return OnlineMail(mail.present, mail.time, mail.amount, mail.counterpart, floats)
 
     def _vectors(self, features: NDArray[np.float32]) -> NDArray[np.int64]:
         """Return the messages the rows leave, float32 padded and seen as int64 words."""

@@ -49,7 +49,6 @@ def _score(model: ServedModel, n: int, raw: NDArray[np.float64]) -> None:
         zeros,
         zeros,
         np.zeros((*shape, len(layout.features)), np.float32),
-        np.zeros((n, len(config.entities)), np.int64),
     )
     rows = OnlineRows(
         np.zeros(n, np.int64),
@@ -57,7 +56,7 @@ def _score(model: ServedModel, n: int, raw: NDArray[np.float64]) -> None:
         np.repeat(raw, n, axis=0),
         np.zeros((n, len(config.numeric))),
         [[None] * n for _ in config.categorical],
-        [["-"] * n for _ in config.entities],
+        np.zeros((n, len(config.entities)), np.int64),
         mail if model.needs_mail else None,
     )
     features = online.features(rows)

@@ -137,7 +137,7 @@ def optional_columns(job: StreamJob) -> tuple[str, ...]:
     wanted = {
         "numeric": bool(config.numeric),
         "categorical": bool(config.categorical),
-        "entities": model.needs_mail or model.needs_entities,
+        "keys": model.needs_keys,
         "mail": model.needs_mail,
     }
     return tuple(name for name, needed in wanted.items() if needed)

@@ -179,7 +179,8 @@ def test_impossible_options_are_refused(fields, told):
 
 
 def test_a_client_knows_every_jar_and_runs_workers_as_processes(monkeypatch, tmp_path):
-    pytest.importorskip("pyflink")
+    java_gateway = pytest.importorskip("pyflink.java_gateway")
+    monkeypatch.setattr(java_gateway, "_gateway", None)  # whatever ran before in this process
     before = dict(os.environ)
     settings = get_settings().model_copy(update={"home": tmp_path})
     extra = tmp_path / "extra.jar"

@@ -15,7 +15,7 @@ import pytest
 COLUMNS = (
     "event_id BIGINT, event_name STRING, `time` BIGINT, amount BIGINT, late BOOLEAN, model STRING, "
     "rules STRING, review_at DOUBLE, block_at DOUBLE, listed BOOLEAN, `numeric` BYTES, "
-    "categorical STRING, entities STRING, state BYTES, mail BYTES"
+    "categorical STRING, keys BYTES, state BYTES, mail BYTES"
 )
 
 
@@ -101,7 +101,7 @@ def read_results(folder: Path) -> list[dict[str, Any]]:
     """Return the committed result rows, bytes decoded."""
     rows = list(read_lines(folder))
     for row in rows:
-        for name in ("numeric", "state", "mail"):
+        for name in ("numeric", "keys", "state", "mail"):
             row[name] = None if row[name] is None else base64.b64decode(row[name])
     return rows
 

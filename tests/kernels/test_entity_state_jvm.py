@@ -85,6 +85,9 @@ class Jvm:
     def blake2b(self, message: bytes) -> int:
         return self._probe.blake2b(message)
 
+    def reads_heap_ahead(self):
+        return self._probe.readsHeapAhead()
+
 
 @pytest.fixture(scope="session")
 def jvm(flink_gateway):
@@ -136,6 +139,10 @@ def check_mail(raw: bytes, wanted: dict, spec: StateSpec) -> None:
         got = np.where(present[..., None] if name == "vector" else present, mail[name], 0)
         other = np.array(wanted[name], got.dtype)
         np.testing.assert_array_equal(got, np.where(other == -1, 0, other))
+
+
+def test_the_pinned_flink_keeps_its_heap_where_it_is_read_ahead(jvm):
+    assert jvm.reads_heap_ahead()
 
 
 @given(st.text(max_size=12), st.text(max_size=300))

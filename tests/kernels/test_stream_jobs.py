@@ -162,6 +162,8 @@ def test_mail_is_that_of_training(replayed):
     found = by_name(results)
     accounts = [tx.index["account"][tx.entities[c]] for c in layout.columns]
     for i, name in enumerate(tx.event_names):
+        keys = np.frombuffer(found[name]["keys"], "<i8").tolist()
+        assert keys == [entity_key("account", str(ids[i])) for ids in accounts]
         mail = np.frombuffer(found[name]["mail"], slot).reshape(layout.groups, layout.slots)
         assert ((mail["time"] == -(2**63)) == (index[i] < 0)).all()
         for group, place in np.argwhere(index[i] >= 0):

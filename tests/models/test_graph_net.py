@@ -8,8 +8,8 @@ import torch
 
 from models.entity_sage import EntitySage, EntitySageConfig
 from models.geometric import HeteroData
-from models.graph_net import GraphNet, GraphNetConfig, export_onnx
-from models.mail_attention import MailAttention, MailAttentionConfig
+from models.graph_net import GraphNet, GraphNetConfig, asinh, export_onnx
+from models.mail_attention import AGE_SCALES, RATIO_SCALES, MailAttention, MailAttentionConfig
 
 MAIL = MailAttentionConfig(groups=2, slots=3, vector=4, query=8, hidden=8, heads=2)
 
@@ -57,6 +57,37 @@ def test_order_within_a_section_does_not_matter_but_the_section_does():
         plain, same, other = (net(features, m, mask, embeddings) for m in (mail, inside, across))
     torch.testing.assert_close(plain, same)
     assert (plain - other).abs().max() > 1e-4
+
+
+def test_tokens_are_encoded_as_written_and_never_subnormal():
+    attention = MailAttention(MAIL)
+    age = np.array([0.0, 1e-4, 0.3, 5.0, 90.0, 3e5])
+    ratio = np.array([0.0, 1e-3, -0.2, 2.0, -6.0, 6.0])
+    tokens = np.zeros((6, MAIL.token), np.float32)
+    tokens[:, 0], tokens[:, 1], tokens[:, 2] = age, ratio, [0, 1] * 3
+    with torch.no_grad():
+        found = attention.encode(torch.from_numpy(tokens)).numpy()
+    relation = ratio[:, None] / RATIO_SCALES
+    expected = np.concatenate(
+        [
+            np.tanh(relation),
+            np.exp(-(relation**2)),
+            np.exp(-age[:, None] / AGE_SCALES),
+            0.3 * np.log1p(age)[:, None],
+            tokens[:, 2:],
+        ],
+        axis=1,
+    )
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    tiny = np.finfo(np.float32).tiny
+    assert ((found == 0) | (np.abs(found) >= tiny)).all()
+    assert (np.abs(expected[expected != 0]) < tiny).any()
+
+
+def test_asinh_over_all_magnitudes_of_features():
+    x = torch.cat([torch.zeros(1), torch.logspace(-8, 15, 200)])
+    x = torch.cat([x, -x])
+    torch.testing.assert_close(asinh(x), torch.asinh(x), atol=2e-7, rtol=1e-6)
 
 
 def test_the_second_signal_is_the_rise_above_the_knee():

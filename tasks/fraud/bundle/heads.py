@@ -15,6 +15,9 @@ SIGNALS = "signals"
 """Output of a composed head that shows what the network tells the trees."""
 
 INPUT_NAMES = ("features", "mail", "mask", "embeddings")
+CHUNK = 256
+"""Rows that a graph gets at once: what it keeps in between then fits the processor's cache."""
+
 _DTYPES = {
     "tensor(float)": np.float32,
     "tensor(bool)": np.bool_,
@@ -72,7 +75,7 @@ class OnnxHead:
         return output.reshape(len(output), math.prod(output.shape[1:]))[:, -1]
 
     def run(self, feed: Mapping[str, NDArray[Any] | None], output: str) -> NDArray[Any]:
-        """Return one named output; arguments as ``score``."""
+        """Return one named output [n, ...]; arguments as ``score``."""
         if output not in self.outputs:
             raise BundleError(f"head {self.name!r} has no output {output!r}")
         arrays: dict[str, NDArray[Any]] = {}
@@ -87,7 +90,12 @@ class OnnxHead:
                     f"head {self.name!r}: input {name!r} has shape {value.shape}, wanted {shape}"
                 )
             arrays[name] = np.ascontiguousarray(value, dtype=self._dtypes[name])
-        return np.asarray(self._session.run([output], arrays)[0])
+        rows = len(next(iter(arrays.values())))
+        parts = [
+            self._session.run([output], {k: v[at : at + CHUNK] for k, v in arrays.items()})[0]
+            for at in range(0, max(rows, 1), CHUNK)
+        ]
+        return np.concatenate(parts) if len(parts) > 1 else np.asarray(parts[0])
 
 
 def check_graph(name: str, content: bytes) -> None:

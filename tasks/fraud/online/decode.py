@@ -35,7 +35,7 @@ def decode_rows(
     state: Sequence[bytes],
     numeric: Sequence[bytes] = (),
     categorical: Sequence[str] = (),
-    entities: Sequence[str] = (),
+    keys: Sequence[bytes] = (),
     mail: Sequence[bytes] = (),
 ) -> OnlineRows:
     """Return n rows from their columns.
@@ -48,14 +48,14 @@ def decode_rows(
         state: Per row float64 [C * S] as bytes.
         numeric: Per row float64 [N] as bytes; empty without numeric columns.
         categorical: Per row the joined values; empty without categorical columns.
-        entities: Per row the joined ids; empty unless the head reads mail or embeddings.
+        keys: Per row int64 [C] as bytes, ``entity_key`` of its entities; empty unless the head
+            reads mail or embeddings.
         mail: Per row the messages of its mailboxes; empty unless the head reads mail.
 
     Raises:
         ValueError: When a column's bytes do not fit the config.
     """
     n, columns = len(time), len(config.entities)
-    ids = _split(entities, columns)
     names = len(config.categorical)
     values = [
         [None if v == MISSING else v for v in column] for column in _split(categorical, names)
@@ -66,35 +66,24 @@ def decode_rows(
         state=_floats(state, n).reshape(n, columns, -1),
         numeric=_floats(numeric, n).reshape(n, len(config.numeric)),
         categorical=values,
-        entities=ids,
-        mail=decode_mail(mail, ids, config, layout) if len(mail) else None,
+        keys=np.frombuffer(b"".join(keys), "<i8").reshape(n, columns) if len(keys) else None,
+        mail=decode_mail(mail, layout) if len(mail) else None,
     )
 
 
-def decode_mail(
-    mail: Sequence[bytes],
-    entities: Sequence[Sequence[str]],
-    config: DatasetConfig,
-    layout: MailLayout,
-) -> OnlineMail:
+def decode_mail(mail: Sequence[bytes], layout: MailLayout) -> OnlineMail:
     """Return the mailboxes of n rows from the bytes of their messages."""
-    from kernels.entity_state.keys import entity_keys
-
     width = len(layout.features)
     message = np.dtype(
         [("time", "<i8"), ("amount", "<i8"), ("counterpart", "<i8"), ("vector", "<f4", (width,))]
     )
     rows = np.frombuffer(b"".join(mail), message).reshape(len(mail), layout.groups, -1)
-    keys = [
-        entity_keys(entity.kind, ids) for entity, ids in zip(config.entities, entities, strict=True)
-    ]
     return OnlineMail(
         present=rows["time"] != NO_MESSAGE,
         time=rows["time"],
         amount=rows["amount"],
         counterpart=rows["counterpart"],
         vector=rows["vector"],
-        keys=np.stack(keys, axis=1),
     )
 
 

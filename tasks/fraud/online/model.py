@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from tasks.fraud.bundle.format import BundleError
 from tasks.fraud.online.feature_rows import FeatureRows
 from tasks.fraud.online.head import FastHead
+from tasks.fraud.online.keyed_vectors import KeyedVectors
 from tasks.fraud.online.rows import OnlineRows
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ class OnlineModel:
         bundle: The bundle.
         layout: Mailbox sections a row reads (``tasks.fraud.graph.mail``).
         needs_mail: Whether the active head reads mail.
-        needs_entities: Whether it looks embeddings up by entity id.
+        needs_keys: Whether it wants to know the entities of a row: for mail or embeddings.
     """
 
     def __init__(self, bundle: Bundle) -> None:
@@ -47,7 +48,8 @@ class OnlineModel:
                 f"state block keeps {StateSpec().mail_slots}; train with as many at most"
             )
         self.needs_mail = "mail" in bundle.inputs()
-        self.needs_entities = "embeddings" in bundle.inputs()
+        self.needs_keys = self.needs_mail or "embeddings" in bundle.inputs()
+        self._vectors = [KeyedVectors.of(bundle, e.kind) for e in bundle.config.entities]
         self._features = FeatureRows(bundle.config, self.categories)
         self._heads: dict[str, FastHead] = {}
 
@@ -72,7 +74,7 @@ class OnlineModel:
         """Return what a head reads, by input name.
 
         Raises:
-            BundleError: When the rows lack mailboxes or ids the head needs.
+            BundleError: When the rows lack mailboxes or keys the head needs.
         """
         wanted = self.bundle.inputs(head)
         feed: dict[str, NDArray[Any]] = {"features": features}
@@ -101,26 +103,23 @@ class OnlineModel:
 
     def embeddings(self, rows: OnlineRows) -> NDArray[np.float32]:
         """Return float32 [n, C, E], the embedding of every entity column."""
-        config = self.bundle.config
-        if len(rows.entities) != len(config.entities):
-            raise BundleError("the head reads embeddings: the rows must carry their entity ids")
-        kinds = self.bundle.embeddings.kinds
-        parts = [
-            kinds[entity.kind].lookup(np.asarray(ids, dtype=np.str_))
-            for entity, ids in zip(config.entities, rows.entities, strict=True)
-        ]
-        return np.stack(parts, axis=1)
+        if rows.keys is None:
+            raise BundleError("the head reads embeddings: the rows must carry their entities' keys")
+        columns = zip(self._vectors, rows.keys.T, strict=True)
+        return np.stack([vectors.lookup(keys) for vectors, keys in columns], axis=1)
 
     def _tokens(self, rows: OnlineRows) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         from kernels.ops.mail_tokens import relate_many
 
-        if rows.mail is None:
-            raise BundleError("the head reads mail: the rows must carry their mailboxes")
+        if rows.mail is None or rows.keys is None:
+            raise BundleError(
+                "the head reads mail: the rows must carry their mailboxes and entities' keys"
+            )
         mail, slots = rows.mail, self.layout.slots
         tokens, mask = relate_many(
             rows.time,
             rows.amount,
-            mail.keys,
+            rows.keys,
             np.array(self.layout.reader, np.int64),
             mail.time[:, :, :slots],
             mail.amount[:, :, :slots],

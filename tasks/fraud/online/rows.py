@@ -23,7 +23,6 @@ class OnlineMail:
         amount: int64 [n, G, K], minor units.
         counterpart: int64 [n, G, K], ``entity_key`` of the entity on the other side.
         vector: float32 [n, G, K, W].
-        keys: int64 [n, C], ``entity_key`` of each transaction's own entities.
     """
 
     present: NDArray[np.bool_]
@@ -31,7 +30,6 @@ class OnlineMail:
     amount: NDArray[np.int64]
     counterpart: NDArray[np.int64]
     vector: NDArray[np.float32]
-    keys: NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +42,8 @@ class OnlineRows:
         state: float64 [n, C, S], raw state per entity column, the event itself counted in.
         numeric: float64 [n, N], extra numbers, NaN where missing.
         categorical: Per categorical column n values, None where missing.
-        entities: Per entity column n ids; needed by heads that read embeddings.
+        keys: int64 [n, C], ``entity_key`` of each entity; needed by heads that read embeddings or
+            mail.
         mail: Mailboxes; needed by heads that read mail.
     """
 
@@ -53,7 +52,7 @@ class OnlineRows:
     state: NDArray[np.float64]
     numeric: NDArray[np.float64]
     categorical: Sequence[Sequence[str | None]] = ()
-    entities: Sequence[Sequence[str]] = ()
+    keys: NDArray[np.int64] | None = None
     mail: OnlineMail | None = None
 
     def __len__(self) -> int:

@@ -10,7 +10,7 @@ import pytest
 from tasks.fraud.bundle import Bundle
 from tasks.fraud.bundle.arrays import Embeddings, EntityVectors, load_arrays, save_arrays
 from tasks.fraud.bundle.format import BundleError, bundle_digest, digest_file
-from tasks.fraud.bundle.heads import OnnxHead, compose
+from tasks.fraud.bundle.heads import CHUNK, OnnxHead, compose
 from tasks.fraud.transactions import Transactions
 
 
@@ -219,6 +219,16 @@ def test_composed_head_equals_network_then_trees(linear_head):
     np.testing.assert_allclose(both.score({"features": rows}), expected, atol=1e-6)
     with pytest.raises(BundleError, match="needs input 'features'"):
         both.score({"features": None})
+
+
+@pytest.mark.parametrize("rows", [0, 1, CHUNK, 2 * CHUNK + 7])
+def test_any_number_of_rows_is_scored_in_order(linear_head, rows):
+    head = OnnxHead("tabular", linear_head((1, -1)))
+    x = np.random.default_rng(2).normal(size=(rows, 2)).astype(np.float32)
+    found = head.score({"features": x})
+    one_by_one = [head.score({"features": row[None]})[0] for row in x]
+    assert found.shape == (rows,)
+    np.testing.assert_allclose(found, np.array(one_by_one, np.float64), atol=1e-6)
 
 
 def test_embeddings_round_trip_and_unseen_entities_get_the_default(tmp_path):

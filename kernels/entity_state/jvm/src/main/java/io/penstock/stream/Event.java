@@ -117,6 +117,12 @@ public final class Event {
         return new EntityId(row, start, textEnd(1 + column) - start);
     }
 
+    /** 64-bit key of an entity column, see {@link EntityKeys}. */
+    long entityKey(Schema schema, int column) {
+        return EntityKeys.entityKey(
+                schema.keyStarts[column], row, textStart(1 + column), textEnd(1 + column));
+    }
+
     /** Start of a text in {@link #row}. */
     int textStart(int number) {
         return number == 0

@@ -112,6 +112,11 @@ abstract class KeyedStage<M extends Memory> implements Stage {
         state.update(memory);
     }
 
+    /** Returns the index of all memories, null where it cannot be read. */
+    final HeapIndex index(int keyGroups) {
+        return HeapIndex.of(state, keyGroups, settings.batchRows);
+    }
+
     /** Looks up the memory of the key in hand for {@link #use}. Only with state on the heap. */
     final void lookUp(int place) throws Exception {
         if (lookedUp == null) {

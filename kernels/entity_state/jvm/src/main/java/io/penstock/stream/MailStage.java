@@ -75,7 +75,7 @@ final class MailStage extends KeyedStage<Mailbox> {
                 schema.roles[column],
                 event.time(),
                 event.amount(),
-                alone ? -1 : EntityKeys.entityKey(schema.kinds[next], event.entity(next)),
+                alone ? -1 : event.entityKey(schema, next),
                 alone ? -1 : next,
                 vector);
     }

@@ -26,7 +26,11 @@ final class Mailbox extends Memory {
     }
 
     Mailbox copy() {
-        Mailbox copy = new Mailbox(Arrays.stream(words).map(long[]::clone).toArray(long[][]::new));
+        long[][] own = new long[words.length][];
+        for (int role = 0; role < words.length; role++) {
+            own[role] = words[role].clone();
+        }
+        Mailbox copy = new Mailbox(own);
         System.arraycopy(changes, 0, copy.changes, 0, changes.length);
         System.arraycopy(publishedChanges, 0, copy.publishedChanges, 0, changes.length);
         copy.takeFrom(this);

@@ -31,6 +31,9 @@ final class MiniBatch {
     private final ThrowingConsumer<StreamRecord<Event>, Exception> handle;
     private final StreamRecord<Event> record = new StreamRecord<>(null);
 
+    /** Null: not to be read. */
+    private final HeapIndex index;
+
     private final Event[] rows;
     private final Object[] keysOfRows;
     private final long[] timestamps;
@@ -48,6 +51,8 @@ final class MiniBatch {
         this.stage = stage;
         this.keys = keys;
         this.handle = handle;
+        index = stage.index(
+                        operator.getRuntimeContext().getTaskInfo().getMaxNumberOfParallelSubtasks());
         rows = new Event[stage.settings.batchRows];
         keysOfRows = new Object[rows.length];
         timestamps = new long[rows.length];
@@ -98,6 +103,9 @@ final class MiniBatch {
     void flush() throws Exception {
         if (count == 0) {
             return;
+        }
+        if (index != null) {
+            fetched += index.fetch(keysOfRows, count);
         }
         for (int i = 0; i < count; i++) {
             operator.setCurrentKey(keysOfRows[i]);

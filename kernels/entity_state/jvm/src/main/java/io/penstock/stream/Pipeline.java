@@ -6,7 +6,9 @@ import java.util.List;
 import java.util.Map;
 import org.apache.flink.api.common.typeinfo.TypeInformation;
 import org.apache.flink.api.common.typeinfo.Types;
+import org.apache.flink.api.java.functions.KeySelector;
 import org.apache.flink.streaming.api.datastream.DataStream;
+import org.apache.flink.streaming.api.datastream.DataStreamUtils;
 import org.apache.flink.streaming.api.datastream.KeyedStream;
 import org.apache.flink.streaming.api.datastream.SingleOutputStreamOperator;
 import org.apache.flink.streaming.api.environment.StreamExecutionEnvironment;
@@ -120,21 +122,31 @@ public final class Pipeline {
                             c == 0));
         }
         if (settings.message != null) {
-            for (String kind : new LinkedHashSet<>(List.of(schema.kinds))) {
-                addMail(steps, kind);
+            // The kind of the last column first: its rows are where their mailboxes are already.
+            final List<String> kinds = new ArrayList<>(new LinkedHashSet<>(List.of(schema.kinds)));
+            final String here = schema.kinds[schema.kinds.length - 1];
+            kinds.remove(here);
+            addMail(steps, here, true);
+            for (String kind : kinds) {
+                addMail(steps, kind, false);
             }
         }
         return steps;
     }
 
-    private void addMail(List<Step<?>> steps, String kind) {
+    /** Adds the mail of a kind. {@code here}: rows come from the operator of its last column. */
+    private void addMail(List<Step<?>> steps, String kind, boolean here) {
         final Stage stage = new MailStage(settings, kind);
         final int[] columns = settings.mailPlan.columnsOf(kind);
         final String name = "mail-" + kind;
         if (columns.length == 1) {
             final int column = columns[0];
-            steps.add(
-                    new Step<>(name, rows -> rows.keyBy(e -> e.entityId(column), EntityId.type()), stage, false));
+            final KeySelector<Event, EntityId> key = e -> e.entityId(column);
+            final KeyedBy<EntityId> keyedBy =
+                    here
+                            ? rows -> DataStreamUtils.reinterpretAsKeyedStream(rows, key, EntityId.type())
+                            : rows -> rows.keyBy(key, EntityId.type());
+            steps.add(new Step<>(name, keyedBy, stage, false));
             return;
         }
         final MailCopies copies = new MailCopies(settings, kind);

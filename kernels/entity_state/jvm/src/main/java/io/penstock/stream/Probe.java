@@ -35,6 +35,11 @@ public final class Probe {
         return EntityKeys.entityKey(kind, id);
     }
 
+    /** Tells whether the heap state of this Flink can be read ahead. */
+    public static boolean readsHeapAhead() {
+        return HeapIndex.isKnown();
+    }
+
     /** Returns the key of an event id in text. */
     public static long eventKey(String text) {
         return new Identifiers().eventKey(text);

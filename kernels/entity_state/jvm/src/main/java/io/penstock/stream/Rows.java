@@ -30,7 +30,7 @@ final class Rows {
                             new RowType.RowField("listed", new BooleanType(false)),
                             new RowType.RowField("numeric", bytes(false)),
                             new RowType.RowField("categorical", text(true)),
-                            new RowType.RowField("entities", text(false)),
+                            new RowType.RowField("keys", bytes(false)),
                             new RowType.RowField("state", bytes(false)),
                             new RowType.RowField("mail", bytes(true))));
 
@@ -45,15 +45,15 @@ final class Rows {
         row.setField(2, event.time());
         row.setField(3, event.amount());
         row.setField(4, event.isLate());
-        row.setField(5, StringData.fromString(stamp.model));
-        row.setField(6, StringData.fromString(stamp.rules));
+        row.setField(5, stamp.modelText());
+        row.setField(6, stamp.rulesText());
         row.setField(7, stamp.reviewAt);
         row.setField(8, stamp.blockAt);
         row.setField(9, isListed(event, stamp, schema));
         final int numbers = event.numbersAt();
         row.setField(10, Arrays.copyOfRange(event.row, numbers, numbers + 8 * event.numbers()));
         row.setField(11, schema.categorical.length == 0 ? null : string(event, columns + 1, columns + 1));
-        row.setField(12, entities(event, columns));
+        row.setField(12, keys(event, schema));
         row.setField(13, event.state);
         row.setField(14, event.mail);
         return row;
@@ -64,23 +64,13 @@ final class Rows {
         return StringData.fromBytes(event.row, start, event.textEnd(to) - start);
     }
 
-    private static StringData entities(Event event, int columns) {
-        if (columns == 1) {
-            return string(event, 1, 1);
+    /** Keys of all entities, little endian. */
+    private static byte[] keys(Event event, Schema schema) {
+        byte[] keys = new byte[8 * schema.columns.length];
+        for (int c = 0; c < schema.columns.length; c++) {
+            Bytes.putLong(keys, 8 * c, event.entityKey(schema, c));
         }
-        final int start = event.textStart(1);
-        byte[] joined = new byte[event.textEnd(columns) - start + columns - 1];
-        int to = 0;
-        for (int c = 1; c <= columns; c++) {
-            final int from = event.textStart(c);
-            final int length = event.textEnd(c) - from;
-            System.arraycopy(event.row, from, joined, to, length);
-            to += length;
-            if (c < columns) {
-                joined[to++] = 0x1f;
-            }
-        }
-        return StringData.fromBytes(joined);
+        return keys;
     }
 
     private static boolean isListed(Event event, Stamp stamp, Schema schema) {

@@ -21,6 +21,8 @@ final class Schema implements Serializable {
     final String[] columns;
     /** Kind of each column. */
     final String[] kinds;
+    /** What the keys of each column's entities begin with, see {@link EntityKeys#start}. */
+    final long[] keyStarts;
     /** Place of each column among the columns of its kind. */
     final int[] roles;
     final String[] numeric;
@@ -44,11 +46,13 @@ final class Schema implements Serializable {
         JsonNode entities = config.get("entities");
         columns = new String[entities.size()];
         kinds = new String[columns.length];
+        keyStarts = new long[columns.length];
         roles = new int[columns.length];
         Map<String, Integer> seen = new HashMap<>();
         for (int c = 0; c < columns.length; c++) {
             columns[c] = entities.get(c).get("column").asText();
             kinds[c] = entities.get(c).get("kind").asText();
+            keyStarts[c] = EntityKeys.start(kinds[c]);
             roles[c] = seen.merge(kinds[c], 1, Integer::sum) - 1;
         }
         numeric = texts(config.path("numeric"));

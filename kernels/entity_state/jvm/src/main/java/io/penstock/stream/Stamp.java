@@ -8,6 +8,7 @@ import java.util.Map;
 import java.util.Set;
 import org.apache.flink.shaded.jackson2.com.fasterxml.jackson.databind.JsonNode;
 import org.apache.flink.shaded.jackson2.com.fasterxml.jackson.databind.ObjectMapper;
+import org.apache.flink.table.data.StringData;
 
 /** Model and rules in force, with which every row is stamped. */
 final class Stamp implements Serializable {
@@ -19,6 +20,10 @@ final class Stamp implements Serializable {
     final double blockAt;
     /** Ids by kind that are to be blocked. */
     final Map<String, Set<String>> blocked = new HashMap<>();
+
+    // Model and rules as the table has them: encoded once, not for every row.
+    private transient StringData modelText;
+    private transient StringData rulesText;
 
     /** Returns what a control message says, null unless it is one. */
     static Stamp parse(byte[] message) {
@@ -50,5 +55,19 @@ final class Stamp implements Serializable {
                             lists.get(kind).forEach(id -> ids.add(id.asText()));
                             blocked.put(kind, ids);
                         });
+    }
+
+    StringData modelText() {
+        if (modelText == null) {
+            modelText = StringData.fromString(model);
+        }
+        return modelText;
+    }
+
+    StringData rulesText() {
+        if (rulesText == null) {
+            rulesText = StringData.fromString(rules);
+        }
+        return rulesText;
     }
 }

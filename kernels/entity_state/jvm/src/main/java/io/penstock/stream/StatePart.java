@@ -25,6 +25,13 @@ final class StatePart extends WaitingLabels {
         super(part, sums);
     }
 
+    private StatePart(StatePart other) {
+        super(other);
+        changes = other.changes;
+        publishedChanges = other.publishedChanges;
+        takeFrom(other);
+    }
+
     /** Reads all cache lines of the part and its sums, and returns a sum of words. */
     long fetchPart() {
         final long[] w = words;
@@ -36,12 +43,7 @@ final class StatePart extends WaitingLabels {
     }
 
     StatePart copy() {
-        StatePart copy = new StatePart(Arrays.copyOf(words, size), kept);
-        copy.copyWaitingFrom(this);
-        copy.changes = changes;
-        copy.publishedChanges = publishedChanges;
-        copy.takeFrom(this);
-        return copy;
+        return new StatePart(this);
     }
 
     /** Writes the features that an event sees, itself counted in, as float64 from {@code at} on. */

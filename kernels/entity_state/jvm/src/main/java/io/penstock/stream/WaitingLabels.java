@@ -49,6 +49,19 @@ abstract class WaitingLabels extends Memory {
         words = Arrays.copyOf(part, place(ROOM));
     }
 
+    /** Copies all words at once: every checkpoint makes a copy of each entity met since. */
+    WaitingLabels(WaitingLabels other) {
+        size = other.size;
+        kept = other.kept;
+        marks = other.marks;
+        ring = other.ring;
+        words = other.words.clone();
+        first = other.first;
+        end = other.end;
+        recentCount = other.recentCount;
+        recentNext = other.recentNext;
+    }
+
     int waiting() {
         return end - first;
     }
@@ -201,13 +214,5 @@ abstract class WaitingLabels extends Memory {
             remember(id, EntityKeys.mix(id) & 0xff);
         }
         recentNext = (int) packed[2];
-    }
-
-    final void copyWaitingFrom(WaitingLabels other) {
-        words = other.words.clone();
-        first = other.first;
-        end = other.end;
-        recentCount = other.recentCount;
-        recentNext = other.recentNext;
     }
 }
