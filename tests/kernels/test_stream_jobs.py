@@ -327,14 +327,15 @@ def test_a_savepoint_goes_on_as_if_nothing_had_happened(flink_gateway, tmp_path,
     assert (record["rule"], record["column"], record["severity"]) == ("late", "t", "warning")
 
 
-@pytest.mark.parametrize("batch_rows", [1, 7])
+@pytest.mark.parametrize(("batch_rows", "ttl_ms"), [(1, DAY), (7, DAY), (7, 0)])
 def test_latency_mode_ends_with_the_same_tiles_and_drops_old_duplicates(
-    flink_gateway, tmp_path, replayed, batch_rows
+    flink_gateway, tmp_path, replayed, batch_rows, ttl_ms
 ):
+    """In two subtasks; state that is never forgotten is read ahead, see HeapIndex."""
     folder, rows, _ = replayed
     write_history(tmp_path, rows, seed=3)
     write_lines(tmp_path / "transactions" / "twice.jsonl", map(without_label, rows[::40]))
-    changes = {"dedup_ms": DAY, "out_of_order_ms": 0, "ttl_ms": DAY, "batch_rows": batch_rows}
+    changes = {"dedup_ms": DAY, "out_of_order_ms": 0, "ttl_ms": ttl_ms, "batch_rows": batch_rows}
     config = job_config(tmp_path, TRANSFERS, mode="latency", **changes)
     results = by_name(run_job(flink_gateway, config, tmp_path / "out"))
     assert results.keys() == {row["id"] for row in rows}

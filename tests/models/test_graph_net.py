@@ -84,6 +84,42 @@ def test_tokens_are_encoded_as_written_and_never_subnormal():
     assert (np.abs(expected[expected != 0]) < tiny).any()
 
 
+def pooled_one_by_one(attention, query, mail, mask):
+    """Return what ``MailAttention`` returns, message by message, as its definition has it."""
+    c, out = attention.config, []
+    for i in range(len(query)):
+        means, highest = [], []
+        for group in range(c.groups):
+            slots = [s for s in range(group * c.slots, (group + 1) * c.slots) if mask[i, s]]
+            asked = attention.asking(query[i]) + attention.section[group]
+            encoded = attention.encode(mail[i, slots])
+            hidden = torch.nn.functional.gelu(attention.message(encoded) + asked)
+            hidden = torch.nn.functional.gelu(attention.mixed(hidden))
+            scores = torch.cat([attention.weight(hidden), attention.nobody[group][None]])
+            share = torch.softmax(scores, dim=0)[:-1]
+            width = c.hidden // c.heads
+            means += [
+                (share[:, h, None] * hidden[:, h * width : (h + 1) * width]).sum(dim=0)
+                for h in range(c.heads)
+            ]
+            none = torch.full((1, c.hidden), 0.0 if len(slots) < c.slots else -torch.inf)
+            highest.append(torch.cat([hidden, none]).amax(dim=0))
+        out.append(torch.cat(means + highest))
+    return torch.stack(out)
+
+
+def test_pooling_is_that_of_its_definition():
+    torch.manual_seed(4)
+    attention = MailAttention(MAIL)
+    with torch.no_grad():
+        attention.nobody.normal_()
+        _, mail, mask, _ = inputs(30)
+        mask[0], mask[1], mask[2, :3] = False, True, False
+        query = torch.randn(30, MAIL.query)
+        expected = pooled_one_by_one(attention, query, mail, mask)
+        torch.testing.assert_close(attention(query, mail, mask), expected, atol=1e-6, rtol=1e-5)
+
+
 def test_asinh_over_all_magnitudes_of_features():
     x = torch.cat([torch.zeros(1), torch.logspace(-8, 15, 200)])
     x = torch.cat([x, -x])

@@ -91,6 +91,9 @@ class OnnxHead:
                 )
             arrays[name] = np.ascontiguousarray(value, dtype=self._dtypes[name])
         rows = len(next(iter(arrays.values())))
+        if any(len(array) != rows for array in arrays.values()):
+            lengths = {name: len(array) for name, array in arrays.items()}
+            raise BundleError(f"head {self.name!r}: inputs differ in length: {lengths}")
         parts = [
             self._session.run([output], {k: v[at : at + CHUNK] for k, v in arrays.items()})[0]
             for at in range(0, max(rows, 1), CHUNK)

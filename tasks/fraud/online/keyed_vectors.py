@@ -50,8 +50,9 @@ class KeyedVectors:
 
     def lookup(self, keys: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return float32 [n, E] for keys [n]."""
-        place = np.searchsorted(self.keys, keys)
-        known = np.append(self.keys, 0)[place] == keys
-        known &= place < len(self.keys)
-        found: NDArray[np.float32] = self.vectors[np.where(known, place, len(self.keys))]
+        size = len(self.keys)
+        if not size:
+            return np.repeat(self.vectors, len(keys), axis=0)
+        place = np.minimum(np.searchsorted(self.keys, keys), size - 1)
+        found: NDArray[np.float32] = self.vectors[np.where(self.keys[place] == keys, place, size)]
         return found

@@ -49,7 +49,7 @@ class OnlineModel:
             )
         self.needs_mail = "mail" in bundle.inputs()
         self.needs_keys = self.needs_mail or "embeddings" in bundle.inputs()
-        self._vectors = [KeyedVectors.of(bundle, e.kind) for e in bundle.config.entities]
+        self._vectors: dict[str, KeyedVectors] = {}
         self._features = FeatureRows(bundle.config, self.categories)
         self._heads: dict[str, FastHead] = {}
 
@@ -74,7 +74,8 @@ class OnlineModel:
         """Return what a head reads, by input name.
 
         Raises:
-            BundleError: When the rows lack mailboxes or keys the head needs.
+            BundleError: When the rows lack mailboxes or keys the head needs, or two entities of
+                the bundle have the same key.
         """
         wanted = self.bundle.inputs(head)
         feed: dict[str, NDArray[Any]] = {"features": features}
@@ -105,8 +106,13 @@ class OnlineModel:
         """Return float32 [n, C, E], the embedding of every entity column."""
         if rows.keys is None:
             raise BundleError("the head reads embeddings: the rows must carry their entities' keys")
-        columns = zip(self._vectors, rows.keys.T, strict=True)
-        return np.stack([vectors.lookup(keys) for vectors, keys in columns], axis=1)
+        columns = zip(self.bundle.config.entities, rows.keys.T, strict=True)
+        return np.stack([self._of(e.kind).lookup(keys) for e, keys in columns], axis=1)
+
+    def _of(self, kind: str) -> KeyedVectors:
+        if kind not in self._vectors:
+            self._vectors[kind] = KeyedVectors.of(self.bundle, kind)
+        return self._vectors[kind]
 
     def _tokens(self, rows: OnlineRows) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         from kernels.ops.mail_tokens import relate_many

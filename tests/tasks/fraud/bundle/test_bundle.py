@@ -231,6 +231,18 @@ def test_any_number_of_rows_is_scored_in_order(linear_head, rows):
     np.testing.assert_allclose(found, np.array(one_by_one, np.float64), atol=1e-6)
 
 
+def test_inputs_of_different_lengths_are_refused(linear_head):
+    import onnx
+
+    first, second = linear_head((1, -1)), linear_head((0.5, 0.25, 3))
+    model = onnx.load_from_string(compose(first, second))
+    mask = onnx.helper.make_tensor_value_info("mask", onnx.TensorProto.BOOL, ["rows", 1])
+    model.graph.input.append(mask)
+    feed = {"features": np.zeros((2, 2), np.float32), "mask": np.ones((3, 1), bool)}
+    with pytest.raises(BundleError, match="differ in length"):
+        OnnxHead("both", model.SerializeToString()).score(feed)
+
+
 def test_embeddings_round_trip_and_unseen_entities_get_the_default(tmp_path):
     ids = {"card": np.array(["9", "10", "2"])}
     vectors = {"card": np.arange(6, dtype=np.float32).reshape(3, 2)}

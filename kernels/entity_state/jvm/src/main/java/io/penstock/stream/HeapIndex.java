@@ -20,8 +20,9 @@ import org.slf4j.LoggerFactory;
  * lookups that follow find everything in the cache.
  *
  * <p>It only reads, and what it finds means nothing: a table that is just being rehashed makes it
- * useless for a moment, never wrong. Flink keeps these fields to itself; where one is missing, {@link
- * #of} returns null and lookups are as slow as ever.
+ * useless for a moment, never wrong. Flink keeps these fields to itself; where one is missing or
+ * changed, {@link #of} returns null and lookups are as slow as ever. So they are with a time to
+ * live, for which Flink wraps the state.
  */
 final class HeapIndex {
     private static final Logger LOG = LoggerFactory.getLogger(HeapIndex.class);
@@ -98,24 +99,27 @@ final class HeapIndex {
                 return new Fields(
                         state,
                         Class.forName(PACKAGE + "CopyOnWriteStateMap"),
-                        handle(state, "stateTable"),
-                        handle("StateTable", "keyGroupedStateMaps"),
-                        handle("StateTable", "keyGroupRange"),
-                        handle("CopyOnWriteStateMap", "primaryTable"),
-                        handle("CopyOnWriteStateMap$StateMapEntry", "key"));
+                        handle(state, "stateTable", Object.class),
+                        handle("StateTable", "keyGroupedStateMaps", Object[].class),
+                        handle("StateTable", "keyGroupRange", KeyGroupRange.class),
+                        handle("CopyOnWriteStateMap", "primaryTable", Object[].class),
+                        handle("CopyOnWriteStateMap$StateMapEntry", "key", Object.class));
             } catch (ReflectiveOperationException e) {
                 LOG.warn("this Flink keeps state on the heap otherwise; lookups take longer", e);
                 return null;
             }
         }
 
-        private static VarHandle handle(String name, String field)
+        private static VarHandle handle(String name, String field, Class<?> type)
                 throws ReflectiveOperationException {
-            return handle(Class.forName(PACKAGE + name), field);
+            return handle(Class.forName(PACKAGE + name), field, type);
         }
 
-        private static VarHandle handle(Class<?> owner, String field)
+        private static VarHandle handle(Class<?> owner, String field, Class<?> type)
                 throws ReflectiveOperationException {
+            if (!type.isAssignableFrom(owner.getDeclaredField(field).getType())) {
+                throw new NoSuchFieldException(field + " of type " + type.getName());
+            }
             return MethodHandles.privateLookupIn(owner, MethodHandles.lookup())
                     .unreflectVarHandle(owner.getDeclaredField(field));
         }

@@ -51,8 +51,11 @@ final class MiniBatch {
         this.stage = stage;
         this.keys = keys;
         this.handle = handle;
-        index = stage.index(
-                        operator.getRuntimeContext().getTaskInfo().getMaxNumberOfParallelSubtasks());
+        index =
+                stage.index(
+                        operator.getRuntimeContext()
+                                .getTaskInfo()
+                                .getMaxNumberOfParallelSubtasks());
         rows = new Event[stage.settings.batchRows];
         keysOfRows = new Object[rows.length];
         timestamps = new long[rows.length];

@@ -134,7 +134,7 @@ public final class Pipeline {
         return steps;
     }
 
-    /** Adds the mail of a kind. {@code here}: rows come from the operator of its last column. */
+    /** Adds the mail of a kind. {@code here}: the rows come from the operator of the last column. */
     private void addMail(List<Step<?>> steps, String kind, boolean here) {
         final Stage stage = new MailStage(settings, kind);
         final int[] columns = settings.mailPlan.columnsOf(kind);
