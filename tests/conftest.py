@@ -67,6 +67,8 @@ def pytest_configure(config: pytest.Config) -> None:
     for name in [name for name in os.environ if name.startswith(("PENSTOCK_", "PREFECT_"))]:
         if name != "PENSTOCK_DATA":
             del os.environ[name]
+    # A shell that starts the suite in the background has Ctrl-C ignored, by all children as well.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     home = Path(tempfile.mkdtemp(prefix="penstock-tests-"))
     os.environ["PENSTOCK_HOME"] = str(home)
     os.environ["PENSTOCK_CONFIG"] = str(home / "penstock.toml")
