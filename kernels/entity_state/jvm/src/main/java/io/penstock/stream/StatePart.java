@@ -1,7 +1,5 @@
 package io.penstock.stream;
 
-import java.util.Arrays;
-
 /**
  * What one entity remembers in one role: the words of its tiles part, labels that wait, and how
  * far it has been published. Reads and writes are those of {@code kernels/entity_state/cpu.py}.
