@@ -9,8 +9,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from pyflink.table.udf import ScalarFunction
 
+from connectors.flink.worker import import_numba, keep_arrow_columns, keep_freed_memory
+
 if TYPE_CHECKING:
     import pandas as pd
+    import pyarrow as pa
     from pyflink.table.udf import FunctionContext
 
     from tasks.fraud.online.model import OnlineModel
@@ -44,34 +47,48 @@ class Score(ScalarFunction):  # type: ignore[misc]  # pyflink has no types
 
         os.environ["OMP_NUM_THREADS"] = "1"
         import_numba()
+        keep_freed_memory()
+        keep_arrow_columns()
 
-    def eval(self, *given: pd.Series) -> pd.Series:
+    def eval(self, *given: pa.Array | pd.Series) -> pd.Series:
         """Return float64 scores of a batch.
 
         Args:
             given: model, time, amount, state, then ``columns``.
         """
         import pandas as pd
+        import pyarrow as pa
+        import pyarrow.compute as pc
 
-        model, columns = given[0], [series.to_numpy() for series in given[1:]]
-        stamps = model.unique()
+        columns = [c if isinstance(c, pa.Array) else pa.array(c) for c in given]
+        model = columns.pop(0)
+        stamps = model.unique().to_pylist()
         if len(stamps) == 1:
             return pd.Series(self._scores(stamps[0], columns))
         scores = np.empty(len(model))
         for stamp in stamps:
-            rows = (model == stamp).to_numpy()
-            scores[rows] = self._scores(stamp, [column[rows] for column in columns])
+            rows = pc.equal(model, stamp)
+            scores[rows.to_numpy(zero_copy_only=False)] = self._scores(
+                stamp, [column.filter(rows) for column in columns]
+            )
         return pd.Series(scores)
 
-    def _scores(self, stamp: str, columns: list[Any]) -> Any:
+    def _scores(self, stamp: str, columns: list[pa.Array]) -> Any:
         from tasks.fraud.online.decode import decode_rows
 
         try:
             model = self._model(stamp)
+            time, amount, state = columns[:3]
             extras = dict(zip(self.columns, columns[3:], strict=True))
-            time, amount = (column.astype(np.int64) for column in columns[:2])
+            texts = extras.pop("categorical", None)
             rows = decode_rows(
-                model.bundle.config, model.layout, time, amount, columns[2], **extras
+                model.bundle.config,
+                model.layout,
+                time.to_numpy(),
+                amount.to_numpy(),
+                joined_bytes(state),
+                categorical=texts.to_pylist() if texts is not None else (),
+                **{name: joined_bytes(column) for name, column in extras.items()},
             )
             return model.score(rows)
         except Exception:  # whatever is wrong with a model must not stop the stream
@@ -91,14 +108,18 @@ class Score(ScalarFunction):  # type: ignore[misc]  # pyflink has no types
         return found
 
 
-def import_numba() -> None:
-    """Import numba with the true ``print``: a worker of PyFlink replaces it, numba looks it up."""
-    import builtins
+def joined_bytes(column: pa.Array) -> memoryview:
+    """Return the values of a column of bytes one after the other, without a copy.
 
-    replaced = builtins.print
-    keeper = getattr(replaced, "__self__", None)
-    builtins.print = getattr(keeper, "_print", replaced)
-    try:
-        import numba  # noqa: F401
-    finally:
-        builtins.print = replaced
+    Raises:
+        ValueError: When a value is missing.
+    """
+    import pyarrow as pa
+
+    if column.null_count:
+        raise ValueError(f"{column.null_count} of {len(column)} values of a column are missing")
+    if not len(column):
+        return memoryview(b"")
+    _, places, values = column.cast(pa.binary()).buffers()
+    ends = np.frombuffer(places, np.int32)[column.offset : column.offset + len(column) + 1]
+    return memoryview(values)[ends[0] : ends[-1]]

@@ -32,25 +32,25 @@ def decode_rows(
     layout: MailLayout,
     time: NDArray[np.int64],
     amount: NDArray[np.int64],
-    state: Sequence[bytes],
-    numeric: Sequence[bytes] = (),
+    state: bytes | memoryview,
+    numeric: bytes | memoryview = b"",
     categorical: Sequence[str] = (),
-    keys: Sequence[bytes] = (),
-    mail: Sequence[bytes] = (),
+    keys: bytes | memoryview = b"",
+    mail: bytes | memoryview = b"",
 ) -> OnlineRows:
-    """Return n rows from their columns.
+    """Return n rows from their columns; bytes of a column lie row by row without gaps.
 
     Args:
         config: Dataset config.
         layout: Mailbox sections, for ``mail``.
         time: int64 [n], epoch milliseconds.
         amount: int64 [n], minor units.
-        state: Per row float64 [C * S] as bytes.
-        numeric: Per row float64 [N] as bytes; empty without numeric columns.
+        state: float64 [n, C * S] as bytes.
+        numeric: float64 [n, N] as bytes; empty without numeric columns.
         categorical: Per row the joined values; empty without categorical columns.
-        keys: Per row int64 [C] as bytes, ``entity_key`` of its entities; empty unless the head
-            reads mail or embeddings.
-        mail: Per row the messages of its mailboxes; empty unless the head reads mail.
+        keys: int64 [n, C] as bytes, ``entity_key`` of the entities; empty unless the head reads
+            mail or embeddings.
+        mail: Messages of all mailboxes of the rows; empty unless the head reads mail.
 
     Raises:
         ValueError: When a column's bytes do not fit the config.
@@ -63,21 +63,20 @@ def decode_rows(
     return OnlineRows(
         time=time,
         amount=amount,
-        state=_floats(state, n).reshape(n, columns, -1),
-        numeric=_floats(numeric, n).reshape(n, len(config.numeric)),
+        state=np.frombuffer(state, "<f8").reshape(n, columns, -1),
+        numeric=np.frombuffer(numeric, "<f8").reshape(n, len(config.numeric)),
         categorical=values,
-        keys=np.frombuffer(b"".join(keys), "<i8").reshape(n, columns) if len(keys) else None,
-        mail=decode_mail(mail, layout) if len(mail) else None,
+        keys=np.frombuffer(keys, "<i8").reshape(n, columns) if len(keys) else None,
+        mail=_mail(mail, n, layout) if len(mail) else None,
     )
 
 
-def decode_mail(mail: Sequence[bytes], layout: MailLayout) -> OnlineMail:
-    """Return the mailboxes of n rows from the bytes of their messages."""
+def _mail(mail: bytes | memoryview, n: int, layout: MailLayout) -> OnlineMail:
     width = len(layout.features)
     message = np.dtype(
         [("time", "<i8"), ("amount", "<i8"), ("counterpart", "<i8"), ("vector", "<f4", (width,))]
     )
-    rows = np.frombuffer(b"".join(mail), message).reshape(len(mail), layout.groups, -1)
+    rows = np.frombuffer(mail, message).reshape(n, layout.groups, -1)
     return OnlineMail(
         present=rows["time"] != NO_MESSAGE,
         time=rows["time"],
@@ -85,12 +84,6 @@ def decode_mail(mail: Sequence[bytes], layout: MailLayout) -> OnlineMail:
         counterpart=rows["counterpart"],
         vector=rows["vector"],
     )
-
-
-def _floats(column: Sequence[bytes], n: int) -> NDArray[np.float64]:
-    if not len(column):
-        return np.empty((n, 0))
-    return np.frombuffer(b"".join(column), "<f8")
 
 
 def _split(column: Sequence[str], parts: int) -> list[list[str]]:
