@@ -86,27 +86,38 @@ class MailAttention(nn.Module):
         Args:
             tokens: float32 [m, d] raw tokens.
         """
-        age, ratio = tokens[:, AGE], tokens[:, RATIO]
         # Beyond the bounds tanh is 1; unbounded, the bumps would be subnormal numbers, and the
         # arithmetic of those is a hundred times slower.
-        relation = (ratio[:, None] / self.get_buffer("ratio_scales")).clamp(-9.0, 9.0)
-        since = (age[:, None] / self.get_buffer("age_scales")).clamp_max(80.0)
-        vector = tokens[:, VECTOR:] - self.get_buffer("vector_mean")
+        relation = self._spread(tokens, RATIO, self.get_buffer("ratio_scales")).clamp(-9.0, 9.0)
+        since = self._spread(tokens, AGE, self.get_buffer("age_scales")).clamp_max(80.0)
         parts = [
             torch.tanh(relation),
             torch.exp(-relation * relation),
             torch.exp(-since),
-            (0.3 * torch.log1p(age))[:, None],
+            (0.3 * torch.log1p(tokens[:, AGE]))[:, None],
             tokens[:, MATCH : MATCH + 1],
-            (vector * self.get_buffer("vector_scale")).clamp(-5.0, 5.0),
+            self._standardised(tokens).clamp(-5.0, 5.0),
         ]
         return torch.cat(parts, dim=1)
+
+    def _spread(self, tokens: Tensor, position: int, scales: Tensor) -> Tensor:
+        """Return one entry of every token over each of the scales, [m, scales]."""
+        places = nn.functional.pad(
+            (1.0 / scales)[None, :], (0, 0, position, self.config.token - position - 1)
+        )
+        return tokens @ places
+
+    def _standardised(self, tokens: Tensor) -> Tensor:
+        """Return the message vectors less their mean, over their standard deviation, [m, W]."""
+        scale = self.get_buffer("vector_scale")
+        places = nn.functional.pad(torch.diag(scale), (0, 0, VECTOR, 0))
+        return torch.addmm(-self.get_buffer("vector_mean") * scale, tokens, places)
 
     def forward(self, query: Tensor, mail: Tensor, mask: Tensor) -> Tensor:
         """Return the pooled mail.
 
-        Dense layers take a matrix of all tokens, and small axes stay off the end: that is what
-        runtimes are fast on.
+        Everything is a matrix of all tokens, and what is spread over its columns is spread by
+        multiplication: runtimes are fast at that, and slow where a short axis is repeated.
 
         Args:
             query: float32 [n, Q].
@@ -123,12 +134,17 @@ class MailAttention(nn.Module):
         hidden = self.message(self.encode(mail.reshape(-1, c.token))).reshape(*places, c.hidden)
         hidden = nn.functional.gelu(hidden + asked[:, :, None, :]).reshape(-1, c.hidden)
         hidden = nn.functional.gelu(self.mixed(hidden))
-        scores = self.weight(hidden).reshape(*places, c.heads).transpose(2, 3)
-        scores = scores + (1e4 * (present - 1.0)).reshape(-1, c.groups, 1, c.slots)
+        absent = (1e4 * (present - 1.0)).reshape(-1, 1)
+        scores = torch.addmm(self.weight(hidden), absent, torch.ones_like(self.nobody[:1]))
+        scores = scores.reshape(-1, c.slots, c.heads).transpose(1, 2)
         # An empty section must be able to say nothing: one weightless "nobody" joins each softmax.
-        nobody = self.nobody[None, :, :, None] + torch.zeros_like(scores[..., :1])
-        share = torch.softmax(torch.cat([scores, nobody], dim=3), dim=3)[..., : c.slots]
-        heads = hidden.reshape(*places, c.heads, c.hidden // c.heads)
-        mean = (share.transpose(2, 3)[..., None] * heads).sum(dim=2).flatten(1)
-        hidden = hidden.reshape(*places, c.hidden) * present.reshape(*places, 1)
-        return torch.cat([mean, hidden.amax(dim=2).flatten(1)], dim=1)
+        nobody = self.nobody.repeat(mask.shape[0], 1)[:, :, None]
+        share = torch.softmax(torch.cat([scores, nobody], dim=2), dim=2)[:, :, : c.slots]
+        hidden = hidden.reshape(-1, c.slots, c.hidden)
+        # Each head weighs all columns, and its own are taken: one product of small matrices.
+        mean = torch.cat(
+            [head[:, i] for i, head in enumerate((share @ hidden).chunk(c.heads, dim=2))], dim=1
+        )
+        most = (hidden * present.reshape(-1, c.slots, 1)).amax(dim=1)
+        pooled = (-1, c.groups * c.hidden)
+        return torch.cat([mean.reshape(pooled), most.reshape(pooled)], dim=1)
