@@ -367,25 +367,43 @@ def one_by_one(flink_gateway, tmp_path_factory):
     return latency_run(flink_gateway, tmp_path_factory.mktemp("one"), batch_rows=1)
 
 
-def latency_run(flink_gateway, folder, *, batch_rows: int, backend: str = "hashmap"):
-    rows = [without_label(row) for row in history(500, CARDS, seed=11)]
-    write_lines(folder / "transactions" / "1.jsonl", [*rows, *rows[-40:]])
+def latency_config(folder, batch_rows: int, *, bounded: bool) -> dict:
     write_lines(folder / "control" / "1.json", [control_message("model-2", "rules-2")])
-    control = {"type": "files", "control": str(folder / "control"), "bounded": True}
+    control = {"type": "files", "control": str(folder / "control")}
+    control |= {"bounded": True} if bounded else {"monitor_ms": 100}
     config = job_config(
         folder,
         CARDS,
         mode="latency",
+        bounded=bounded,
         out_of_order_ms=0,
         batch_rows=batch_rows,
         control={"initial": control_message(), "source": control},
     )
     del config["source"]["labels"]
+    return config
+
+
+def cards_without_labels() -> list[dict]:
+    return [without_label(row) for row in history(500, CARDS, seed=11)]
+
+
+def seen(folder) -> dict:
+    """What each row read, by its name."""
+    found = by_name(read_results(folder / "out"))
+    return {name: (row["state"], row["mail"]) for name, row in found.items()}
+
+
+def latency_run(flink_gateway, folder, *, batch_rows: int, backend: str = "hashmap"):
+    rows = cards_without_labels()
+    write_lines(folder / "transactions" / "1.jsonl", [*rows, *rows[-40:]])
     options = {"parallelism.default": "1", "state.backend.type": backend}
-    found = by_name(run_job(flink_gateway, config, folder / "out", options))
+    run_job(
+        flink_gateway, latency_config(folder, batch_rows, bounded=True), folder / "out", options
+    )
     dead = [record["payload"] for record in read_lines(folder / "dead")]
     states = {key: value[24:] for key, value in read_upserts(folder / "state").items()}
-    return {name: (row["state"], row["mail"]) for name, row in found.items()}, states, dead
+    return seen(folder), states, dead
 
 
 @pytest.mark.parametrize(("backend", "batch_rows"), [("hashmap", 16), ("rocksdb", 16)])
@@ -397,6 +415,34 @@ def test_rows_in_batches_see_what_rows_one_by_one_see(
     assert len(found[0]) == 500
     assert len(found[2]) == 40
     assert found == one_by_one
+
+
+def test_a_savepoint_amid_batches_of_rows_goes_on_as_if_nothing_had_happened(
+    flink_gateway, tmp_path
+):
+    """The states of shops and their mail are chained, and both hold rows when it is taken."""
+    rows = [without_label(row) for row in history(20_000, CARDS, seed=12)]
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    options = {
+        "parallelism.default": "1",
+        "execution.checkpointing.interval": "50ms",
+        "execution.checkpointing.dir": (tmp_path / "checkpoints").as_uri(),
+    }
+    for folder in (whole, parts):
+        write_lines(folder / "transactions" / "1.jsonl", rows)
+    config = latency_config(parts, 16, bounded=False)
+    with running_job(flink_gateway, config, parts / "out", options) as job:
+        wait_for(1, parts / "out")
+        savepoint = stop_with_savepoint(flink_gateway, job, parts / "savepoints")
+    before = len(read_results(parts / "out"))
+    options["execution.state-recovery.path"] = savepoint
+    with running_job(flink_gateway, config, parts / "out", options):
+        wait_for(len(rows), parts / "out")
+    del options["execution.state-recovery.path"]
+    config = latency_config(whole, 1, bounded=True)
+    run_job(flink_gateway, config, whole / "out", options)
+    assert 0 < before < len(rows) == len(read_results(parts / "out"))
+    assert seen(parts) == seen(whole)
 
 
 def test_a_wrong_configuration_names_its_fault(flink_gateway, tmp_path):

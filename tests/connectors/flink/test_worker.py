@@ -52,9 +52,7 @@ def test_pyflink_hands_over_the_received_batches_as_they_are(arrow_columns):
         ]
     )
     decoder = coder_impl_fast.ArrowCoderImpl(sent[0].schema, row_type, "UTC")
-    got = []
-    for rows in sent:
-        got.append(decoder.decode(message(rows)))
+    got = [decoder.decode(message(rows)) for rows in sent]
     assert [[c.to_pylist() for c in columns] for columns in got] == [
         [c.to_pylist() for c in rows.columns] for rows in sent
     ]
