@@ -77,11 +77,8 @@ def _submit_here(settings: Settings, spec: StreamSpec) -> None:
     )
 
     options, job = spec.options(), spec.job()
-    if spec.target == "local":
-        # The variable under which pyflink takes options for its JVM, which runs the job.
-        heap = f"-Xms{settings.flink_memory_mb // 2}m -Xmx{settings.flink_memory_mb}m"
-        chosen = " ".join(PRESETS[spec.preset].jvm_options)
-        os.environ.setdefault("JVM_ARGS", f"{heap} {chosen}")
+    # The variable under which pyflink takes options for its JVM.
+    os.environ.setdefault("JVM_ARGS", _jvm_options(settings, spec))
     prepare_client(settings, options.jars)
     try:
         make = remote_configuration if spec.target == "remote" else local_configuration
@@ -105,6 +102,14 @@ def _submit_here(settings: Settings, spec: StreamSpec) -> None:
         ) from None
     finally:
         end_client(settings)
+
+
+def _jvm_options(settings: Settings, spec: StreamSpec) -> str:
+    """Return options for a JVM that runs the job, or lives as long as it takes to hand it over."""
+    if spec.target != "local":
+        return "-XX:+UseSerialGC -XX:TieredStopAtLevel=1"
+    heap = f"-Xms{settings.flink_memory_mb // 2}m -Xmx{settings.flink_memory_mb}m"
+    return " ".join([heap, *PRESETS[spec.preset].jvm_options])
 
 
 @contextmanager
