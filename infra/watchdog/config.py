@@ -68,7 +68,7 @@ class WatchdogConfig:
     backoff_max_s: float = 60.0
     max_remedies: int = 8
     window_s: float = 900.0
-    standby_s: float = 15.0
+    standby_s: float = 25.0
     lag_limit: int = 0
 
     def __post_init__(self) -> None:
