@@ -60,8 +60,7 @@ class Score(ScalarFunction):  # type: ignore[misc]  # pyflink has no types
         import pyarrow as pa
         import pyarrow.compute as pc
 
-        columns = [c if isinstance(c, pa.Array) else pa.array(c) for c in given]
-        model = columns.pop(0)
+        model, *columns = [c if isinstance(c, pa.Array) else pa.array(c) for c in given]
         stamps = model.unique().to_pylist()
         if len(stamps) == 1:
             return pd.Series(self._scores(stamps[0], columns))

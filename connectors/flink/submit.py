@@ -23,6 +23,7 @@ from connectors.flink.presets import PRESETS
 from connectors.flink.spec import StreamSpec
 from infra.errors import PenstockError, ServiceError
 from infra.logging import configure_logging
+from infra.services.java import QUICK_START
 from infra.settings import Settings, get_settings
 
 logger = logging.getLogger(__name__)
@@ -107,7 +108,7 @@ def _submit_here(settings: Settings, spec: StreamSpec) -> None:
 def _jvm_options(settings: Settings, spec: StreamSpec) -> str:
     """Return options for a JVM that runs the job, or lives as long as it takes to hand it over."""
     if spec.target != "local":
-        return "-XX:+UseSerialGC -XX:TieredStopAtLevel=1"
+        return " ".join(QUICK_START)
     heap = f"-Xms{settings.flink_memory_mb // 2}m -Xmx{settings.flink_memory_mb}m"
     return " ".join([heap, *PRESETS[spec.preset].jvm_options])
 

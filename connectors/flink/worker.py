@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import builtins
 import ctypes
+import importlib
 import logging
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +30,7 @@ def import_numba() -> None:
     keeper = getattr(replaced, "__self__", None)
     builtins.print = getattr(keeper, "_print", replaced)
     try:
-        import numba  # noqa: F401
+        importlib.import_module("numba")
     finally:
         builtins.print = replaced
 
@@ -61,9 +62,11 @@ def keep_arrow_columns() -> bool:
     try:
         from pyflink.fn_execution import coder_impl_fast
         from pyflink.fn_execution.ResettableIO import ResettableIO
+
+        is_known = hasattr(coder_impl_fast, "arrow_to_pandas") and hasattr(ResettableIO, "readinto")
     except ImportError:
-        return False
-    if not hasattr(coder_impl_fast, "arrow_to_pandas") or not hasattr(ResettableIO, "readinto"):
+        is_known = False
+    if not is_known:
         logger.warning("this PyFlink reads Arrow batches otherwise; columns come as pandas series")
         return False
     ResettableIO.read_buffer = _read_buffer
@@ -71,11 +74,11 @@ def keep_arrow_columns() -> bool:
     return True
 
 
-def _read_buffer(stream: Any, size: int) -> memoryview:
-    """Return the next bytes of a ``ResettableIO``; Arrow calls it instead of ``read``."""
-    at = stream._input_offset  # noqa: SLF001 - a method of it
-    chunk = memoryview(stream._input_bytes)[at : at + size]  # noqa: SLF001
-    stream._input_offset = at + len(chunk)  # noqa: SLF001
+def _read_buffer(self: Any, size: int) -> memoryview:
+    """Method of a ``ResettableIO``: its next bytes. Arrow calls it instead of ``read``."""
+    at = self._input_offset
+    chunk = memoryview(self._input_bytes)[at : at + size]
+    self._input_offset = at + len(chunk)
     return chunk
 
 

@@ -16,6 +16,7 @@ from typing import Any
 from infra import jars
 from infra.errors import ServiceError
 from infra.services.java import (
+    QUICK_START,
     TEMPLATES,
     class_path,
     flink_home,
@@ -207,9 +208,7 @@ def build_jobmanager(settings: Settings, port: int) -> Service:
         MissingToolError: no Java, no Flink, or no connectors.
     """
     write_configuration(settings)
-    # It computes little and must be back soon after a crash.
-    quick = ("-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
-    options = ("-Xmx448m", "-Xms256m", "-XX:MaxMetaspaceSize=256m", *quick)
+    options = ("-Xmx448m", "-Xms256m", "-XX:MaxMetaspaceSize=256m", *QUICK_START)
     name = "flink-jobmanager"
     return Service(
         name=name,

@@ -42,6 +42,11 @@ def flink_home() -> Path:
     return Path(found.origin).parent
 
 
+QUICK_START = ("-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
+"""For a JVM that computes little and must be there soon: no threads beside it that collect or
+optimise."""
+
+
 def class_path(jars: Iterable[Path]) -> str:
     """The value of ``-cp``, in the order given.
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from infra import jars
 from infra.errors import ServiceError
 from infra.services.java import (
+    QUICK_START,
     TEMPLATES,
     class_path,
     java_program,
@@ -81,7 +82,7 @@ def format_once(settings: Settings, _: Service) -> None:
         return
     data_folder(settings).mkdir(parents=True, exist_ok=True)
     settings.logs.mkdir(parents=True, exist_ok=True)
-    command = java_command(settings, "-Xmx128m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC")
+    command = java_command(settings, "-Xmx128m", *QUICK_START)
     tool = [*command, "kafka.tools.StorageTool"]
     # In one word: an id may begin with a dash, which the tool would take for another option.
     named = [f"--cluster-id={cluster_id()}", "--config", str(configuration_file(settings))]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from infra.services.java import (
+    QUICK_START,
     TEMPLATES,
     class_path,
     flink_home,
@@ -28,7 +29,7 @@ def build(settings: Settings, port: int) -> Service:
     (folder / "data").mkdir(parents=True, exist_ok=True)
     values: dict[str, object] = {"data": folder / "data", "port": port}
     file = render(TEMPLATES / "zookeeper" / "zoo.cfg", folder / "zoo.cfg", values)
-    options = ("-Xmx64m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
+    options = ("-Xmx64m", *QUICK_START)
     quiet = ("-Dzookeeper.jmx.log4j.disable=true", *logging_options(settings, "flink-zookeeper"))
     jars = class_path(sorted((flink_home() / "lib").glob("*.jar")))
     return Service(

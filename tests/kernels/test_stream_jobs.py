@@ -384,10 +384,6 @@ def latency_config(folder, batch_rows: int, *, bounded: bool) -> dict:
     return config
 
 
-def cards_without_labels() -> list[dict]:
-    return [without_label(row) for row in history(500, CARDS, seed=11)]
-
-
 def seen(folder) -> dict:
     """What each row read, by its name."""
     found = by_name(read_results(folder / "out"))
@@ -395,7 +391,7 @@ def seen(folder) -> dict:
 
 
 def latency_run(flink_gateway, folder, *, batch_rows: int, backend: str = "hashmap"):
-    rows = cards_without_labels()
+    rows = [without_label(row) for row in history(500, CARDS, seed=11)]
     write_lines(folder / "transactions" / "1.jsonl", [*rows, *rows[-40:]])
     options = {"parallelism.default": "1", "state.backend.type": backend}
     run_job(
