@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup jars demo demo-live test test-stream chaos lint format bench bench-smoke up down status doctor freeze clean purge
+.PHONY: help setup jars demo demo-live test test-stream chaos class-lists lint format bench bench-smoke up down status doctor freeze clean purge
 MAKEFLAGS += --no-print-directory
 
 BIN := .venv/bin
@@ -39,6 +39,9 @@ test-stream: setup ## The long tests: streams on the real broker and cluster, ki
 
 chaos: setup ## Kill every part of a running stream under load (~10 minutes)
 	@$(BIN)/penstock bench chaos
+
+class-lists: setup ## After a new version of Flink, Kafka or Java: what archives of classes shall hold
+	@infra/java/record-classes.sh
 
 lint: ## Style, formatting, types and floors
 	$(require-setup)$(BIN)/ruff check .

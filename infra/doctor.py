@@ -139,7 +139,7 @@ def check_jars() -> Finding:
     """The jars of the stream: Kafka's broker, Flink's connectors, our own module."""
     missing = []
     for name, find in (
-        ("the Kafka broker", jars.kafka_classpath),
+        ("the Kafka broker", jars.broker_jars),
         ("the Flink connectors", jars.connector_jars),
         ("our own module", jars.stream_jar),
     ):

@@ -122,9 +122,15 @@ install() {
         --constraint constraints.txt "$UV_PIN" --editable '.[dev]'
 }
 
+jars() {
+    infra/jars/build.sh
+    # A stream runs without them too; what stood in the way was said.
+    "$VENV/bin/python" -m infra.services.class_archive || true
+}
+
 main() {
     if [[ -x $VENV/bin/penstock && -f $STAMP && $(<"$STAMP") == "$(fingerprint)" ]]; then
-        infra/jars/build.sh
+        jars
         return
     fi
     announce
@@ -142,7 +148,7 @@ main() {
     # From uv's cache alone where it suffices: a second checkout then costs seconds and no network.
     install --offline --quiet 2>/dev/null || install
     touch "$KEPT/$(packages_key)"
-    infra/jars/build.sh
+    jars
     fingerprint >"$STAMP"
     say "done: $VENV is ready; run $VENV/bin/penstock, or first: source $VENV/bin/activate"
 }

@@ -236,7 +236,7 @@ def require_jars() -> None:
     from infra.errors import MissingToolError
 
     try:
-        jars.kafka_classpath()
+        jars.broker_jars()
         jars.connector_jars()
     except MissingToolError as error:
         pytest.skip(f"the jars of the stream are absent: {error}")

@@ -23,8 +23,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from infra.errors import ConfigurationError, ServiceError
-from infra.services.flink_cluster import cluster_environment, cluster_jars, flink_address
-from infra.services.java import flink_home
+from infra.jars import connector_jars, flink_home
+from infra.services.class_archive import FLINK_CLASSES
+from infra.services.flink_cluster import cluster_environment, flink_address
+from infra.services.java import class_path
 from infra.settings import Settings
 
 if TYPE_CHECKING:
@@ -85,9 +87,12 @@ def prepare_client(settings: Settings, jars: Sequence[Path] = ()) -> None:
 
     if java_gateway._gateway is not None:  # noqa: SLF001 - there is no public way to ask
         raise ServiceError("the JVM of pyflink runs already", "Call prepare_client before any job")
-    library = link_library(settings, jars)
+    # pyflink splits them at every blank: a checkout whose path holds one does without the archive.
+    archive = (option for option in FLINK_CLASSES.options() if " " not in option)
     environment = cluster_environment(settings) | {
-        "FLINK_LIB_DIR": str(library),
+        # To what pyflink finds in the wheel it adds this path, for Hadoop's jars or any others.
+        "HADOOP_CLASSPATH": class_path([*connector_jars(), *jars]),
+        "JVM_ARGS": " ".join([os.environ.get("JVM_ARGS", ""), *archive]),
         # The wheel's own: the client's configuration is given by the program, not by a file.
         "FLINK_CONF_DIR": str(flink_home() / "conf"),
         # Otherwise a remote job would look for its workers inside this process.
@@ -95,19 +100,6 @@ def prepare_client(settings: Settings, jars: Sequence[Path] = ()) -> None:
     }
     settings.logs.mkdir(parents=True, exist_ok=True)
     os.environ.update(environment)
-
-
-def link_library(settings: Settings, jars: Sequence[Path]) -> Path:
-    """Make a folder of links to every jar the client's JVM needs; one for each client process."""
-    folder = settings.home / "flink" / "clients" / str(os.getpid())
-    folder.mkdir(parents=True, exist_ok=True)
-    # pyflink adds the Python part itself.
-    wanted = [jar for jar in cluster_jars() if not jar.name.startswith("flink-python-")]
-    for jar in (*wanted, *jars):
-        link = folder / jar.name
-        link.unlink(missing_ok=True)
-        link.symlink_to(jar.resolve())
-    return folder
 
 
 def remote_configuration(settings: Settings, options: JobOptions) -> Configuration:
@@ -200,7 +192,7 @@ def stream_environment(configuration: Configuration) -> StreamExecutionEnvironme
 
 
 def end_client(settings: Settings) -> None:
-    """End the JVM of pyflink, if it runs, and remove the client's folders."""
+    """End the JVM of pyflink, if it runs, and remove the files of a local job."""
     import shutil
 
     from pyflink import java_gateway
@@ -213,5 +205,4 @@ def end_client(settings: Settings) -> None:
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
         java_gateway._gateway = None  # noqa: SLF001
-    for folder in (f"clients/{os.getpid()}", f"tmp/local-{os.getpid()}"):
-        shutil.rmtree(settings.home / "flink" / folder, ignore_errors=True)
+    shutil.rmtree(settings.home / "flink" / "tmp" / f"local-{os.getpid()}", ignore_errors=True)

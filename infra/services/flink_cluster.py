@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from infra import jars
 from infra.errors import ServiceError
+from infra.jars import cluster_jars, flink_home
+from infra.services.class_archive import FLINK_CLASSES
 from infra.services.java import (
     QUICK_START,
     TEMPLATES,
     class_path,
-    flink_home,
     java_program,
     logging_options,
     render,
@@ -113,16 +113,6 @@ def java_options() -> tuple[str, ...]:
     return tuple(found.group(1).split())
 
 
-def cluster_jars() -> list[Path]:
-    """Jars of the cluster: the distribution, its Python part, the connectors.
-
-    The module of the stream is not among them: every job brings its own version.
-    """
-    home = flink_home()
-    python = sorted((home / "opt").glob("flink-python-*.jar"))
-    return [*sorted((home / "lib").glob("*.jar")), *python, *jars.connector_jars()]
-
-
 def cluster_environment(settings: Settings) -> dict[str, str]:
     """Where the distribution and its configuration are; no plugin is wanted, they cost time."""
     home = flink_home()
@@ -177,6 +167,7 @@ def jvm(settings: Settings, name: str, options: tuple[str, ...], main: str) -> t
     return (
         java_program(),
         *options,
+        *FLINK_CLASSES.options(),
         *java_options(),
         *logging_options(settings, name),
         "-cp",

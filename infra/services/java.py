@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import shutil
 from collections.abc import Iterable
@@ -30,18 +29,6 @@ def java_program() -> str:
     return found
 
 
-def flink_home() -> Path:
-    """Folder of the Flink distribution inside the installed wheel; pyflink is not imported.
-
-    Raises:
-        MissingToolError: the wheel is not installed.
-    """
-    found = importlib.util.find_spec("pyflink")
-    if found is None or found.origin is None:
-        raise MissingToolError("the package apache-flink is missing", "Run: make setup")
-    return Path(found.origin).parent
-
-
 QUICK_START = ("-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
 """For a JVM that computes little and must be there soon: no threads beside it that collect or
 optimise."""
@@ -60,11 +47,6 @@ def class_path(jars: Iterable[Path]) -> str:
     if split:
         raise ServiceError(f"{split} holds {os.pathsep!r}", "Move the checkout to another folder")
     return os.pathsep.join(paths)
-
-
-def logging_binding() -> list[Path]:
-    """The binding of slf4j to log4j out of the Flink wheel: the broker's jars lack one."""
-    return sorted((flink_home() / "lib").glob("log4j-slf4j-impl-*.jar"))
 
 
 def logging_options(settings: Settings, service: str) -> tuple[str, ...]:

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import logging
-import os
 import subprocess
 from pathlib import Path
 
-from infra import jars
 from infra.errors import ServiceError
+from infra.jars import broker_jars
+from infra.services.class_archive import KAFKA_CLASSES
 from infra.services.java import (
     QUICK_START,
     TEMPLATES,
     class_path,
     java_program,
-    logging_binding,
     logging_options,
     render,
 )
@@ -41,8 +40,8 @@ def configuration_file(settings: Settings) -> Path:
 
 def java_command(settings: Settings, *options: str) -> list[str]:
     """The beginning of a command of Kafka's: Java, its options, its class path."""
-    path = f"{jars.kafka_classpath()}{os.pathsep}{class_path(logging_binding())}"
-    return [java_program(), *options, *logging_options(settings, "kafka"), "-cp", path]
+    given = (*options, *KAFKA_CLASSES.options(), *logging_options(settings, "kafka"))
+    return [java_program(), *given, "-cp", class_path(broker_jars())]
 
 
 def build(settings: Settings, port: int) -> Service:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from infra.jars import cluster_jars
+from infra.services.class_archive import FLINK_CLASSES
 from infra.services.java import (
     QUICK_START,
     TEMPLATES,
     class_path,
-    flink_home,
     java_program,
     logging_options,
     render,
@@ -29,12 +30,19 @@ def build(settings: Settings, port: int) -> Service:
     (folder / "data").mkdir(parents=True, exist_ok=True)
     values: dict[str, object] = {"data": folder / "data", "port": port}
     file = render(TEMPLATES / "zookeeper" / "zoo.cfg", folder / "zoo.cfg", values)
-    options = ("-Xmx64m", *QUICK_START)
+    options = ("-Xmx64m", *QUICK_START, *FLINK_CLASSES.options())
     quiet = ("-Dzookeeper.jmx.log4j.disable=true", *logging_options(settings, "flink-zookeeper"))
-    jars = class_path(sorted((flink_home() / "lib").glob("*.jar")))
     return Service(
         name="flink-zookeeper",
-        command=(java_program(), *options, *quiet, "-cp", jars, MAIN, str(file)),
+        command=(
+            java_program(),
+            *options,
+            *quiet,
+            "-cp",
+            class_path(cluster_jars()),
+            MAIN,
+            str(file),
+        ),
         port=port,
     )
 

@@ -18,6 +18,8 @@ from connectors.flink.remote import MODE, JobOptions, prepare_client
 from connectors.kafka.topics import Topic, ensure_topics
 from infra.errors import ConfigurationError
 from infra.flink_rest import FlinkRest
+from infra.jars import cluster_jars
+from infra.services.class_archive import FLINK_CLASSES
 from infra.services.process import group_members
 from infra.services.state import load_state
 from infra.settings import get_settings
@@ -180,6 +182,8 @@ def test_impossible_options_are_refused(fields, told):
 
 def test_a_client_knows_every_jar_and_runs_workers_as_processes(monkeypatch, tmp_path):
     java_gateway = pytest.importorskip("pyflink.java_gateway")
+    from pyflink.pyflink_gateway_server import construct_flink_classpath, construct_hadoop_classpath
+
     monkeypatch.setattr(java_gateway, "_gateway", None)  # whatever ran before in this process
     before = dict(os.environ)
     settings = get_settings().model_copy(update={"home": tmp_path})
@@ -187,11 +191,14 @@ def test_a_client_knows_every_jar_and_runs_workers_as_processes(monkeypatch, tmp
     extra.touch()
     try:
         prepare_client(settings, [extra])
-        library = Path(os.environ["FLINK_LIB_DIR"])
-        names = {path.name for path in library.iterdir()}
-        assert {"extra.jar"} < names
-        assert any(name.startswith("flink-sql-connector-kafka") for name in names)
-        assert any(name.startswith("flink-dist") for name in names)
+        path = [
+            *construct_flink_classpath(os.environ).split(os.pathsep),
+            *construct_hadoop_classpath(os.environ).split(os.pathsep),
+        ]
+        # It begins with that of the cluster: so the archive of classes fits both.
+        assert path[: len(cluster_jars()) + 1] == [*map(str, cluster_jars()), str(extra)]
+        archive = f"-XX:SharedArchiveFile={FLINK_CLASSES.file()}"
+        assert (archive in os.environ["JVM_ARGS"].split()) == FLINK_CLASSES.file().is_file()
         assert os.environ[MODE] == "process"
     finally:
         for name in set(os.environ) - set(before):

@@ -8,13 +8,16 @@ import signal
 import socket
 import time
 import urllib.request
+from pathlib import Path
 
 import psutil
 import pytest
 
 from infra.errors import MissingToolError, ServiceError
+from infra.jars import flink_home
 from infra.services import flink_cluster as flink
-from infra.services.java import class_path, flink_home, java_program, render
+from infra.services.class_archive import FLINK_CLASSES, KAFKA_CLASSES, ClassArchive
+from infra.services.java import class_path, java_program, render
 from infra.services.kafka_broker import data_folder, kafka_servers, metadata_answer
 from infra.services.process import group_members
 from infra.services.redis_server import redis_url
@@ -60,6 +63,11 @@ def listeners(pid: int) -> set[str]:
     return {link.laddr.ip.removeprefix("::ffff:") for link in links if link.status == "LISTEN"}
 
 
+def maps(pid: int, archive: ClassArchive) -> bool:
+    """Whether a JVM took the archive: one that does not fit is not mapped."""
+    return str(archive.file()) in Path(f"/proc/{pid}/maps").read_text()
+
+
 def produce(servers: str, topic: str, value: bytes) -> None:
     from confluent_kafka import Producer
 
@@ -97,6 +105,7 @@ def test_kafka_survives_sigkill_at_its_port_and_with_its_records(kafka_servers):
     status = revive_service(settings, "kafka")
     assert (status.state, status.url) == ("running", kafka_servers)
     assert status.pid != dead
+    assert maps(status.pid, KAFKA_CLASSES)
     assert consume_one(kafka_servers, "kept") == b"before"
     assert (data_folder(settings) / "meta.properties").read_text() == identity
     assert listeners(status.pid) == {"127.0.0.1"}
@@ -110,7 +119,9 @@ def test_flink_registers_its_taskmanager_and_brings_back_a_dead_one(flink_cluste
     with urllib.request.urlopen(f"{flink_cluster}/overview", timeout=10) as answer:
         assert b'"slots-available":4' in answer.read()
     for name in with_needs(["flink-taskmanager"]):
-        assert listeners(load_state(settings, name).pid) == {"127.0.0.1"}
+        pid = load_state(settings, name).pid
+        assert listeners(pid) == {"127.0.0.1"}
+        assert maps(pid, FLINK_CLASSES)
 
     kill(settings, "flink-taskmanager")
     assert revive_service(settings, "flink-taskmanager").state == "running"
