@@ -81,7 +81,7 @@ announce() {
     [[ ! -f $STAMP ]] || return 0
     local free_gib
     if [[ -f $KEPT/$(packages_key) && $(stat -c %d "$CACHE") == "$(stat -c %d .)" ]]; then
-        say "from the packages in $CACHE: seconds, and next to no room"
+        say "from the packages in $CACHE: a minute at most, and little room"
         return
     fi
     free_gib=$(df -Pk . | awk 'NR == 2 {print int($4 / 1048576)}')
