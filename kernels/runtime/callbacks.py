@@ -19,6 +19,10 @@ class StepMetrics:
         grad_norm: Global L2 norm of the gradients before clipping.
         items: Valid items of the step.
         items_per_second: Throughput of the step, batch building included.
+        stall_seconds: Seconds the step waited for its batches.
+        skipped: The step had no update, for something was not finite.
+        loss_scale: Scale of the loss in fp16, else 1.
+        metric: Figure of the evaluation after this step, if there was one.
     """
 
     step: int
@@ -28,15 +32,25 @@ class StepMetrics:
     grad_norm: float
     items: int
     items_per_second: float
+    stall_seconds: float = 0.0
+    skipped: bool = False
+    loss_scale: float = 1.0
+    metric: float | None = None
 
     def as_dict(self) -> dict[str, float]:
         """Return the figures that a tracker draws over the step."""
-        return {
+        found = {
             "loss": self.loss,
             "learning_rate": self.learning_rate,
             "grad_norm": self.grad_norm,
             "items_per_second": self.items_per_second,
+            "stall_seconds": self.stall_seconds,
         }
+        if self.loss_scale != 1.0:
+            found["loss_scale"] = self.loss_scale
+        if self.metric is not None:
+            found["metric"] = self.metric
+        return found
 
 
 class Callback(Protocol):

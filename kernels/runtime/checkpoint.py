@@ -1,152 +1,244 @@
-"""Checkpoints as two plain files: tensors (safetensors) and the rest (JSON). No pickle.
+"""Checkpoints of a run: taken in a moment, written in the background, kept in up to three places.
 
-A checkpoint is one folder ``step-00000123`` with ``tensors.safetensors`` and ``state.json``. It is
-written beside its final name and renamed, so a folder with the final name is always whole.
+The run stops only while its tensors are copied; a thread hashes and writes them, to shared memory
+(it outlives a killed process), to the run's folder (it outlives the machine's restart) and to a
+second folder (it outlives the disk), each at its own pace. CheckFreq (Mohan et al., 2021) and
+Gemini (Wang et al., 2023) describe the idea.
 """
 
 from __future__ import annotations
 
-import json
 import logging
-import os
+import secrets
 import shutil
-from dataclasses import asdict
+import time
+from collections.abc import Iterable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
-from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 
-from kernels.runtime.config import RunConfig
+from kernels.runtime import checkpoint_files as files
+from kernels.runtime.checkpoint_files import CheckpointError, Stored
+from kernels.runtime.packing import pack
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 1
-_PREFIX = "step-"
+SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - the name of a run's folder is its own
 
 
-class CheckpointError(ValueError):
-    """A checkpoint that does not fit the run; the message says what differs."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckpointConfig:
+    """When and where checkpoints are written; the last step always is.
 
-
-def save(
-    folder: Path, step: int, model: nn.Module, optimizer: torch.optim.Optimizer, config: RunConfig
-) -> Path:
-    """Write a checkpoint after ``step`` finished steps and drop the older ones.
-
-    Args:
-        folder: Folder of the run's checkpoints; created when missing.
-        step: Finished optimizer steps.
-        model: Model with parameters and buffers.
-        optimizer: Its optimizer.
-        config: The run, compared on resume.
-
-    Returns:
-        Path of the checkpoint.
+    Attributes:
+        every: Steps between two in the run's folder; 0 for the last step alone.
+        memory_every: Steps between two in shared memory; 0 for none.
+        second: A second folder, on another disk or a mounted object store.
+        second_every: Steps between two there.
+        keep_last: Newest checkpoints kept in the run's folder; two, so that one before is left
+            when the newest is found torn.
+        keep_best: Beside those, the best by the run's evaluation.
+        background: Write while training goes on.
+        failures: Checkpoints in a row that may fail to be written before the run ends.
     """
-    tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
-    plain: dict[str, dict[str, Any]] = {}
-    packed = optimizer.state_dict()
-    for index, entries in packed["state"].items():
-        for name, value in entries.items():
-            if isinstance(value, Tensor):
-                tensors[f"optimizer.{index}.{name}"] = value
-            else:
-                plain.setdefault(str(index), {})[name] = value
-    tensors["rng.torch"] = torch.get_rng_state()
-    state = {
-        "format": FORMAT,
-        "step": step,
-        "config": asdict(config),
-        "optimizer": plain,
-        "groups": packed["param_groups"],
-    }
-    target = folder / f"{_PREFIX}{step:08d}"
-    part = folder / f".{target.name}.part"
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
-    save_file({k: v.contiguous() for k, v in tensors.items()}, part / "tensors.safetensors")
-    (part / "state.json").write_text(json.dumps(state, indent=1), encoding="utf-8")
-    for file in part.iterdir():
-        _flush(file)
-    shutil.rmtree(target, ignore_errors=True)
-    part.rename(target)
-    _flush(folder)
-    for old in _all(folder):
-        if old != target:
-            shutil.rmtree(old)
-    logger.debug("checkpoint %s", target)
-    return target
+
+    every: int = 0
+    memory_every: int = 0
+    second: Path | None = None
+    second_every: int = 0
+    keep_last: int = 2
+    keep_best: int = 0
+    background: bool = True
+    failures: int = 3
+
+    def __post_init__(self) -> None:
+        """Validate, naming the fix."""
+        for name in ("every", "memory_every", "second_every", "keep_best", "failures"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"checkpoint.{name} must not be negative")
+        if self.keep_last < 1:
+            raise ValueError(f"checkpoint.keep_last must be at least 1, got {self.keep_last}")
+        if (self.second is None) != (self.second_every == 0):
+            raise ValueError("give checkpoint.second and second_every together, or neither")
 
 
-def latest(folder: Path) -> Path | None:
-    """Return the newest checkpoint in ``folder``, None when there is none."""
-    found = _all(folder)
-    return found[-1] if found else None
+class Checkpoints:
+    """The checkpoints of one run.
 
-
-def load(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, config: RunConfig) -> int:
-    """Restore model, optimizer and torch's random state in place.
-
-    Args:
-        path: A checkpoint.
-        model: Model of the same shape.
-        optimizer: Its optimizer.
-        config: The run; must equal the one saved.
-
-    Returns:
-        Finished steps.
-
-    Raises:
-        CheckpointError: When files are damaged or belong to another run or model.
+    Attributes:
+        blocked_seconds: How long the run has stood still for them.
+        failed: Checkpoints that could not be written.
     """
-    try:
-        state = json.loads((path / "state.json").read_text(encoding="utf-8"))
-        tensors = load_file(path / "tensors.safetensors")
-        step, saved = int(state["step"]), state["config"]
-    except (OSError, KeyError, ValueError, RuntimeError) as error:
-        raise CheckpointError(f"checkpoint {path} cannot be read: {error}; delete it") from error
-    except Exception as error:
-        # safetensors raises its own type, which derives from Exception alone.
-        if type(error).__module__.split(".")[0] != "safetensors":
-            raise
-        raise CheckpointError(f"checkpoint {path} is damaged: {error}; delete it") from error
-    now = json.loads(json.dumps(asdict(config)))
-    if state["format"] != FORMAT or saved != now:
-        differing = sorted(k for k in now if saved.get(k) != now[k]) or ["format"]
-        raise CheckpointError(
-            f"checkpoint {path} belongs to a run with another {', '.join(differing)}; "
-            "delete it or use the settings it was written with"
+
+    def __init__(
+        self,
+        folder: Path,
+        config: CheckpointConfig,
+        steps: int,
+        goal: Literal["min", "max"] = "min",
+    ) -> None:
+        self.folder, self.config = folder, config
+        self._sign = 1 if goal == "min" else -1
+        self.blocked_seconds = 0.0
+        self.failed = 0
+        self._steps = steps
+        self._in_a_row = 0
+        self._copies: dict[str, Tensor] = {}
+        self._writer = ThreadPoolExecutor(1, "checkpoint")
+        self._pending: Future[None] | None = None
+
+    @cached_property
+    def memory(self) -> Path | None:
+        """Folder in shared memory, None where it is not used.
+
+        Its name lies in the run's folder: who deletes that begins anew.
+        """
+        if not self.config.memory_every:
+            return None
+        mark = self.folder / "in-memory"
+        if not mark.is_file():
+            self.folder.mkdir(parents=True, exist_ok=True)
+            mark.write_text(f"penstock-run-{secrets.token_hex(8)}\n", encoding="ascii")
+        return SHARED_MEMORY / mark.read_text(encoding="ascii").strip()
+
+    def due(self, step: int) -> list[Path]:
+        """Return the folders that get a checkpoint after ``step`` finished steps."""
+        config = self.config
+        last = step == self._steps
+        places = (
+            (config.memory_every, self.memory, False),
+            (config.every, self.folder, last),
+            (config.second_every, config.second, last and config.second is not None),
         )
-    try:
-        model.load_state_dict(_under("model.", tensors))
-    except RuntimeError as error:
-        raise CheckpointError(
-            f"checkpoint {path} holds another model; delete it ({error})"
-        ) from error
-    entries: dict[int, dict[str, Any]] = {}
-    for index, values in state["optimizer"].items():
-        entries.setdefault(int(index), {}).update(values)
-    for name, value in _under("optimizer.", tensors).items():
-        index, _, field = name.partition(".")
-        entries.setdefault(int(index), {})[field] = value
-    optimizer.load_state_dict({"state": entries, "param_groups": state["groups"]})
-    torch.set_rng_state(tensors["rng.torch"])
-    return step
+        return [
+            folder
+            for every, folder, anyway in places
+            if folder is not None and (anyway or (every and step % every == 0))
+        ]
+
+    def save(
+        self, folders: Iterable[Path], step: int, state: Any, metric: float | None = None
+    ) -> None:
+        """Save a state into folders; returns once it is copied, or written without a background.
+
+        Raises:
+            CheckpointError: When checkpoints before it failed too often.
+        """
+        began = time.perf_counter()
+        self.wait()
+        plain, tensors = pack(state)
+        copies = self._copied(tensors)
+        work = (list(folders), step, plain, copies, metric)
+        if self.config.background:
+            self._pending = self._writer.submit(self._write, *work)
+        else:
+            self._write(*work)
+        self.blocked_seconds += time.perf_counter() - began
+
+    def wait(self) -> None:
+        """Wait for the one being written.
+
+        Raises:
+            CheckpointError: When too many failed in a row.
+        """
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            pending.result()
+
+    def close(self, *, finished: bool) -> None:
+        """Wait for the last one and end the thread.
+
+        Args:
+            finished: The run reached its end: what lies in shared memory is of no use any more.
+
+        Raises:
+            CheckpointError: As `wait`.
+        """
+        try:
+            self.wait()
+        finally:
+            self._writer.shutdown()
+            self._copies.clear()
+        if finished and self.memory is not None:
+            shutil.rmtree(self.memory, ignore_errors=True)
+
+    def newest(self) -> Stored | None:
+        """Return the newest undamaged checkpoint of all places, None when there is none at all.
+
+        Raises:
+            CheckpointError: When there are some, and every one is damaged.
+        """
+        places = [p for p in (self.folder, self.config.second, self.memory) if p is not None]
+        known = [each for place in places for each in files.stored_in(place)]
+        torn = [p for place in places for p in place.glob(f"{files.PREFIX}*") if place.is_dir()]
+        for each in sorted(known, key=lambda one: -one.step):
+            wrong = files.damage(each.path)
+            if not wrong:
+                return each
+            logger.warning("checkpoint %s is damaged: %s; trying one before", each.path, wrong)
+        if torn:
+            raise CheckpointError(
+                f"all checkpoints of the run are damaged: {', '.join(str(p) for p in torn)}; "
+                "delete them to begin anew"
+            )
+        return None
+
+    def _copied(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return tensors that training cannot change, in memory that is used again and again."""
+        if not self.config.background:
+            return {name: t.detach().cpu() for name, t in tensors.items()}
+        self._copies = {
+            name: self._copies[name] if _fits(self._copies.get(name), t) else _room_for(t)
+            for name, t in tensors.items()
+        }
+        for name, t in tensors.items():
+            self._copies[name].copy_(t, non_blocking=True)
+        if any(t.is_cuda for t in tensors.values()):
+            torch.cuda.synchronize()
+        return self._copies
+
+    def _write(
+        self,
+        folders: list[Path],
+        step: int,
+        plain: Any,
+        tensors: Mapping[str, Tensor],
+        metric: float | None,
+    ) -> None:
+        for folder in folders:
+            try:
+                files.write(folder, step, plain, tensors, metric)
+                self._in_a_row = 0
+            except CheckpointError as error:
+                self.failed += 1
+                self._in_a_row += 1
+                if self._in_a_row > self.config.failures or step == self._steps:
+                    raise
+                logger.error("%s; the run goes on (%d in a row)", error, self._in_a_row)  # noqa: TRY400 - the message says it all
+                continue
+            keep = 1 if folder == self.memory else self.config.keep_last
+            self._drop(folder, keep)
+
+    def _drop(self, folder: Path, keep_last: int) -> None:
+        """Remove what is neither new nor good."""
+        found = files.stored_in(folder)
+        kept = {each.path for each in found[-keep_last:]}
+        judged = [each for each in found if each.metric is not None]
+        judged.sort(key=lambda each: (self._sign * (each.metric or 0.0), -each.step))
+        kept |= {each.path for each in judged[: self.config.keep_best]}
+        for each in found:
+            if each.path not in kept:
+                shutil.rmtree(each.path, ignore_errors=True)
 
 
-def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+def _fits(copy: Tensor | None, tensor: Tensor) -> bool:
+    return copy is not None and copy.shape == tensor.shape and copy.dtype == tensor.dtype
 
 
-def _all(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.glob(f"{_PREFIX}*") if p.is_dir()) if folder.is_dir() else []
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def _room_for(tensor: Tensor) -> Tensor:
+    return torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=tensor.is_cuda)

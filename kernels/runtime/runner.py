@@ -1,45 +1,72 @@
-"""The training loop: AdamW, warm-up and cosine, clipping, accumulation, checkpoints, callbacks.
+"""The training loop, composed of parts that each have a file, a config and a measured effect.
 
-A run is a pure function of (model, batches, loss, config): batches are asked for by step, so the
+A run is a pure function of (model, batches, loss, config): batches are asked for by index, so the
 position of a run is one integer, and a killed run continues bit for bit from its checkpoint.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Generic
 
 import torch
 from torch import Tensor, nn
 
-from kernels.runtime import checkpoint
+from kernels.runtime import optimizer, run_state
+from kernels.runtime.accumulation import Accumulation, Retry, is_out_of_memory
 from kernels.runtime.callbacks import Callback, StepMetrics
+from kernels.runtime.checkpoint import Checkpoints
+from kernels.runtime.clipping import Clipper
+from kernels.runtime.compensation import Compensation
 from kernels.runtime.config import RunConfig
-from kernels.runtime.schedule import rate_at
+from kernels.runtime.ema import Ema
+from kernels.runtime.evaluation import Evaluate, Evaluation
+from kernels.runtime.finite import NonFinite
+from kernels.runtime.optimizer import OptimizerFactory
+from kernels.runtime.precision import Precision
+from kernels.runtime.randomness import random_state, seeded, set_random_state
+from kernels.runtime.run_state import Part
+from kernels.runtime.schedule import factor_at
+from kernels.runtime.source import Batch, Batches, batch_at
+from kernels.runtime.termination import Termination
 
 logger = logging.getLogger(__name__)
 
-Batch_co = TypeVar("Batch_co", covariant=True)
-Batch = TypeVar("Batch")
-
-
-class NonFiniteError(RuntimeError):
-    """Loss or gradients became NaN or infinite; the model still holds the last good weights."""
-
-
-class Batches(Protocol[Batch_co]):
-    """Where batches come from."""
-
-    def __call__(self, index: int) -> Batch_co:
-        """Return micro-batch ``index`` (0-based over the run), always the same for an index."""
-
-
 Loss = Callable[[nn.Module, Batch], tuple[Tensor, int]]
 """Returns the summed loss over the valid items of a batch, and how many there are."""
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What came of a run.
+
+    Attributes:
+        steps: Steps done by this call; 0 when the run had finished before.
+        finished: Steps the model has seen in all.
+        stopped: Why it ended before its last step; "" when it did not.
+        best: Best figure of the evaluation, None without one.
+        best_step: Steps finished by then.
+        skipped: Steps without an update.
+        seconds: Wall seconds of this call.
+        checkpoint_seconds: Seconds of them for which checkpoints held it up.
+        precision: Format in which the model computed.
+    """
+
+    steps: int
+    finished: int
+    stopped: str
+    best: float | None
+    best_step: int
+    skipped: int
+    seconds: float
+    checkpoint_seconds: float
+    precision: str
 
 
 def run(
@@ -48,104 +75,306 @@ def run(
     loss: Loss[Batch],
     config: RunConfig,
     callbacks: Sequence[Callback] = (),
-    checkpoint_dir: Path | None = None,
-) -> int:
-    """Train ``model`` in place and leave it in evaluation mode.
+    folder: Path | None = None,
+) -> Report:
+    """Train ``model`` in place and leave it in evaluation mode; see `Runner`."""
+    return Runner(model, batches, loss, config, callbacks=callbacks, folder=folder).run()
 
-    Args:
-        model: The model; its initial weights are the caller's business.
-        batches: Source of micro-batches by index.
-        loss: Summed loss and item count of a batch.
-        config: Settings.
-        callbacks: Listeners, called after each step.
-        checkpoint_dir: Folder of checkpoints. A whole checkpoint found there is continued from,
-            a finished one only loaded.
 
-    Returns:
-        Steps done by this call (0 when the run had finished before).
+class Runner(Generic[Batch]):
+    """Trains one model.
 
-    Raises:
-        NonFiniteError: Before an update that would spoil the weights.
-        checkpoint.CheckpointError: When a checkpoint belongs to another run.
+    Attributes:
+        model: The model.
+        step: Steps finished.
+        optimizer: Its optimizer.
     """
-    optimizer = torch.optim.AdamW(
-        _groups(model, config.weight_decay), lr=config.learning_rate, betas=config.betas
-    )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
-        start = _resume(checkpoint_dir, model, optimizer, config)
-        model.train()
-        for step in range(start, config.steps):
-            began = time.perf_counter()
-            rate = rate_at(step, config)
-            for group in optimizer.param_groups:
-                group["lr"] = rate
-            mean, norm, items = _step(model, batches, loss, optimizer, config, step)
-            seconds = max(time.perf_counter() - began, 1e-9)
-            metrics = StepMetrics(step + 1, config.steps, mean, rate, norm, items, items / seconds)
-            if checkpoint_dir is not None and _due(step + 1, config):
-                checkpoint.save(checkpoint_dir, step + 1, model, optimizer, config)
-            for callback in callbacks:
-                callback.on_step(metrics)
-    model.eval()
-    return config.steps - start
 
+    def __init__(
+        self,
+        model: nn.Module,
+        batches: Batches[Batch],
+        loss: Loss[Batch],
+        config: RunConfig,
+        *,
+        callbacks: Sequence[Callback] = (),
+        folder: Path | None = None,
+        build_optimizer: OptimizerFactory | None = None,
+        evaluate: Evaluate | None = None,
+        split: Callable[[Batch, int], list[Batch]] | None = None,
+    ) -> None:
+        """Compose a run.
 
-def _step(
-    model: nn.Module,
-    batches: Batches[Batch],
-    loss: Loss[Batch],
-    optimizer: torch.optim.Optimizer,
-    config: RunConfig,
-    step: int,
-) -> tuple[float, float, int]:
-    """Return mean loss, gradient norm before clipping and item count of one update."""
-    optimizer.zero_grad(set_to_none=True)
-    total, items = 0.0, 0
-    for micro in range(config.accumulate):
-        value, count = loss(model, batches(step * config.accumulate + micro))
-        value.backward()  # type: ignore[no-untyped-call]  # torch leaves it unannotated
-        total += float(value.detach())
-        items += count
-    gradients = [p.grad for p in model.parameters() if p.grad is not None]
-    # Micro-batches may hold different numbers of valid items: divide once, by all of them.
-    for gradient in gradients:
-        gradient.div_(max(items, 1))
-    norm = float(torch.nn.utils.get_total_norm(gradients))
-    if not (math.isfinite(total) and math.isfinite(norm)):
-        raise NonFiniteError(
-            f"step {step + 1}: loss {total / max(items, 1):.4g}, gradient norm {norm:.4g}; "
-            "lower the learning rate or look for values that are not finite in the batch"
+        Args:
+            model: The model; its initial weights and its device are the caller's business.
+            batches: Source of batches by index, see `source.from_loader` for data loaders.
+            loss: Summed loss and item count of a batch.
+            config: Settings.
+            callbacks: Listeners, called after each step.
+            folder: Folder of checkpoints. A whole checkpoint found there is continued from, a
+                finished one only loaded.
+            build_optimizer: Another optimizer than the config's, built from parameter groups.
+            evaluate: Figure by which the model is judged, for early stopping and the best
+                checkpoint.
+            split: Cuts a batch into parts, where it is not made of tensors.
+
+        Raises:
+            ValueError: When settings do not go together.
+        """
+        if (config.evaluation.every or config.checkpoint.keep_best) and evaluate is None:
+            raise ValueError("evaluation.every and checkpoint.keep_best need Runner(evaluate=...)")
+        self.model, self.config, self.step = model, config, 0
+        self._batches, self._loss, self._evaluate = batches, loss, evaluate
+        self._callbacks = callbacks
+        device = next((p.device for p in model.parameters()), torch.device("cpu"))
+        self._precision = Precision(config.precision, device)
+        cast = config.parameters.dtype != "fp32"
+        self._compensation = Compensation(model, config.parameters) if cast else None
+        self.optimizer = self._make_optimizer(build_optimizer)
+        self._peaks = [group["lr"] for group in self.optimizer.param_groups]
+        self._trained = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
+        self._clipper = Clipper(config.clipping)
+        self._accumulation = Accumulation(config.accumulation, split)
+        self._finite = NonFinite(config.non_finite)
+        self._ema = Ema(model, config.ema) if config.ema.decay else None
+        self._evaluation = Evaluation(config.evaluation)
+        goal = config.evaluation.goal
+        self._checkpoints = (
+            Checkpoints(folder, config.checkpoint, config.steps, goal) if folder else None
         )
-    if config.clip_norm and norm > config.clip_norm:
-        for gradient in gradients:
-            gradient.mul_(config.clip_norm / norm)
-    optimizer.step()
-    return total / max(items, 1), norm, items
 
+    def run(self) -> Report:
+        """Train to the last step, or to where patience ends; the model is left in evaluation mode.
 
-def _resume(
-    folder: Path | None, model: nn.Module, optimizer: torch.optim.Optimizer, config: RunConfig
-) -> int:
-    found = checkpoint.latest(folder) if folder is not None else None
-    if found is None:
-        return 0
-    step = checkpoint.load(found, model, optimizer, config)
-    logger.info("resuming at step %d of %d from %s", step, config.steps, found)
-    return step
+        Raises:
+            NonFiniteError: Before an update that would spoil the weights.
+            CheckpointError: When a checkpoint belongs to another run, or none can be written.
+            SourceError: When batches end before the run does.
+            StepTooLargeError: When a step does not fit into memory in the smallest parts allowed.
+            Terminated: When SIGTERM came; the state is saved.
+        """
+        began, stopped = time.perf_counter(), ""
+        termination = Termination()
+        noticed = termination.noticed() if self._checkpoints else contextlib.nullcontext()
+        with seeded(self.config.seed, deterministic=self.config.deterministic), noticed:
+            start = self._resume()
+            try:
+                if self.step < self.config.steps and not self._precision.is_chosen:
+                    self._choose_precision()
+                self.model.train()
+                with self._precision.switched():
+                    while self.step < self.config.steps and not stopped:
+                        metrics = self._train_step()
+                        stopped = self._after_step(metrics, asked=termination.is_asked)
+            finally:
+                if self._checkpoints:
+                    self._checkpoints.close(finished=self.step == self.config.steps)
+            if stopped == "SIGTERM":
+                termination.obey(f"ended by SIGTERM after step {self.step}; run again to go on")
+        if self._ema:
+            self._ema.apply()
+        self.model.eval()
+        return self._report(self.step - start, stopped, time.perf_counter() - began)
 
+    def _train_step(self) -> StepMetrics:
+        """Do one step; return its figures."""
+        began = time.perf_counter()
+        factor = factor_at(self.step, self.config.steps, self.config.schedule)
+        for group, peak in zip(self.optimizer.param_groups, self._peaks, strict=True):
+            group["lr"] = peak * factor
+        total, items, stall = self._gradients()
+        mean, norm, updated = self._update(total, max(items, 1))
+        self.step += 1
+        seconds = max(time.perf_counter() - began, 1e-9)
+        scale = self._precision.scale
+        return StepMetrics(
+            self.step,
+            self.config.steps,
+            mean,
+            self.optimizer.param_groups[0]["lr"],
+            norm,
+            items,
+            items / seconds,
+            stall_seconds=stall,
+            skipped=not updated,
+            loss_scale=scale.value if scale else 1.0,
+        )
 
-def _due(step: int, config: RunConfig) -> bool:
-    every = config.checkpoint_every
-    return step == config.steps or (every > 0 and step % every == 0)
+    def _gradients(self) -> tuple[Tensor, int, float]:
+        """Gather the gradients of a step; return summed loss, items, and seconds without data."""
+        accumulation = self._accumulation
+        retry = Retry(self.model) if accumulation.may_halve else None
+        while True:
+            for _, parameter in self._trained:
+                parameter.grad = None
+            self._precision.begin()
+            try:
+                return self._gather()
+            except Exception as error:
+                if retry is None or not is_out_of_memory(error):
+                    raise
+                accumulation.halve(error, self.step)
+            retry.put_back()
 
+    def _gather(self) -> tuple[Tensor, int, float]:
+        total, items, stall = torch.zeros(()), 0, 0.0
+        per_step = self.config.accumulation.batches
+        for index in range(self.step * per_step, (self.step + 1) * per_step):
+            waited = time.perf_counter()
+            batch = batch_at(self._batches, index, self.step)
+            stall += time.perf_counter() - waited
+            for part in self._accumulation.parts_of(batch):
+                value, count = self._forward(part)
+                self._backward(value, count)
+                total, items = total + value.detach(), items + count
+        return total, items, stall
 
-def _groups(model: nn.Module, decay: float) -> list[dict[str, object]]:
-    """Return two parameter groups: matrices with weight decay, the rest without."""
-    matrices = [p for p in model.parameters() if p.requires_grad and p.ndim > 1]
-    others = [p for p in model.parameters() if p.requires_grad and p.ndim <= 1]
-    groups: list[dict[str, object]] = [
-        {"params": matrices, "weight_decay": decay},
-        {"params": others, "weight_decay": 0.0},
-    ]
-    return [g for g in groups if g["params"]]
+    def _forward(self, batch: Batch) -> tuple[Tensor, int]:
+        with self._precision.autocast():
+            value, count = self._loss(self.model, batch)
+        if value.ndim or not value.requires_grad:
+            raise ValueError(
+                f"the loss returned a tensor of shape {tuple(value.shape)}"
+                f"{'' if value.requires_grad else ' without gradient'}; return the sum over all "
+                "items, computed from the model's parameters, and the number of items"
+            )
+        return value, int(count)
+
+    def _backward(self, value: Tensor, count: int) -> None:
+        self._precision.scaled(value, count).backward()  # type: ignore[no-untyped-call]  # torch's
+
+    def _update(self, total: Tensor, items: int) -> tuple[float, float, bool]:
+        """Update the weights; return mean loss, gradient norm before clipping, and whether."""
+        if self._compensation:
+            self._compensation.begin()
+        held = self._held()
+        gradients = [gradient for _, _, gradient in held]
+        self._precision.unscale(gradients)
+        # Parts may hold different numbers of valid items: divide once, by all of them.
+        torch._foreach_div_(gradients, float(items))
+        norm = float(torch.nn.utils.get_total_norm(gradients))
+        mean = float(total) / items
+        is_finite = math.isfinite(mean) and math.isfinite(norm)
+        if is_finite:
+            self._clipper(held, norm)
+            self.optimizer.step()
+            self._finite.updated()
+        if self._compensation:
+            self._compensation.finish() if is_finite else self._compensation.drop()
+        scale = self._precision.scale
+        searching = scale is not None and math.isfinite(mean) and scale.value > 1
+        if scale is not None:
+            scale.update(overflow=not is_finite)
+        if not is_finite:
+            self._finite.skip(self.step, mean, norm, expected=searching)
+        elif self._ema:
+            self._ema.update()
+        return mean, norm, is_finite
+
+    def _held(self) -> list[tuple[str, Tensor, Tensor]]:
+        """Return name, parameter and gradient of all that the optimizer updates."""
+        shadows = self._compensation.shadows if self._compensation else {}
+        pairs: list[tuple[str, Tensor]] = [(name, shadows.get(p, p)) for name, p in self._trained]
+        held = [(name, p, p.grad) for name, p in pairs if p.grad is not None]
+        if len(held) < len(pairs) and self.step == 0:
+            without = [name for name, p in pairs if p.grad is None]
+            logger.warning(
+                "no gradient reaches %s%s: not used by the loss?",
+                ", ".join(without[:5]),
+                " and more" if len(without) > 5 else "",
+            )
+        return held
+
+    def _after_step(self, metrics: StepMetrics, *, asked: bool) -> str:
+        """Evaluate, save and tell; return why the run is to end, "" if it is not."""
+        stopped = "SIGTERM" if asked else ""
+        every, last = self.config.evaluation.every, self.step == self.config.steps
+        if self._evaluate and (last or (every and self.step % every == 0)):
+            metrics = replace(metrics, metric=self._judge(self._evaluate))
+            if self._evaluation.is_time_to_stop and not last:
+                stopped = stopped or f"no progress since step {self._evaluation.best_step}"
+        if self._checkpoints:
+            folders = self._checkpoints.due(self.step)
+            if stopped and self._checkpoints.folder not in folders:
+                folders.append(self._checkpoints.folder)
+            if folders:
+                state = run_state.collect(self.step, self.config, self.model, self._parts())
+                self._checkpoints.save(folders, self.step, state, self._evaluation.last)
+        for callback in self._callbacks:
+            callback.on_step(metrics)
+        return stopped
+
+    @torch.no_grad()
+    def _judge(self, evaluate: Evaluate) -> float:
+        random = random_state()
+        self.model.eval()
+        with self._ema.used() if self._ema else contextlib.nullcontext():
+            figure = float(evaluate(self.model))
+        self.model.train()
+        set_random_state(random)
+        self._evaluation.note(figure, self.step)
+        return figure
+
+    def _choose_precision(self) -> None:
+        """Let ``auto`` try the first batch in every format, leaving no trace."""
+        retry = Retry(self.model)
+        batch = batch_at(self._batches, self.step * self.config.accumulation.batches, self.step)
+
+        def trial() -> Tensor:
+            retry.put_back()
+            self._precision.begin()
+            value, count = self._forward(batch)
+            self._backward(value, count)
+            return value.detach()
+
+        self.model.train()
+        self._precision.choose(trial)
+        retry.put_back()
+        self.optimizer.zero_grad(set_to_none=True)
+
+    def _make_optimizer(self, build: OptimizerFactory | None) -> torch.optim.Optimizer:
+        groups = optimizer.parameter_groups(self.model, self.config.optimizer.weight_decay)
+        if self._compensation:
+            groups = self._compensation.shadow(groups)
+        if build is None:
+            return optimizer.build(self.config.optimizer, groups)
+        made = build(groups)
+        wanted = [p for group in groups for p in group["params"]]
+        optimizer.require_parameters(made, wanted)
+        return made
+
+    def _parts(self) -> dict[str, Part]:
+        """Return the parts with a state of their own, by name."""
+        found: dict[str, Part | None] = {
+            "optimizer": self.optimizer,
+            "precision": self._precision,
+            "compensation": self._compensation,
+            "clipping": self._clipper,
+            "accumulation": self._accumulation,
+            "non_finite": self._finite,
+            "ema": self._ema,
+            "evaluation": self._evaluation,
+        }
+        return {name: part for name, part in found.items() if part is not None}
+
+    def _resume(self) -> int:
+        """Go on from the newest checkpoint, if there is one; return the steps finished before."""
+        found = self._checkpoints.newest() if self._checkpoints else None
+        if found is not None:
+            self.step = run_state.restore(found.path, self.config, self.model, self._parts())
+            told = (self.step, self.config.steps, found.path)
+            logger.info("going on at step %d of %d from %s", *told)
+        return self.step
+
+    def _report(self, steps: int, stopped: str, seconds: float) -> Report:
+        return Report(
+            steps,
+            self.step,
+            stopped,
+            self._evaluation.best,
+            self._evaluation.best_step,
+            self._finite.skipped,
+            seconds,
+            self._checkpoints.blocked_seconds if self._checkpoints else 0.0,
+            self._precision.compute,
+        )

@@ -163,13 +163,15 @@ def fit_entities(
     import torch
 
     from kernels.runtime.config import RunConfig
+    from kernels.runtime.optimizer import OptimizerConfig
     from kernels.runtime.runner import run
     from models.entity_sage import EntitySage
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         encoder = EntitySage(graph.shape(hidden=settings.hidden, embedding=settings.embedding))
-    config = RunConfig(settings.steps, settings.learning_rate, seed=seed)
+    optimizer = OptimizerConfig(learning_rate=settings.learning_rate)
+    config = RunConfig(steps=settings.steps, seed=seed, optimizer=optimizer)
     batches = EntityBatches(tx, graph, columns, rows, settings, seed)
     run(encoder, batches, entity_loss, config, callbacks, checkpoint_dir)
     return encoder

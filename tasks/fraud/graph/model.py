@@ -145,7 +145,9 @@ def fit_net(
     """Fit a net on the features, mail and embeddings of some rows."""
     import torch
 
+    from kernels.runtime.checkpoint import CheckpointConfig
     from kernels.runtime.config import RunConfig
+    from kernels.runtime.optimizer import OptimizerConfig
     from kernels.runtime.runner import run
     from models.graph_net import GraphNet, GraphNetConfig
     from models.mail_attention import MailAttentionConfig
@@ -180,11 +182,12 @@ def fit_net(
     vectors = history.mail.messages.vector[rows]
     model.net.set_scales(_scale(x), _scale(vectors), batches.prior)
     config = RunConfig(
-        settings.steps,
-        settings.learning_rate,
-        weight_decay=settings.weight_decay,
+        steps=settings.steps,
         seed=seed,
-        checkpoint_every=max(settings.steps // 4, 1) if folder else 0,
+        optimizer=OptimizerConfig(
+            learning_rate=settings.learning_rate, weight_decay=settings.weight_decay
+        ),
+        checkpoint=CheckpointConfig(every=max(settings.steps // 4, 1) if folder else 0),
     )
     run(model.net, batches, net_loss, config, callbacks, folder)
     return model

@@ -163,7 +163,9 @@ def fit_mlp(
     Raises:
         HeadError: On labels of one class, unknown labels, or features that are not finite.
     """
+    from kernels.runtime.checkpoint import CheckpointConfig
     from kernels.runtime.config import RunConfig
+    from kernels.runtime.optimizer import OptimizerConfig
     from kernels.runtime.runner import run
     from models.mlp import MlpShape
 
@@ -177,11 +179,12 @@ def fit_mlp(
     network = _untrained(shape, float(target.mean()), settings.seed)
     steps = settings.epochs * batches.per_epoch
     plan = RunConfig(
-        steps,
-        settings.learning_rate,
-        weight_decay=settings.weight_decay,
+        steps=steps,
         seed=settings.seed,
-        checkpoint_every=max(steps // 4, 1) if checkpoint_dir else 0,
+        optimizer=OptimizerConfig(
+            learning_rate=settings.learning_rate, weight_decay=settings.weight_decay
+        ),
+        checkpoint=CheckpointConfig(every=max(steps // 4, 1) if checkpoint_dir else 0),
     )
     run(network, batches, mlp_loss, plan, callbacks, checkpoint_dir)
     layers = tuple(

@@ -1,0 +1,176 @@
+"""Gradient accumulation: one update from several micro-batches, exact and within memory.
+
+The sum over all micro-batches is divided by the count of all their valid items, once: batches with
+ragged numbers of items give the gradient of the big batch. (Dividing each by its own count does
+not; a bug that long lay in well-known trainers.)
+
+Out of memory, a batch is cut into halves, quarters and so on, and the same step is done again: its
+gradients, module buffers and random numbers start anew, so that nothing counts twice.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, fields, is_dataclass, replace
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+logger = logging.getLogger(__name__)
+
+CPU_SAYS = ("can't allocate memory", "not enough memory")
+"""How the allocator of the CPU complains, which has no exception type of its own."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AccumulationConfig:
+    """How a step's batch is made up.
+
+    Attributes:
+        batches: Batches of the source that make one step.
+        parts: Parts into which each of them is cut beforehand.
+        max_parts: Out of memory, parts are halved up to this many; equal to ``parts`` switches
+            that off.
+    """
+
+    batches: int = 1
+    parts: int = 1
+    max_parts: int = 1
+
+    def __post_init__(self) -> None:
+        """Validate, naming the fix."""
+        if min(self.batches, self.parts) < 1:
+            raise ValueError("accumulation.batches and accumulation.parts must be at least 1")
+        if self.max_parts < self.parts:
+            raise ValueError(
+                f"accumulation.max_parts is {self.max_parts}, below parts {self.parts}; raise it"
+            )
+
+
+class StepTooLargeError(MemoryError):
+    """A step does not fit into memory, however small its parts."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out, on whatever device."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(word in str(error) for word in CPU_SAYS)
+
+
+class Accumulation:
+    """Cuts batches into parts; more of them once memory ran out.
+
+    Attributes:
+        parts: Parts per batch now.
+    """
+
+    def __init__(
+        self, config: AccumulationConfig, split: Callable[[Any, int], list[Any]] | None = None
+    ) -> None:
+        self.config = config
+        self.parts = config.parts
+        self._split = split or split_batch
+
+    @property
+    def may_halve(self) -> bool:
+        """Whether a step that runs out of memory is done again in smaller parts."""
+        return self.parts * 2 <= self.config.max_parts
+
+    def parts_of(self, batch: Any) -> list[Any]:
+        """Return the parts of a batch."""
+        return [batch] if self.parts == 1 else self._split(batch, self.parts)
+
+    def halve(self, error: BaseException, step: int) -> None:
+        """Take half as large parts from now on.
+
+        Raises:
+            StepTooLargeError: When ``max_parts`` are reached.
+        """
+        if not self.may_halve:
+            raise StepTooLargeError(
+                f"step {step + 1} ran out of memory with its batch in {self.parts} parts "
+                f"({error}); raise accumulation.max_parts or give smaller batches"
+            ) from error
+        self.parts *= 2
+        logger.warning("step %d ran out of memory; again in %d parts", step + 1, self.parts)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the number of parts."""
+        return {"parts": self.parts}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on with as many parts."""
+        self.parts = int(state["parts"])
+
+
+class Retry:
+    """What a step changes besides gradients, to be put back before it is done again."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self._buffers = [(b, b.detach().clone()) for b in model.buffers()]
+        self._random = torch.get_rng_state()
+        self._devices = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+
+    @torch.no_grad()
+    def put_back(self) -> None:
+        """Restore buffers and random states."""
+        for buffer, before in self._buffers:
+            buffer.copy_(before)
+        torch.set_rng_state(self._random)
+        if self._devices:
+            torch.cuda.set_rng_state_all(self._devices)
+            torch.cuda.empty_cache()
+
+
+def split_batch(batch: Any, parts: int) -> list[Any]:
+    """Cut a batch along the first dimension of all its tensors.
+
+    Args:
+        batch: A tensor, or tuples, lists, mappings and dataclasses of them; other values and
+            scalars go to every part.
+        parts: How many; fewer come back where there are fewer items.
+
+    Raises:
+        ValueError: When the tensors differ in their first dimension, or there is none.
+    """
+    sizes = {len(t) for t in _tensors(batch) if t.ndim}
+    if len(sizes) != 1:
+        raise ValueError(
+            f"a batch whose tensors have the lengths {sorted(sizes)} cannot be cut; "
+            "give the Runner a split function"
+        )
+    (size,) = sizes
+    bounds = [size * k // parts for k in range(parts + 1)]
+    return [_cut(batch, slice(a, b)) for a, b in pairwise(bounds) if b > a]
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, Mapping):
+        for each in value.values():
+            yield from _tensors(each)
+    elif isinstance(value, list | tuple):
+        for each in value:
+            yield from _tensors(each)
+    elif is_dataclass(value) and not isinstance(value, type):
+        for each in fields(value):
+            yield from _tensors(getattr(value, each.name))
+
+
+def _cut(value: Any, part: slice) -> Any:
+    if isinstance(value, Tensor):
+        return value[part] if value.ndim else value
+    if isinstance(value, Mapping):
+        return {key: _cut(each, part) for key, each in value.items()}
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return type(value)(*(_cut(each, part) for each in value))
+    if isinstance(value, list | tuple):
+        return type(value)(_cut(each, part) for each in value)
+    if is_dataclass(value) and not isinstance(value, type):
+        return replace(value, **{f.name: _cut(getattr(value, f.name), part) for f in fields(value)})
+    return value

@@ -1,0 +1,78 @@
+"""Exponential moving average of the weights, which evaluation and the finished model use.
+
+Polyak and Juditsky, "Acceleration of stochastic approximation by averaging", 1992; the warm-up of
+the decay is that of TensorFlow's ``ExponentialMovingAverage``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EmaConfig:
+    """Whether weights are averaged.
+
+    Attributes:
+        decay: Share of the average that stays at every step, at most; 0 switches it off.
+    """
+
+    decay: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Validate, naming the fix."""
+        if not 0 <= self.decay < 1:
+            raise ValueError(f"ema.decay must lie in [0, 1), got {self.decay}")
+
+
+class Ema:
+    """The average of a model's floating-point parameters and buffers."""
+
+    def __init__(self, model: nn.Module, config: EmaConfig) -> None:
+        self.decay = config.decay
+        self._updates = 0
+        state = model.state_dict(keep_vars=False)
+        self._live = {name: t for name, t in state.items() if t.is_floating_point()}
+        self._mean = {name: t.clone() for name, t in self._live.items()}
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Move the average towards the weights of now."""
+        self._updates += 1
+        decay = min(self.decay, (1 + self._updates) / (10 + self._updates))
+        torch._foreach_lerp_(list(self._mean.values()), list(self._live.values()), 1 - decay)
+
+    @contextmanager
+    def used(self) -> Iterator[None]:
+        """Let the model have the average inside."""
+        own = {name: t.clone() for name, t in self._live.items()}
+        self.apply()
+        try:
+            yield
+        finally:
+            _copy(own, self._live)
+
+    def apply(self) -> None:
+        """Give the model the average for good."""
+        _copy(self._mean, self._live)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the average and how often it moved."""
+        return {"updates": self._updates, "mean": self._mean}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a saved average."""
+        self._updates = int(state["updates"])
+        _copy(state["mean"], self._mean)
+
+
+@torch.no_grad()
+def _copy(source: dict[str, Tensor], target: dict[str, Tensor]) -> None:
+    for name, tensor in target.items():
+        tensor.copy_(source[name])
