@@ -12,6 +12,7 @@ from kernels.runtime.compensation import ParametersConfig
 from kernels.runtime.ema import EmaConfig
 from kernels.runtime.evaluation import EvaluationConfig
 from kernels.runtime.finite import NonFiniteConfig
+from kernels.runtime.memory import MemoryConfig
 from kernels.runtime.optimizer import OptimizerConfig
 from kernels.runtime.precision import PrecisionConfig
 from kernels.runtime.schedule import ScheduleConfig
@@ -30,6 +31,7 @@ class RunConfig:
         clipping: Limit of the gradients.
         accumulation: What one step is made of.
         precision: Formats in which the model computes.
+        memory: How activations are kept for the backward pass.
         parameters: Format in which its parameters are kept.
         non_finite: What becomes of a step with NaN or infinity.
         ema: Average of the weights.
@@ -45,6 +47,7 @@ class RunConfig:
     clipping: ClippingConfig = field(default_factory=ClippingConfig)
     accumulation: AccumulationConfig = field(default_factory=AccumulationConfig)
     precision: PrecisionConfig = field(default_factory=PrecisionConfig)
+    memory: MemoryConfig = field(default_factory=MemoryConfig)
     parameters: ParametersConfig = field(default_factory=ParametersConfig)
     non_finite: NonFiniteConfig = field(default_factory=NonFiniteConfig)
     ema: EmaConfig = field(default_factory=EmaConfig)

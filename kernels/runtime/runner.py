@@ -28,6 +28,7 @@ from kernels.runtime.config import RunConfig
 from kernels.runtime.ema import Ema
 from kernels.runtime.evaluation import Evaluate, Evaluation
 from kernels.runtime.finite import NonFinite
+from kernels.runtime.memory import Memory
 from kernels.runtime.optimizer import OptimizerFactory
 from kernels.runtime.precision import Precision
 from kernels.runtime.randomness import random_state, seeded, set_random_state
@@ -128,6 +129,7 @@ class Runner(Generic[Batch]):
         self._callbacks = callbacks
         device = next((p.device for p in model.parameters()), torch.device("cpu"))
         self._precision = Precision(config.precision, device)
+        self._memory = Memory(config.memory, model)
         cast = config.parameters.dtype != "fp32"
         self._compensation = Compensation(model, config.parameters) if cast else None
         self.optimizer = self._make_optimizer(build_optimizer)
@@ -159,10 +161,10 @@ class Runner(Generic[Batch]):
         with seeded(self.config.seed, deterministic=self.config.deterministic), noticed:
             start = self._resume()
             try:
-                if self.step < self.config.steps and not self._precision.is_chosen:
-                    self._choose_precision()
+                if self.step < self.config.steps:
+                    self._choose()
                 self.model.train()
-                with self._precision.switched():
+                with self._precision.switched(), self._memory.active():
                     while self.step < self.config.steps and not stopped:
                         metrics = self._train_step()
                         stopped = self._after_step(metrics, asked=termination.is_asked)
@@ -230,7 +232,7 @@ class Runner(Generic[Batch]):
         return total, items, stall
 
     def _forward(self, batch: Batch) -> tuple[Tensor, int]:
-        with self._precision.autocast():
+        with self._memory.saving(), self._precision.autocast():
             value, count = self._loss(self.model, batch)
         if value.ndim or not value.requires_grad:
             raise ValueError(
@@ -315,22 +317,33 @@ class Runner(Generic[Batch]):
         self._evaluation.note(figure, self.step)
         return figure
 
-    def _choose_precision(self) -> None:
-        """Let ``auto`` try the first batch in every format, leaving no trace."""
+    def _choose(self) -> None:
+        """Let what is to be measured be measured on the first batch, leaving no trace."""
+        if self._precision.is_chosen and self._memory.is_chosen:
+            return
         retry = Retry(self.model)
         batch = batch_at(self._batches, self.step * self.config.accumulation.batches, self.step)
+        part = self._accumulation.parts_of(batch)[0]
 
-        def trial() -> Tensor:
+        def forward() -> Tensor:
+            retry.put_back()
+            return self._forward(part)[0]
+
+        def step() -> Tensor:
             retry.put_back()
             self._precision.begin()
-            value, count = self._forward(batch)
+            value, count = self._forward(part)
             self._backward(value, count)
             return value.detach()
 
         self.model.train()
-        self._precision.choose(trial)
+        if not self._precision.is_chosen:
+            self._precision.choose(step)
+        if not self._memory.is_chosen:
+            self._memory.choose(forward)
         retry.put_back()
-        self.optimizer.zero_grad(set_to_none=True)
+        for _, parameter in self._trained:
+            parameter.grad = None
 
     def _make_optimizer(self, build: OptimizerFactory | None) -> torch.optim.Optimizer:
         groups = optimizer.parameter_groups(self.model, self.config.optimizer.weight_decay)
@@ -348,6 +361,7 @@ class Runner(Generic[Batch]):
         found: dict[str, Part | None] = {
             "optimizer": self.optimizer,
             "precision": self._precision,
+            "memory": self._memory,
             "compensation": self._compensation,
             "clipping": self._clipper,
             "accumulation": self._accumulation,
