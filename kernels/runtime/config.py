@@ -9,6 +9,7 @@ from kernels.runtime.accumulation import AccumulationConfig
 from kernels.runtime.checkpoint import CheckpointConfig
 from kernels.runtime.clipping import ClippingConfig
 from kernels.runtime.compensation import ParametersConfig
+from kernels.runtime.cost import CostConfig
 from kernels.runtime.ema import EmaConfig
 from kernels.runtime.evaluation import EvaluationConfig
 from kernels.runtime.finite import NonFiniteConfig
@@ -37,6 +38,7 @@ class RunConfig:
         ema: Average of the weights.
         evaluation: When the model is judged, and when that ends the run.
         checkpoint: When its state is saved, and where.
+        cost: What an hour of the devices costs.
     """
 
     steps: int
@@ -53,6 +55,7 @@ class RunConfig:
     ema: EmaConfig = field(default_factory=EmaConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    cost: CostConfig = field(default_factory=CostConfig)
 
     def __post_init__(self) -> None:
         """Validate, naming the fix."""
@@ -62,8 +65,6 @@ class RunConfig:
     def identity(self) -> dict[str, Any]:
         """Return what a checkpoint must share with a run that goes on from it.
 
-        Where and how often checkpoints are written does not change a result.
+        Where and how often checkpoints are written does not change a result, nor what it costs.
         """
-        found = asdict(self)
-        del found["checkpoint"]
-        return found
+        return {k: v for k, v in asdict(self).items() if k not in {"checkpoint", "cost"}}

@@ -15,11 +15,14 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from kernels.runtime.adaptive_precision import AdaptiveFormats
+from kernels.runtime.loss_scale import LossScale
 
 logger = logging.getLogger(__name__)
 
-Format = Literal["fp32", "tf32", "bf16", "fp16", "fp8"]
+Format = Literal["fp32", "tf32", "bf16", "fp16", "fp8", "adaptive"]
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 FP8_CAPABILITY = (8, 9)
 TRIALS = 3
@@ -31,21 +34,32 @@ class PrecisionConfig:
 
     Attributes:
         compute: Format of matrix products. ``auto`` measures a step in each that the device has
-            and takes the fastest. ``tf32`` concerns GPUs only.
+            and takes the fastest; ``adaptive`` chooses for every module by the ranges of its values
+            (`adaptive_precision`). ``tf32`` concerns GPUs only.
         first_scale: Loss scale that fp16 begins with.
         growth_steps: Steps without overflow after which the scale is doubled.
+        look_every: Steps between two looks at the ranges (``adaptive``).
+        bearable: Share of values out of range that a module may have (``adaptive``).
+        patience: Clean looks after which a module goes back to a narrower format (``adaptive``).
     """
 
     compute: Format | Literal["auto"] = "fp32"
     first_scale: float = 2.0**16
     growth_steps: int = 2_000
+    look_every: int = 500
+    bearable: float = 1e-3
+    patience: int = 4
 
     def __post_init__(self) -> None:
         """Validate, naming the fix."""
-        if self.compute not in {"auto", "fp32", "tf32", "bf16", "fp16", "fp8"}:
+        if self.compute not in {"auto", "fp32", "tf32", "bf16", "fp16", "fp8", "adaptive"}:
             raise ValueError(
                 f"precision.compute is {self.compute!r}; "
-                "take 'auto', 'fp32', 'tf32', 'bf16', 'fp16' or 'fp8'"
+                "take 'auto', 'fp32', 'tf32', 'bf16', 'fp16', 'fp8' or 'adaptive'"
+            )
+        if min(self.look_every, self.patience) < 1 or not 0 <= self.bearable < 1:
+            raise ValueError(
+                "precision.look_every and patience must be at least 1, bearable lie in [0, 1)"
             )
         if not self.first_scale >= 1 or self.growth_steps < 1:
             raise ValueError("precision.first_scale and growth_steps must be at least 1")
@@ -55,36 +69,6 @@ class PrecisionError(RuntimeError):
     """A format that this device does not have."""
 
 
-class LossScale:
-    """Dynamic loss scaling: halved at every overflow, doubled after a long time without.
-
-    Attributes:
-        value: Factor of the loss, a power of two.
-    """
-
-    def __init__(self, first: float, growth_steps: int) -> None:
-        self.value = first
-        self._growth_steps = growth_steps
-        self._good = 0
-
-    def update(self, *, overflow: bool) -> None:
-        """Note a step; an overflow means that it was not applied."""
-        if overflow:
-            self.value, self._good = max(self.value / 2, 1.0), 0
-            return
-        self._good += 1
-        if self._good == self._growth_steps:
-            self.value, self._good = self.value * 2, 0
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the scale and the steps since it last moved."""
-        return {"value": self.value, "good": self._good}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a saved state."""
-        self.value, self._good = float(state["value"]), int(state["good"])
-
-
 class Precision:
     """Runs forward and backward in a format.
 
@@ -92,10 +76,20 @@ class Precision:
         compute: The format, once chosen.
         scale: The loss scale of fp16, else None.
         is_chosen: Whether nothing is left to measure.
+        adaptive: Formats of the modules, where each has its own.
     """
 
-    def __init__(self, config: PrecisionConfig, device: torch.device) -> None:
+    def __init__(self, config: PrecisionConfig, device: torch.device, model: nn.Module) -> None:
         self.config = config
+        self.adaptive: AdaptiveFormats | None = None
+        if config.compute == "adaptive":
+            self.adaptive = AdaptiveFormats(
+                model,
+                device,
+                every=config.look_every,
+                share=config.bearable,
+                patience=config.patience,
+            )
         self.device = device
         self.scale: LossScale | None = None
         self.compute: Format = "fp32"
@@ -127,18 +121,40 @@ class Precision:
 
     @contextmanager
     def switched(self) -> Iterator[None]:
-        """Let products of fp32 matrices use TF32 inside, where that was asked for."""
+        """Compute as asked for inside: TF32 for products of fp32 matrices, modules' own formats."""
         before = torch.get_float32_matmul_precision()
         if self.compute == "tf32":
             torch.set_float32_matmul_precision("high")
         try:
-            yield
+            with self.adaptive.active() if self.adaptive else nullcontext():
+                yield
         finally:
             torch.set_float32_matmul_precision(before)
 
-    def begin(self) -> None:
-        """Begin a step."""
+    def begin(self, step: int) -> None:
+        """Begin a step, or a step again."""
         self._unit = 0
+        if self.adaptive:
+            self.adaptive.begin(step)
+
+    def end(self, step: int, *, loss_is_finite: bool, overflow: bool) -> bool:
+        """End a step: move the loss scale, and modules to other formats.
+
+        Args:
+            step: 0-based step.
+            loss_is_finite: The loss was.
+            overflow: The loss or the gradients were not.
+
+        Returns:
+            Whether an overflow belongs to the search for scale and formats.
+        """
+        searching = False
+        if self.scale is not None:
+            searching = loss_is_finite and self.scale.value > 1
+            self.scale.update(overflow=overflow)
+        if self.adaptive:
+            searching = self.adaptive.decide(step, overflow=overflow) or searching
+        return searching
 
     def scaled(self, loss: Tensor, items: int) -> Tensor:
         """Return the loss to go backward from.
@@ -161,7 +177,8 @@ class Precision:
     def state_dict(self) -> dict[str, Any]:
         """Return the format and the loss scale."""
         scale = None if self.scale is None else self.scale.state_dict()
-        return {"compute": self.compute, "scale": scale}
+        formats = None if self.adaptive is None else self.adaptive.state_dict()
+        return {"compute": self.compute, "scale": scale, "formats": formats}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on in the format of before, whatever would be the fastest here."""
@@ -169,11 +186,13 @@ class Precision:
         self.is_chosen = True
         if self.scale is not None:
             self.scale.load_state_dict(state["scale"])
+        if self.adaptive is not None:
+            self.adaptive.load_state_dict(state["formats"])
 
     def _set(self, compute: Format) -> None:
         require(compute, self.device)
         self.compute = compute
-        scaled = compute == "fp16"
+        scaled = compute in {"fp16", "adaptive"}
         self.scale = (
             LossScale(self.config.first_scale, self.config.growth_steps) if scaled else None
         )

@@ -25,6 +25,7 @@ from kernels.runtime.checkpoint import Checkpoints
 from kernels.runtime.clipping import Clipper
 from kernels.runtime.compensation import Compensation
 from kernels.runtime.config import RunConfig
+from kernels.runtime.cost import Cost, cost_of
 from kernels.runtime.ema import Ema
 from kernels.runtime.evaluation import Evaluate, Evaluation
 from kernels.runtime.finite import NonFinite
@@ -54,8 +55,8 @@ class Report:
         best: Best figure of the evaluation, None without one.
         best_step: Steps finished by then.
         skipped: Steps without an update.
-        seconds: Wall seconds of this call.
-        checkpoint_seconds: Seconds of them for which checkpoints held it up.
+        cost: Seconds, energy and money of this call.
+        checkpoint_seconds: Wall seconds of it for which checkpoints held it up.
         precision: Format in which the model computed.
     """
 
@@ -65,7 +66,7 @@ class Report:
     best: float | None
     best_step: int
     skipped: int
-    seconds: float
+    cost: Cost
     checkpoint_seconds: float
     precision: str
 
@@ -89,6 +90,7 @@ class Runner(Generic[Batch]):
         model: The model.
         step: Steps finished.
         optimizer: Its optimizer.
+        precision: Its number formats.
     """
 
     def __init__(
@@ -128,7 +130,7 @@ class Runner(Generic[Batch]):
         self._batches, self._loss, self._evaluate = batches, loss, evaluate
         self._callbacks = callbacks
         device = next((p.device for p in model.parameters()), torch.device("cpu"))
-        self._precision = Precision(config.precision, device)
+        self.precision = Precision(config.precision, device, model)
         self._memory = Memory(config.memory, model)
         cast = config.parameters.dtype != "fp32"
         self._compensation = Compensation(model, config.parameters) if cast else None
@@ -155,7 +157,7 @@ class Runner(Generic[Batch]):
             StepTooLargeError: When a step does not fit into memory in the smallest parts allowed.
             Terminated: When SIGTERM came; the state is saved.
         """
-        began, stopped = time.perf_counter(), ""
+        began, stopped = (time.perf_counter(), time.process_time()), ""
         termination = Termination()
         noticed = termination.noticed() if self._checkpoints else contextlib.nullcontext()
         with seeded(self.config.seed, deterministic=self.config.deterministic), noticed:
@@ -164,7 +166,7 @@ class Runner(Generic[Batch]):
                 if self.step < self.config.steps:
                     self._choose()
                 self.model.train()
-                with self._precision.switched(), self._memory.active():
+                with self.precision.switched(), self._memory.active():
                     while self.step < self.config.steps and not stopped:
                         metrics = self._train_step()
                         stopped = self._after_step(metrics, asked=termination.is_asked)
@@ -176,7 +178,8 @@ class Runner(Generic[Batch]):
         if self._ema:
             self._ema.apply()
         self.model.eval()
-        return self._report(self.step - start, stopped, time.perf_counter() - began)
+        seconds, cpu = time.perf_counter() - began[0], time.process_time() - began[1]
+        return self._report(self.step - start, stopped, cost_of(seconds, cpu, self.config.cost))
 
     def _train_step(self) -> StepMetrics:
         """Do one step; return its figures."""
@@ -188,7 +191,7 @@ class Runner(Generic[Batch]):
         mean, norm, updated = self._update(total, max(items, 1))
         self.step += 1
         seconds = max(time.perf_counter() - began, 1e-9)
-        scale = self._precision.scale
+        scale = self.precision.scale
         return StepMetrics(
             self.step,
             self.config.steps,
@@ -209,7 +212,7 @@ class Runner(Generic[Batch]):
         while True:
             for _, parameter in self._trained:
                 parameter.grad = None
-            self._precision.begin()
+            self.precision.begin(self.step)
             try:
                 return self._gather()
             except Exception as error:
@@ -232,7 +235,7 @@ class Runner(Generic[Batch]):
         return total, items, stall
 
     def _forward(self, batch: Batch) -> tuple[Tensor, int]:
-        with self._memory.saving(), self._precision.autocast():
+        with self._memory.saving(), self.precision.autocast():
             value, count = self._loss(self.model, batch)
         if value.ndim or not value.requires_grad:
             raise ValueError(
@@ -243,7 +246,7 @@ class Runner(Generic[Batch]):
         return value, int(count)
 
     def _backward(self, value: Tensor, count: int) -> None:
-        self._precision.scaled(value, count).backward()  # type: ignore[no-untyped-call]  # torch's
+        self.precision.scaled(value, count).backward()  # type: ignore[no-untyped-call]  # torch's
 
     def _update(self, total: Tensor, items: int) -> tuple[float, float, bool]:
         """Update the weights; return mean loss, gradient norm before clipping, and whether."""
@@ -251,7 +254,7 @@ class Runner(Generic[Batch]):
             self._compensation.begin()
         held = self._held()
         gradients = [gradient for _, _, gradient in held]
-        self._precision.unscale(gradients)
+        self.precision.unscale(gradients)
         # Parts may hold different numbers of valid items: divide once, by all of them.
         torch._foreach_div_(gradients, float(items))
         norm = float(torch.nn.utils.get_total_norm(gradients))
@@ -263,10 +266,9 @@ class Runner(Generic[Batch]):
             self._finite.updated()
         if self._compensation:
             self._compensation.finish() if is_finite else self._compensation.drop()
-        scale = self._precision.scale
-        searching = scale is not None and math.isfinite(mean) and scale.value > 1
-        if scale is not None:
-            scale.update(overflow=not is_finite)
+        searching = self.precision.end(
+            self.step, loss_is_finite=math.isfinite(mean), overflow=not is_finite
+        )
         if not is_finite:
             self._finite.skip(self.step, mean, norm, expected=searching)
         elif self._ema:
@@ -319,7 +321,7 @@ class Runner(Generic[Batch]):
 
     def _choose(self) -> None:
         """Let what is to be measured be measured on the first batch, leaving no trace."""
-        if self._precision.is_chosen and self._memory.is_chosen:
+        if self.precision.is_chosen and self._memory.is_chosen:
             return
         retry = Retry(self.model)
         batch = batch_at(self._batches, self.step * self.config.accumulation.batches, self.step)
@@ -331,14 +333,14 @@ class Runner(Generic[Batch]):
 
         def step() -> Tensor:
             retry.put_back()
-            self._precision.begin()
+            self.precision.begin(self.step)
             value, count = self._forward(part)
             self._backward(value, count)
             return value.detach()
 
         self.model.train()
-        if not self._precision.is_chosen:
-            self._precision.choose(step)
+        if not self.precision.is_chosen:
+            self.precision.choose(step)
         if not self._memory.is_chosen:
             self._memory.choose(forward)
         retry.put_back()
@@ -360,7 +362,7 @@ class Runner(Generic[Batch]):
         """Return the parts with a state of their own, by name."""
         found: dict[str, Part | None] = {
             "optimizer": self.optimizer,
-            "precision": self._precision,
+            "precision": self.precision,
             "memory": self._memory,
             "compensation": self._compensation,
             "clipping": self._clipper,
@@ -380,7 +382,7 @@ class Runner(Generic[Batch]):
             logger.info("going on at step %d of %d from %s", *told)
         return self.step
 
-    def _report(self, steps: int, stopped: str, seconds: float) -> Report:
+    def _report(self, steps: int, stopped: str, cost: Cost) -> Report:
         return Report(
             steps,
             self.step,
@@ -388,7 +390,7 @@ class Runner(Generic[Batch]):
             self._evaluation.best,
             self._evaluation.best_step,
             self._finite.skipped,
-            seconds,
+            cost,
             self._checkpoints.blocked_seconds if self._checkpoints else 0.0,
-            self._precision.compute,
+            self.precision.compute,
         )

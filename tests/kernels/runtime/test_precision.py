@@ -9,7 +9,8 @@ import torch
 
 from kernels.runtime import precision
 from kernels.runtime.callbacks import History
-from kernels.runtime.precision import LossScale, Precision, PrecisionConfig, PrecisionError
+from kernels.runtime.loss_scale import LossScale
+from kernels.runtime.precision import Precision, PrecisionConfig, PrecisionError
 from kernels.runtime.runner import run
 from tests.kernels.runtime.small import Stop, batches, config, make_model, squared, weights
 
@@ -74,7 +75,7 @@ def test_auto_takes_the_fastest_and_says_so(monkeypatch, caplog):
     caplog.set_level(logging.INFO)
     for fastest, other in (("fp32", "bf16"), ("bf16", "fp32")):
         seconds = {fastest: 0.001, other: 0.002}
-        found = Precision(PrecisionConfig(compute="auto"), CPU)
+        found = Precision(PrecisionConfig(compute="auto"), CPU, make_model())
         monkeypatch.setattr(precision, "_fastest", lambda _, __: seconds[found.compute])  # noqa: B023
         found.choose(lambda: torch.zeros(()))
         assert found.compute == fastest
@@ -82,7 +83,7 @@ def test_auto_takes_the_fastest_and_says_so(monkeypatch, caplog):
 
 
 def test_auto_does_not_take_what_is_not_finite():
-    found = Precision(PrecisionConfig(compute="auto"), CPU)
+    found = Precision(PrecisionConfig(compute="auto"), CPU, make_model())
     found.choose(lambda: torch.tensor(float("nan") if found.compute == "bf16" else 1.0))
     assert found.compute == "fp32"
 
