@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from kernels.ops.graph import CsrGraph, pool_messages
+
 if TYPE_CHECKING:
-    from models.geometric import HeteroData
+    from models.geometric import EdgeStorage, HeteroData
 
 Relation = tuple[str, str, str]
 
@@ -53,6 +55,25 @@ class EntitySageConfig:
             raise ValueError(f"entity SAGE: kind {unknown[0]!r} has no node features")
 
 
+def edges_of(store: EdgeStorage, n_src: int, n_dst: int) -> CsrGraph:
+    """Return the edges of a relation, grouped once and kept beside their ``edge_index``.
+
+    Args:
+        store: Holds ``edge_index``, int64 [2, edges].
+        n_src: Number of sources.
+        n_dst: Number of targets.
+    """
+    index = store.edge_index
+    kept = store.get("grouped")
+    if kept is not None:
+        made_of, edges = kept
+        if made_of is index and (edges.n_src, edges.n_dst) == (n_src, n_dst):
+            return edges  # type: ignore[no-any-return]  # stores hold anything
+    edges = CsrGraph(index, n_src, n_dst)
+    store.grouped = (index, edges)
+    return edges
+
+
 class SageLayer(nn.Module):
     """One hop: every entity joins its own state with mean and maximum of its messages."""
 
@@ -72,19 +93,16 @@ class SageLayer(nn.Module):
 
     def forward(self, nodes: Mapping[str, Tensor], graph: HeteroData) -> dict[str, Tensor]:
         """Return the new state of every entity by kind, float32 [entities, hidden]."""
-        from models.geometric import scatter
-
         out = {kind: self.own[kind](x) for kind, x in nodes.items()}
         for name, relation in zip(self.names, self.relations, strict=True):
             source, _, target = relation
             store = graph[relation]
-            past, to = store.edge_index
+            edges = edges_of(store, len(nodes[source]), len(nodes[target]))
             # Transform entities, then copy along edges: there are far more edges than entities.
-            said = self.message[name](nodes[source])[past]
-            sent = torch.relu(said + self.along[name](store.edge_attr))
-            size = len(nodes[target])
-            pooled = [scatter(sent, to, dim_size=size, reduce=how) for how in ("mean", "max")]
-            out[target] = out[target] + self.joined[name](torch.cat(pooled, dim=1))
+            said = self.message[name](nodes[source])
+            along = self.along[name].get_parameter("weight")
+            pooled = pool_messages(edges, said, store.edge_attr, along)
+            out[target] = out[target] + self.joined[name](pooled)
         return {kind: torch.relu(x) for kind, x in out.items()}
 
 

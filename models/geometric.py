@@ -8,6 +8,6 @@ with warnings.catch_warnings():
     # torch_geometric 2.8 decorates functions with torch.jit.script at import; torch 2.14 warns.
     warnings.simplefilter("ignore", FutureWarning)
     from torch_geometric.data import HeteroData
-    from torch_geometric.utils import scatter
+    from torch_geometric.data.storage import EdgeStorage
 
-__all__ = ["HeteroData", "scatter"]
+__all__ = ["EdgeStorage", "HeteroData"]

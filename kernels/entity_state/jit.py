@@ -25,6 +25,16 @@ def compiled_reassociating(function: F) -> F:
     return fast
 
 
+def compiled_releasing(function: F) -> F:
+    """Like `compiled_reassociating`, with fused multiply-adds, and other threads may run beside.
+
+    The interpreter's lock is released, so Python threads share the work without a pool of
+    numba's own (which would wait in spins beside torch's).
+    """
+    fast: F = njit(cache=True, nogil=True, fastmath={"reassoc", "nsz", "contract"})(function)
+    return fast
+
+
 @intrinsic  # type: ignore[untyped-decorator]  # numba has no type information
 def prefetch(typing_context: Any, array: Any, i: Any, j: Any, k: Any) -> Any:
     """Ask for the cache line of ``array[i, j, k]``, soon to be written; no effect on values."""

@@ -1,0 +1,101 @@
+"""Rectified messages with edge attributes, pooled by mean and maximum in one pass."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from kernels.ops.graph import messages
+from kernels.ops.graph.aggregation import check_reals, plain
+from kernels.ops.graph.backend import choose
+from kernels.ops.graph.csr import CsrGraph
+from kernels.ops.graph.reference import pool_messages_reference
+from kernels.ops.graph.threads import by_columns, by_edges, share
+
+
+def pool_messages(
+    graph: CsrGraph,
+    x: Tensor,
+    attributes: Tensor,
+    weight: Tensor,
+    *,
+    backend: str | None = None,
+) -> Tensor:
+    """Return mean and maximum of ``relu(x[source] + attributes @ weight.T)`` of every target.
+
+    GraphSAGE's max-pooling and mean in one (Hamilton et al., NeurIPS 2017), no message kept.
+
+    Args:
+        graph: The edges.
+        x: float32 or float64 [n_src, F].
+        attributes: [edges, A], in the order of the ``edge_index`` that the graph was made from;
+            data, which get no gradient.
+        weight: [F, A].
+        backend: "cpu" or "reference"; None for the best one here.
+
+    Returns:
+        [n_dst, 2 F]: means, then maxima; 0 for targets without edges. Of equal largest messages
+        the first edge gets the gradient.
+
+    Raises:
+        ValueError: For shapes, dtypes or devices that do not fit, attributes that ask for a
+            gradient, or a backend that is missing.
+    """
+    if x.dim() != 2 or len(x) != graph.n_src:
+        raise ValueError(f"pool: x must be [{graph.n_src}, F]; got {list(x.shape)}")
+    if attributes.dim() != 2 or len(attributes) != graph.n_edges:
+        raise ValueError(
+            f"pool: attributes must be [{graph.n_edges}, A], a row per edge; got "
+            f"{list(attributes.shape)}"
+        )
+    if weight.shape != (x.shape[1], attributes.shape[1]):
+        raise ValueError(
+            f"pool: weight must be [{x.shape[1]}, {attributes.shape[1]}]; got {list(weight.shape)}"
+        )
+    if attributes.requires_grad:
+        raise ValueError("pool: attributes get no gradient; pass attributes.detach()")
+    check_reals("pool", graph, x=x, attributes=attributes, weight=weight)
+    if choose("pool", backend, x, ("cpu", "reference")) == "reference":
+        return pool_messages_reference(graph, x, attributes, weight)
+    return _Pool.apply(graph, x, attributes, weight)  # type: ignore[no-any-return]
+
+
+class _Pool(torch.autograd.Function):
+    """Saves its inputs and the winners of the maxima, int32 [n_dst, F]."""
+
+    @staticmethod
+    def forward(ctx: Any, graph: CsrGraph, x: Tensor, attributes: Tensor, weight: Tensor) -> Tensor:
+        out = x.new_empty(graph.n_dst, 2 * x.shape[1])
+        winner = torch.empty((graph.n_dst, x.shape[1]), dtype=torch.int32)
+        edges = graph.csr.arrays()
+        inputs = plain(x), plain(attributes), plain(weight.t())
+        targets = out.numpy(), winner.numpy()
+
+        def part(start: int, stop: int) -> None:
+            messages.pool_forward(*edges, *inputs, *targets, start, stop)
+
+        share(part, by_edges(edges[0], x.shape[1]))
+        ctx.graph = graph
+        ctx.save_for_backward(x, attributes, weight, winner)
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> Any:
+        graph: CsrGraph = ctx.graph
+        x, attributes, weight, winner = ctx.saved_tensors
+        dx = torch.zeros_like(x)
+        dweight = np.zeros((weight.shape[1], weight.shape[0]))
+        edges = graph.csr.arrays()
+        inputs = plain(x), plain(attributes), plain(weight.t())
+        winners, g, by_source = winner.numpy(), plain(gradient), dx.numpy()
+
+        def part(start: int, stop: int) -> None:
+            messages.pool_backward(*edges, *inputs, winners, g, by_source, dweight, start, stop)
+
+        share(part, by_columns(x.shape[1], graph.n_edges * x.shape[1]))
+        return None, dx, None, torch.from_numpy(dweight.T).to(weight)
