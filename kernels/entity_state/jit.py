@@ -57,3 +57,23 @@ def prefetch(typing_context: Any, array: Any, i: Any, j: Any, k: Any) -> Any:
         return context.get_dummy_value()
 
     return types.void(array, types.intp, types.intp, types.intp), generate
+
+
+@intrinsic  # type: ignore[untyped-decorator]  # numba has no type information
+def prefetch_line(typing_context: Any, array: Any, i: Any) -> Any:
+    """Ask for the cache line of ``array[i]``, soon to be read; no effect on values."""
+    del typing_context, i
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        kind = signature.args[0]
+        made = context.make_array(kind)(context, builder, arguments[0])
+        place = builder.gep(made.data, [arguments[1]])
+        byte = builder.bitcast(place, ir.IntType(8).as_pointer())
+        number = ir.IntType(32)
+        signature_ = ir.FunctionType(ir.VoidType(), [byte.type, number, number, number])
+        instruction = cgutils.get_or_insert_function(builder.module, signature_, "llvm.prefetch.p0")
+        read, keep, data = number(0), number(3), number(1)
+        builder.call(instruction, [byte, read, keep, data])
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp), generate

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from kernels.entity_state.jit import compiled_releasing
+from kernels.entity_state.jit import compiled_releasing, prefetch_line
 from kernels.ops.graph.threads import share
 
 INT32_MAX = 2**31 - 1
@@ -93,7 +94,10 @@ class TemporalSampler:
         self.n_nodes, self.fan_outs, self.last = n_nodes, tuple(fan_outs), last
         self._edge = order.astype(np.int32)
         self._source = ends[0][order].astype(np.int32)
-        self._time = when[order]
+        # Half the memory to search where the span of the times allows.
+        self._first = int(when.min()) if len(when) else 0
+        short = len(when) > 0 and int(when.max()) - self._first < INT32_MAX
+        self._time = (when[order] - self._first).astype(np.int32 if short else np.int64)
         self._indptr = np.zeros(n_nodes + 1, np.int32)
         np.cumsum(np.bincount(ends[1], minlength=n_nodes), out=self._indptr[1:])
 
@@ -120,53 +124,37 @@ class TemporalSampler:
         edges = int(np.cumprod(self.fan_outs).sum())
         if len(nodes) * (edges + 1) > INT32_MAX:
             raise ValueError(f"{len(nodes)} roots of {edges} edges each overflow int32; take fewer")
-        room = _Room.of(len(nodes), edges)
         graph = self._indptr, self._source, self._time, self._edge
         fan_outs = np.array(self.fan_outs, np.int64)
-        start = nodes.astype(np.int32)
+        start, since = nodes.astype(np.int32), np.maximum(before, self._first) - self._first
+        node = np.empty(len(nodes) * (edges + 1), np.int32)
+        ends = np.empty((3, len(nodes) * edges), np.int32)
+        ptr = np.zeros((2, len(nodes) + 1), np.int32)
 
         def part(first: int, stop: int) -> None:
-            _sample(*graph, start, before, fan_outs, self.last, seed, *room.arrays(), first, stop)
+            _sample(
+                *graph, start, since, fan_outs, self.last, seed, edges, node, ends, ptr, first, stop
+            )
 
-        share(part, _parts(len(nodes), edges))
-        return room.packed()
+        bounds = _parts(len(nodes), edges)
+        share(part, bounds)
+        return _joined(bounds, edges, node, ends, ptr)
 
 
-@dataclass(frozen=True, slots=True)
-class _Room:
-    """Place for the largest sample possible, root by root, and how much of it is used."""
-
-    node: Ints
-    source: Ints
-    target: Ints
-    edge: Ints
-    used: Ints
-
-    @classmethod
-    def of(cls, roots: int, edges: int) -> _Room:
-        """Return room for ``edges`` edges and one node more, for every root."""
-        node, used = np.empty((roots, edges + 1), np.int32), np.empty((roots, 2), np.int32)
-        source, target, edge = (np.empty((roots, edges), np.int32) for _ in range(3))
-        return cls(node, source, target, edge, used)
-
-    def arrays(self) -> tuple[Ints, Ints, Ints, Ints, Ints]:
-        """Return the arrays in the order of the fields."""
-        return self.node, self.source, self.target, self.edge, self.used
-
-    def packed(self) -> Sample:
-        """Return what is used, without gaps."""
-        starts = np.zeros((len(self.used) + 1, 2), np.int32)
-        np.cumsum(self.used, axis=0, out=starts[1:])
-        nodes, edges = starts[-1].tolist()
-        node = np.empty(nodes, np.int32)
-        source, target, edge = (np.empty(edges, np.int32) for _ in range(3))
-
-        def part(first: int, stop: int) -> None:
-            _pack(*self.arrays(), starts, node, source, target, edge, first, stop)
-
-        share(part, _parts(len(self.used), self.edge.shape[1]))
-        columns = np.ascontiguousarray(starts.T)
-        return Sample(node, columns[0], source, target, edge, columns[1])
+def _joined(bounds: list[int], edges: int, node: Ints, ends: Ints, ptr: Ints) -> Sample:
+    """Close the gaps between the parts' places in the arrays, in place."""
+    nodes = taken = 0
+    for first, stop in pairwise(bounds):
+        used = ptr[:, stop].copy() if stop > first else np.zeros(2, np.int32)
+        ptr[:, first + 1 : stop + 1] += np.array([[nodes], [taken]], np.int32)
+        if first:
+            at, place = first * (edges + 1), first * edges
+            node[nodes : nodes + used[0]] = node[at : at + used[0]]
+            ends[:, taken : taken + used[1]] = ends[:, place : place + used[1]]
+            ends[:2, taken : taken + used[1]] += np.int32(nodes)
+        nodes, taken = nodes + int(used[0]), taken + int(used[1])
+    source, target, edge = ends[:, :taken]
+    return Sample(node[:nodes], ptr[0], source, target, edge, ptr[1])
 
 
 def _parts(roots: int, edges: int) -> list[int]:
@@ -223,14 +211,24 @@ def _place(table: Longs, tag: int, node: int, fresh: int) -> int:
 @compiled_releasing
 def _draw(chosen: Longs, count: int, size: int, state: np.uint64) -> np.uint64:
     """Fill ``chosen[:count]`` with distinct numbers below ``size`` (Floyd, CACM 1987)."""
+    low, seen, word = np.uint64(0xFFFFFFFF), np.uint64(0), np.uint64(0)
     for t in range(count):
         top = size - count + t
-        state += np.uint64(0x9E3779B97F4A7C15)
-        number = ((_mix(state) >> np.uint64(32)) * np.uint64(top + 1)) >> np.uint64(32)
-        chosen[t] = pick = np.int64(number)
-        for other in range(t):
-            if chosen[other] == pick:
-                chosen[t] = top
+        if t % 2 == 0:
+            state += np.uint64(0x9E3779B97F4A7C15)
+            word = _mix(state)
+        # Half a word is one draw; a bit per number tells what was drawn, while there are few.
+        pick = np.int64(((word & low) * np.uint64(top + 1)) >> np.uint64(32))
+        word >>= np.uint64(32)
+        if size <= 64:
+            pick = top if (seen >> np.uint64(pick)) & np.uint64(1) else pick
+            seen |= np.uint64(1) << np.uint64(pick)
+        else:
+            for other in range(t):
+                if chosen[other] == pick:
+                    pick = top
+                    break
+        chosen[t] = pick
     return state
 
 
@@ -238,77 +236,77 @@ def _draw(chosen: Longs, count: int, size: int, state: np.uint64) -> np.uint64:
 def _sample(
     indptr: Ints,
     source: Ints,
-    time: Longs,
-    edge: Ints,
+    time: NDArray[Any],
+    number: Ints,
     roots: Ints,
     before: Longs,
     fan_outs: Longs,
     last: bool,  # noqa: FBT001 - compiled functions take no keywords
     seed: int,
-    out_node: Ints,
-    out_source: Ints,
-    out_target: Ints,
-    out_edge: Ints,
-    used: Ints,
+    most: int,
+    node: Ints,
+    ends: Ints,
+    ptr: Ints,
     first_root: int,
     stop_root: int,
 ) -> None:
-    """Sample the roots ``first_root`` to ``stop_root - 1``, each into its row."""
+    """Sample the roots ``first_root`` to ``stop_root - 1``, one after the other.
+
+    They begin where ``first_root`` would if every root before it took ``most`` edges; positions
+    and ``ptr`` count from there.
+    """
     slots = 4
-    while slots < 2 * out_node.shape[1]:
+    while slots < 4 * (most + 1):
         slots *= 2
     table = np.full((slots, 2), -1, np.int64)
     chosen = np.empty(fan_outs.max(), np.int64)
+    sizes = np.empty(most + 1, np.int64)
+    node = node[first_root * (most + 1) :]
+    found, target = ends[0, first_root * most :], ends[1, first_root * most :]
+    edge = ends[2, first_root * most :]
+    nodes = edges = 0
     for root in range(first_root, stop_root):
         state = _mix(_mix(np.uint64(seed)) + np.uint64(root))
-        out_node[root, 0] = roots[root]
-        _place(table, root, roots[root], 0)
-        low, nodes, edges = 0, 1, 0
+        low, begin_root = nodes, edges
+        node[nodes] = roots[root]
+        _place(table, root, roots[root], nodes)
+        nodes += 1
+        # Loops of one kind of memory access each: the processor waits for many at a time.
         for hop in range(len(fan_outs)):
-            high = nodes
+            high, begin = nodes, edges
             for i in range(low, high):
-                v = out_node[root, i]
-                start = indptr[v]
-                size = _past_end(time, start, indptr[v + 1], before[root]) - start
+                start, stop = indptr[node[i]], indptr[node[i] + 1]
+                if stop > start:
+                    prefetch_line(time, stop - 1)
+                    prefetch_line(time, (start + stop) // 2)
+                    prefetch_line(source, stop - 1)
+                    prefetch_line(source, start)
+            for i in range(low, high):
+                start, stop = indptr[node[i]], indptr[node[i] + 1]
+                sizes[i - low] = _past_end(time, start, stop, before[root]) - start
+            for i in range(low, high):
+                start, size = indptr[node[i]], sizes[i - low]
                 count = min(size, fan_outs[hop])
-                draws = size > count and not last
-                if draws:
+                if size > count and not last:
                     state = _draw(chosen, count, size, state)
+                    for t in range(count):
+                        edge[edges + t] = start + chosen[t]
+                else:
+                    for t in range(count):
+                        edge[edges + t] = start + size - 1 - t
                 for t in range(count):
-                    e = start + (chosen[t] if draws else size - 1 - t)
-                    found = _place(table, root, source[e], nodes)
-                    if found == nodes:
-                        out_node[root, nodes] = source[e]
-                        nodes += 1
-                    out_source[root, edges] = found
-                    out_target[root, edges] = i
-                    out_edge[root, edges] = edge[e]
-                    edges += 1
+                    target[edges + t] = i
+                edges += count
+            for e in range(begin, edges):
+                other = source[edge[e]]
+                prefetch_line(number, edge[e])
+                place = _place(table, root, other, nodes)
+                if place == nodes:
+                    node[nodes] = other
+                    prefetch_line(indptr, other)
+                    nodes += 1
+                found[e] = place
             low = high
-        used[root, 0], used[root, 1] = nodes, edges
-
-
-@compiled_releasing
-def _pack(
-    node: Ints,
-    source: Ints,
-    target: Ints,
-    edge: Ints,
-    used: Ints,
-    starts: Ints,
-    out_node: Ints,
-    out_source: Ints,
-    out_target: Ints,
-    out_edge: Ints,
-    first: int,
-    stop: int,
-) -> None:
-    """Copy the rows ``first`` to ``stop - 1`` to their places; positions count over all roots."""
-    for r in range(first, stop):
-        a, b = starts[r]
-        for i in range(used[r, 0]):
-            out_node[a + i] = node[r, i]
-        for i in range(used[r, 1]):
-            out_source[b + i] = source[r, i] + a
-            out_target[b + i] = target[r, i] + a
-            out_edge[b + i] = edge[r, i]
+        for e in range(begin_root, edges):
+            edge[e] = number[edge[e]]
+        ptr[0, root + 1], ptr[1, root + 1] = nodes, edges

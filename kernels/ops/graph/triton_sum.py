@@ -12,7 +12,7 @@ import torch
 import triton  # type: ignore[import-untyped]  # ships no type information
 from torch import Tensor
 from torch.autograd.function import once_differentiable
-from triton import language as tl  # type: ignore[import-untyped]
+from triton import language as tl
 
 from kernels.ops.graph.csr import Compressed, CsrGraph
 
