@@ -1,8 +1,9 @@
 """Compiled loops of fused edge softmax and aggregation, and of its gradient.
 
-Shapes: ``x`` [rows, H, C], scores [rows, H], ``alpha`` [edges, H] in CSR order. ``lanes`` is a pair
-of tuples of lengths H and C: lengths of tuples are known when numba compiles, so loops over heads
-and channels have no counters; None leaves the sizes open.
+Arrays are flat: ``x`` [rows * H * C], scores [rows * H]. Numbers of heads H and channels C come as
+tuples of those lengths, see `lanes`. No weight of an edge outlives its block of rows: the gradient
+computes them again from what the forward pass left for every target (as FlashAttention does, Dao
+et al., NeurIPS 2022), a record of 4 H numbers: scores, largest scores, 1 / totals and products.
 """
 
 from __future__ import annotations
@@ -14,60 +15,25 @@ from numpy.typing import NDArray
 
 from kernels.entity_state.jit import compiled_releasing
 from kernels.ops.graph.exponential import exp_below_zero
+from kernels.ops.graph.lanes import add_four_scaled, add_scaled, leaky_sum, product_adding
 
 Ints = NDArray[np.int32]
 Reals = NDArray[Any]
+Lanes = tuple[int, ...]
+
+ROWS = 64
+"""Rows whose exponentials are taken together: long loops of vector code, still in the cache."""
+SCORE, MOST, SHARE, PRODUCT, FIELDS = 0, 1, 2, 3, 4
+"""Places in a target's record, each of H numbers."""
 
 
 @compiled_releasing
-def _softmax(flat: Reals, first: int, end: int, heads: int, total: Reals) -> None:
-    """Turn scores ``flat[first:end]``, ``heads`` per edge, into their softmax over edges."""
-    for h in range(heads):
-        most = flat[first + h]
-        for j in range(first + h, end, heads):
-            most = max(most, flat[j])
-        total[h] = most
-    for j in range(first, end, heads):
-        for h in range(heads):
-            flat[j + h] -= total[h]
-    for j in range(first, end):
-        flat[j] = exp_below_zero(flat[j])
-    for h in range(heads):
-        total[h] = 0
-    for j in range(first, end, heads):
-        for h in range(heads):
-            total[h] += flat[j + h]
-    for h in range(heads):
-        total[h] = total.dtype.type(1) / total[h]
-    for j in range(first, end, heads):
-        for h in range(heads):
-            flat[j + h] *= total[h]
-
-
-@compiled_releasing
-def _weighted_sum(
-    indices: Ints, x: Reals, alpha: Reals, lanes: Any, out: Reals, first: int, end: int
-) -> None:
-    """Add ``alpha * x`` over the places ``first`` to ``end - 1`` to ``out`` [H, C]."""
-    heads = x.shape[1] if lanes is None else len(lanes[0])
-    width = x.shape[2] if lanes is None else len(lanes[1])
-    e = first
-    while e + 4 <= end:
-        a, b, c, d = indices[e], indices[e + 1], indices[e + 2], indices[e + 3]
-        for h in range(heads):
-            fa, fb, fc, fd = alpha[e, h], alpha[e + 1, h], alpha[e + 2, h], alpha[e + 3, h]
-            for k in range(width):
-                out[h, k] += (fa * x[a, h, k] + fb * x[b, h, k]) + (
-                    fc * x[c, h, k] + fd * x[d, h, k]
-                )
-        e += 4
-    while e < end:
-        a = indices[e]
-        for h in range(heads):
-            fa = alpha[e, h]
-            for k in range(width):
-                out[h, k] += fa * x[a, h, k]
-        e += 1
+def _room(indptr: Ints, start: int, stop: int) -> int:
+    """Return the most edges of any block of rows."""
+    most = 0
+    for block in range(start, stop, ROWS):
+        most = max(most, indptr[min(block + ROWS, stop)] - indptr[block])
+    return most
 
 
 @compiled_releasing
@@ -78,82 +44,145 @@ def gat_forward(
     score_src: Reals,
     score_dst: Reals,
     slope: float,
-    lanes: Any,
-    alpha: Reals,
+    heads: Lanes,
+    channels: Lanes,
+    record: Reals,
     out: Reals,
     start: int,
     stop: int,
 ) -> None:
-    """Fill rows ``start`` to ``stop - 1`` of ``out`` and their edges of ``alpha``."""
-    heads = x.shape[1] if lanes is None else len(lanes[0])
-    flat = alpha.reshape(-1)
-    total = np.empty(heads, x.dtype)
-    steep = x.dtype.type(slope)
+    """Fill rows ``start`` to ``stop - 1`` of ``out`` and of ``record``."""
+    h, width = len(heads), len(channels)
+    zero, one, steep = x.dtype.type(0), x.dtype.type(1), x.dtype.type(slope)
+    weight = np.empty(_room(indptr, start, stop) * h, x.dtype)
+    for block in range(start, stop, ROWS):
+        end, first = min(block + ROWS, stop), indptr[block]
+        for r in range(block, end):
+            score, most = (r * FIELDS + SCORE) * h, (r * FIELDS + MOST) * h
+            for k in range(h):
+                record[score + k], record[most + k] = score_dst[r * h + k], -np.inf
+            for e in range(indptr[r], indptr[r + 1]):
+                leaky_sum(
+                    weight, (e - first) * h, score_src, indices[e] * h, record, score, steep,
+                    record, most, heads,
+                )  # fmt: skip
+            for e in range(indptr[r], indptr[r + 1]):
+                add_scaled(weight, (e - first) * h, record, most, -one, heads)
+        for j in range((indptr[end] - first) * h):
+            weight[j] = exp_below_zero(weight[j])
+        for r in range(block, end):
+            share = (r * FIELDS + SHARE) * h
+            _weighted_sum(indptr, indices, x, heads, channels, weight, first, out, r)
+            for k in range(h):
+                record[share + k] = zero
+            for e in range(indptr[r], indptr[r + 1]):
+                add_scaled(record, share, weight, (e - first) * h, one, heads)
+            # Dividing the sums is cheaper than dividing every weight.
+            for k in range(h):
+                if record[share + k] > zero:
+                    record[share + k] = one / record[share + k]
+                for c in range((r * h + k) * width, (r * h + k + 1) * width):
+                    out[c] *= record[share + k]
+
+
+@compiled_releasing
+def _weighted_sum(
+    indptr: Ints,
+    indices: Ints,
+    x: Reals,
+    heads: Lanes,
+    channels: Lanes,
+    weight: Reals,
+    first: int,
+    out: Reals,
+    r: int,
+) -> None:
+    """Set row r of ``out`` to the weighted sum of ``x``; edge ``first`` has the first weight."""
+    h, width = len(heads), len(channels)
+    n = h * width
+    out[r * n : (r + 1) * n] = 0
+    e, end = indptr[r], indptr[r + 1]
+    while e + 4 <= end:
+        a, b, c, d = indices[e] * n, indices[e + 1] * n, indices[e + 2] * n, indices[e + 3] * n
+        for k in range(h):
+            w, s = (e - first) * h + k, k * width
+            add_four_scaled(
+                out, r * n + s, x, a + s, b + s, c + s, d + s,
+                weight[w], weight[w + h], weight[w + 2 * h], weight[w + 3 * h], channels,
+            )  # fmt: skip
+        e += 4
+    while e < end:
+        for k in range(h):
+            s, w = k * width, weight[(e - first) * h + k]
+            add_scaled(out, r * n + s, x, indices[e] * n + s, w, channels)
+        e += 1
+
+
+@compiled_releasing
+def gat_products(
+    out: Reals, gradient: Reals, h: int, width: int, record: Reals, start: int, stop: int
+) -> None:
+    """Complete the records ``start`` to ``stop - 1``: products of result and gradient.
+
+    They stand for the softmax's sums over edges, so that one pass over the edges does.
+    """
     for r in range(start, stop):
-        first, end = indptr[r], indptr[r + 1]
-        out[r] = 0
-        if first == end:
-            continue
-        for e in range(first, end):
-            c = indices[e]
-            for h in range(heads):
-                z = score_src[c, h] + score_dst[r, h]
-                alpha[e, h] = z if z >= 0 else z * steep
-        _softmax(flat, first * heads, end * heads, heads, total)
-        _weighted_sum(indices, x, alpha, lanes, out[r], first, end)
+        for k in range(h):
+            product = out.dtype.type(0)
+            for c in range((r * h + k) * width, (r * h + k + 1) * width):
+                product += gradient[c] * out[c]
+            record[(r * FIELDS + PRODUCT) * h + k] = product
 
 
 @compiled_releasing
 def gat_backward(
     indptr: Ints,
     indices: Ints,
-    place: Ints,
     x: Reals,
     score_src: Reals,
-    target: Reals,
+    record: Reals,
     slope: float,
-    lanes: Any,
-    alpha: Reals,
+    heads: Lanes,
+    channels: Lanes,
     gradient: Reals,
     dx: Reals,
     dsrc: Reals,
-    dscore: Reals,
+    ddst: Reals,
     start: int,
     stop: int,
 ) -> None:
-    """Fill rows ``start`` to ``stop - 1`` of ``dx`` and ``dsrc``, and their edges of ``dscore``.
+    """Fill rows ``start`` to ``stop - 1`` of ``dx`` and ``dsrc``; add their part to ``ddst``.
 
-    Reads the edges by source (CSC). ``target`` [n_dst, 2, H] holds the targets' scores and, as in
-    FlashAttention (Dao et al., NeurIPS 2022), the product of result and gradient: it stands for
-    the softmax's sum over the edges, so that one pass does.
+    Reads the edges by source (CSC).
     """
-    heads = x.shape[1] if lanes is None else len(lanes[0])
-    width = x.shape[2] if lanes is None else len(lanes[1])
-    steep = x.dtype.type(slope)
-    for r in range(start, stop):
-        dx[r] = 0
-        dsrc[r] = 0
-        for q in range(indptr[r], indptr[r + 1]):
-            i, e = indices[q], place[q]
-            for h in range(heads):
-                product = x.dtype.type(0)
-                a = alpha[e, h]
-                for k in range(width):
-                    product += gradient[i, h, k] * x[r, h, k]
-                for k in range(width):
-                    dx[r, h, k] += a * gradient[i, h, k]
-                d = a * (product - target[i, 1, h])
-                if score_src[r, h] + target[i, 0, h] < 0:
-                    d *= steep
-                dscore[e, h] = d
-                dsrc[r, h] += d
-
-
-@compiled_releasing
-def sum_edges(indptr: Ints, values: Reals, out: Reals, start: int, stop: int) -> None:
-    """Set rows ``start`` to ``stop - 1`` of ``out`` [rows, H] to sums of ``values`` [edges, H]."""
-    for r in range(start, stop):
-        out[r] = 0
-        for e in range(indptr[r], indptr[r + 1]):
-            for h in range(out.shape[1]):
-                out[r, h] += values[e, h]
+    h, width = len(heads), len(channels)
+    n = h * width
+    zero, one, steep = x.dtype.type(0), x.dtype.type(1), x.dtype.type(slope)
+    weight = np.empty(_room(indptr, start, stop) * h, x.dtype)
+    unused = np.zeros(h, x.dtype)
+    for block in range(start, stop, ROWS):
+        end, first = min(block + ROWS, stop), indptr[block]
+        for r in range(block, end):
+            for q in range(indptr[r], indptr[r + 1]):
+                target, w = indices[q] * FIELDS * h, (q - first) * h
+                leaky_sum(weight, w, score_src, r * h, record, target, steep, unused, 0, heads)
+                add_scaled(weight, w, record, target + MOST * h, -one, heads)
+        for j in range((indptr[end] - first) * h):
+            weight[j] = exp_below_zero(weight[j])
+        for r in range(block, end):
+            dx[r * n : (r + 1) * n] = 0
+            dsrc[r * h : (r + 1) * h] = 0
+            for q in range(indptr[r], indptr[r + 1]):
+                i, w = indices[q], (q - first) * h
+                target = i * FIELDS * h
+                for k in range(h):
+                    s = k * width
+                    a = weight[w + k] * record[target + SHARE * h + k]
+                    product = product_adding(
+                        dx, r * n + s, gradient, i * n + s, x, r * n + s, a, channels
+                    )
+                    below = score_src[r * h + k] + record[target + k] < zero
+                    a *= steep if below else one
+                    weight[w + k] = a * (product - record[target + PRODUCT * h + k])
+                add_scaled(dsrc, r * h, weight, w, one, heads)
+                add_scaled(ddst, i * h, weight, w, one, heads)

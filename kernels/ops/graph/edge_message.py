@@ -88,7 +88,7 @@ class _Pool(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> Any:
         graph: CsrGraph = ctx.graph
         x, attributes, weight, winner = ctx.saved_tensors
-        dx = torch.zeros_like(x)
+        dx = x.new_zeros(x.shape)
         dweight = np.zeros((weight.shape[1], weight.shape[0]))
         edges = graph.csr.arrays()
         inputs = plain(x), plain(attributes), plain(weight.t())

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
@@ -13,10 +14,7 @@ from kernels.ops.graph.aggregation import check_reals, plain
 from kernels.ops.graph.backend import choose
 from kernels.ops.graph.csr import CsrGraph
 from kernels.ops.graph.reference import gat_reference
-from kernels.ops.graph.threads import by_edges, share
-
-UNROLLED = (4, 8, 16, 32, 64)
-"""Channels per head for which loops of fixed size are compiled; up to 8 heads."""
+from kernels.ops.graph.threads import by_columns, by_edges, fixed_parts, share
 
 
 def gat_attention(
@@ -62,57 +60,59 @@ def gat_attention(
     return _Gat.apply(graph, x, score_src, score_dst, negative_slope)  # type: ignore[no-any-return]
 
 
-def lanes(heads: int, channels: int) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
-    """Return tuples as long as there are heads and channels if loops are compiled for them."""
-    fixed = heads <= 8 and channels in UNROLLED
-    return ((0,) * heads, (0,) * channels) if fixed else None
-
-
 class _Gat(torch.autograd.Function):
-    """Saves one weight per edge and head beside its inputs and its result."""
+    """Saves a record per target beside its inputs and its result, nothing per edge."""
 
     @staticmethod
     def forward(
         ctx: Any, graph: CsrGraph, x: Tensor, score_src: Tensor, score_dst: Tensor, slope: float
     ) -> Tensor:
         heads, channels = x.shape[1:]
-        alpha, out = x.new_empty(graph.n_edges, heads), x.new_empty(graph.n_dst, heads, channels)
+        record = x.new_empty(graph.n_dst * attention.FIELDS * heads)
+        out = x.new_empty(graph.n_dst, heads, channels)
         indptr, indices, _ = graph.csr.arrays()
-        inputs = plain(x), plain(score_src), plain(score_dst)
-        targets, sizes = (alpha.numpy(), out.numpy()), lanes(heads, channels)
+        inputs = flat(x), flat(score_src), flat(score_dst)
+        targets, sizes = (record.numpy(), flat(out)), ((0,) * heads, (0,) * channels)
 
         def part(start: int, stop: int) -> None:
-            attention.gat_forward(indptr, indices, *inputs, slope, sizes, *targets, start, stop)
+            attention.gat_forward(indptr, indices, *inputs, slope, *sizes, *targets, start, stop)
 
         share(part, by_edges(indptr, heads * channels))
         ctx.graph, ctx.slope = graph, slope
-        ctx.save_for_backward(x, score_src, score_dst, alpha, out)
+        ctx.save_for_backward(x, score_src, record, out)
         return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> Any:
         graph: CsrGraph = ctx.graph
-        x, score_src, score_dst, alpha, out = ctx.saved_tensors
+        x, score_src, record, out = ctx.saved_tensors
         heads, channels = x.shape[1:]
-        target = torch.stack([score_dst, (gradient * out).sum(dim=2)], dim=1)
-        dx, dsrc = torch.empty_like(x), torch.empty_like(score_src)
-        dscore = torch.empty_like(alpha)
-        inputs = plain(x), plain(score_src), plain(target)
-        weights, sizes = (plain(alpha), plain(gradient)), lanes(heads, channels)
-        results = dx.numpy(), dsrc.numpy(), dscore.numpy()
-        by_source = graph.csc.arrays()
+        records, g, result = record.numpy(), flat(gradient), flat(out)
+
+        def products(start: int, stop: int) -> None:
+            attention.gat_products(result, g, heads, channels, records, start, stop)
+
+        share(products, by_edges(graph.csr.indptr.numpy(), 1))
+        dx, dsrc = x.new_empty(x.shape), x.new_empty(score_src.shape)
+        indptr, indices, _ = graph.csc.arrays()
+        inputs, sizes = (flat(x), flat(score_src), records), ((0,) * heads, (0,) * channels)
+        bounds = fixed_parts(indptr, graph.n_dst)
+        # Sources share targets: every part has sums of its own, added up in order below.
+        partial = x.new_zeros(len(bounds) - 1, graph.n_dst, heads)
+        by_source, sums = (flat(dx), flat(dsrc)), partial.numpy()
 
         def part(start: int, stop: int) -> None:
-            attention.gat_backward(
-                *by_source, *inputs, ctx.slope, sizes, *weights, *results, start, stop
-            )
+            for p in range(start, stop):
+                attention.gat_backward(
+                    indptr, indices, *inputs, ctx.slope, *sizes, g, *by_source,
+                    sums[p].reshape(-1), *bounds[p : p + 2],
+                )  # fmt: skip
 
-        share(part, by_edges(by_source[0], heads * channels))
-        ddst = torch.empty_like(score_dst)
-        values, sums, indptr = dscore.numpy(), ddst.numpy(), graph.csr.indptr.numpy()
-        share(
-            lambda start, stop: attention.sum_edges(indptr, values, sums, start, stop),
-            by_edges(indptr, heads),
-        )
-        return None, dx, dsrc, ddst, None
+        share(part, by_columns(len(bounds) - 1, graph.n_edges * heads * channels))
+        return None, dx, dsrc, partial.sum(dim=0), None
+
+
+def flat(tensor: Tensor) -> NDArray[Any]:
+    """Return the values as one contiguous row, shared where they are contiguous already."""
+    return plain(tensor).reshape(-1)

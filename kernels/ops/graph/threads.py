@@ -32,6 +32,22 @@ def by_edges(indptr: NDArray[np.int32], width: int) -> list[int]:
     return [0, *np.searchsorted(indptr, shares).tolist(), rows]
 
 
+def fixed_parts(indptr: NDArray[np.int32], targets: int) -> list[int]:
+    """Return row bounds of parts of about equal edges, the same for any number of threads.
+
+    For sums that several rows add to: each part has its own and they are added up in order. There
+    are at most eight, and few enough that all of them are no larger than a number per edge.
+
+    Args:
+        indptr: int32 [rows + 1].
+        targets: How many sums there are.
+    """
+    edges = int(indptr[-1])
+    parts = max(1, min(8, edges // max(targets, 1)))
+    shares = edges * np.arange(1, parts) // parts
+    return [0, *np.searchsorted(indptr, shares).tolist(), len(indptr) - 1]
+
+
 def by_columns(width: int, work: int) -> list[int]:
     """Return column bounds of parts of about equal size.
 

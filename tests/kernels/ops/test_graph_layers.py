@@ -35,7 +35,7 @@ def gat_inputs(graph: CsrGraph, heads: int, channels: int) -> list[torch.Tensor]
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize(("heads", "channels"), [(1, 3), (2, 16), (9, 4)])
+@pytest.mark.parametrize(("heads", "channels"), [(1, 3), (2, 16), (9, 4), (4, 1)])
 def test_attention(backend, heads, channels):
     graph = CsrGraph(edges(1, 6, 8, 30), 6, 8)
     tensors = gat_inputs(graph, heads, channels)
@@ -53,6 +53,24 @@ def test_attention_in_single_precision_and_with_extreme_scores():
     wanted = gat_attention(graph, *tensors)
     found = gat_attention(graph, *(t.float() for t in tensors))
     torch.testing.assert_close(found.double(), wanted, rtol=2e-5, atol=2e-5)
+
+
+def test_attention_inputs_need_not_be_contiguous():
+    graph = CsrGraph(edges(7, 6, 8, 30), 6, 8)
+    tensors = gat_inputs(graph, 3, 4)
+    turned = [
+        t.detach().permute(*reversed(range(t.dim()))).contiguous()
+        .permute(*reversed(range(t.dim()))).requires_grad_()
+        for t in tensors
+    ]  # fmt: skip
+    assert not turned[0].is_contiguous()
+    slope = torch.randn(4, 3, 8, dtype=torch.float64).permute(2, 1, 0)
+    results = []
+    for given in (tensors, turned):
+        out = gat_attention(graph, *given)
+        results.append((out, *torch.autograd.grad(out, given, slope)))
+    for found, wanted in zip(*results, strict=True):
+        assert torch.equal(found, wanted)
 
 
 def test_exponential_of_single_precision():
