@@ -95,6 +95,11 @@ def plain(tensor: Tensor) -> NDArray[Any]:
     return array
 
 
+def flat(tensor: Tensor) -> NDArray[Any]:
+    """Return the values as one contiguous row, shared where they are contiguous already."""
+    return plain(tensor).reshape(-1)
+
+
 def _reciprocal_degree(graph: CsrGraph, dtype: torch.dtype) -> NDArray[Any]:
     return plain(1.0 / graph.degree.clamp_min(1).to(dtype))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from kernels.ops.graph import messages
-from kernels.ops.graph.aggregation import check_reals, plain
+from kernels.ops.graph.aggregation import check_reals, flat
 from kernels.ops.graph.backend import choose
 from kernels.ops.graph.csr import CsrGraph
 from kernels.ops.graph.reference import pool_messages_reference
@@ -69,16 +70,16 @@ class _Pool(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, graph: CsrGraph, x: Tensor, attributes: Tensor, weight: Tensor) -> Tensor:
-        out = x.new_empty(graph.n_dst, 2 * x.shape[1])
-        winner = torch.empty((graph.n_dst, x.shape[1]), dtype=torch.int32)
-        edges = graph.csr.arrays()
-        inputs = plain(x), plain(attributes), plain(weight.t())
-        targets = out.numpy(), winner.numpy()
+        width = x.shape[1]
+        out = x.new_empty(graph.n_dst, 2 * width)
+        winner = torch.empty(graph.n_dst * width, dtype=torch.int32)
+        edges, sizes = graph.csr.arrays(), _sizes(weight)
+        inputs, targets = (flat(x), flat(attributes), flat(weight.t())), (flat(out), winner.numpy())
 
         def part(start: int, stop: int) -> None:
-            messages.pool_forward(*edges, *inputs, *targets, start, stop)
+            messages.pool_forward(*edges, *inputs, width, *sizes, *targets, start, stop)
 
-        share(part, by_edges(edges[0], x.shape[1]))
+        share(part, by_edges(edges[0], width))
         ctx.graph = graph
         ctx.save_for_backward(x, attributes, weight, winner)
         return out
@@ -88,14 +89,23 @@ class _Pool(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> Any:
         graph: CsrGraph = ctx.graph
         x, attributes, weight, winner = ctx.saved_tensors
-        dx = x.new_zeros(x.shape)
-        dweight = np.zeros((weight.shape[1], weight.shape[0]))
-        edges = graph.csr.arrays()
-        inputs = plain(x), plain(attributes), plain(weight.t())
-        winners, g, by_source = winner.numpy(), plain(gradient), dx.numpy()
+        width, fields = weight.shape
+        dx, dweight = x.new_zeros(x.shape), np.zeros(fields * width)
+        edges, sizes = graph.csr.arrays(), _sizes(weight)
+        inputs = flat(x), flat(attributes), flat(weight.t())
+        winners, g, by_source = winner.numpy(), flat(gradient), flat(dx)
 
         def part(start: int, stop: int) -> None:
-            messages.pool_backward(*edges, *inputs, winners, g, by_source, dweight, start, stop)
+            messages.pool_backward(
+                *edges, *inputs, width, *sizes, winners, g, by_source, dweight, start, stop
+            )
 
-        share(part, by_columns(x.shape[1], graph.n_edges * x.shape[1]))
-        return None, dx, None, torch.from_numpy(dweight.T).to(weight)
+        groups = width // len(sizes[1]) if width else 0
+        share(part, by_columns(groups, graph.n_edges * width))
+        return None, dx, None, torch.from_numpy(dweight.reshape(fields, width).T).to(weight)
+
+
+def _sizes(weight: Tensor) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return tuples as long as there are attributes, and columns that are taken together."""
+    width, fields = weight.shape
+    return (0,) * fields, (0,) * math.gcd(width, 16)

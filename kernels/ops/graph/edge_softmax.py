@@ -5,12 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from kernels.ops.graph import attention
-from kernels.ops.graph.aggregation import check_reals, plain
+from kernels.ops.graph.aggregation import check_reals, flat
 from kernels.ops.graph.backend import choose
 from kernels.ops.graph.csr import CsrGraph
 from kernels.ops.graph.reference import gat_reference
@@ -111,8 +110,3 @@ class _Gat(torch.autograd.Function):
 
         share(part, by_columns(len(bounds) - 1, graph.n_edges * heads * channels))
         return None, dx, dsrc, partial.sum(dim=0), None
-
-
-def flat(tensor: Tensor) -> NDArray[Any]:
-    """Return the values as one contiguous row, shared where they are contiguous already."""
-    return plain(tensor).reshape(-1)

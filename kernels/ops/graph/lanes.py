@@ -16,54 +16,73 @@ from numba.extending import intrinsic
 FAST = ("reassoc", "nsz", "contract")
 
 
-class _Lanes:
+class Lanes:
     """Loads, stores and arithmetic on vectors of one length."""
 
     def __init__(self, context: Any, builder: Any, signature: Any, arguments: Any) -> None:
-        self._context, self._builder = context, builder
-        self._signature, self._arguments = signature, arguments
+        self._context, self.builder = context, builder
+        self._signature, self.arguments = signature, arguments
         element = context.get_value_type(signature.args[0].dtype)
         self._kind = ir.VectorType(element, len(signature.args[-1]))
 
     def place(self, array: int, offset: int) -> Any:
         """Return where ``array[offset:]`` lies; both are numbers of arguments."""
+        return self.at(array, self.arguments[offset])
+
+    def at(self, array: int, offset: Any) -> Any:
+        """Return the same for an offset that is a value."""
+        return self.builder.bitcast(self._start(array, offset), self.vector(array).as_pointer())
+
+    def scalar(self, array: int, offset: Any) -> Any:
+        """Return one number of an array, repeated."""
+        return self._repeat(self.builder.load(self._start(array, offset)))
+
+    def vector(self, array: int) -> Any:
+        """Return the type of C neighbours in an array."""
+        element = self._context.get_value_type(self._signature.args[array].dtype)
+        return ir.VectorType(element, self._kind.count)
+
+    def _start(self, array: int, offset: Any) -> Any:
         kind = self._signature.args[array]
-        made = self._context.make_array(kind)(self._context, self._builder, self._arguments[array])
-        start = self._builder.gep(made.data, [self._arguments[offset]])
-        return self._builder.bitcast(start, self._kind.as_pointer())
+        made = self._context.make_array(kind)(self._context, self.builder, self.arguments[array])
+        return self.builder.gep(made.data, [offset])
 
     def load(self, place: Any) -> Any:
         """Return the vector at a place."""
-        return self._builder.load(place, align=self._bytes)
+        return self.builder.load(place, align=self._bytes)
 
     def store(self, vector: Any, place: Any) -> None:
         """Write a vector to a place."""
-        self._builder.store(vector, place, align=self._bytes)
+        self.builder.store(vector, place, align=self._bytes)
 
     def spread(self, scalar: int) -> Any:
         """Return a vector of one argument, repeated."""
-        empty = ir.Constant(self._kind, ir.Undefined)
-        first = self._builder.insert_element(empty, self._arguments[scalar], ir.IntType(32)(0))
-        zeros = ir.Constant(ir.VectorType(ir.IntType(32), self._kind.count), None)
-        return self._builder.shuffle_vector(first, empty, zeros)
+        return self._repeat(self.arguments[scalar])
+
+    def _repeat(self, value: Any) -> Any:
+        kind = ir.VectorType(value.type, self._kind.count)
+        empty = ir.Constant(kind, ir.Undefined)
+        first = self.builder.insert_element(empty, value, ir.IntType(32)(0))
+        zeros = ir.Constant(ir.VectorType(ir.IntType(32), kind.count), None)
+        return self.builder.shuffle_vector(first, empty, zeros)
 
     def add(self, a: Any, b: Any) -> Any:
         """Return the sum."""
-        return self._builder.fadd(a, b, flags=FAST)
+        return self.builder.fadd(a, b, flags=FAST)
 
     def multiply(self, a: Any, b: Any) -> Any:
         """Return the products."""
-        return self._builder.fmul(a, b, flags=FAST)
+        return self.builder.fmul(a, b, flags=FAST)
 
     def total(self, vector: Any) -> Any:
         """Return the sum of the lanes."""
         element = self._kind.element
         name = f"llvm.vector.reduce.fadd.v{self._kind.count}f{self._bytes * 8}"
         kind = ir.FunctionType(element, [element, self._kind])
-        reduce = self._builder.module.globals.get(name) or ir.Function(
-            self._builder.module, kind, name
+        reduce = self.builder.module.globals.get(name) or ir.Function(
+            self.builder.module, kind, name
         )
-        return self._builder.call(reduce, [ir.Constant(element, 0.0), vector], fastmath=FAST)
+        return self.builder.call(reduce, [ir.Constant(element, 0.0), vector], fastmath=FAST)
 
     @property
     def _bytes(self) -> int:
@@ -78,7 +97,7 @@ def add_scaled(
     del typing_context, o, a, factor
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        v = _Lanes(context, builder, signature, arguments)
+        v = Lanes(context, builder, signature, arguments)
         place = v.place(0, 1)
         v.store(v.add(v.load(place), v.multiply(v.spread(4), v.load(v.place(2, 3)))), place)
         return context.get_dummy_value()
@@ -107,7 +126,7 @@ def add_four_scaled(
     del typing_context, o, a, b, c, d, fa, fb, fc, fd
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        v = _Lanes(context, builder, signature, arguments)
+        v = Lanes(context, builder, signature, arguments)
         place = v.place(0, 1)
         parts = [v.multiply(v.spread(7 + i), v.load(v.place(2, 3 + i))) for i in range(4)]
         pairs = v.add(v.add(parts[0], parts[1]), v.add(parts[2], parts[3]))
@@ -126,7 +145,7 @@ def product_adding(
     del typing_context, o, a, b, factor
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        v = _Lanes(context, builder, signature, arguments)
+        v = Lanes(context, builder, signature, arguments)
         place, read = v.place(0, 1), v.load(v.place(2, 3))
         v.store(v.add(v.load(place), v.multiply(v.spread(6), read)), place)
         return v.total(v.multiply(read, v.load(v.place(4, 5))))
@@ -149,11 +168,11 @@ def leaky_sum(
     m: Any,
     lanes: Any,
 ) -> Any:
-    """Set ``out[o:o + C]`` to leaky ReLUs of ``x[a:a + C] + y[b:b + C]``, raise ``most`` to them."""
+    """Set ``out[o:o + C]`` to leaky ReLUs of ``x[a:a + C] + y[b:b + C]``, raise ``most``."""
     del typing_context, o, a, b, slope, m
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        v = _Lanes(context, builder, signature, arguments)
+        v = Lanes(context, builder, signature, arguments)
         z = v.add(v.load(v.place(2, 3)), v.load(v.place(4, 5)))
         zero = ir.Constant(z.type, None)
         below = builder.fcmp_ordered("<", z, zero)

@@ -1,4 +1,8 @@
-"""Compiled loops of fused messages: add edge attributes, rectify, pool by mean and maximum."""
+"""Compiled loops of fused messages: add edge attributes, rectify, pool by mean and maximum.
+
+Arrays are flat. ``fields`` is a tuple as long as an edge has attributes, ``lanes`` one as long as
+the columns that are taken together, see `lanes`.
+"""
 
 from __future__ import annotations
 
@@ -8,22 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernels.entity_state.jit import compiled_releasing
+from kernels.ops.graph.message_lanes import pool_message, return_message
 
 Ints = NDArray[np.int32]
 Reals = NDArray[Any]
-
-
-@compiled_releasing
-def _message(
-    x: Reals, c: int, attributes: Reals, e: int, along: Reals, start: int, stop: int, out: Reals
-) -> None:
-    """Set columns ``start`` to ``stop - 1`` of ``out`` to a message before it is rectified."""
-    for k in range(start, stop):
-        out[k] = x[c, k]
-    for a in range(along.shape[0]):
-        f = attributes[e, a]
-        for k in range(start, stop):
-            out[k] += f * along[a, k]
+Sizes = tuple[int, ...]
 
 
 @compiled_releasing
@@ -34,36 +27,34 @@ def pool_forward(
     x: Reals,
     attributes: Reals,
     along: Reals,
+    width: int,
+    fields: Sizes,
+    lanes: Sizes,
     out: Reals,
     winner: Ints,
     start: int,
     stop: int,
 ) -> None:
-    """Fill rows ``start`` to ``stop - 1`` of ``out`` [n_dst, 2 F]: means, then maxima.
+    """Fill rows ``start`` to ``stop - 1`` of ``out`` [n_dst * 2 F]: means, then maxima.
 
-    ``winner`` [n_dst, F] is the place of the first edge whose message is largest and above 0,
+    ``winner`` [n_dst * F] is the place of the first edge whose message is largest and above 0,
     -1 where there is none (the gradient of a rectified 0 is 0).
     """
-    width = x.shape[1]
-    message = np.empty(width, x.dtype)
-    zero, one = x.dtype.type(0), x.dtype.type(1)
+    one = x.dtype.type(1)
     for r in range(start, stop):
-        mean, most, first = out[r, :width], out[r, width:], winner[r]
-        for k in range(width):
-            mean[k], most[k], first[k] = zero, zero, -1
+        mean, most, first = 2 * r * width, (2 * r + 1) * width, r * width
+        out[mean : mean + 2 * width] = 0
+        winner[first : first + width] = -1
         for e in range(indptr[r], indptr[r + 1]):
-            _message(x, indices[e], attributes, edge[e], along, 0, width, message)
-            for k in range(width):
-                # As written, NaN passes, as through torch's relu.
-                value = zero if message[k] <= zero else message[k]  # noqa: FURB136
-                mean[k] += value
-                better = value > most[k]
-                first[k] = e if better else first[k]
-                most[k] = value if better else most[k]
+            for s in range(0, width, len(lanes)):
+                pool_message(
+                    x, indices[e] * width + s, attributes, edge[e] * len(fields), along, s, width,
+                    out, mean + s, most + s, winner, first + s, e, fields, lanes,
+                )  # fmt: skip
         if indptr[r + 1] > indptr[r]:
             share = one / x.dtype.type(indptr[r + 1] - indptr[r])
-            for k in range(width):
-                mean[k] *= share
+            for k in range(mean, mean + width):
+                out[k] *= share
 
 
 @compiled_releasing
@@ -74,6 +65,9 @@ def pool_backward(
     x: Reals,
     attributes: Reals,
     along: Reals,
+    width: int,
+    fields: Sizes,
+    lanes: Sizes,
     winner: Ints,
     gradient: Reals,
     dx: Reals,
@@ -81,35 +75,29 @@ def pool_backward(
     start: int,
     stop: int,
 ) -> None:
-    """Add to columns ``start`` to ``stop - 1`` of ``dx`` [n_src, F] and ``dalong`` [A, F].
+    """Add to the columns of ``dx`` [n_src * F] and ``dalong`` [A * F] of some groups of lanes.
 
     Messages are computed again: cheaper than keeping one per edge. Threads take columns, since
     targets share sources; sums over all edges are float64, row by row.
     """
-    width, fields = x.shape[1], along.shape[0]
-    message = np.empty(width, x.dtype)
-    partial = np.empty((fields, width), x.dtype)
-    zero, one = x.dtype.type(0), x.dtype.type(1)
+    one = x.dtype.type(1)
+    low, high = start * len(lanes), stop * len(lanes)
+    back = np.zeros(2 * width, x.dtype)
+    partial = np.empty(len(fields) * width, x.dtype)
     for r in range(len(indptr) - 1):
         if indptr[r + 1] == indptr[r]:
             continue
         share = one / x.dtype.type(indptr[r + 1] - indptr[r])
-        for a in range(fields):
-            for k in range(start, stop):
-                partial[a, k] = 0
+        for k in range(low, high):
+            back[k] = gradient[2 * r * width + k] * share
+            back[width + k] = gradient[(2 * r + 1) * width + k]
+        partial[:] = 0
         for e in range(indptr[r], indptr[r + 1]):
-            c = indices[e]
-            _message(x, c, attributes, edge[e], along, start, stop, message)
-            for k in range(start, stop):
-                g = gradient[r, k] * share
-                g += gradient[r, width + k] if winner[r, k] == e else zero
-                g = g if message[k] > zero else zero
-                message[k] = g
-                dx[c, k] += g
-            for a in range(fields):
-                f = attributes[edge[e], a]
-                for k in range(start, stop):
-                    partial[a, k] += f * message[k]
-        for a in range(fields):
-            for k in range(start, stop):
-                dalong[a, k] += partial[a, k]
+            for s in range(low, high, len(lanes)):
+                return_message(
+                    x, indices[e] * width + s, attributes, edge[e] * len(fields), along, s, width,
+                    back, s, width + s, winner, r * width + s, e, dx, partial, fields, lanes,
+                )  # fmt: skip
+        for a in range(len(fields)):
+            for k in range(a * width + low, a * width + high):
+                dalong[k] += partial[k]

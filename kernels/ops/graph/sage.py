@@ -83,7 +83,12 @@ class SAGEConv(nn.Module):
         self.lin_r = nn.Linear(pair[1], out_channels, bias=False) if root_weight else None
 
     def forward(
-        self, x: Tensor | tuple[Tensor, Tensor | None], graph: CsrGraph, backend: str | None = None
+        self,
+        x: Tensor | tuple[Tensor, Tensor | None],
+        graph: CsrGraph,
+        backend: str | None = None,
+        *,
+        aggregated: Tensor | None = None,
     ) -> Tensor:
         """Return the new features of the targets, [n_dst, out_channels].
 
@@ -91,25 +96,50 @@ class SAGEConv(nn.Module):
             x: Features [n, in_channels], or of sources [n_src, ...] and targets [n_dst, ...].
             graph: The edges.
             backend: See `aggregate`.
+            aggregated: What `aggregate` gave for the sources, [n_dst, in_channels]: features that
+                never change need aggregating once, not in every step.
+
+        Raises:
+            ValueError: For shapes that do not fit, and for ``aggregated`` with ``project``, whose
+                transformed sources do change.
         """
         source, target = (x, x) if isinstance(x, Tensor) else x
+        if aggregated is not None and self.lin is not None:
+            raise ValueError("SAGEConv: aggregated features do not go with project=True")
         if self.lin is not None:
             source = torch.relu(self.lin(source))
-        weight = self.lin_l.weight
-        linear = self.aggr in {"sum", "mean"}
-        grad = torch.is_grad_enabled()
-        if linear and transform_first(
+        if aggregated is None and self._transform_first(graph, source):
+            out = self._transformed(source, target, graph, backend)
+        else:
+            if aggregated is None:
+                aggregated = aggregate(graph, source, reduce=self.aggr, backend=backend)
+            out = self.lin_l(aggregated)
+            if self.lin_r is not None and target is not None:
+                out = out.addmm_(target, self.lin_r.weight.t())
+        return functional.normalize(out, dim=-1) if self.normalize else out
+
+    def _transform_first(self, graph: CsrGraph, source: Tensor) -> bool:
+        weight, learning = self.lin_l.weight, torch.is_grad_enabled()
+        return self.aggr in {"sum", "mean"} and transform_first(
             graph,
             weight.shape[1],
             weight.shape[0],
-            x_learns=grad and source.requires_grad,
-            weight_learns=grad and weight.requires_grad,
-        ):
+            x_learns=learning and source.requires_grad,
+            weight_learns=learning and weight.requires_grad,
+        )
+
+    def _transformed(
+        self, source: Tensor, target: Tensor | None, graph: CsrGraph, backend: str | None
+    ) -> Tensor:
+        """Transform, then aggregate; nodes that are sources and targets are read once for both."""
+        weight, own = self.lin_l.weight, None
+        if self.lin_r is None or target is None:
             moved = functional.linear(source, weight)
-            out = aggregate(graph, moved, reduce=self.aggr, backend=backend)
-            out = out if self.lin_l.bias is None else out + self.lin_l.bias
+        elif source is target:
+            both = torch.cat([weight, self.lin_r.weight])
+            moved, own = functional.linear(source, both).split(len(weight), dim=1)
         else:
-            out = self.lin_l(aggregate(graph, source, reduce=self.aggr, backend=backend))
-        if self.lin_r is not None and target is not None:
-            out = torch.addmm(out, target, self.lin_r.weight.t())
-        return functional.normalize(out, dim=-1) if self.normalize else out
+            moved, own = functional.linear(source, weight), self.lin_r(target)
+        out = aggregate(graph, moved, reduce=self.aggr, backend=backend)
+        out = out if own is None else out + own
+        return out if self.lin_l.bias is None else out + self.lin_l.bias
