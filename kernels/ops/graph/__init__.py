@@ -13,7 +13,9 @@ if TYPE_CHECKING:
     from kernels.ops.graph.csr import CsrGraph as CsrGraph
     from kernels.ops.graph.edge_message import pool_messages as pool_messages
     from kernels.ops.graph.edge_softmax import gat_attention as gat_attention
+    from kernels.ops.graph.edge_softmax import gatv2_attention as gatv2_attention
     from kernels.ops.graph.gat import GATConv as GATConv
+    from kernels.ops.graph.gat import GATv2Conv as GATv2Conv
     from kernels.ops.graph.hetero import HeteroConv as HeteroConv
     from kernels.ops.graph.sage import SAGEConv as SAGEConv
     from kernels.ops.graph.sampler import TemporalSampler as TemporalSampler
@@ -21,21 +23,25 @@ if TYPE_CHECKING:
 _HOME = {
     "CsrGraph": "csr",
     "GATConv": "gat",
+    "GATv2Conv": "gat",
     "HeteroConv": "hetero",
     "SAGEConv": "sage",
     "TemporalSampler": "sampler",
     "aggregate": "aggregation",
     "gat_attention": "edge_softmax",
+    "gatv2_attention": "edge_softmax",
     "pool_messages": "edge_message",
 }
 __all__ = [
     "CsrGraph",
     "GATConv",
+    "GATv2Conv",
     "HeteroConv",
     "SAGEConv",
     "TemporalSampler",
     "aggregate",
     "gat_attention",
+    "gatv2_attention",
     "pool_messages",
 ]
 

@@ -28,7 +28,7 @@ SCORE, MOST, SHARE, PRODUCT, FIELDS = 0, 1, 2, 3, 4
 
 
 @compiled_releasing
-def _room(indptr: Ints, start: int, stop: int) -> int:
+def room(indptr: Ints, start: int, stop: int) -> int:
     """Return the most edges of any block of rows."""
     most = 0
     for block in range(start, stop, ROWS):
@@ -52,9 +52,9 @@ def gat_forward(
     stop: int,
 ) -> None:
     """Fill rows ``start`` to ``stop - 1`` of ``out`` and of ``record``."""
-    h, width = len(heads), len(channels)
-    zero, one, steep = x.dtype.type(0), x.dtype.type(1), x.dtype.type(slope)
-    weight = np.empty(_room(indptr, start, stop) * h, x.dtype)
+    h = len(heads)
+    one, steep = x.dtype.type(1), x.dtype.type(slope)
+    weight = np.empty(room(indptr, start, stop) * h, x.dtype)
     for block in range(start, stop, ROWS):
         end, first = min(block + ROWS, stop), indptr[block]
         for r in range(block, end):
@@ -71,22 +71,11 @@ def gat_forward(
         for j in range((indptr[end] - first) * h):
             weight[j] = exp_below_zero(weight[j])
         for r in range(block, end):
-            share = (r * FIELDS + SHARE) * h
-            _weighted_sum(indptr, indices, x, heads, channels, weight, first, out, r)
-            for k in range(h):
-                record[share + k] = zero
-            for e in range(indptr[r], indptr[r + 1]):
-                add_scaled(record, share, weight, (e - first) * h, one, heads)
-            # Dividing the sums is cheaper than dividing every weight.
-            for k in range(h):
-                if record[share + k] > zero:
-                    record[share + k] = one / record[share + k]
-                for c in range((r * h + k) * width, (r * h + k + 1) * width):
-                    out[c] *= record[share + k]
+            weighted_sum(indptr, indices, x, heads, channels, weight, first, record, out, r)
 
 
 @compiled_releasing
-def _weighted_sum(
+def weighted_sum(
     indptr: Ints,
     indices: Ints,
     x: Reals,
@@ -94,12 +83,21 @@ def _weighted_sum(
     channels: Lanes,
     weight: Reals,
     first: int,
+    record: Reals,
     out: Reals,
     r: int,
 ) -> None:
-    """Set row r of ``out`` to the weighted sum of ``x``; edge ``first`` has the first weight."""
+    """Set row r of ``out`` to the weighted mean of ``x``, of ``record`` to 1 / totals.
+
+    The edge in place ``first`` has the first weight.
+    """
     h, width = len(heads), len(channels)
-    n = h * width
+    n, share = h * width, (r * FIELDS + SHARE) * h
+    zero, one = x.dtype.type(0), x.dtype.type(1)
+    for k in range(h):
+        record[share + k] = zero
+    for i in range(indptr[r], indptr[r + 1]):
+        add_scaled(record, share, weight, (i - first) * h, one, heads)
     out[r * n : (r + 1) * n] = 0
     e, end = indptr[r], indptr[r + 1]
     while e + 4 <= end:
@@ -116,6 +114,12 @@ def _weighted_sum(
             s, w = k * width, weight[(e - first) * h + k]
             add_scaled(out, r * n + s, x, indices[e] * n + s, w, channels)
         e += 1
+    # Dividing the sums is cheaper than dividing every weight.
+    for k in range(h):
+        if record[share + k] > zero:
+            record[share + k] = one / record[share + k]
+        for i in range((r * h + k) * width, (r * h + k + 1) * width):
+            out[i] *= record[share + k]
 
 
 @compiled_releasing
@@ -158,7 +162,7 @@ def gat_backward(
     h, width = len(heads), len(channels)
     n = h * width
     zero, one, steep = x.dtype.type(0), x.dtype.type(1), x.dtype.type(slope)
-    weight = np.empty(_room(indptr, start, stop) * h, x.dtype)
+    weight = np.empty(room(indptr, start, stop) * h, x.dtype)
     unused = np.zeros(h, x.dtype)
     for block in range(start, stop, ROWS):
         end, first = min(block + ROWS, stop), indptr[block]

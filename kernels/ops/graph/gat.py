@@ -1,4 +1,7 @@
-"""Graph attention layer (GAT, Velickovic et al., ICLR 2018), a drop-in for PyG's ``GATConv``."""
+"""Graph attention layers, drop-ins for PyG's ``GATConv`` and ``GATv2Conv``.
+
+GAT: Velickovic et al., ICLR 2018; GATv2, whose scores see both ends together: Brody et al., 2022.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from kernels.ops.graph.csr import CsrGraph
-from kernels.ops.graph.edge_softmax import gat_attention
+from kernels.ops.graph.edge_softmax import gat_attention, gatv2_attention
 
 
 class GATConv(nn.Module):
@@ -94,3 +97,75 @@ class GATConv(nn.Module):
         """
         split = weight.view(self.heads, self.out_channels, -1)
         return (attention[0][:, :, None] * split).sum(dim=1)
+
+
+class GATv2Conv(nn.Module):
+    """One hop of attention whose scores look at both ends together.
+
+    Parameters are named as in ``torch_geometric.nn.GATv2Conv``; what `GATConv` says of edge
+    attributes, residuals, dropout and self loops holds here, too.
+
+    Attributes:
+        heads: Number of heads H.
+        out_channels: Channels per head C.
+        concat: Whether heads stand side by side in the result, or are averaged.
+        negative_slope: Slope of the leaky ReLU below 0.
+    """
+
+    def __init__(
+        self,
+        in_channels: int | tuple[int, int],
+        out_channels: int,
+        heads: int = 1,
+        *,
+        concat: bool = True,
+        negative_slope: float = 0.2,
+        bias: bool = True,
+        share_weights: bool = False,
+    ) -> None:
+        """Make the layer; ``share_weights`` transforms targets as sources."""
+        super().__init__()
+        self.heads, self.out_channels, self.concat = heads, out_channels, concat
+        self.negative_slope = negative_slope
+        pair = (in_channels, in_channels) if isinstance(in_channels, int) else in_channels
+        width = heads * out_channels
+        self.lin_l = nn.Linear(pair[0], width, bias=bias)
+        self.lin_r = self.lin_l if share_weights else nn.Linear(pair[1], width, bias=bias)
+        self.att = nn.Parameter(torch.empty(1, heads, out_channels))
+        self.bias = nn.Parameter(torch.zeros(width if concat else out_channels)) if bias else None
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw the weights anew as PyG does (Glorot and Bengio, AISTATS 2010)."""
+        for layer in (self.lin_l, self.lin_r):
+            nn.init.xavier_uniform_(layer.weight)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+        nn.init.xavier_uniform_(self.att)
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)
+
+    def forward(
+        self, x: Tensor | tuple[Tensor, Tensor], graph: CsrGraph, backend: str | None = None
+    ) -> Tensor:
+        """Return the new features of the targets, [n_dst, H * C] or [n_dst, C].
+
+        Args:
+            x: Features [n, in_channels], or of sources [n_src, ...] and targets [n_dst, ...].
+            graph: The edges.
+            backend: See `gatv2_attention`.
+        """
+        source, target = (x, x) if isinstance(x, Tensor) else x
+        sent = self.lin_l(source)
+        shared = self.lin_r is self.lin_l and source is target
+        own = sent if shared else self.lin_r(target)
+        out = gatv2_attention(
+            graph,
+            sent.view(-1, self.heads, self.out_channels),
+            own.view(-1, self.heads, self.out_channels),
+            self.att[0],
+            negative_slope=self.negative_slope,
+            backend=backend,
+        )
+        joined = out.flatten(1) if self.concat else out.mean(dim=1)
+        return joined if self.bias is None else joined + self.bias

@@ -7,7 +7,17 @@ import warnings
 import pytest
 import torch
 
-from kernels.ops.graph import CsrGraph, GATConv, HeteroConv, SAGEConv, gat_attention
+from kernels.ops.graph import (
+    CsrGraph,
+    GATConv,
+    GATv2Conv,
+    HeteroConv,
+    SAGEConv,
+    aggregate,
+    gat_attention,
+    gatv2_attention,
+)
+from kernels.ops.graph import threads as sharing
 from kernels.ops.graph.sage import transform_first
 
 with warnings.catch_warnings():
@@ -34,16 +44,56 @@ def gat_inputs(graph: CsrGraph, heads: int, channels: int) -> list[torch.Tensor]
     ]
 
 
+def gatv2_inputs(graph: CsrGraph, heads: int, channels: int) -> list[torch.Tensor]:
+    draw = torch.Generator().manual_seed(heads)
+    size = heads, channels
+    return [
+        torch.randn(shape, dtype=torch.float64, generator=draw, requires_grad=True)
+        for shape in ((graph.n_src, *size), (graph.n_dst, *size), size)
+    ]
+
+
+ATTENTION = [(gat_attention, gat_inputs), (gatv2_attention, gatv2_inputs)]
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize(("heads", "channels"), [(1, 3), (2, 16), (9, 4), (4, 1)])
-def test_attention(backend, heads, channels):
+@pytest.mark.parametrize(("operator", "make"), ATTENTION)
+def test_attention(operator, make, backend, heads, channels):
     graph = CsrGraph(edges(1, 6, 8, 30), 6, 8)
-    tensors = gat_inputs(graph, heads, channels)
-    wanted = gat_attention(graph, *tensors, backend="reference")
-    found = gat_attention(graph, *tensors, backend=backend)
+    tensors = make(graph, heads, channels)
+    wanted = operator(graph, *tensors, backend="reference")
+    found = operator(graph, *tensors, backend=backend)
     torch.testing.assert_close(found, wanted, rtol=1e-12, atol=1e-12)
     assert not found[-1].any()
-    assert torch.autograd.gradcheck(lambda *t: gat_attention(graph, *t, backend=backend), tensors)
+    assert torch.autograd.gradcheck(lambda *t: operator(graph, *t, backend=backend), tensors)
+
+
+@pytest.mark.parametrize(("operator", "make"), ATTENTION)
+def test_attention_is_the_same_on_any_number_of_threads(operator, make, monkeypatch):
+    monkeypatch.setattr(sharing, "WORTH", 1)
+    graph = CsrGraph(edges(8, 90, 80, 900), 90, 80)
+    tensors = [t.detach().float().requires_grad_() for t in make(graph, 4, 8)]
+    before, seen = torch.get_num_threads(), []
+    try:
+        for count in (1, 2, 5):
+            torch.set_num_threads(count)
+            out = operator(graph, *tensors)
+            seen.append((out, *torch.autograd.grad((out**2).sum(), tensors)))
+    finally:
+        torch.set_num_threads(before)
+    for other in seen[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(seen[0], other, strict=True))
+
+
+@pytest.mark.parametrize(("operator", "make"), ATTENTION)
+def test_attention_over_no_edges(operator, make):
+    graph = CsrGraph(torch.zeros((2, 0), dtype=torch.int64), 3, 4)
+    tensors = make(graph, 2, 4)
+    out = operator(graph, *tensors)
+    gradients = torch.autograd.grad(out.sum(), tensors)
+    assert not out.any()
+    assert not any(g.any() for g in gradients)
 
 
 def test_attention_in_single_precision_and_with_extreme_scores():
@@ -55,9 +105,10 @@ def test_attention_in_single_precision_and_with_extreme_scores():
     torch.testing.assert_close(found.double(), wanted, rtol=2e-5, atol=2e-5)
 
 
-def test_attention_inputs_need_not_be_contiguous():
+@pytest.mark.parametrize(("operator", "make"), ATTENTION)
+def test_attention_inputs_need_not_be_contiguous(operator, make):
     graph = CsrGraph(edges(7, 6, 8, 30), 6, 8)
-    tensors = gat_inputs(graph, 3, 4)
+    tensors = make(graph, 3, 4)
     turned = [
         t.detach().permute(*reversed(range(t.dim()))).contiguous()
         .permute(*reversed(range(t.dim()))).requires_grad_()
@@ -67,7 +118,7 @@ def test_attention_inputs_need_not_be_contiguous():
     slope = torch.randn(4, 3, 8, dtype=torch.float64).permute(2, 1, 0)
     results = []
     for given in (tensors, turned):
-        out = gat_attention(graph, *given)
+        out = operator(graph, *given)
         results.append((out, *torch.autograd.grad(out, given, slope)))
     for found, wanted in zip(*results, strict=True):
         assert torch.equal(found, wanted)
@@ -102,6 +153,11 @@ def test_wrong_attention_inputs_are_refused():
         gat_attention(graph, x, target, source)
     with pytest.raises(ValueError, match="all inputs must be float32"):
         gat_attention(graph, x, source.float(), target)
+    x, y, att = (t.detach() for t in gatv2_inputs(graph, 2, 3))
+    with pytest.raises(ValueError, match=r"x_src must be \[6, H, C\]"):
+        gatv2_attention(graph, x[:5], y, att)
+    with pytest.raises(ValueError, match=r"x_dst must be \[8, 2, 3\] and att \[2, 3\]"):
+        gatv2_attention(graph, x, x, att)
 
 
 def compare(ours, theirs, graph, edge_index, x):
@@ -159,7 +215,8 @@ def test_sage_is_pyg_s(options, bipartite, out):
 
 @pytest.mark.parametrize("bipartite", [False, True])
 @pytest.mark.parametrize("options", [{}, {"concat": False, "negative_slope": 0.1}, {"bias": False}])
-def test_gat_is_pyg_s(options, bipartite):
+@pytest.mark.parametrize("name", ["GATConv", "GATv2Conv"])
+def test_gat_is_pyg_s(name, options, bipartite):
     n_src, n_dst = (12, 7) if bipartite else (12, 12)
     edge_index = edges(5, n_src, n_dst, 60)
     graph = CsrGraph(edge_index, n_src, n_dst)
@@ -167,8 +224,26 @@ def test_gat_is_pyg_s(options, bipartite):
     x = torch.randn(12, 5, dtype=torch.float64, requires_grad=True)
     if bipartite:
         x = x, torch.randn(7, 3, dtype=torch.float64, requires_grad=True)
-    theirs = pyg.GATConv(widths, 4, heads=3, add_self_loops=False, **options)
-    compare(GATConv(widths, 4, heads=3, **options), theirs, graph, edge_index, x)
+    theirs = getattr(pyg, name)(widths, 4, heads=3, add_self_loops=False, **options)
+    ours = {"GATConv": GATConv, "GATv2Conv": GATv2Conv}[name](widths, 4, heads=3, **options)
+    compare(ours, theirs, graph, edge_index, x)
+
+
+def test_gatv2_with_shared_weights_is_pyg_s():
+    edge_index = edges(6, 12, 12, 60)
+    x = torch.randn(12, 5, dtype=torch.float64, requires_grad=True)
+    theirs = pyg.GATv2Conv(5, 4, heads=3, add_self_loops=False, share_weights=True)
+    ours = GATv2Conv(5, 4, heads=3, share_weights=True)
+    compare(ours, theirs, CsrGraph(edge_index, 12, 12), edge_index, x)
+
+
+def test_features_that_never_change_are_aggregated_once():
+    graph = CsrGraph(edges(9, 12, 12, 60), 12, 12)
+    x, layer = torch.randn(12, 5), SAGEConv(5, 3)
+    means = aggregate(graph, x, reduce="mean")
+    torch.testing.assert_close(layer(x, graph, aggregated=means), layer(x, graph))
+    with pytest.raises(ValueError, match="do not go with project=True"):
+        SAGEConv(5, 3, project=True)(x, graph, aggregated=means)
 
 
 @pytest.mark.parametrize("aggr", ["sum", "mean", "max", "min", "cat"])
