@@ -137,7 +137,7 @@ class SAGEConv(nn.Module):
             moved = functional.linear(source, weight)
         elif source is target:
             both = torch.cat([weight, self.lin_r.weight])
-            moved, own = functional.linear(source, both).split(len(weight), dim=1)
+            moved, own = functional.linear(source, both).tensor_split(2, dim=1)
         else:
             moved, own = functional.linear(source, weight), self.lin_r(target)
         out = aggregate(graph, moved, reduce=self.aggr, backend=backend)

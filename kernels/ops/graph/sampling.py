@@ -57,7 +57,7 @@ def _draw(chosen: Longs, count: int, size: int, state: np.uint64) -> np.uint64:
     """Fill ``chosen[:count]`` with distinct numbers below ``size`` (Floyd, CACM 1987)."""
     low, seen, word = np.uint64(0xFFFFFFFF), np.uint64(0), np.uint64(0)
     for t in range(count):
-        top = size - count + t
+        top = np.int64(size - count + t)
         if t % 2 == 0:
             state += np.uint64(0x9E3779B97F4A7C15)
             word = _mix(state)
