@@ -42,7 +42,7 @@ def _place(table: Longs, tag: int, node: int, fresh: int) -> int:
     An entry holds tag, node and position in two words; entries of other tags count as free.
     """
     mask = len(table) - 1
-    key = (tag << 32) | node
+    key = (tag << 32) | np.int64(node)
     slot = int((np.uint64(node) * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(40)) & mask
     while table[slot, 0] >> 32 == tag:
         if table[slot, 0] == key:

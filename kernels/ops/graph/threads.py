@@ -1,7 +1,9 @@
 """Rows shared out between threads, by edges rather than by rows: degrees are skewed.
 
 Every row is computed by one thread in a fixed order, so results do not depend on how many there
-are. Threads start with the call: a pool of numba's own would wait in spins beside torch's.
+are. Threads start with the call: a pool of numba's own would wait in spins beside torch's. They
+take the next small part when they have done one, because torch's threads, done with a product,
+keep spinning on a core for a while: a thread that shares its core with one does less.
 """
 
 from __future__ import annotations
@@ -14,12 +16,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+PARTS = 8
+"""Parts per thread."""
 WORTH = 200_000
 """Elements of work below which a thread costs more (some 0.1 ms) than it brings."""
 
 
 def by_edges(indptr: NDArray[np.int32], width: int) -> list[int]:
-    """Return row bounds of parts of about equal work, as many as torch has threads.
+    """Return row bounds of parts of about equal work, several for each of torch's threads.
 
     Args:
         indptr: int32 [rows + 1].
@@ -27,7 +31,8 @@ def by_edges(indptr: NDArray[np.int32], width: int) -> list[int]:
     """
     rows = len(indptr) - 1
     work = (int(indptr[-1]) + rows) * width
-    parts = max(1, min(torch.get_num_threads(), work // WORTH))
+    threads = min(torch.get_num_threads(), work // WORTH)
+    parts = threads * PARTS if threads > 1 else 1
     shares = int(indptr[-1]) * np.arange(1, parts) // parts
     return [0, *np.searchsorted(indptr, shares).tolist(), rows]
 
@@ -60,28 +65,30 @@ def by_columns(width: int, work: int) -> list[int]:
 
 
 def share(call: Callable[[int, int], None], bounds: list[int]) -> None:
-    """Run ``call(start, stop)`` over every part, all but the first in threads of their own.
+    """Run ``call(start, stop)`` over every part, in this thread and others.
 
     Args:
         call: Releases the interpreter's lock; parts must not write the same places.
         bounds: Ascending bounds of the parts.
 
     Raises:
-        Exception: What the first part that failed raised, after all have ended.
+        Exception: What the first part that failed raised, after all threads have ended.
     """
     failed: list[BaseException] = []
+    waiting = iter(list(pairwise(bounds)))
 
-    def guarded(start: int, stop: int) -> None:
+    def work() -> None:
         try:
-            call(start, stop)
+            for start, stop in waiting:
+                call(start, stop)
         except BaseException as error:  # noqa: BLE001 - raised again below, by the caller's thread
             failed.append(error)
 
-    parts = list(pairwise(bounds))
-    threads = [Thread(target=guarded, args=part) for part in parts[1:]]
+    others = min(torch.get_num_threads(), len(bounds) - 1) - 1
+    threads = [Thread(target=work) for _ in range(others)]
     for thread in threads:
         thread.start()
-    guarded(*parts[0])
+    work()
     for thread in threads:
         thread.join()
     if failed:

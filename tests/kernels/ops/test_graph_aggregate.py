@@ -157,6 +157,7 @@ def test_any_number_of_threads_gives_the_same_bits(reduce, monkeypatch):
 
 def test_parts_hold_equal_work_and_every_row_once(monkeypatch):
     monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+    monkeypatch.setattr(sharing, "PARTS", 1)
     indptr = torch.tensor([0, 600_000, 600_000, 700_000, 800_000, 900_000]).numpy()
     assert sharing.by_edges(indptr, 4) == [0, 1, 1, 5]  # a row is one thread's
     assert sharing.by_edges(indptr[:1], 4) == [0, 0]
@@ -166,9 +167,13 @@ def test_parts_hold_equal_work_and_every_row_once(monkeypatch):
 
 def test_a_failing_thread_fails_the_call():
     def part(start, stop):
+        done.append(start)
         if start:
             raise RuntimeError(f"part {start}")
 
+    done = []
+    sharing.share(part, [0, 1])
+    assert done == [0]
     with pytest.raises(RuntimeError, match="part 1"):
         sharing.share(part, [0, 1, 2])
 
