@@ -59,7 +59,8 @@ def edges_of(store: EdgeStorage, n_src: int, n_dst: int) -> CsrGraph:
     """Return the edges of a relation, grouped once and kept beside their ``edge_index``.
 
     Args:
-        store: Holds ``edge_index``, int64 [2, edges].
+        store: Holds ``edge_index``, int64 [2, edges]; another tensor in its place is noticed,
+            numbers written into the same one are not.
         n_src: Number of sources.
         n_dst: Number of targets.
     """

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from models.entity_sage import EntitySage, EntitySageConfig
+from models.entity_sage import EntitySage, EntitySageConfig, edges_of
 from models.geometric import HeteroData
 from models.graph_net import GraphNet, GraphNetConfig, asinh, export_onnx
 from models.mail_attention import AGE_SCALES, RATIO_SCALES, MailAttention, MailAttentionConfig
@@ -243,3 +243,36 @@ def test_impossible_shapes_are_refused():
         EntitySageConfig((("person", 3),), (("lender", "x", "person"),), 2, ("person",))
     with pytest.raises(ValueError, match="at least 1"):
         EntitySageConfig((), (), 2, ())
+
+
+def test_the_encoder_is_the_one_of_gather_and_scatter():
+    from tests.benchmarks._pyg import eager_encoder
+
+    torch.manual_seed(0)
+    encoder = EntitySage(SAGE).double()
+    graph = small_graph()
+    for store in (*graph.node_stores, *graph.edge_stores):
+        for key in ("x", "edge_attr"):
+            if key in store:
+                store[key] = store[key].double()
+    results = []
+    for net in (encoder, eager_encoder(encoder).double()):
+        net.load_state_dict(encoder.state_dict())
+        found = net(graph)
+        loss = sum((x**3).sum() for x in found.values())
+        used = [p for n, p in net.named_parameters() if n.split(".")[0] not in {"link", "fraud"}]
+        results.append((*found.values(), *torch.autograd.grad(loss, used)))
+    for ours, theirs in zip(*results, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-12)
+
+
+def test_edges_are_grouped_once_and_again_when_replaced():
+    graph = small_graph()
+    store = graph["person", "buys", "shop"]
+    first = edges_of(store, 4, 5)
+    assert edges_of(store, 4, 5) is first
+    assert edges_of(store, 4, 6) is not first
+    store.edge_index = store.edge_index.clone()
+    again = edges_of(store, 4, 6)
+    assert again is edges_of(store, 4, 6)
+    assert again.n_dst == 6
