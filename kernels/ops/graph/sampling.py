@@ -12,6 +12,9 @@ from kernels.entity_state.jit import compiled_releasing, prefetch_line
 Ints = NDArray[np.int32]
 Longs = NDArray[np.int64]
 
+SCANNED = 32
+"""Edges that are compared one and all rather than searched by halves."""
+
 
 @compiled_releasing
 def _mix(state: np.uint64) -> np.uint64:
@@ -27,12 +30,16 @@ def _past_end(time: Longs, first: int, stop: int, before: int) -> int:
     if first == stop or time[stop - 1] < before:
         return stop
     low, size = first, stop - first
-    while size > 0:
+    while size > SCANNED:
         half = size // 2
         older = time[low + half] < before
         low = low + half + 1 if older else low
         size = size - half - 1 if older else half
-    return low
+    # Counting is vector code without branches to guess.
+    count = 0
+    for e in range(low, low + size):
+        count += time[e] < before
+    return low + count
 
 
 @compiled_releasing
