@@ -13,7 +13,6 @@ added on both sides. The sampler has no baseline: pyg-lib has no build for this 
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,21 +21,19 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 from torch.profiler import ProfilerActivity, profile
 
-from kernels.ops.graph import CsrGraph, GATConv, GATv2Conv, SAGEConv, TemporalSampler, aggregate
+from kernels.ops.graph import CsrGraph, TemporalSampler
 from kernels.runtime.config import RunConfig
 from kernels.runtime.runner import run
 from models.entity_sage import EntitySage
 from tasks.fraud.graph.entity_training import EntityBatches, EntitySettings, entity_loss
 from tasks.fraud.graph.snapshots import EntityGraph
 from tasks.fraud.simulate import TransfersConfig
+from tests.benchmarks._gnn_cases import Case, Step, gat_case, sage_case, training_step
 from tests.benchmarks._harness import Timing, emit, parser, run_program, stopwatch, table
-from tests.benchmarks._pyg import eager_encoder, pyg
+from tests.benchmarks._pyg import eager_encoder
 from tests.benchmarks.fraud_ring import prepare
-
-Step = Callable[[], object]
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,49 +101,6 @@ def take_turns(ways: dict[str, Step], repeats: int) -> dict[str, Timing]:
     }
 
 
-def skewed(nodes: int, edges: int, seed: int) -> Tensor:
-    """Return int64 [2, edges]; sources follow a power law, targets are uniform."""
-    rng = np.random.default_rng(seed)
-    share = 1.0 / np.arange(1, nodes + 1) ** 0.6
-    source = rng.permutation(nodes)[rng.choice(nodes, edges, p=share / share.sum())]
-    return torch.from_numpy(np.stack([source, rng.integers(0, nodes, edges)]))
-
-
-class Sage(nn.Module):
-    """Two SAGE-mean layers of either make."""
-
-    def __init__(self, make: Any, width: int) -> None:
-        super().__init__()
-        self.first, self.second = make(width, width), make(width, 2)
-
-    def forward(self, x: Tensor, graph: Any) -> Tensor:
-        out: Tensor = self.second(torch.relu(self.first(x, graph)), graph)
-        return out
-
-
-class Kept(nn.Module):
-    """The same net of ours over features that never change: their means are taken once."""
-
-    def __init__(self, net: Sage, means: Tensor) -> None:
-        super().__init__()
-        self.net, self.means = net, means
-
-    def forward(self, x: Tensor, graph: CsrGraph) -> Tensor:
-        hidden = torch.relu(self.net.first(x, graph, aggregated=self.means))
-        out: Tensor = self.net.second(hidden, graph)
-        return out
-
-
-def training_step(net: nn.Module, x: Tensor, graph: Any, loss: Callable[[Tensor], Tensor]) -> Step:
-    """Return forward, loss and backward as one call that leaves the gradients in place."""
-
-    def step() -> None:
-        net.zero_grad(set_to_none=True)
-        loss(net(x, graph)).backward()
-
-    return step
-
-
 def gradient(net: nn.Module, step: Step) -> Tensor:
     """Return all gradients of one step, flat, ordered by parameter name."""
     step()
@@ -173,44 +127,6 @@ def graph_bytes(graph: CsrGraph) -> int:
     """Return the bytes of both orders of the edges."""
     parts = [t for c in (graph.csr, graph.csc) for t in (c.indptr, c.indices, c.edge)]
     return sum(t.nbytes for t in [*parts, graph.degree])
-
-
-Case = dict[str, tuple[nn.Module, Tensor, Any]]
-
-
-def sage_case(nodes: int, edges: int, width: int, seed: int) -> tuple[Case, Any]:
-    """Return way -> (net, input, structure), and the loss."""
-    torch.manual_seed(seed)
-    edge_index = skewed(nodes, edges, seed)
-    x, label = torch.randn(nodes, width), torch.randint(0, 2, (nodes,))
-    eager, ours = Sage(pyg.SAGEConv, width), Sage(SAGEConv, width)
-    ours.load_state_dict(eager.state_dict())
-    graph = CsrGraph(edge_index, nodes, nodes)
-    rows = graph.csr
-    ones = torch.ones(edges)
-    with warnings.catch_warnings():
-        # torch calls its sparse rows a beta, and its own checks of them switched off.
-        warnings.simplefilter("ignore", UserWarning)
-        sparse = torch.sparse_csr_tensor(
-            rows.indptr.long(), rows.indices.long(), ones, (nodes, nodes)
-        )
-    ways: Case = {"eager": (eager, x, edge_index), "csr": (eager, x, sparse)}
-    ways["kept"] = (Kept(ours, aggregate(graph, x, reduce="mean")), x, graph)
-    ways["ours"] = (ours, x, graph)
-    return ways, lambda out: functional.cross_entropy(out, label)
-
-
-def gat_case(make: str, nodes: int, edges: int, seed: int) -> tuple[Case, Any]:
-    """Return the same for one attention layer of 4 heads of 16 channels on 64 inputs."""
-    torch.manual_seed(seed)
-    edge_index = skewed(nodes, edges, seed)
-    x, wanted = torch.randn(nodes, 64), torch.randn(nodes, 64)
-    eager = getattr(pyg, make)(64, 16, heads=4, add_self_loops=False)
-    ours = {"GATConv": GATConv, "GATv2Conv": GATv2Conv}[make](64, 16, heads=4)
-    ours.load_state_dict(eager.state_dict())
-    graph = CsrGraph(edge_index, nodes, nodes)
-    ways: Case = {"eager": (eager, x, edge_index), "ours": (ours, x, graph)}
-    return ways, lambda out: (out * wanted).sum() / nodes
 
 
 def errors(ways: Case, loss: Any) -> tuple[float, float]:
