@@ -57,7 +57,7 @@ ATTENTION = [(gat_attention, gat_inputs), (gatv2_attention, gatv2_inputs)]
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize(("heads", "channels"), [(1, 3), (2, 16), (9, 4), (4, 1)])
+@pytest.mark.parametrize(("heads", "channels"), [(1, 3), (2, 8), (5, 2), (4, 1)])
 @pytest.mark.parametrize(("operator", "make"), ATTENTION)
 def test_attention(operator, make, backend, heads, channels):
     graph = CsrGraph(edges(1, 6, 8, 30), 6, 8)
@@ -66,7 +66,11 @@ def test_attention(operator, make, backend, heads, channels):
     found = operator(graph, *tensors, backend=backend)
     torch.testing.assert_close(found, wanted, rtol=1e-12, atol=1e-12)
     assert not found[-1].any()
-    assert torch.autograd.gradcheck(lambda *t: operator(graph, *t, backend=backend), tensors)
+    # Plain torch is right by construction: random directions do.
+    quick = backend == "reference"
+    assert torch.autograd.gradcheck(
+        lambda *t: operator(graph, *t, backend=backend), tensors, fast_mode=quick
+    )
 
 
 @pytest.mark.parametrize(("operator", "make"), ATTENTION)
