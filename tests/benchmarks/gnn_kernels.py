@@ -25,6 +25,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from kernels.ops.graph import CsrGraph, TemporalSampler
 from kernels.runtime.config import RunConfig
+from kernels.runtime.optimizer import OptimizerConfig
 from kernels.runtime.runner import run
 from models.entity_sage import EntitySage
 from tasks.fraud.graph.entity_training import EntityBatches, EntitySettings, entity_loss
@@ -204,7 +205,8 @@ def real_figures(size: Size, seed: int) -> tuple[dict[str, float], list[Any]]:
     torch.manual_seed(seed)
     shape = graph.shape(hidden=settings.hidden, embedding=settings.embedding)
     start = EntitySage(shape)
-    plan = RunConfig(size.steps, settings.learning_rate, seed=seed)
+    optimizer = OptimizerConfig(learning_rate=settings.learning_rate)
+    plan = RunConfig(steps=size.steps, seed=seed, optimizer=optimizer)
     trained: dict[str, Tensor] = {}
 
     def training(name: str, make: Callable[[EntitySage], EntitySage]) -> Step:
