@@ -11,7 +11,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Generic
 
@@ -33,6 +33,7 @@ from kernels.runtime.memory import Memory
 from kernels.runtime.optimizer import OptimizerFactory
 from kernels.runtime.precision import Precision
 from kernels.runtime.randomness import random_state, seeded, set_random_state
+from kernels.runtime.report import Report
 from kernels.runtime.run_state import Part
 from kernels.runtime.schedule import factor_at
 from kernels.runtime.source import Batch, Batches, batch_at
@@ -42,33 +43,6 @@ logger = logging.getLogger(__name__)
 
 Loss = Callable[[nn.Module, Batch], tuple[Tensor, int]]
 """Returns the summed loss over the valid items of a batch, and how many there are."""
-
-
-@dataclass(frozen=True, slots=True)
-class Report:
-    """What came of a run.
-
-    Attributes:
-        steps: Steps done by this call; 0 when the run had finished before.
-        finished: Steps the model has seen in all.
-        stopped: Why it ended before its last step; "" when it did not.
-        best: Best figure of the evaluation, None without one.
-        best_step: Steps finished by then.
-        skipped: Steps without an update.
-        cost: Seconds, energy and money of this call.
-        checkpoint_seconds: Wall seconds of it for which checkpoints held it up.
-        precision: Format in which the model computed.
-    """
-
-    steps: int
-    finished: int
-    stopped: str
-    best: float | None
-    best_step: int
-    skipped: int
-    cost: Cost
-    checkpoint_seconds: float
-    precision: str
 
 
 def run(
@@ -157,13 +131,14 @@ class Runner(Generic[Batch]):
             StepTooLargeError: When a step does not fit into memory in the smallest parts allowed.
             Terminated: When SIGTERM came; the state is saved.
         """
-        began, stopped = (time.perf_counter(), time.process_time()), ""
+        began = time.perf_counter(), time.process_time()
         termination = Termination()
         noticed = termination.noticed() if self._checkpoints else contextlib.nullcontext()
         with seeded(self.config.seed, deterministic=self.config.deterministic), noticed:
             start = self._resume()
+            stopped = self._patience_ended()
             try:
-                if self.step < self.config.steps:
+                if self.step < self.config.steps and not stopped:
                     self._choose()
                 self.model.train()
                 with self.precision.switched(), self._memory.active():
@@ -295,8 +270,7 @@ class Runner(Generic[Batch]):
         every, last = self.config.evaluation.every, self.step == self.config.steps
         if self._evaluate and (last or (every and self.step % every == 0)):
             metrics = replace(metrics, metric=self._judge(self._evaluate))
-            if self._evaluation.is_time_to_stop and not last:
-                stopped = stopped or f"no progress since step {self._evaluation.best_step}"
+            stopped = stopped or self._patience_ended()
         if self._checkpoints:
             folders = self._checkpoints.due(self.step)
             if stopped and self._checkpoints.folder not in folders:
@@ -307,6 +281,12 @@ class Runner(Generic[Batch]):
         for callback in self._callbacks:
             callback.on_step(metrics)
         return stopped
+
+    def _patience_ended(self) -> str:
+        """Return since when there was no progress, "" if the run is to go on, or over anyway."""
+        if self.step == self.config.steps or not self._evaluation.is_time_to_stop:
+            return ""
+        return f"no progress since step {self._evaluation.best_step}"
 
     @torch.no_grad()
     def _judge(self, evaluate: Evaluate) -> float:

@@ -303,6 +303,10 @@ def test_a_run_without_progress_ends_early_and_keeps_its_best(tmp_path):
     assert (report.best, report.best_step, report.finished) == (3.0, 6, 12)
     assert report.stopped == "no progress since step 6"
     assert sorted(p.name for p in tmp_path.iterdir()) == ["step-00000006", "step-00000012"]
+    # Once more: it had ended, and is only loaded.
+    again = Runner(make_model(), batches, squared, plan, folder=tmp_path, evaluate=lambda _: 0.0)
+    report = again.run()
+    assert (report.steps, report.stopped) == (0, "no progress since step 6")
 
 
 def test_an_evaluation_changes_nothing():
