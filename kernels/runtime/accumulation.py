@@ -80,12 +80,18 @@ class Accumulation:
         """Whether a step that runs out of memory is done again in smaller parts."""
         return self.parts * 2 <= self.config.max_parts
 
-    def parts_of(self, batch: Any) -> list[Any]:
-        """Return the parts of a batch."""
-        return [batch] if self.parts == 1 else self._split(batch, self.parts)
+    def parts_of(self, batch: Any, rank: int = 0, size: int = 1) -> list[Any]:
+        """Return the parts of a batch that are one process's; maybe none of a small batch."""
+        if self.parts * size == 1:
+            return [batch]
+        return self._split(batch, self.parts * size)[rank * self.parts : (rank + 1) * self.parts]
 
-    def halve(self, error: BaseException, step: int) -> None:
+    def halve(self, error: BaseException | None, step: int) -> None:
         """Take half as large parts from now on.
+
+        Args:
+            error: What happened, None where it happened in another process.
+            step: 0-based step.
 
         Raises:
             StepTooLargeError: When ``max_parts`` are reached.
@@ -93,7 +99,7 @@ class Accumulation:
         if not self.may_halve:
             raise StepTooLargeError(
                 f"step {step + 1} ran out of memory with its batch in {self.parts} parts "
-                f"({error}); raise accumulation.max_parts or give smaller batches"
+                f"({error or 'elsewhere'}); raise accumulation.max_parts or give smaller batches"
             ) from error
         self.parts *= 2
         logger.warning("step %d ran out of memory; again in %d parts", step + 1, self.parts)

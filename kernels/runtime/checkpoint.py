@@ -8,6 +8,7 @@ Gemini (Wang et al., 2023) describe the idea.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import secrets
 import shutil
@@ -103,7 +104,13 @@ class Checkpoints:
         mark = self.folder / "in-memory"
         if not mark.is_file():
             self.folder.mkdir(parents=True, exist_ok=True)
-            mark.write_text(f"penstock-run-{secrets.token_hex(8)}\n", encoding="ascii")
+            name = f"penstock-run-{secrets.token_hex(8)}"
+            draft = mark.with_name(f".{name}")
+            draft.write_text(f"{name}\n", encoding="ascii")
+            # Whole at once, and whoever comes second takes the first one's.
+            with contextlib.suppress(FileExistsError):
+                mark.hardlink_to(draft)
+            draft.unlink()
         return SHARED_MEMORY / mark.read_text(encoding="ascii").strip()
 
     def due(self, step: int) -> list[Path]:

@@ -5,12 +5,15 @@ AdamW: Loshchilov and Hutter, "Decoupled weight decay regularization", 2019.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+
+logger = logging.getLogger(__name__)
 
 Group = dict[str, Any]
 OptimizerFactory = Callable[[list[Group]], torch.optim.Optimizer]
@@ -64,15 +67,21 @@ def parameter_groups(model: nn.Module, decay: float) -> list[Group]:
     return [group for group in groups if group["params"]]
 
 
-def build(config: OptimizerConfig, groups: list[Group]) -> torch.optim.Optimizer:
-    """Build the optimizer of a config.
+def build(
+    config: OptimizerConfig, groups: list[Group], factory: OptimizerFactory | None = None
+) -> torch.optim.Optimizer:
+    """Build the optimizer of a config, or that of a factory.
 
     Raises:
-        ValueError: When there is nothing to train.
+        ValueError: When there is nothing to train, or the factory's trains something else.
     """
     parameters = [p for group in groups for p in group["params"]]
     if not parameters:
         raise ValueError("the model has no parameter with requires_grad; there is nothing to train")
+    if factory is not None:
+        made = factory(groups)
+        require_parameters(made, parameters)
+        return made
     fused = config.fused if config.fused is not None else _can_fuse(parameters)
     if config.name == "sgd":
         return torch.optim.SGD(
@@ -98,6 +107,12 @@ def require_parameters(optimizer: torch.optim.Optimizer, wanted: list[Tensor]) -
             f"lacks {len(own - held)} that are; let build_optimizer build it from the groups it "
             "is given, after the model was cast or sharded"
         )
+
+
+def warn_of_unused(names: list[str]) -> None:
+    """Tell of parameters that no gradient reaches."""
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    logger.warning("no gradient reaches %s%s: not used by the loss?", ", ".join(names[:5]), more)
 
 
 def _can_fuse(parameters: Iterable[Tensor]) -> bool:

@@ -12,6 +12,7 @@ from torch import nn
 from kernels.runtime import checkpoint_files
 from kernels.runtime.checkpoint_files import CheckpointError
 from kernels.runtime.config import RunConfig
+from kernels.runtime.group import Group
 from kernels.runtime.randomness import random_state, set_random_state
 
 
@@ -26,19 +27,24 @@ class Part(Protocol):
 
 
 def collect(
-    step: int, config: RunConfig, model: nn.Module, parts: Mapping[str, Part]
+    step: int, config: RunConfig, model: nn.Module, parts: Mapping[str, Part], group: Group
 ) -> dict[str, Any]:
-    """Return the state after ``step`` finished steps; its tensors are those in use."""
+    """Return the state after ``step`` finished steps; its tensors are those in use.
+
+    All processes of a group call it together: random states are each one's own.
+    """
     return {
         "step": step,
         "config": config.identity(),
         "model": model.state_dict(),
         "parts": {name: part.state_dict() for name, part in parts.items()},
-        "random": random_state(),
+        "random": group.gather(random_state()),
     }
 
 
-def restore(path: Path, config: RunConfig, model: nn.Module, parts: Mapping[str, Part]) -> int:
+def restore(
+    path: Path, config: RunConfig, model: nn.Module, parts: Mapping[str, Part], group: Group
+) -> int:
     """Restore model, parts and random states in place.
 
     Args:
@@ -46,6 +52,8 @@ def restore(path: Path, config: RunConfig, model: nn.Module, parts: Mapping[str,
         config: Settings of the run; must equal those saved.
         model: Model of the same shape.
         parts: The same parts.
+        group: The processes, of which there may be others than before; those that were not there
+            draw new random numbers.
 
     Returns:
         Finished steps.
@@ -69,5 +77,6 @@ def restore(path: Path, config: RunConfig, model: nn.Module, parts: Mapping[str,
         ) from error
     for name, part in parts.items():
         part.load_state_dict(state["parts"][name])
-    set_random_state(state["random"])
+    if group.rank < len(state["random"]):
+        set_random_state(state["random"][group.rank])
     return int(state["step"])

@@ -29,6 +29,7 @@ from kernels.runtime.cost import Cost, cost_of
 from kernels.runtime.ema import Ema
 from kernels.runtime.evaluation import Evaluate, Evaluation
 from kernels.runtime.finite import NonFinite
+from kernels.runtime.group import Group
 from kernels.runtime.memory import Memory
 from kernels.runtime.optimizer import OptimizerFactory
 from kernels.runtime.precision import Precision
@@ -103,6 +104,7 @@ class Runner(Generic[Batch]):
         self.model, self.config, self.step = model, config, 0
         self._batches, self._loss, self._evaluate = batches, loss, evaluate
         self._callbacks = callbacks
+        self._group = Group.current()
         device = next((p.device for p in model.parameters()), torch.device("cpu"))
         self.precision = Precision(config.precision, device, model)
         self._memory = Memory(config.memory, model)
@@ -116,6 +118,8 @@ class Runner(Generic[Batch]):
         self._finite = NonFinite(config.non_finite)
         self._ema = Ema(model, config.ema) if config.ema.decay else None
         self._evaluation = Evaluation(config.evaluation)
+        self._termination = Termination()
+        self._is_asked_to_end = False
         goal = config.evaluation.goal
         self._checkpoints = (
             Checkpoints(folder, config.checkpoint, config.steps, goal) if folder else None
@@ -132,9 +136,10 @@ class Runner(Generic[Batch]):
             Terminated: When SIGTERM came; the state is saved.
         """
         began = time.perf_counter(), time.process_time()
-        termination = Termination()
-        noticed = termination.noticed() if self._checkpoints else contextlib.nullcontext()
-        with seeded(self.config.seed, deterministic=self.config.deterministic), noticed:
+        noticed = self._termination.noticed() if self._checkpoints else contextlib.nullcontext()
+        seed = self.config.seed + self._group.rank
+        with seeded(seed, deterministic=self.config.deterministic), noticed:
+            self._group.share([*self.model.parameters(), *self.model.buffers()])
             start = self._resume()
             stopped = self._patience_ended()
             try:
@@ -143,13 +148,15 @@ class Runner(Generic[Batch]):
                 self.model.train()
                 with self.precision.switched(), self._memory.active():
                     while self.step < self.config.steps and not stopped:
-                        metrics = self._train_step()
-                        stopped = self._after_step(metrics, asked=termination.is_asked)
+                        stopped = self._after_step(self._train_step())
             finally:
                 if self._checkpoints:
-                    self._checkpoints.close(finished=self.step == self.config.steps)
+                    finished = self.step == self.config.steps and self._group.is_first
+                    self._checkpoints.close(finished=finished)
             if stopped == "SIGTERM":
-                termination.obey(f"ended by SIGTERM after step {self.step}; run again to go on")
+                self._termination.obey(
+                    f"ended by SIGTERM after step {self.step}; run again to go on"
+                )
         if self._ema:
             self._ema.apply()
         self.model.eval()
@@ -180,30 +187,45 @@ class Runner(Generic[Batch]):
             loss_scale=scale.value if scale else 1.0,
         )
 
-    def _gradients(self) -> tuple[Tensor, int, float]:
-        """Gather the gradients of a step; return summed loss, items, and seconds without data."""
+    def _gradients(self) -> tuple[float, int, float]:
+        """Sum up the gradients of a step; return summed loss, items, and seconds without data.
+
+        Of several processes each takes its part of every batch; loss, items and gradients are the
+        sums over all of them, and what they decide is decided alike.
+        """
         accumulation = self._accumulation
         retry = Retry(self.model) if accumulation.may_halve else None
         while True:
             for _, parameter in self._trained:
                 parameter.grad = None
             self.precision.begin(self.step)
+            failure: Exception | None = None
             try:
-                return self._gather()
+                total, items, stall = self._own_gradients()
             except Exception as error:
                 if retry is None or not is_out_of_memory(error):
                     raise
-                accumulation.halve(error, self.step)
+                failure = error
+            if retry is None or not self._group.is_any(failure is not None):
+                break
+            accumulation.halve(failure, self.step)
             retry.put_back()
+        self.precision.unscale([p.grad for _, p in self._trained if p.grad is not None])
+        asked = float(self._termination.is_asked)
+        loss, count, ending = self._group.sum(float(total), items, asked)
+        self._group.sum_gradients([p for _, p in self._trained])
+        self._is_asked_to_end = ending > 0
+        return loss, int(count), stall
 
-    def _gather(self) -> tuple[Tensor, int, float]:
+    def _own_gradients(self) -> tuple[Tensor, int, float]:
+        """Sum up this process's share."""
         total, items, stall = torch.zeros(()), 0, 0.0
         per_step = self.config.accumulation.batches
         for index in range(self.step * per_step, (self.step + 1) * per_step):
             waited = time.perf_counter()
             batch = batch_at(self._batches, index, self.step)
             stall += time.perf_counter() - waited
-            for part in self._accumulation.parts_of(batch):
+            for part in self._accumulation.parts_of(batch, self._group.rank, self._group.size):
                 value, count = self._forward(part)
                 self._backward(value, count)
                 total, items = total + value.detach(), items + count
@@ -223,17 +245,16 @@ class Runner(Generic[Batch]):
     def _backward(self, value: Tensor, count: int) -> None:
         self.precision.scaled(value, count).backward()  # type: ignore[no-untyped-call]  # torch's
 
-    def _update(self, total: Tensor, items: int) -> tuple[float, float, bool]:
+    def _update(self, total: float, items: int) -> tuple[float, float, bool]:
         """Update the weights; return mean loss, gradient norm before clipping, and whether."""
         if self._compensation:
             self._compensation.begin()
         held = self._held()
         gradients = [gradient for _, _, gradient in held]
-        self.precision.unscale(gradients)
         # Parts may hold different numbers of valid items: divide once, by all of them.
         torch._foreach_div_(gradients, float(items))
         norm = float(torch.nn.utils.get_total_norm(gradients))
-        mean = float(total) / items
+        mean = total / items
         is_finite = math.isfinite(mean) and math.isfinite(norm)
         if is_finite:
             self._clipper(held, norm)
@@ -245,7 +266,8 @@ class Runner(Generic[Batch]):
             self.step, loss_is_finite=math.isfinite(mean), overflow=not is_finite
         )
         if not is_finite:
-            self._finite.skip(self.step, mean, norm, expected=searching)
+            expected = self._group.is_any(searching)
+            self._finite.skip(self.step, mean, norm, expected=expected)
         elif self._ema:
             self._ema.update()
         return mean, norm, is_finite
@@ -256,17 +278,12 @@ class Runner(Generic[Batch]):
         pairs: list[tuple[str, Tensor]] = [(name, shadows.get(p, p)) for name, p in self._trained]
         held = [(name, p, p.grad) for name, p in pairs if p.grad is not None]
         if len(held) < len(pairs) and self.step == 0:
-            without = [name for name, p in pairs if p.grad is None]
-            logger.warning(
-                "no gradient reaches %s%s: not used by the loss?",
-                ", ".join(without[:5]),
-                " and more" if len(without) > 5 else "",
-            )
+            optimizer.warn_of_unused([name for name, p in pairs if p.grad is None])
         return held
 
-    def _after_step(self, metrics: StepMetrics, *, asked: bool) -> str:
+    def _after_step(self, metrics: StepMetrics) -> str:
         """Evaluate, save and tell; return why the run is to end, "" if it is not."""
-        stopped = "SIGTERM" if asked else ""
+        stopped = "SIGTERM" if self._is_asked_to_end else ""
         every, last = self.config.evaluation.every, self.step == self.config.steps
         if self._evaluate and (last or (every and self.step % every == 0)):
             metrics = replace(metrics, metric=self._judge(self._evaluate))
@@ -276,9 +293,11 @@ class Runner(Generic[Batch]):
             if stopped and self._checkpoints.folder not in folders:
                 folders.append(self._checkpoints.folder)
             if folders:
-                state = run_state.collect(self.step, self.config, self.model, self._parts())
-                self._checkpoints.save(folders, self.step, state, self._evaluation.last)
-        for callback in self._callbacks:
+                now = self.step, self.config, self.model, self._parts(), self._group
+                state = run_state.collect(*now)
+                if self._group.is_first:
+                    self._checkpoints.save(folders, self.step, state, self._evaluation.last)
+        for callback in self._callbacks if self._group.is_first else ():
             callback.on_step(metrics)
         return stopped
 
@@ -293,7 +312,9 @@ class Runner(Generic[Batch]):
         random = random_state()
         self.model.eval()
         with self._ema.used() if self._ema else contextlib.nullcontext():
-            figure = float(evaluate(self.model))
+            # One judges for all, so that all stop alike.
+            figure = float(evaluate(self.model)) if self._group.is_first else 0.0
+        (figure,) = self._group.sum(figure)
         self.model.train()
         set_random_state(random)
         self._evaluation.note(figure, self.step)
@@ -321,6 +342,8 @@ class Runner(Generic[Batch]):
         self.model.train()
         if not self.precision.is_chosen:
             self.precision.choose(step)
+            # Processes measure different times: the first one's choice is everybody's.
+            self.precision.load_state_dict(self._group.gather(self.precision.state_dict())[0])
         if not self._memory.is_chosen:
             self._memory.choose(forward)
         retry.put_back()
@@ -331,12 +354,7 @@ class Runner(Generic[Batch]):
         groups = optimizer.parameter_groups(self.model, self.config.optimizer.weight_decay)
         if self._compensation:
             groups = self._compensation.shadow(groups)
-        if build is None:
-            return optimizer.build(self.config.optimizer, groups)
-        made = build(groups)
-        wanted = [p for group in groups for p in group["params"]]
-        optimizer.require_parameters(made, wanted)
-        return made
+        return optimizer.build(self.config.optimizer, groups, build)
 
     def _parts(self) -> dict[str, Part]:
         """Return the parts with a state of their own, by name."""
@@ -355,10 +373,13 @@ class Runner(Generic[Batch]):
 
     def _resume(self) -> int:
         """Go on from the newest checkpoint, if there is one; return the steps finished before."""
-        found = self._checkpoints.newest() if self._checkpoints else None
-        if found is not None:
-            self.step = run_state.restore(found.path, self.config, self.model, self._parts())
-            told = (self.step, self.config.steps, found.path)
+        found = self._checkpoints.newest() if self._checkpoints and self._group.is_first else None
+        # A process could see another newest one, where a disk is slow: the first one's counts.
+        place = self._group.gather(str(found.path) if found else "")[0]
+        if place:
+            now = self.config, self.model, self._parts(), self._group
+            self.step = run_state.restore(Path(place), *now)
+            told = (self.step, self.config.steps, place)
             logger.info("going on at step %d of %d from %s", *told)
         return self.step
 
