@@ -170,10 +170,10 @@ def finish(process: subprocess.Popen[str]) -> tuple[list[str], str]:
 
 def test_a_killed_process_goes_on_bit_for_bit(tmp_path):
     """kill -9 at random moments, with every part that has a state of its own."""
-    (*_, expected), _ = finish(start(tmp_path / "whole", 25))
+    (*_, expected), _ = finish(start(tmp_path / "whole", 16))
     rng, kills, folder = random.Random(5), 0, tmp_path / "killed"
     while True:
-        process = start(folder, 25, slow_ms=20)
+        process = start(folder, 16, slow_ms=20)
         assert process.stdout is not None
         for _ in range(rng.randint(2, 9)):
             line = process.stdout.readline()
