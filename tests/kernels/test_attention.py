@@ -1,0 +1,97 @@
+"""Block-sparse attention: every backend equals its definition, forward and backward."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.nn import functional
+
+from kernels.ops.attention.config import SparseAttentionConfig
+from kernels.ops.attention.dispatch import block_sparse_attention
+from kernels.ops.attention.gate import BlockGate
+
+BACKENDS = ["cpu"]  # Triton: test_attention_triton.py, in a process of its own
+
+
+def drawn(shape, dtype=torch.float32, seed=0):
+    made = torch.Generator().manual_seed(seed)
+    return [torch.randn(shape, generator=made, dtype=torch.float64).to(dtype) for _ in range(4)]
+
+
+def random_index(batch, heads, n, block, lengths, *, causal, share=None, seed=0):
+    """What a gate with random scores keeps."""
+    config = SparseAttentionConfig(
+        heads=heads, head_dim=16, block=block, causal=causal, share=share
+    )
+    blocks = config.blocks(n)
+    made = torch.Generator().manual_seed(seed)
+    scores = torch.rand(batch, heads, blocks, blocks, generator=made)
+    return BlockGate(config).select(scores, lengths, n)
+
+
+def run(backend, inputs, index, **options):
+    q, k, v = (x.clone().requires_grad_() for x in inputs[:3])
+    out = block_sparse_attention(q, k, v, index, backend=backend, **options)
+    out.backward(inputs[3])
+    return out.detach(), q.grad, k.grad, v.grad
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize(("n", "block", "dim", "lengths"), [
+    (256, 16, 16, None), (250, 32, 24, None), (37, 64, 64, None), (520, 64, 128, [520, 77]),
+    (300, 32, 32, [1, 0]), (128, 16, 16, [64, 128]), (1, 16, 16, None),
+])  # fmt: skip
+def test_equals_the_reference(backend, causal, n, block, dim, lengths):
+    inputs = drawn((2, 2, n, dim))
+    limits = torch.tensor(lengths or [n, n])
+    index = random_index(2, 2, n, block, limits, causal=causal)
+    options = {"block": block, "causal": causal, "lengths": limits}
+    expected = run("reference", inputs, index, **options)
+    found = run(backend, inputs, index, **options)
+    for a, b in zip(found, expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=2e-5)
+        assert not a[
+            torch.arange(n)[None, None, :].expand(a.shape[:3]) >= limits[:, None, None]
+        ].any()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("causal", [False, True])
+def test_equals_dense_attention_when_all_is_kept(backend, causal):
+    inputs = drawn((1, 2, 200, 32), torch.float64)
+    index = random_index(1, 2, 200, 32, torch.tensor([200]), causal=causal, share=1.0)
+    found = run(backend, inputs, index, block=32, causal=causal)
+    q, k, v = (x.clone().requires_grad_() for x in inputs[:3])
+    functional.scaled_dot_product_attention(q, k, v, is_causal=causal).backward(inputs[3])
+    dense = functional.scaled_dot_product_attention(q, k, v, is_causal=causal)
+    for a, b in zip(found, (dense, q.grad, k.grad, v.grad), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("causal", [False, True])
+def test_gradients_by_finite_differences(backend, causal):
+    limits = torch.tensor([40, 23])
+    index = random_index(2, 1, 40, 16, limits, causal=causal)
+    index[..., 2:] = -1
+    inputs = [x.requires_grad_() for x in drawn((2, 1, 40, 16), torch.float64)[:3]]
+
+    def attention(q, k, v):
+        return block_sparse_attention(
+            q, k, v, index, block=16, causal=causal, lengths=limits, backend=backend
+        )
+
+    assert torch.autograd.gradcheck(attention, inputs, fast_mode=True)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_short_floats_lose_no_more_than_their_own_rounding(backend, dtype):
+    inputs = drawn((1, 2, 192, 64), dtype)
+    index = random_index(1, 2, 192, 64, torch.tensor([192]), causal=True)
+    found = run(backend, inputs, index, causal=True)
+    exact = run("reference", [x.double() for x in inputs], index, causal=True)
+    for a, b in zip(found, exact, strict=True):
+        assert a.dtype == dtype
+        assert (a.double() - b).norm() / b.norm() < 2 * torch.finfo(dtype).eps
