@@ -18,14 +18,14 @@ def drawn(shape, dtype=torch.float32, seed=0):
     return [torch.randn(shape, generator=made, dtype=torch.float64).to(dtype) for _ in range(4)]
 
 
-def random_index(batch, heads, n, block, lengths, *, causal, share=None, seed=0):
+def random_index(batch, heads, n, block, lengths, *, causal, share=None, double=True, seed=0):
     """What a gate with random scores keeps."""
     config = SparseAttentionConfig(
-        heads=heads, head_dim=16, block=block, causal=causal, share=share
-    )
-    blocks = config.blocks(n)
+        heads=heads, head_dim=16, block=block, query_block=block * (1 + double), causal=causal,
+        share=share,
+    )  # fmt: skip
     made = torch.Generator().manual_seed(seed)
-    scores = torch.rand(batch, heads, blocks, blocks, generator=made)
+    scores = torch.rand(batch, heads, config.tiles(n), config.blocks(n), generator=made)
     return BlockGate(config).select(scores, lengths, n)
 
 
@@ -37,16 +37,22 @@ def run(backend, inputs, index, **options):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("double", [False, True])
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize(("n", "block", "dim", "lengths"), [
     (256, 16, 16, None), (250, 32, 24, None), (37, 64, 64, None), (520, 64, 128, [520, 77]),
     (300, 32, 32, [1, 0]), (128, 16, 16, [64, 128]), (1, 16, 16, None),
 ])  # fmt: skip
-def test_equals_the_reference(backend, causal, n, block, dim, lengths):
+def test_equals_the_reference(backend, double, causal, n, block, dim, lengths):
     inputs = drawn((2, 2, n, dim))
     limits = torch.tensor(lengths or [n, n])
-    index = random_index(2, 2, n, block, limits, causal=causal)
-    options = {"block": block, "causal": causal, "lengths": limits}
+    index = random_index(2, 2, n, block, limits, causal=causal, double=double)
+    options = {
+        "block": block,
+        "query_block": block * (1 + double),
+        "causal": causal,
+        "lengths": limits,
+    }
     expected = run("reference", inputs, index, **options)
     found = run(backend, inputs, index, **options)
     for a, b in zip(found, expected, strict=True):
@@ -61,7 +67,7 @@ def test_equals_the_reference(backend, causal, n, block, dim, lengths):
 def test_equals_dense_attention_when_all_is_kept(backend, causal):
     inputs = drawn((1, 2, 200, 32), torch.float64)
     index = random_index(1, 2, 200, 32, torch.tensor([200]), causal=causal, share=1.0)
-    found = run(backend, inputs, index, block=32, causal=causal)
+    found = run(backend, inputs, index, block=32, query_block=64, causal=causal)
     q, k, v = (x.clone().requires_grad_() for x in inputs[:3])
     functional.scaled_dot_product_attention(q, k, v, is_causal=causal).backward(inputs[3])
     dense = functional.scaled_dot_product_attention(q, k, v, is_causal=causal)
@@ -74,12 +80,12 @@ def test_equals_dense_attention_when_all_is_kept(backend, causal):
 def test_gradients_by_finite_differences(backend, causal):
     limits = torch.tensor([40, 23])
     index = random_index(2, 1, 40, 16, limits, causal=causal)
-    index[..., 2:] = -1
+    index[..., 3:] = -1
     inputs = [x.requires_grad_() for x in drawn((2, 1, 40, 16), torch.float64)[:3]]
 
     def attention(q, k, v):
         return block_sparse_attention(
-            q, k, v, index, block=16, causal=causal, lengths=limits, backend=backend
+            q, k, v, index, block=16, query_block=32, causal=causal, lengths=limits, backend=backend
         )
 
     assert torch.autograd.gradcheck(attention, inputs, fast_mode=True)

@@ -19,7 +19,8 @@ class SparseAttentionConfig:
         heads: Number of heads H.
         head_dim: Width D of a head, 16 to 128.
         causal: Whether a position sees only itself and earlier ones.
-        block: Queries, and keys, per block.
+        block: Keys per key block.
+        query_block: Queries that share one list of key blocks, a multiple of ``block``.
         per_log2: Key blocks kept per query block are ``per_log2 * log2(n)`` (rounded), so that the
             cost is O(n log n). Ignored where ``share`` is given.
         share: Fixed share of the key blocks kept instead, in (0, 1]; 1 is exact dense attention.
@@ -36,6 +37,7 @@ class SparseAttentionConfig:
     head_dim: int
     causal: bool = False
     block: int = 64
+    query_block: int = 128
     per_log2: float = 1.0
     share: float | None = None
     rank: int = 32
@@ -53,8 +55,7 @@ class SparseAttentionConfig:
             raise ValueError(
                 f"head_dim must be 16 to 128, got {self.head_dim}; use more or fewer heads"
             )
-        if self.block not in (16, 32, 64, 128):
-            raise ValueError(f"block must be 16, 32, 64 or 128, got {self.block}")
+        check_blocks(self.block, self.query_block)
         if not self.per_log2 > 0:
             raise ValueError(f"per_log2 must be above 0, got {self.per_log2}; 1 is the default")
         if self.share is not None and not 0 < self.share <= 1:
@@ -66,9 +67,18 @@ class SparseAttentionConfig:
         if self.dense not in ("measured", "never", "always"):
             raise ValueError(f"dense must be measured, never or always, got {self.dense!r}")
 
+    def tiles(self, n: int) -> int:
+        """Return the number of query blocks of ``n`` positions."""
+        return -(-n // self.query_block)
+
     def blocks(self, n: int) -> int:
-        """Return the number of blocks of ``n`` positions."""
-        return -(-n // self.block)
+        """Return the number of key blocks, those that fill up the last query block included."""
+        return self.tiles(n) * self.own
+
+    @property
+    def own(self) -> int:
+        """Key blocks that hold a query block's own positions."""
+        return self.query_block // self.block
 
     def kept(self, n: int) -> int:
         """Return how many key blocks a query block keeps among ``n`` positions."""
@@ -77,7 +87,17 @@ class SparseAttentionConfig:
             wanted = math.ceil(self.share * total)
         else:
             wanted = round(self.per_log2 * math.log2(max(n, 2)))
-        return max(1, min(wanted, total))
+        return max(self.own, min(wanted, total))
+
+
+def check_blocks(block: int, query_block: int) -> None:
+    """Raises ValueError for block sizes that the kernels do not serve."""
+    if block not in (16, 32, 64, 128):
+        raise ValueError(f"block must be 16, 32, 64 or 128, got {block}")
+    if query_block not in (block, 2 * block):
+        raise ValueError(
+            f"query_block must be block or twice that ({block} or {2 * block}), got {query_block}"
+        )
 
 
 def _at_least_one(name: str, value: int) -> None:

@@ -3,7 +3,7 @@
 A task is one query block of one head. Tasks are worked off in chunks whose scores stay within the
 cache; as a task sees all of its keys at once, its softmax needs no running maximum. The forward
 pass saves the log-sum-exp of every row, and the backward pass recomputes the weights from it
-(FlashAttention, Dao et al. 2022). Scores lie keys first, [w * block, block], which spares the
+(FlashAttention, Dao et al. 2022). Scores lie keys first, [w * block, rows], which spares the
 products of the backward pass a transposition. Key and value gradients are added task by task, in
 order, so results do not vary from run to run.
 
@@ -22,7 +22,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-CHUNK_BYTES = 3_000_000  # scores of a chunk; 1.7 to 6 MB are within noise of each other, .4 is slower
+CHUNK_BYTES = (
+    3_000_000  # scores of a chunk; 1.7 to 6 MB are within noise of each other, .4 is slower
+)
 MASKED = -1e30  # finite, so that a row without keys has no NaN
 SAFE = 60.0  # exp(60) times 1e11 keys fits float32, and exp(-60) is no denormal number
 
@@ -35,8 +37,8 @@ class _Chunk(NamedTuple):
         query: int64 [c], query block of each task among all heads'.
         key: int64 [c * w], key blocks.
         hidden: bool [c, w * block, 1], keys to mask, or None.
-        own: bool [block, block], what causality masks in the own block, or None.
-        absent: bool [c, block], rows beyond the length, or None.
+        own: bool [rows, rows], what causality masks in the own blocks, or None.
+        absent: bool [c, rows], rows beyond the length, or None.
     """
 
     tasks: slice
@@ -55,6 +57,7 @@ def forward(
     lengths: Tensor,
     *,
     block: int,
+    query_block: int,
     causal: bool,
     scale: float,
 ) -> tuple[Tensor, Tensor]:
@@ -63,12 +66,13 @@ def forward(
     Arguments are those of `block_sparse_attention`, checked.
     """
     kind = torch.promote_types(q.dtype, torch.float32)
-    qs, ks, vs = (_blocks(x, block) for x in (q, k, v))
+    qs = _blocks(q, query_block, query_block)
+    ks, vs = (_blocks(x, block, query_block) for x in (k, v))
     out = torch.empty(qs.shape, dtype=kind)
     lse = torch.empty(qs.shape[:2], dtype=kind)
     bounded = _bounded(q, k, scale)
-    room = _Room.of(ks, index.shape[-1], kind, 1)
-    for c in _chunks(index, lengths, block, room.blocks, causal=causal):
+    room = _Room.of(ks, index.shape[-1], query_block, kind, 1)
+    for c in _chunks(index, lengths, block, query_block, room.blocks, causal=causal):
         keys, values = room.gathered(ks, c, 0), room.gathered(vs, c, 1)
         scores = _scores(_taken(qs, c, kind).mul_(scale), keys, c, room.scores(c, 0))
         top = None if bounded else scores.amax(1, keepdim=True)
@@ -94,22 +98,24 @@ def backward(
     lse: Tensor,
     *,
     block: int,
+    query_block: int,
     causal: bool,
     scale: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return the gradients of q, k and v; ``out`` and ``lse`` are those of `forward`."""
     kind = torch.promote_types(q.dtype, torch.float32)
-    qs, ks, vs = (_blocks(x, block) for x in (q, k, v))
-    upper = _blocks(grad.to(kind), block)
+    qs = _blocks(q, query_block, query_block)
+    ks, vs = (_blocks(x, block, query_block) for x in (k, v))
+    upper = _blocks(grad.to(kind), query_block, query_block)
     bounded = _bounded(q, k, scale)
     if bounded:  # weights are exp(scores - lse): the part of lse goes into what they multiply
-        upper = upper * lse.neg().exp_().view(-1, block, 1)
-    delta = (upper * _blocks(out, block)).sum(-1)
-    row_lse = lse.view(-1, 1, block)
+        upper = upper * lse.neg().exp_().view(-1, query_block, 1)
+    delta = (upper * _blocks(out, query_block, query_block)).sum(-1)
+    row_lse = lse.view(-1, 1, query_block)
     dq = torch.empty(qs.shape, dtype=kind)
     dk, dv = (torch.zeros(ks.shape, dtype=kind) for _ in "kv")
-    room = _Room.of(ks, index.shape[-1], kind, 2)
-    for c in _chunks(index, lengths, block, room.blocks, causal=causal):
+    room = _Room.of(ks, index.shape[-1], query_block, kind, 2)
+    for c in _chunks(index, lengths, block, query_block, room.blocks, causal=causal):
         keys, values = room.gathered(ks, c, 0), room.gathered(vs, c, 1)
         queries, above = _taken(qs, c, kind).mul_(scale), upper[c.query]
         weights = _scores(queries, keys, c, room.scores(c, 0))
@@ -131,9 +137,9 @@ def _bounded(q: Tensor, k: Tensor, scale: float) -> bool:
     return longest[0] * longest[1] * abs(scale) <= SAFE
 
 
-def _blocks(x: Tensor, block: int) -> Tensor:
-    """Return [B, H, n, D] as [B * H * blocks, block, D], padded with zeros."""
-    gap = -x.shape[2] % block
+def _blocks(x: Tensor, block: int, whole: int) -> Tensor:
+    """Return [B, H, n, D] as [B * H * blocks, block, D], zeros up to a multiple of ``whole``."""
+    gap = -x.shape[2] % whole
     padded = functional.pad(x, (0, 0, 0, gap)) if gap else x
     return padded.reshape(-1, block, x.shape[3])
 
@@ -144,7 +150,7 @@ def _whole(blocks: Tensor, like: Tensor) -> Tensor:
 
 
 def _taken(blocks: Tensor, c: _Chunk, kind: torch.dtype) -> Tensor:
-    """Return a copy of each task's query block, [c, block, D]."""
+    """Return a copy of each task's query block, [c, rows, D]."""
     return blocks.index_select(0, c.query).to(kind)
 
 
@@ -163,27 +169,30 @@ class _Room:
 
     Attributes:
         blocks: Kept blocks that fit, summed over the tasks of a chunk.
+        rows: Queries per task.
         pairs: Gathered keys and values, [blocks, block, D] each.
         short: The same in the dtype of the inputs where that is another one, else None.
         squares: Scores, and what else has their size.
     """
 
     blocks: int
+    rows: int
     pairs: tuple[Tensor, Tensor]
     short: Tensor | None
     squares: tuple[Tensor, ...]
 
     @classmethod
-    def of(cls, keys: Tensor, width: int, kind: torch.dtype, squares: int) -> _Room:
-        """Return room for chunks of tasks of up to ``width`` blocks of ``keys``."""
+    def of(cls, keys: Tensor, width: int, rows: int, kind: torch.dtype, squares: int) -> _Room:
+        """Return room for chunks of tasks of ``rows`` queries and up to ``width`` key blocks."""
         block = keys.shape[1]
-        blocks = max(width, CHUNK_BYTES // (block * block * kind.itemsize))
+        blocks = max(width, CHUNK_BYTES // (rows * block * kind.itemsize))
         shape = (blocks, *keys.shape[1:])
         return cls(
             blocks,
+            rows,
             (torch.empty(shape, dtype=kind), torch.empty(shape, dtype=kind)),
             torch.empty(shape, dtype=keys.dtype) if keys.dtype != kind else None,
-            tuple(torch.empty(blocks * block * block, dtype=kind) for _ in range(squares)),
+            tuple(torch.empty(blocks * block * rows, dtype=kind) for _ in range(squares)),
         )
 
     def gathered(self, blocks: Tensor, c: _Chunk, place: int) -> Tensor:
@@ -196,28 +205,28 @@ class _Room:
         return found.view(len(c.query), -1, blocks.shape[2])
 
     def scores(self, c: _Chunk, place: int) -> Tensor:
-        """Return room for the chunk's scores, [c, w * block, block]."""
-        block = self.pairs[0].shape[1]
-        size = len(c.key) * block * block
-        return self.squares[place][:size].view(len(c.query), -1, block)
+        """Return room for the chunk's scores, [c, w * block, rows]."""
+        size = len(c.key) * self.pairs[0].shape[1] * self.rows
+        return self.squares[place][:size].view(len(c.query), -1, self.rows)
 
 
 def _chunks(
-    index: Tensor, lengths: Tensor, block: int, room: int, *, causal: bool
+    index: Tensor, lengths: Tensor, block: int, rows: int, room: int, *, causal: bool
 ) -> Iterator[_Chunk]:
     """Yield all tasks; those of one query block lie together, as they keep equally many keys."""
-    batch, heads, blocks, width = index.shape
+    batch, heads, tiles, width = index.shape
+    blocks = tiles * rows // block
     tasks = index.permute(2, 0, 1, 3).reshape(-1, width)
-    head = torch.arange(batch * heads).repeat(blocks)
-    own = torch.arange(blocks).repeat_interleave(batch * heads)
-    length = lengths.repeat_interleave(heads).repeat(blocks)
+    head = torch.arange(batch * heads).repeat(tiles)
+    own = torch.arange(tiles).repeat_interleave(batch * heads)
+    length = lengths.repeat_interleave(heads).repeat(tiles)
     first = (head * blocks)[:, None]
     counts = (tasks >= 0).sum(1)
     last = tasks.amax(1)
     ragged = ((last + 1) * block > length).tolist()
     counted = counts.tolist()
-    inside = torch.arange(block)
-    later = inside[:, None] > inside if causal else None
+    inside, row = torch.arange(block), torch.arange(rows)
+    later = row[:, None] > row if causal else None
     start = 0
     while start < len(tasks):
         widest, stop = counted[start], start + 1
@@ -233,8 +242,8 @@ def _chunks(
             place = kept[..., None] * block + inside
             hidden = (kept < 0)[..., None] | (place >= length[part, None, None])
             hidden = hidden.flatten(1)[..., None]
-            absent = own[part, None] * block + inside >= length[part, None]
-        query = first[part, 0] + own[part]
+            absent = own[part, None] * rows + row >= length[part, None]
+        query = head[part] * tiles + own[part]
         key = (first[part] + kept.clamp(min=0)).reshape(-1)
         yield _Chunk(part, query, key, hidden, later, absent)
         start = stop

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from kernels.ops.attention.config import BACKENDS, Backend
+from kernels.ops.attention.config import BACKENDS, Backend, check_blocks
 from kernels.ops.attention.reference import attention_reference
 
 logger = logging.getLogger(__name__)
@@ -25,6 +25,7 @@ def block_sparse_attention(
     index: Tensor,
     *,
     block: int = 64,
+    query_block: int = 128,
     causal: bool = False,
     lengths: Tensor | None = None,
     scale: float | None = None,
@@ -39,9 +40,11 @@ def block_sparse_attention(
         q: Queries [B, H, n, D], float32, bfloat16, float16 or float64; D from 16 to 128.
         k: Keys, like ``q``.
         v: Values, like ``q``.
-        index: int64 [B, H, blocks, w]; for every query block its own number first, then other key
-            blocks (earlier ones where causal), each at most once, then -1 for empty slots.
-        block: Positions per block, 16, 32, 64 or 128.
+        index: int64 [B, H, query blocks, w]; for every query block the key blocks of its own
+            positions first, in order, then others (earlier ones where causal), each at most once,
+            then -1 for empty slots.
+        block: Keys per key block, 16, 32, 64 or 128.
+        query_block: Queries per query block, ``block`` or twice that.
         causal: Whether a query sees only keys up to its own position.
         lengths: int64 [B], valid positions of each sequence; rows beyond give 0 and get no
             gradient. None: all n.
@@ -58,12 +61,14 @@ def block_sparse_attention(
     whole = torch.full((q.shape[0],), q.shape[2], dtype=torch.int64, device=q.device)
     limits = whole if lengths is None else lengths.to(q.device, torch.int64)
     _check_inputs(q, k, v, limits)
-    _check_index(q, index, block, causal=causal)
+    _check_index(q, index, block, query_block, causal=causal)
     chosen = choose_backend(backend, q.device)
     factor = q.shape[-1] ** -0.5 if scale is None else scale
+    options: dict[str, Any] = {
+        "block": block, "query_block": query_block, "causal": causal, "scale": factor,
+    }  # fmt: skip
     if chosen == "reference":
-        return attention_reference(q, k, v, index, limits, block=block, causal=causal, scale=factor)
-    options = {"block": block, "causal": causal, "scale": factor}
+        return attention_reference(q, k, v, index, limits, **options)
     result: Tensor = _Attention.apply(q, k, v, index, limits, _kernel(chosen), options)
     return result
 
@@ -133,30 +138,29 @@ def _check_inputs(q: Tensor, k: Tensor, v: Tensor, lengths: Tensor) -> None:
         raise ValueError(f"lengths must lie in 0..{q.shape[2]}, got {lengths.tolist()}")
 
 
-def _check_index(q: Tensor, index: Tensor, block: int, *, causal: bool) -> None:
-    if block not in (16, 32, 64, 128):
-        raise ValueError(f"block must be 16, 32, 64 or 128, got {block}")
-    blocks = -(-q.shape[2] // block)
+def _check_index(q: Tensor, index: Tensor, block: int, query_block: int, *, causal: bool) -> None:
+    check_blocks(block, query_block)
+    own, tiles = query_block // block, -(-q.shape[2] // query_block)
     if index.dtype != torch.int64 or index.device != q.device:
         raise ValueError(
             f"index must be int64 on {q.device}, got {index.dtype} on {index.device}; use .to()"
         )
-    if index.dim() != 4 or index.shape[:3] != (*q.shape[:2], blocks):
+    if index.dim() != 4 or index.shape[:3] != (*q.shape[:2], tiles) or index.shape[3] < own:
         raise ValueError(
-            f"index must be [{q.shape[0]}, {q.shape[1]}, {blocks}, w] for blocks of {block}, got "
-            f"{list(index.shape)}"
+            f"index must be [{q.shape[0]}, {q.shape[1]}, {tiles}, w] with w >= {own} for query "
+            f"blocks of {query_block}, got {list(index.shape)}"
         )
-    own = torch.arange(blocks, device=index.device)
-    limit = own[:, None] if causal else blocks - 1
+    tile = torch.arange(tiles, device=index.device)[:, None] * own
+    limit = tile + own - 1 if causal else tiles * own - 1
     empty = index < 0
     packed = (empty[..., 1:] | ~empty[..., :-1]).all()  # nothing after an empty slot
     ordered = index.sort(-1).values
     single = ((ordered[..., 1:] != ordered[..., :-1]) | (ordered[..., 1:] < 0)).all()
-    good = (index[..., 0] == own).all() & ((index >= -1) & (index <= limit)).all()
-    if not bool(good & packed & single):
+    first = (index[..., :own] == tile + torch.arange(own, device=index.device)).all()
+    if not bool(first & packed & single & ((index >= -1) & (index <= limit)).all()):
         raise ValueError(
-            "index must list, for each query block, its own number first, then other blocks in "
-            f"0..{blocks - 1}{' that come earlier' if causal else ''}, each once, then -1; "
+            f"index must list, for each query block, its own {own} key blocks first, then others "
+            f"in 0..{tiles * own - 1}{' that come earlier' if causal else ''}, each once, then -1; "
             "BlockGate.select makes such lists"
         )
 

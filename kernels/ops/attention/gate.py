@@ -43,18 +43,17 @@ class BlockGate(nn.Module):
         )
 
     def scores(self, q: Tensor, k: Tensor, lengths: Tensor) -> Tensor:
-        """Return the score of each pair of query and key block, float32 [B, H, blocks, blocks].
+        """Return the score of each pair of blocks, float32 [B, H, query blocks, key blocks].
 
         Args:
             q: Queries [B, H, n, D]; no gradient runs back into them.
             k: Keys [B, H, n, D], likewise.
             lengths: int64 [B], valid positions.
         """
-        block = self.config.block
-        queries = pooled_mean(q.detach(), lengths, block)
-        keys = torch.cat(
-            [pooled_mean(k.detach(), lengths, block), *pooled_range(k.detach(), lengths, block)], -1
-        )
+        config = self.config
+        queries = pooled_mean(q.detach(), lengths, config.query_block, config)
+        mean = pooled_mean(k.detach(), lengths, config.block, config)
+        keys = torch.cat([mean, *pooled_range(k.detach(), lengths, config)], -1)
         found = (queries @ self.query) @ (keys @ self.key).mT
         return found * self.config.head_dim**-0.5
 
@@ -62,25 +61,26 @@ class BlockGate(nn.Module):
         """Return the blocks with the highest scores, as `block_sparse_attention` takes them.
 
         Args:
-            scores: [B, H, blocks, blocks].
+            scores: [B, H, query blocks, blocks].
             lengths: int64 [B].
             n: Positions of the (padded) sequences.
 
         Returns:
-            int64 [B, H, blocks, kept]; a query block's own block is always kept.
+            int64 [B, H, query blocks, kept]; a query block's own blocks come first.
         """
         allowed = candidates(lengths, n, self.config)
-        own = torch.arange(scores.shape[-1], device=scores.device)
         ranked = scores.detach().masked_fill(~allowed, float("-inf"))
-        ranked[..., own, own] = float("inf")
+        own = self.config.own
+        for place in range(own):
+            ranked[..., place::own].diagonal(dim1=-2, dim2=-1).fill_(1e30 * (own - place))
         best = ranked.topk(self.config.kept(n), -1)
         return best.indices.masked_fill(best.values == float("-inf"), -1)
 
     def loss(self, scores: Tensor, q: Tensor, k: Tensor, lengths: Tensor) -> Tensor:
         """Return how badly the scores foretell the attention of rows drawn at random, a scalar.
 
-        The cross-entropy, in nats, between the attention that a row spends outside its own block
-        (which is kept in any case) and the softmax of the scores over those blocks.
+        The cross-entropy, in nats, between the attention that a row spends outside its own query
+        block (which is kept in any case) and the softmax of the scores over those blocks.
 
         Args:
             scores: What `scores` returned.
@@ -92,22 +92,25 @@ class BlockGate(nn.Module):
         count = min(config.sampled_rows, n)
         draw = torch.rand(q.shape[0], count, device=q.device) * lengths[:, None]
         rows = draw.long().clamp(max=n - 1).sort(1).values  # [B, rows], the same for all heads
-        own = torch.div(rows, config.block, rounding_mode="floor")
+        own = torch.div(rows, config.query_block, rounding_mode="floor")
         target = block_shares(q, k, rows, lengths, config)
         chosen = scores.take_along_dim(own[:, None, :, None], 2)
         allowed = candidates(lengths, n, config).take_along_dim(own[:, None, :, None], 2)
-        allowed = allowed & (own[:, None, :, None] != torch.arange(scores.shape[-1]).to(q.device))
+        place = torch.arange(scores.shape[-1], device=q.device)
+        holder = torch.div(place, config.own, rounding_mode="floor")
+        allowed = allowed & (holder != own[:, None, :, None])
         log_share = chosen.masked_fill(~allowed, -1e30).log_softmax(-1)
         return -(target * log_share.masked_fill(~allowed, 0.0)).sum(-1).mean()
 
 
 def candidates(lengths: Tensor, n: int, config: SparseAttentionConfig) -> Tensor:
-    """Return which key blocks a query block may keep, bool [B, 1, blocks, blocks]."""
-    own = torch.arange(config.blocks(n), device=lengths.device)
-    filled = (own * config.block < lengths[:, None])[:, None, None]
+    """Return which key blocks a query block may keep, bool [B, 1, query blocks, blocks]."""
+    place = torch.arange(config.blocks(n), device=lengths.device)
+    filled = (place * config.block < lengths[:, None])[:, None, None]
     if config.causal:
-        return filled & (own <= own[:, None])
-    return filled.expand(-1, -1, len(own), -1)
+        last = torch.arange(1, config.tiles(n) + 1, device=lengths.device) * config.own
+        return filled & (place < last[:, None])
+    return filled.expand(-1, -1, config.tiles(n), -1)
 
 
 @torch.no_grad()
@@ -133,28 +136,31 @@ def block_shares(
     limit = rows if config.causal else (lengths - 1)[:, None].expand_as(rows)
     limit = torch.minimum(limit, (lengths - 1).clamp(min=0)[:, None])
     weights = logits.masked_fill_((position > limit[..., None])[:, None], -1e30).softmax(-1)
-    gap = -n % config.block
+    gap = -n % config.query_block
     return functional.pad(weights, (0, gap)).unflatten(-1, (-1, config.block)).sum(-1)
 
 
-def pooled_mean(x: Tensor, lengths: Tensor, block: int) -> Tensor:
+def pooled_mean(x: Tensor, lengths: Tensor, block: int, config: SparseAttentionConfig) -> Tensor:
     """Return the mean of the valid positions of each block, float32 [B, H, blocks, D]."""
-    whole = _split(x, lengths, block, 0.0)
+    whole = _split(x, lengths, block, config.query_block, 0.0)
     first = torch.arange(whole.shape[2], device=x.device) * block
     count = (lengths[:, None] - first).clamp(1, block)
     return whole.sum(3, dtype=torch.float32) / count[:, None, :, None]
 
 
-def pooled_range(x: Tensor, lengths: Tensor, block: int) -> tuple[Tensor, Tensor]:
+def pooled_range(
+    x: Tensor, lengths: Tensor, config: SparseAttentionConfig
+) -> tuple[Tensor, Tensor]:
     """Return the largest and smallest valid value of each block, float32 [B, H, blocks, D]."""
-    high = _split(x, lengths, block, float("-inf")).amax(3).float()
-    low = _split(x, lengths, block, float("inf")).amin(3).float()
+    sizes = config.block, config.query_block
+    high = _split(x, lengths, *sizes, float("-inf")).amax(3).float()
+    low = _split(x, lengths, *sizes, float("inf")).amin(3).float()
     return high.nan_to_num(neginf=0.0), low.nan_to_num(posinf=0.0)
 
 
-def _split(x: Tensor, lengths: Tensor, block: int, fill: float) -> Tensor:
+def _split(x: Tensor, lengths: Tensor, block: int, whole: int, fill: float) -> Tensor:
     """Return [B, H, blocks, block, D] with ``fill`` beyond each length."""
-    gap = -x.shape[2] % block
+    gap = -x.shape[2] % whole
     if gap:
         x = functional.pad(x, (0, 0, 0, gap), value=fill)
     if not bool((lengths + gap == x.shape[2]).all()):

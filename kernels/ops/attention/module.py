@@ -80,8 +80,8 @@ class SparseAttention(nn.Module):
         config = self.config
         index = self.gate.select(scores, lengths, q.shape[2])
         return block_sparse_attention(
-            q, k, v, index, block=config.block, causal=config.causal, lengths=lengths,
-            backend=config.backend,
+            q, k, v, index, block=config.block, query_block=config.query_block,
+            causal=config.causal, lengths=lengths, backend=config.backend,
         )  # fmt: skip
 
     def _use_dense(self, q: Tensor) -> bool:
@@ -113,7 +113,8 @@ class SparseAttention(nn.Module):
             return dense_attention(q, k, v, None, causal=config.causal)
 
         kept = config.per_log2 if config.share is None else f"share {config.share}"
-        case = f"causal={config.causal}, D={config.head_dim}, block={config.block}, kept={kept}"
+        blocks = f"blocks of {config.query_block} and {config.block}"
+        case = f"causal={config.causal}, D={config.head_dim}, {blocks}, kept={kept}"
         return self._crossover.sparse_pays(sparse, dense, q, n, case)
 
     def _check(self, q: Tensor) -> None:
