@@ -55,7 +55,8 @@ class BlockGate(nn.Module):
         mean = pooled_mean(k.detach(), lengths, config.block, config)
         keys = torch.cat([mean, *pooled_range(k.detach(), lengths, config)], -1)
         found = (queries @ self.query) @ (keys @ self.key).mT
-        return found * self.config.head_dim**-0.5
+        result: Tensor = found * self.config.head_dim**-0.5
+        return result
 
     def select(self, scores: Tensor, lengths: Tensor, n: int) -> Tensor:
         """Return the blocks with the highest scores, as `block_sparse_attention` takes them.
@@ -137,7 +138,8 @@ def block_shares(
     limit = torch.minimum(limit, (lengths - 1).clamp(min=0)[:, None])
     weights = logits.masked_fill_((position > limit[..., None])[:, None], -1e30).softmax(-1)
     gap = -n % config.query_block
-    return functional.pad(weights, (0, gap)).unflatten(-1, (-1, config.block)).sum(-1)
+    padded = functional.pad(weights, (0, gap))
+    return padded.view(*padded.shape[:-1], -1, config.block).sum(-1)
 
 
 def pooled_mean(x: Tensor, lengths: Tensor, block: int, config: SparseAttentionConfig) -> Tensor:
@@ -166,7 +168,7 @@ def _split(x: Tensor, lengths: Tensor, block: int, whole: int, fill: float) -> T
     if not bool((lengths + gap == x.shape[2]).all()):
         beyond = torch.arange(x.shape[2], device=x.device) >= lengths[:, None]
         x = x.masked_fill(beyond[:, None, :, None], fill)
-    return x.unflatten(2, (-1, block))
+    return x.reshape(*x.shape[:2], -1, block, x.shape[3])
 
 
 class AttachLoss(torch.autograd.Function):
@@ -176,7 +178,7 @@ class AttachLoss(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, out: Tensor, loss: Tensor, weight: float) -> Tensor:  # type: ignore[override]  # fixed arguments
+    def forward(ctx: Any, out: Tensor, loss: Tensor, weight: float) -> Tensor:
         """Return ``out``."""
         ctx.weight, ctx.kind = weight, loss.dtype
         return out.view_as(out)
