@@ -24,6 +24,7 @@ class SparseAttentionConfig:
         per_log2: Key blocks kept per query block are ``per_log2 * log2(n)`` (rounded), so that the
             cost is O(n log n). Ignored where ``share`` is given.
         share: Fixed share of the key blocks kept instead, in (0, 1]; 1 is exact dense attention.
+        pool: Neighbouring positions whose mean the gate looks at, a divisor of ``block``.
         rank: Width of the gate's projections of pooled queries and keys.
         sampled_rows: Query rows per head and call whose dense attention teaches the gate.
         gate_weight: Weight of the gate's loss, which the backward pass adds by itself; 0 for a
@@ -40,8 +41,9 @@ class SparseAttentionConfig:
     query_block: int = 128
     per_log2: float = 1.0
     share: float | None = None
+    pool: int = 16
     rank: int = 32
-    sampled_rows: int = 32
+    sampled_rows: int = 64
     gate_weight: float = 1.0
     backend: Backend = "auto"
     dense: Dense = "measured"
@@ -56,6 +58,8 @@ class SparseAttentionConfig:
                 f"head_dim must be 16 to 128, got {self.head_dim}; use more or fewer heads"
             )
         check_blocks(self.block, self.query_block)
+        if self.pool < 1 or self.block % self.pool:
+            raise ValueError(f"pool must divide block ({self.block}), got {self.pool}; try 16")
         if not self.per_log2 > 0:
             raise ValueError(f"per_log2 must be above 0, got {self.per_log2}; 1 is the default")
         if self.share is not None and not 0 < self.share <= 1:

@@ -1,17 +1,21 @@
 """The gate: which key blocks each query block attends to, and how it learns that.
 
-Queries and keys are pooled over their blocks and projected to a few dimensions; their product says
-how much of a query block's attention a key block is expected to hold (SeerAttention, Gao et al.
-2024; MoBA, Lu et al. 2025, scores by mean keys alone). It learns by distillation: some query rows
-are drawn, their attention over *all* keys is computed, and the share of each key block is the
-target of a cross-entropy. As that loss is linear in the target, rows drawn at random give an
-unbiased gradient, at ``rows / n`` of the cost of dense attention. Kept blocks are attended to
+Means of ``pool`` neighbouring queries and of as many keys are projected to a few dimensions. The
+product of two means estimates the logits between them, and the log-sum-exp of the products between
+a query block and a key block estimates how much attention the one spends on the other. (MoBA, Lu et
+al. 2025, scores whole blocks by their mean key; SeerAttention, Gao et al. 2024, by learned
+projections of pooled blocks.)
+
+The gate learns by distillation, as SeerAttention's does, but of a sample: some query rows are
+drawn, their attention over *all* keys is computed, and the share of each key block is the target of
+a cross-entropy. As that loss is linear in the target, rows drawn at random give an unbiased
+gradient, at ``sampled_rows / n`` of the cost of dense attention. Kept blocks are attended to
 exactly; the gate's scores never touch the output.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -20,14 +24,32 @@ from torch.nn import functional
 
 from kernels.ops.attention.config import SparseAttentionConfig
 
+STEP = 0.1  # a learned weight's part of a projection: the gate moves slower than the model
+ROWS_PER_TILE = 8  # drawn rows come in groups of one query block, whose scores they share
+
+
+class Pooled(NamedTuple):
+    """What the gate sees of a batch.
+
+    Attributes:
+        queries: float32 [B, H, query blocks, a, D], means of ``pool`` positions.
+        keys: float32 [B, H, key blocks, b, D], likewise.
+        filled: bool [B, key blocks, b], whether any position of the mean is valid.
+    """
+
+    queries: Tensor
+    keys: Tensor
+    filled: Tensor
+
 
 class BlockGate(nn.Module):
     """Scores and selects key blocks; see the module's text.
 
-    At first both projections are one random rotation cut to ``rank``, so that a score is about
-    the logit of the mean query and the mean key, as good as an untaught gate can be. Largest and
-    smallest key of a block start with weight 0.
+    At first both projections are one random rotation cut to ``rank``, so that a score is the
+    log-sum-exp of the logits between means, as good as an untaught gate can be.
     """
+
+    rotation: Tensor
 
     def __init__(self, config: SparseAttentionConfig) -> None:
         super().__init__()
@@ -36,33 +58,56 @@ class BlockGate(nn.Module):
         rotation = torch.empty(config.heads, config.head_dim, rank)
         for head in rotation:
             nn.init.orthogonal_(head)
-        rotation *= (config.head_dim / rank) ** 0.5
-        self.query = nn.Parameter(rotation)
-        self.key = nn.Parameter(
-            torch.cat([rotation, torch.zeros_like(rotation).repeat(1, 2, 1)], 1)
-        )
+        # Twice the logit of two means ranks best at first, between 1 and ``pool``, which would
+        # restore the logit of a lone matching pair.
+        self.register_buffer("rotation", rotation * (2 * config.head_dim / rank) ** 0.5)
+        self.query = nn.Parameter(torch.zeros_like(rotation))
+        self.key = nn.Parameter(torch.zeros_like(rotation))
+        self.sharpness = nn.Parameter(torch.zeros(config.heads, 1, 1))
+        self.temperature = nn.Parameter(torch.zeros(config.heads, 1, 1))
 
-    def scores(self, q: Tensor, k: Tensor, lengths: Tensor) -> Tensor:
-        """Return the score of each pair of blocks, float32 [B, H, query blocks, key blocks].
+    @torch.no_grad()
+    def pooled(self, q: Tensor, k: Tensor, lengths: Tensor) -> Pooled:
+        """Return the means the gate looks at.
 
         Args:
-            q: Queries [B, H, n, D]; no gradient runs back into them.
-            k: Keys [B, H, n, D], likewise.
+            q: Queries [B, H, n, D].
+            k: Keys [B, H, n, D].
             lengths: int64 [B], valid positions.
         """
         config = self.config
-        queries = pooled_mean(q.detach(), lengths, config.query_block, config)
-        mean = pooled_mean(k.detach(), lengths, config.block, config)
-        keys = torch.cat([mean, *pooled_range(k.detach(), lengths, config)], -1)
-        found = (queries @ self.query) @ (keys @ self.key).mT
-        result: Tensor = found * self.config.head_dim**-0.5
+        queries, keys = (_means(x, lengths, config) for x in (q, k))
+        first = torch.arange(keys.shape[2], device=k.device) * config.pool
+        filled = first < lengths[:, None]
+        return Pooled(
+            queries.unflatten(2, (config.tiles(q.shape[2]), -1)),  # type: ignore[no-untyped-call]
+            keys.unflatten(2, (config.blocks(q.shape[2]), -1)),  # type: ignore[no-untyped-call]
+            filled.view(len(filled), config.blocks(q.shape[2]), -1),
+        )
+
+    def scores(self, queries: Tensor, keys: Tensor, filled: Tensor) -> Tensor:
+        """Return the score of each pair of blocks, float32 [B, H, query blocks, key blocks].
+
+        Args:
+            queries: As in `Pooled`, of all or some query blocks.
+            keys: As in `Pooled`.
+            filled: As in `Pooled`.
+        """
+        tiles, blocks = queries.shape[2], keys.shape[2]
+        scale = self.config.head_dim**-0.5 * self.sharpness.exp()
+        left = queries.flatten(2, 3) @ (self.rotation + self.query * STEP)
+        right = keys.flatten(2, 3) @ (self.rotation + self.key * STEP)
+        found = (left * scale) @ right.mT
+        found = found.masked_fill(~filled.flatten(1)[:, None, None], -1e30)
+        each = found.view(*found.shape[:2], tiles, -1, blocks, filled.shape[2])
+        result: Tensor = each.logsumexp((3, 5)) * self.temperature.exp()
         return result
 
     def select(self, scores: Tensor, lengths: Tensor, n: int) -> Tensor:
         """Return the blocks with the highest scores, as `block_sparse_attention` takes them.
 
         Args:
-            scores: [B, H, query blocks, blocks].
+            scores: [B, H, query blocks, key blocks].
             lengths: int64 [B].
             n: Positions of the (padded) sequences.
 
@@ -77,35 +122,42 @@ class BlockGate(nn.Module):
         best = ranked.topk(self.config.kept(n), -1)
         return best.indices.masked_fill(best.values == float("-inf"), -1)
 
-    def loss(self, scores: Tensor, q: Tensor, k: Tensor, lengths: Tensor) -> Tensor:
+    def loss(self, pooled: Pooled, q: Tensor, k: Tensor, lengths: Tensor) -> Tensor:
         """Return how badly the scores foretell the attention of rows drawn at random, a scalar.
 
         The cross-entropy, in nats, between the attention that a row spends outside its own query
         block (which is kept in any case) and the softmax of the scores over those blocks.
 
         Args:
-            scores: What `scores` returned.
+            pooled: What `pooled` returned.
             q: Queries [B, H, n, D].
             k: Keys [B, H, n, D].
             lengths: int64 [B].
         """
         config, n = self.config, q.shape[2]
-        count = min(config.sampled_rows, n)
-        draw = torch.rand(q.shape[0], count, device=q.device) * lengths[:, None]
-        rows = draw.long().clamp(max=n - 1).sort(1).values  # [B, rows], the same for all heads
-        own = torch.div(rows, config.query_block, rounding_mode="floor")
-        target = block_shares(q, k, rows, lengths, config)
-        chosen = scores.take_along_dim(own[:, None, :, None], 2)
-        allowed = candidates(lengths, n, config).take_along_dim(own[:, None, :, None], 2)
+        per_tile = min(ROWS_PER_TILE, config.sampled_rows, config.query_block)
+        count = min(-(-config.sampled_rows // per_tile), config.tiles(n))
+        used = -(-lengths // config.query_block)
+        draw = torch.rand(len(q), count, device=q.device)
+        tile = (draw * used[:, None]).long()  # [B, count], the same for all heads
+        inside = torch.rand(len(q), count, per_tile, device=q.device)
+        start = tile[..., None] * config.query_block
+        room = (lengths[:, None, None] - start).clamp(1, config.query_block)
+        rows = (start + (inside * room).long()).clamp(max=n - 1)
+        target = block_shares(q, k, rows.flatten(1), lengths, config)
+        target = target.view(*target.shape[:2], count, per_tile, -1).mean(3)
+        chosen = pooled.queries.take_along_dim(tile[:, None, :, None, None], 2)
+        scores = self.scores(chosen, pooled.keys, pooled.filled)
         place = torch.arange(scores.shape[-1], device=q.device)
         holder = torch.div(place, config.own, rounding_mode="floor")
-        allowed = allowed & (holder != own[:, None, :, None])
-        log_share = chosen.masked_fill(~allowed, -1e30).log_softmax(-1)
+        allowed = candidates(lengths, n, config).take_along_dim(tile[:, None, :, None], 2)
+        allowed = allowed & (holder != tile[:, None, :, None])
+        log_share = scores.masked_fill(~allowed, -1e30).log_softmax(-1)
         return -(target * log_share.masked_fill(~allowed, 0.0)).sum(-1).mean()
 
 
 def candidates(lengths: Tensor, n: int, config: SparseAttentionConfig) -> Tensor:
-    """Return which key blocks a query block may keep, bool [B, 1, query blocks, blocks]."""
+    """Return which key blocks a query block may keep, bool [B, 1, query blocks, key blocks]."""
     place = torch.arange(config.blocks(n), device=lengths.device)
     filled = (place * config.block < lengths[:, None])[:, None, None]
     if config.causal:
@@ -128,47 +180,32 @@ def block_shares(
         config: Blocks, and whether the past alone is seen.
 
     Returns:
-        float32 [B, H, R, blocks], summing to 1 over the blocks.
+        float32 [B, H, R, key blocks], summing to 1 over the blocks.
     """
     n = q.shape[2]
     picked = q.take_along_dim(rows[:, None, :, None], 2)
     logits = (picked @ k.mT).float() * config.head_dim**-0.5
     position = torch.arange(n, device=q.device)
-    limit = rows if config.causal else (lengths - 1)[:, None].expand_as(rows)
-    limit = torch.minimum(limit, (lengths - 1).clamp(min=0)[:, None])
+    limit = (lengths - 1).clamp(min=0)[:, None].expand_as(rows)
+    if config.causal:
+        limit = torch.minimum(limit, rows)
     weights = logits.masked_fill_((position > limit[..., None])[:, None], -1e30).softmax(-1)
-    gap = -n % config.query_block
-    padded = functional.pad(weights, (0, gap))
+    padded = functional.pad(weights, (0, -n % config.query_block))
     return padded.view(*padded.shape[:-1], -1, config.block).sum(-1)
 
 
-def pooled_mean(x: Tensor, lengths: Tensor, block: int, config: SparseAttentionConfig) -> Tensor:
-    """Return the mean of the valid positions of each block, float32 [B, H, blocks, D]."""
-    whole = _split(x, lengths, block, config.query_block, 0.0)
-    first = torch.arange(whole.shape[2], device=x.device) * block
-    count = (lengths[:, None] - first).clamp(1, block)
-    return whole.sum(3, dtype=torch.float32) / count[:, None, :, None]
-
-
-def pooled_range(
-    x: Tensor, lengths: Tensor, config: SparseAttentionConfig
-) -> tuple[Tensor, Tensor]:
-    """Return the largest and smallest valid value of each block, float32 [B, H, blocks, D]."""
-    sizes = config.block, config.query_block
-    high = _split(x, lengths, *sizes, float("-inf")).amax(3).float()
-    low = _split(x, lengths, *sizes, float("inf")).amin(3).float()
-    return high.nan_to_num(neginf=0.0), low.nan_to_num(posinf=0.0)
-
-
-def _split(x: Tensor, lengths: Tensor, block: int, whole: int, fill: float) -> Tensor:
-    """Return [B, H, blocks, block, D] with ``fill`` beyond each length."""
-    gap = -x.shape[2] % whole
+def _means(x: Tensor, lengths: Tensor, config: SparseAttentionConfig) -> Tensor:
+    """Return the mean of the valid ones of each ``pool`` positions, float32 [B, H, m, D]."""
+    gap = -x.shape[2] % config.query_block
     if gap:
-        x = functional.pad(x, (0, 0, 0, gap), value=fill)
+        x = functional.pad(x, (0, 0, 0, gap))
     if not bool((lengths + gap == x.shape[2]).all()):
         beyond = torch.arange(x.shape[2], device=x.device) >= lengths[:, None]
-        x = x.masked_fill(beyond[:, None, :, None], fill)
-    return x.reshape(*x.shape[:2], -1, block, x.shape[3])
+        x = x.masked_fill(beyond[:, None, :, None], 0.0)
+    groups = x.reshape(*x.shape[:2], -1, config.pool, x.shape[3])
+    first = torch.arange(groups.shape[2], device=x.device) * config.pool
+    count = (lengths[:, None] - first).clamp(1, config.pool)
+    return groups.sum(3, dtype=torch.float32) / count[:, None, :, None]
 
 
 class AttachLoss(torch.autograd.Function):

@@ -7,6 +7,7 @@ out = self.attend(q, k, v)  # was F.scaled_dot_product_attention(q, k, v, is_cau
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -63,26 +64,36 @@ class SparseAttention(nn.Module):
         dense = self._use_dense(q)
         learns = self.training and torch.is_grad_enabled() and self.config.gate_weight > 0
         learns = learns and self.gate.query.requires_grad
-        scores = self.gate.scores(q, k, limits) if learns or not dense else None
         if dense:
             out = dense_attention(q, k, v, lengths, causal=self.config.causal)
         else:
-            assert scores is not None  # noqa: S101 - for the type checker
-            out = self._sparse(q, k, v, limits, scores)
-        if not learns or scores is None:
+            out = self._sparse(q, k, v, limits)
+        if not learns:
             return out
-        loss = self.gate.loss(scores, q, k, limits)
+        loss = self.gate.loss(self.gate.pooled(q, k, limits), q.detach(), k.detach(), limits)
         self.gate_loss = loss.detach()
         taught: Tensor = AttachLoss.apply(out, loss, self.config.gate_weight)
         return taught
 
-    def _sparse(self, q: Tensor, k: Tensor, v: Tensor, lengths: Tensor, scores: Tensor) -> Tensor:
+    def _sparse(self, q: Tensor, k: Tensor, v: Tensor, lengths: Tensor) -> Tensor:
         config = self.config
-        index = self.gate.select(scores, lengths, q.shape[2])
+        index = self.kept(q, k, lengths)
         return block_sparse_attention(
             q, k, v, index, block=config.block, query_block=config.query_block,
             causal=config.causal, lengths=lengths, backend=config.backend,
         )  # fmt: skip
+
+    @torch.no_grad()
+    def kept(self, q: Tensor, k: Tensor, lengths: Tensor) -> Tensor:
+        """Return the key blocks that each query block keeps, as `BlockGate.select` does.
+
+        Args:
+            q: Queries [B, H, n, D].
+            k: Keys [B, H, n, D].
+            lengths: int64 [B].
+        """
+        scores = self.gate.scores(*self.gate.pooled(q, k, lengths))
+        return self.gate.select(scores, lengths, q.shape[2])
 
     def _use_dense(self, q: Tensor) -> bool:
         config, n = self.config, q.shape[2]
@@ -103,11 +114,8 @@ class SparseAttention(nn.Module):
     def _sparse_pays(self, q: Tensor, n: int) -> bool:
         config = self.config
 
-        def sparse(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-            one = torch.full((1,), q.shape[2], device=q.device)
-            with torch.no_grad():
-                scores = self.gate.scores(q, k, one)[:, :1]
-            return self._sparse(q, k, v, one, scores)
+        one_head = replace(config, heads=1, dense="never", gate_weight=0.0)
+        sparse = SparseAttention(one_head).to(q.device)
 
         def dense(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
             return dense_attention(q, k, v, None, causal=config.causal)
