@@ -36,7 +36,7 @@ class TaskConfig:
     heads: int = 2
     head_dim: int = 32
     batch: int = 2
-    steps: int = 300
+    steps: int = 200
     learning_rate: float = 1e-2
     tests: int = 8
 
@@ -64,9 +64,12 @@ class Recaller(nn.Module):
         self.answer = nn.Linear(width, config.values)
         self.attend = SparseAttention(
             SparseAttentionConfig(
-                heads=config.heads, head_dim=config.head_dim, causal=True,
-                dense="always" if dense else "never", gate_weight=0.0 if dense else 1.0,
-            )  # fmt: skip
+                heads=config.heads,
+                head_dim=config.head_dim,
+                causal=True,
+                dense="always" if dense else "never",
+                gate_weight=0.0 if dense else 1.0,
+            )
         )
 
     def qkv(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
