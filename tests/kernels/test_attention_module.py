@@ -123,13 +123,17 @@ def test_crossover_is_measured_once_logged_and_kept(tmp_path, caplog):
     like, path = torch.zeros(1, 1, 1, 16), tmp_path / "kept" / "crossover.json"
     found = Crossover(path)
     with caplog.at_level(logging.INFO):
-        assert found.sparse_pays(attention("quick"), attention("slow"), like, 900, "case")
-        assert not found.sparse_pays(attention("slow"), attention("quick"), like, 900, "other")
+        assert found.sparse_pays(lambda: attention("quick"), attention("slow"), like, 900, "case")
+        assert not found.sparse_pays(
+            lambda: attention("slow"), attention("quick"), like, 900, "other"
+        )
     assert "sparse from now on" in caplog.text
     assert "dense from now on" in caplog.text
     done = len(calls)
-    assert found.sparse_pays(attention("quick"), attention("slow"), like, 1000, "case")
-    assert Crossover(path).sparse_pays(attention("quick"), attention("slow"), like, 1024, "case")
+    assert found.sparse_pays(lambda: attention("quick"), attention("slow"), like, 1000, "case")
+    assert Crossover(path).sparse_pays(
+        lambda: attention("quick"), attention("slow"), like, 1024, "case"
+    )
     assert len(calls) == done
     assert all("n=1024" in key for key in json.loads(path.read_text()))
 
@@ -143,6 +147,27 @@ def test_short_sequences_take_dense_attention_and_say_so(caplog):
     assert caplog.text.count("attention at n=300: dense, 8 of 20 key blocks") == 1
     torch.testing.assert_close(out, functional.scaled_dot_product_attention(q, k, v))
     assert module.gate_loss > 0  # the gate learns for longer sequences to come
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_other_dtypes_and_mixed_precision(dtype):
+    q, k, v = (x.to(dtype) for x in drawn(300))
+    module = SparseAttention(config_of(causal=True)).to(dtype)
+    out = module(q, k, v)
+    out.sum().backward()
+    assert out.dtype == dtype
+    assert all(p.grad.isfinite().all() for p in module.gate.parameters())
+    with torch.autocast("cpu", torch.bfloat16):
+        module(q, k, v).sum().backward()
+    assert all(p.grad.isfinite().all() for p in module.gate.parameters())
+
+
+def test_measuring_draws_nothing_from_the_callers_generator():
+    module = SparseAttention(config_of(dense="measured", gate_weight=0.0, sampled_rows=1))
+    q, k, v = drawn(512)
+    before = torch.get_rng_state()
+    module(q, k, v)
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 @pytest.mark.parametrize(("options", "message"), [

@@ -34,12 +34,12 @@ class Crossover:
             self._seconds = {key: (float(d), float(s)) for key, (d, s) in kept.items()}
 
     def sparse_pays(
-        self, sparse: Attention, dense: Attention, like: Tensor, n: int, case: str
+        self, sparse: Callable[[], Attention], dense: Attention, like: Tensor, n: int, case: str
     ) -> bool:
         """Return whether sparse attention is faster.
 
         Args:
-            sparse: Sparse attention of q, k and v, all [1, 1, n, D].
+            sparse: Makes sparse attention of q, k and v, all [1, 1, n, D]; called to measure.
             dense: Dense attention of the same.
             like: Gives dtype, device and D.
             n: Length; the next power of two is what is measured.
@@ -49,9 +49,10 @@ class Crossover:
         threads = torch.get_num_threads()
         key = f"{device_name(like.device)}, {threads} threads, {like.dtype}, {case}, n={size}"
         if key not in self._seconds:
-            shape = (1, 1, size, like.shape[-1])
-            inputs = [torch.randn(shape, dtype=like.dtype, device=like.device) for _ in "qkvg"]
-            took = (_seconds(dense, inputs), _seconds(sparse, inputs))
+            with torch.random.fork_rng(_cuda(like.device)):  # the caller's draws stay as they were
+                shape = (1, 1, size, like.shape[-1])
+                inputs = [torch.randn(shape, dtype=like.dtype, device=like.device) for _ in "qkvg"]
+                took = (_seconds(dense, inputs), _seconds(sparse(), inputs))
             self._seconds[key] = took
             logger.info(
                 "attention crossover, %s: dense %.4f s, sparse %.4f s, %s from now on",
@@ -77,7 +78,7 @@ def device_name(device: torch.device) -> str:
 def _seconds(attention: Attention, inputs: list[Tensor], repeats: int = 3) -> float:
     """Return the least wall time of forward and backward, after one pass that warms up."""
     times = []
-    with torch.enable_grad(), torch.random.fork_rng(_cuda(inputs[0].device)):
+    with torch.enable_grad():
         for _ in range(repeats + 1):
             q, k, v = (x.detach().requires_grad_() for x in inputs[:3])
             _wait(q.device)

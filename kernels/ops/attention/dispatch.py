@@ -59,9 +59,7 @@ def block_sparse_attention(
         ValueError: For shapes, dtypes or an index that do not fit.
         RuntimeError: When the backend asked for cannot run here.
     """
-    whole = torch.full((q.shape[0],), q.shape[2], dtype=torch.int64, device=q.device)
-    limits = whole if lengths is None else lengths.to(q.device, torch.int64)
-    _check_inputs(q, k, v, limits)
+    limits = check_inputs(q, k, v, lengths)
     _check_index(q, index, block, query_block, causal=causal)
     chosen = choose_backend(backend, q.device)
     factor = q.shape[-1] ** -0.5 if scale is None else scale
@@ -113,7 +111,8 @@ def _kernel(name: str) -> ModuleType:
     return importlib.import_module(f"kernels.ops.attention.{name}")
 
 
-def _check_inputs(q: Tensor, k: Tensor, v: Tensor, lengths: Tensor) -> None:
+def check_inputs(q: Tensor, k: Tensor, v: Tensor, lengths: Tensor | None) -> Tensor:
+    """Return the length of each sequence, int64 [B], after checks; see `block_sparse_attention`."""
     if q.dim() != 4 or q.shape != k.shape or q.shape != v.shape:
         raise ValueError(
             "q, k and v must have one shape [batch, heads, n, head_dim], got "
@@ -128,12 +127,15 @@ def _check_inputs(q: Tensor, k: Tensor, v: Tensor, lengths: Tensor) -> None:
         raise ValueError(f"head_dim must be 16 to 128, got {q.shape[3]}; change the heads")
     if 0 in q.shape:
         raise ValueError(f"q, k and v must not be empty, got {tuple(q.shape)}")
+    if lengths is None:
+        return torch.full((q.shape[0],), q.shape[2], dtype=torch.int64, device=q.device)
     if lengths.shape != q.shape[:1]:
         raise ValueError(
             f"lengths must hold one number per sequence, [{q.shape[0]}], got {list(lengths.shape)}"
         )
     if not bool(((lengths >= 0) & (lengths <= q.shape[2])).all()):
         raise ValueError(f"lengths must lie in 0..{q.shape[2]}, got {lengths.tolist()}")
+    return lengths.to(q.device, torch.int64)
 
 
 def _check_index(q: Tensor, index: Tensor, block: int, query_block: int, *, causal: bool) -> None:
@@ -177,7 +179,8 @@ class _Attention(torch.autograd.Function):
         kernel: ModuleType,
         options: dict[str, Any],
     ) -> Tensor:
-        out, lse = kernel.forward(q, k, v, index, lengths, **options)
+        with torch.autocast(q.device.type, enabled=False):
+            out, lse = kernel.forward(q, k, v, index, lengths, **options)
         ctx.save_for_backward(q, k, v, index, lengths, out, lse)
         ctx.kernel, ctx.options = kernel, options
         result: Tensor = out
@@ -186,5 +189,6 @@ class _Attention(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        grads = ctx.kernel.backward(grad, *ctx.saved_tensors, **ctx.options)
+        with torch.autocast(grad.device.type, enabled=False):
+            grads = ctx.kernel.backward(grad, *ctx.saved_tensors, **ctx.options)
         return (*grads, None, None, None, None)

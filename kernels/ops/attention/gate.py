@@ -93,14 +93,18 @@ class BlockGate(nn.Module):
             keys: As in `Pooled`.
             filled: As in `Pooled`.
         """
+        with torch.autocast(queries.device.type, enabled=False):
+            return self._scores(queries, keys, filled)
+
+    def _scores(self, queries: Tensor, keys: Tensor, filled: Tensor) -> Tensor:
         tiles, blocks = queries.shape[2], keys.shape[2]
-        scale = self.config.head_dim**-0.5 * self.sharpness.exp()
-        left = queries.flatten(2, 3) @ (self.rotation + self.query * STEP)
-        right = keys.flatten(2, 3) @ (self.rotation + self.key * STEP)
+        scale = self.config.head_dim**-0.5 * self.sharpness.float().exp()
+        left = queries.flatten(2, 3) @ (self.rotation + self.query * STEP).float()
+        right = keys.flatten(2, 3) @ (self.rotation + self.key * STEP).float()
         found = (left * scale) @ right.mT
         found = found.masked_fill(~filled.flatten(1)[:, None, None], -1e30)
         each = found.view(*found.shape[:2], tiles, -1, blocks, filled.shape[2])
-        result: Tensor = each.logsumexp((3, 5)) * self.temperature.exp()
+        result: Tensor = each.logsumexp((3, 5)) * self.temperature.float().exp()
         return result
 
     def select(self, scores: Tensor, lengths: Tensor, n: int) -> Tensor:
@@ -184,7 +188,7 @@ def block_shares(
     """
     n = q.shape[2]
     picked = q.take_along_dim(rows[:, None, :, None], 2)
-    logits = (picked @ k.mT).float() * config.head_dim**-0.5
+    logits = (picked @ k.to(q.dtype).mT).float() * config.head_dim**-0.5
     position = torch.arange(n, device=q.device)
     limit = (lengths - 1).clamp(min=0)[:, None].expand_as(rows)
     if config.causal:

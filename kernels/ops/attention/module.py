@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from kernels.ops.attention.config import SparseAttentionConfig
 from kernels.ops.attention.crossover import Crossover
-from kernels.ops.attention.dispatch import block_sparse_attention
+from kernels.ops.attention.dispatch import block_sparse_attention, check_inputs
 from kernels.ops.attention.gate import AttachLoss, BlockGate
 
 logger = logging.getLogger(__name__)
@@ -59,8 +59,7 @@ class SparseAttention(nn.Module):
             RuntimeError: When the backend asked for cannot run here.
         """
         self._check(q)
-        limits = torch.full(q.shape[:1], q.shape[2], device=q.device)
-        limits = limits if lengths is None else lengths.to(q.device, torch.int64)
+        limits = check_inputs(q, k, v, lengths)
         dense = self._use_dense(q)
         learns = self.training and torch.is_grad_enabled() and self.config.gate_weight > 0
         learns = learns and self.gate.query.requires_grad
@@ -114,8 +113,9 @@ class SparseAttention(nn.Module):
     def _sparse_pays(self, q: Tensor, n: int) -> bool:
         config = self.config
 
-        one_head = replace(config, heads=1, dense="never", gate_weight=0.0)
-        sparse = SparseAttention(one_head).to(q.device)
+        def sparse() -> SparseAttention:
+            one_head = replace(config, heads=1, dense="never", gate_weight=0.0)
+            return SparseAttention(one_head).to(q.device)
 
         def dense(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
             return dense_attention(q, k, v, None, causal=config.causal)
