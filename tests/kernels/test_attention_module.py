@@ -146,6 +146,9 @@ def test_short_sequences_take_dense_attention_and_say_so(caplog):
         module(q, k, v)
     assert caplog.text.count("attention at n=300: dense, 8 of 20 key blocks") == 1
     torch.testing.assert_close(out, functional.scaled_dot_product_attention(q, k, v))
+    with caplog.at_level(logging.INFO, "kernels.ops.attention.module"):
+        SparseAttention(config_of())(q, k, v)
+    assert "attention at n=300: sparse on cpu, 8 of 20 key blocks" in caplog.text
     assert module.gate_loss > 0  # the gate learns for longer sequences to come
 
 

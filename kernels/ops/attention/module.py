@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from kernels.ops.attention.config import SparseAttentionConfig
 from kernels.ops.attention.crossover import Crossover
-from kernels.ops.attention.dispatch import block_sparse_attention, check_inputs
+from kernels.ops.attention.dispatch import block_sparse_attention, check_inputs, choose_backend
 from kernels.ops.attention.gate import AttachLoss, BlockGate
 
 logger = logging.getLogger(__name__)
@@ -104,9 +104,10 @@ class SparseAttention(nn.Module):
             dense = not self._sparse_pays(q, n)
         if (n, dense) not in self._logged:
             self._logged.add((n, dense))
+            way = "dense" if dense else f"sparse on {choose_backend(config.backend, q.device)}"
             logger.info(
                 "attention at n=%d: %s, %d of %d key blocks",
-                n, "dense" if dense else "sparse", config.kept(n), config.blocks(n),
+                n, way, config.kept(n), config.blocks(n),
             )  # fmt: skip
         return dense
 
