@@ -89,7 +89,7 @@ def speed(lengths: Sequence[int], repeats: int) -> tuple[dict[str, float], list[
             for way, timing in took.items():
                 figures[f"{way}_ms_at_{end}"] = timing.cpu * 1e3
             rows.append((
-                f"{n:,}{' causal' if causal else ''}", *(took[w].cpu * 1e3 for w in took),
+                end.replace("_", " "), *(took[w].cpu * 1e3 for w in took),
                 figures["x_dense_at_" + end], figures["x_dense_share_at_" + end],
                 figures["x_dense_wall_at_" + end],
             ))  # fmt: skip
@@ -152,7 +152,7 @@ def task(config: TaskConfig, seeds: Sequence[int]) -> tuple[dict[str, Any], list
         errors_found.append(output_error(ours.model, config))
         for way, value in kept_mass(ours.model, config, seed).items():
             mass.setdefault(way, []).append(value)
-        kept = [values[-1] for values in mass.values()]
+        kept = [mass[way][-1] for way in ("taught", "untaught", "best")]
         accuracy = (dense.accuracy, ours.accuracy)
         rows.append((seed, dense.loss, ours.loss, gaps[-1], *accuracy, errors_found[-1], *kept))
         swaps.append(tested(as_dense(ours.model, config), config).loss)
@@ -170,6 +170,10 @@ def task(config: TaskConfig, seeds: Sequence[int]) -> tuple[dict[str, Any], list
         "task_seeds": len(seeds),
         "task_n": config.n,
     }, rows
+
+
+def _short(value: Any) -> str:
+    return f"{value:.3f}" if isinstance(value, float) else str(value)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -196,15 +200,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     }
     table(
         f"attention, forward and backward, {HEADS} heads of {DIM}, CPU ms, one thread",
-        ("n", "dense", "log2(n) blocks", f"share {SHARE}", "x", f"x share {SHARE}", "x wall"),
+        ("n", "dense", "log2(n)", f"share {SHARE}", "x", f"x share {SHARE}", "x wall"),
         rows,
     )
     table(
         f"recall over {config.n:,} tokens",
-        ("seed", "dense", "sparse", "gap", "acc.", "acc.", "error", "taught", "untaught", "random",
-         "best"),
-        trainings,
-        note="loss, accuracy (dense, sparse), output error; the last four: share of attention kept",
+        ("seed", "dense", "sparse", "gap", "acc.", "acc.", "error", "kept", "first", "best"),
+        [tuple(_short(x) for x in row) for row in trainings],
+        note="losses, accuracies, error of the output; attention kept: gate, untaught, best",
     )  # fmt: skip
     emit(result, args)
 

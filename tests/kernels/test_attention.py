@@ -101,6 +101,18 @@ def test_gradients_by_finite_differences(backend, causal):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("causal", [False, True])
+def test_logits_beyond_the_range_of_exp(backend, causal):
+    inputs = [x * factor for x, factor in zip(drawn((2, 2, 90, 16)), (20, 20, 1, 1), strict=True)]
+    limits = torch.tensor([90, 33])
+    index = random_index(2, 2, 90, 16, limits, causal=causal)
+    options = {"block": 16, "query_block": 32, "causal": causal, "lengths": limits}
+    expected = run("reference", [x.double() for x in inputs], index, **options)
+    for a, b in zip(run(backend, inputs, index, **options), expected, strict=True):
+        torch.testing.assert_close(a.double(), b, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_short_floats_lose_no_more_than_their_own_rounding(backend, dtype):
     inputs = drawn((1, 2, 192, 64), dtype)

@@ -36,16 +36,16 @@ class _Chunk(NamedTuple):
         tasks: Slice of the task list.
         query: int64 [c], query block of each task among all heads'.
         key: int64 [c * w], key blocks.
-        hidden: bool [c, w * block, 1], keys to mask, or None.
-        own: bool [rows, rows], what causality masks in the own blocks, or None.
+        there: [c, w * block, 1], 1 for keys that may be seen and 0 for others, or None for all.
+        past: [rows, rows], the same for keys and rows of the own blocks where causal, else None.
         absent: bool [c, rows], rows beyond the length, or None.
     """
 
     tasks: slice
     query: Tensor
     key: Tensor
-    hidden: Tensor | None
-    own: Tensor | None
+    there: Tensor | None
+    past: Tensor | None
     absent: Tensor | None
 
 
@@ -72,11 +72,13 @@ def forward(
     lse = torch.empty(qs.shape[:2], dtype=kind)
     bounded = _bounded(q, k, scale)
     room = _Room.of(ks, index.shape[-1], query_block, kind, 1)
-    for c in _chunks(index, lengths, block, query_block, room.blocks, causal=causal):
+    for c in _chunks(index, lengths, block, query_block, room.blocks, kind, causal=causal):
         keys, values = room.gathered(ks, c, 0), room.gathered(vs, c, 1)
-        scores = _scores(_taken(qs, c, kind).mul_(scale), keys, c, room.scores(c, 0))
+        queries = _taken(qs, c, kind).mul_(scale)
+        scores = _scores(queries, keys, c, room.scores(c, 0), bounded=bounded)
         top = None if bounded else scores.amax(1, keepdim=True)
-        total = (scores if top is None else scores.sub_(top)).exp_().sum(1)
+        scores = scores if top is None else scores.sub_(top)
+        total = _exponentials(scores, c, bounded=bounded).sum(1)
         result = torch.bmm(scores.mT, values).div_(total[..., None])
         row_lse = total.log_() if top is None else total.log_().add_(top.squeeze(1))
         if c.absent is not None:
@@ -115,11 +117,12 @@ def backward(
     dq = torch.empty(qs.shape, dtype=kind)
     dk, dv = (torch.zeros(ks.shape, dtype=kind) for _ in "kv")
     room = _Room.of(ks, index.shape[-1], query_block, kind, 2)
-    for c in _chunks(index, lengths, block, query_block, room.blocks, causal=causal):
+    for c in _chunks(index, lengths, block, query_block, room.blocks, kind, causal=causal):
         keys, values = room.gathered(ks, c, 0), room.gathered(vs, c, 1)
         queries, above = _taken(qs, c, kind).mul_(scale), upper[c.query]
-        weights = _scores(queries, keys, c, room.scores(c, 0))
-        weights = (weights if bounded else weights.sub_(row_lse[c.query])).exp_()
+        weights = _scores(queries, keys, c, room.scores(c, 0), bounded=bounded)
+        weights = weights if bounded else weights.sub_(row_lse[c.query])
+        _exponentials(weights, c, bounded=bounded)
         slope = torch.bmm(values, above.mT, out=room.scores(c, 1))
         slope.sub_(delta[c.query][:, None]).mul_(weights)
         dq[c.query] = torch.bmm(slope.mT, keys).mul_(scale)
@@ -154,13 +157,26 @@ def _taken(blocks: Tensor, c: _Chunk, kind: torch.dtype) -> Tensor:
     return blocks.index_select(0, c.query).to(kind)
 
 
-def _scores(queries: Tensor, keys: Tensor, c: _Chunk, out: Tensor) -> Tensor:
+def _scores(queries: Tensor, keys: Tensor, c: _Chunk, out: Tensor, *, bounded: bool) -> Tensor:
+    """Return the logits, keys first, masked unless `_exponentials` will do it."""
     torch.bmm(keys, queries.mT, out=out)
-    if c.own is not None:
-        out[:, : len(c.own)].masked_fill_(c.own, MASKED)
-    if c.hidden is not None:
-        out.masked_fill_(c.hidden, MASKED)
+    if not bounded:
+        if c.past is not None:
+            out[:, : len(c.past)].add_((1 - c.past) * MASKED)
+        if c.there is not None:
+            out.add_((1 - c.there) * MASKED)
     return out
+
+
+def _exponentials(scores: Tensor, c: _Chunk, *, bounded: bool) -> Tensor:
+    """Return exp(scores) in place; bounded ones are masked now, as exp of -1e30 takes long."""
+    scores.exp_()
+    if bounded:
+        if c.past is not None:
+            scores[:, : len(c.past)].mul_(c.past)
+        if c.there is not None:
+            scores.mul_(c.there)
+    return scores
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,7 +227,14 @@ class _Room:
 
 
 def _chunks(
-    index: Tensor, lengths: Tensor, block: int, rows: int, room: int, *, causal: bool
+    index: Tensor,
+    lengths: Tensor,
+    block: int,
+    rows: int,
+    room: int,
+    kind: torch.dtype,
+    *,
+    causal: bool,
 ) -> Iterator[_Chunk]:
     """Yield all tasks; those of one query block lie together, as they keep equally many keys."""
     batch, heads, tiles, width = index.shape
@@ -226,7 +249,7 @@ def _chunks(
     ragged = ((last + 1) * block > length).tolist()
     counted = counts.tolist()
     inside, row = torch.arange(block), torch.arange(rows)
-    later = row[:, None] > row if causal else None
+    past = (row[:, None] <= row).to(kind) if causal else None
     start = 0
     while start < len(tasks):
         widest, stop = counted[start], start + 1
@@ -237,13 +260,13 @@ def _chunks(
             widest, stop = wider, stop + 1
         part = slice(start, stop)
         kept = tasks[part, :widest]
-        hidden = absent = None
+        there = absent = None
         if any(ragged[part]) or min(counted[part]) < widest:
             place = kept[..., None] * block + inside
-            hidden = (kept < 0)[..., None] | (place >= length[part, None, None])
-            hidden = hidden.flatten(1)[..., None]
+            seen = (kept >= 0)[..., None] & (place < length[part, None, None])
+            there = seen.flatten(1)[..., None].to(kind)
             absent = own[part, None] * rows + row >= length[part, None]
         query = head[part] * tiles + own[part]
         key = (first[part] + kept.clamp(min=0)).reshape(-1)
-        yield _Chunk(part, query, key, hidden, later, absent)
+        yield _Chunk(part, query, key, there, past, absent)
         start = stop
