@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import triton  # type: ignore[import-untyped]  # ships no type information
+import triton
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 from triton import language as tl
