@@ -19,7 +19,7 @@ def test_triton_through_its_interpreter():
     """In a process of its own: the variable counts when Triton is imported."""
     result = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-rA", "--no-header",
-         "tests/kernels/test_attention.py"],
+         "tests/kernels/test_attention.py", "-k", "triton and not 520"],
         cwd=ROOT, env={**os.environ, "TRITON_INTERPRET": "1"}, capture_output=True, text=True,
         check=False,
     )  # fmt: skip

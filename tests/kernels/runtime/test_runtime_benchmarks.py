@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 
-import pytest
-
 from tests.benchmarks import accumulation, checkpoint, memory, pruned_overhead
 
 
@@ -25,20 +23,18 @@ def test_memory(capsys):
     )
 
 
-@pytest.mark.slow
-def test_checkpoint(capsys):
-    result = result_of(checkpoint, capsys)
-    assert result["resume_equal_bits"] is True
-    assert result["kills"] == 1
-    assert result["torn_detected"] == result["torn_tried"] == 9
-    assert result["blocked_ratio"] == result["blocked_ms_async"] / result["sync_ms"]
+def test_torn_checkpoints_are_found_out(tmp_path):
+    assert checkpoint.torn(tmp_path) == (9, 9)
 
 
-@pytest.mark.slow
-def test_accumulation(capsys):
-    result = result_of(accumulation, capsys)
-    assert result["max_param_diff"] <= 1e-12
-    assert result["parts_mib"] < result["whole_mib"]
+def test_a_save_in_the_background_is_timed(tmp_path):
+    times = checkpoint.saving_times(tmp_path, checkpoint.state_of(2), 1)
+    assert {"blocked_ms_async", "sync_ms"} < times.keys()
+    assert min(times.values()) > 0
+
+
+def test_parts_end_at_the_weights_of_the_whole():
+    assert accumulation.difference(3) <= 1e-12
 
 
 def test_overhead(capsys):
