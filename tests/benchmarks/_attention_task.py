@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -36,7 +36,7 @@ class TaskConfig:
     heads: int = 2
     head_dim: int = 32
     batch: int = 2
-    steps: int = 200
+    steps: int = 300
     learning_rate: float = 1e-2
     tests: int = 8
 
@@ -152,7 +152,7 @@ def output_error(model: Recaller, config: TaskConfig) -> float:
 def kept_mass(model: Recaller, config: TaskConfig, seed: int) -> dict[str, float]:
     """Return the share of the questions' dense attention that lies in the blocks kept.
 
-    By the taught gate, by a gate as it begins, by random blocks, and at best (the blocks that hold
+    By the model's gate, by a gate as it begins, by random blocks, and at best (the blocks that hold
     the most, which needs dense attention to know).
     """
     x, _ = drawn(config, config.tests)
@@ -190,3 +190,27 @@ def as_dense(model: Recaller, config: TaskConfig) -> Recaller:
     plain = Recaller(config, dense=True).attend
     made.attend = plain.eval()
     return made
+
+
+def distilled(model: Recaller, config: TaskConfig, seed: int, rank: int) -> tuple[float, float]:
+    """Teach a new gate a model that was trained with dense attention and stays as it is.
+
+    Returns:
+        Share of the questions' attention in the blocks kept, before and after.
+    """
+    torch.manual_seed(seed)
+    student = copy.deepcopy(model)
+    gate = BlockGate(replace(model.attend.config, rank=rank))
+    student.attend.gate = gate
+    before = kept_mass(student, config, seed)["taught"]
+    optimizer = torch.optim.Adam(gate.parameters(), lr=config.learning_rate)
+    lengths = torch.full((config.batch,), config.n)
+    for step in range(config.steps):
+        for group in optimizer.param_groups:
+            group["lr"] = config.learning_rate * _rate(step / config.steps)
+        with torch.no_grad():
+            q, k, _ = model.qkv(drawn(config, 1_000_000 * (seed + 1) + step)[0])
+        optimizer.zero_grad()
+        gate.loss(gate.pooled(q, k, lengths), q, k, lengths).backward()
+        optimizer.step()
+    return before, kept_mass(student, config, seed)["taught"]

@@ -23,6 +23,7 @@ from tests.benchmarks._attention_memory import peak_mib, saved_mib
 from tests.benchmarks._attention_task import (
     TaskConfig,
     as_dense,
+    distilled,
     kept_mass,
     output_error,
     tested,
@@ -31,6 +32,7 @@ from tests.benchmarks._attention_task import (
 from tests.benchmarks._harness import Timing, emit, parser, run_program, stopwatch, table
 
 HEADS, DIM, SHARE = 2, 64, 0.3
+RANKS = (8, 32)  # of gates taught after a training with dense attention
 SMOKE_TASK = TaskConfig(n=512, questions=128, stretch=64, batch=1, steps=4, tests=1)
 Attention = Callable[[Tensor, Tensor, Tensor], Tensor]
 
@@ -148,6 +150,10 @@ def task(config: TaskConfig, seeds: Sequence[int]) -> tuple[dict[str, Any], list
     for seed in seeds:
         dense = trained(config, seed, dense=True)
         ours = trained(config, seed, dense=False)
+        for rank in RANKS:
+            pair = distilled(dense.model, config, seed, rank)
+            for when, value in zip(("untaught", "taught"), pair, strict=True):
+                mass.setdefault(f"distilled_rank{rank}_{when}", []).append(value)
         gaps.append(ours.loss - dense.loss)
         errors_found.append(output_error(ours.model, config))
         for way, value in kept_mass(ours.model, config, seed).items():
