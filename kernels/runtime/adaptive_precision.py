@@ -19,6 +19,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from kernels.runtime.forward import replaced_forward
+
 logger = logging.getLogger(__name__)
 
 WIDTHS: tuple[tuple[str, torch.dtype], ...] = (
@@ -187,12 +189,8 @@ class AdaptiveFormats:
                 self._look_at(unit, inputs, found)
             return found
 
-        unit.module.forward = within
-        try:
+        with replaced_forward(unit.module, within):
             yield
-        finally:
-            # Set on the instance above; the class's own shows again.
-            del unit.module.forward
 
     def _look_at(self, unit: _Unit, inputs: tuple[Any, ...], found: Any) -> None:
         tensors = [i for i in inputs if isinstance(i, Tensor)]

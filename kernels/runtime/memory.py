@@ -17,9 +17,10 @@ from typing import Any
 from torch import Tensor, nn
 from torch.fx import GraphModule
 
+from kernels.runtime.forward import replaced_forward
 from kernels.runtime.recompute import Kept, Recompute, blocks_of, recomputed
 from kernels.runtime.saved_tensors import Count, Packing, SavedTensors
-from kernels.runtime.segments import UntraceableError, forwarded, segments_of
+from kernels.runtime.segments import UntraceableError, segments_of
 
 logger = logging.getLogger(__name__)
 
@@ -198,7 +199,7 @@ class Memory:
         members = self._members(plan.recompute)[: plan.blocks]
         with ExitStack() as stack:
             if plan.recompute == "segments" and self._segments is not None:
-                stack.enter_context(forwarded(self._model, self._segments))
+                stack.enter_context(replaced_forward(self._model, self._segments.forward))
             selective = plan.recompute == "selective"
             yield stack.enter_context(recomputed(members, selective=selective))
 

@@ -20,6 +20,8 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 
+from kernels.runtime.forward import replaced_forward
+
 Recompute = Literal["none", "selective", "full", "segments"]
 EXPENSIVE = frozenset(
     {"mm", "addmm", "bmm", "baddbmm", "convolution"}
@@ -141,12 +143,8 @@ def _wrapped(block: nn.Module, kept: Kept | None) -> Iterator[None]:
             return forward(*inputs, **named)
         return checkpoint(forward, *inputs, use_reentrant=False, context_fn=contexts, **named)
 
-    block.forward = again
-    try:
+    with replaced_forward(block, again):
         yield
-    finally:
-        # Set on the instance above; the class's own shows again.
-        del block.forward
 
 
 @contextmanager

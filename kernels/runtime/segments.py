@@ -8,8 +8,6 @@ all that has to be kept of it.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from torch import nn
 from torch.fx import GraphModule, Node, symbolic_trace
@@ -76,14 +74,3 @@ def _is_in_place(node: Node) -> bool:
         return bool(getattr(called, "inplace", False))
     name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
     return bool(node.kwargs.get("inplace")) or (name.endswith("_") and not name.endswith("__"))
-
-
-@contextmanager
-def forwarded(model: nn.Module, segments: GraphModule) -> Iterator[None]:
-    """Let the model's forward pass go through its segments inside."""
-    model.forward = segments.forward
-    try:
-        yield
-    finally:
-        # Set on the instance above; the class's own shows again.
-        del model.forward

@@ -11,6 +11,7 @@ from torch import nn
 from kernels.runtime.adaptive_precision import AdaptiveFormats, out_of_range
 from kernels.runtime.callbacks import History
 from kernels.runtime.finite import NonFiniteError
+from kernels.runtime.memory import MemoryConfig
 from kernels.runtime.precision import PrecisionConfig
 from kernels.runtime.runner import Runner, run
 from tests.kernels.runtime.small import Stop, batches, config, make_model, squared, weights
@@ -91,6 +92,14 @@ def test_modules_compute_in_their_formats():
     with found.active():
         model(batches(0)[0])
     assert seen == [torch.float32, torch.bfloat16]
+
+
+def test_formats_and_recomputing_share_a_module():
+    """Both replace the forward pass of the same layers, one within the other."""
+    model = nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 1))
+    memory = MemoryConfig(recompute="full")
+    run(model, batches, squared, config(3, precision=ADAPTIVE, memory=memory))
+    assert all("forward" not in vars(m) for m in model.modules())
 
 
 def test_a_resumed_run_keeps_its_formats(tmp_path):
