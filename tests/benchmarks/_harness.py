@@ -95,6 +95,19 @@ def stopwatch() -> Iterator[Timing]:
         timing.cpu = time.process_time() - cpu
 
 
+@contextmanager
+def threads(count: int) -> Iterator[None]:
+    """Let torch compute on ``count`` threads in the block."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def peak_gib() -> float:
     """Return the largest resident size of this process so far, in GiB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20

@@ -29,7 +29,7 @@ from tests.benchmarks._attention_task import (
     tested,
     trained,
 )
-from tests.benchmarks._harness import Timing, emit, parser, run_program, stopwatch, table
+from tests.benchmarks._harness import Timing, emit, parser, run_program, stopwatch, table, threads
 
 HEADS, DIM, SHARE = 2, 64, 0.3
 RANKS = (8, 32)  # of gates taught after a training with dense attention
@@ -188,22 +188,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     made.add_argument("--repeats", type=int, default=0, help="timed repeats (default 7)")
     made.add_argument("--seeds", type=int, default=0, help="trainings of the task (default 3)")
     args = made.parse_args(argv)
-    torch.set_num_threads(1)
     torch.manual_seed(args.seed)
     if args.smoke:
         lengths, repeats, large, config = (256, 512), 1, 1024, SMOKE_TASK
     else:
         lengths, repeats, large, config = (512, 1024, 2048, 4096, 16384), 7, 16384, TaskConfig()
-    figures, rows = speed(lengths, args.repeats or repeats)
-    figures |= memory(large) | errors(lengths[-1] if args.smoke else 4096)
     seeds = range(args.seed, args.seed + (args.seeds or (2 if args.smoke else 3)))
-    learned, trainings = task(config, seeds)
-    result = {
-        **figures,
-        **crossing(lengths, figures),
-        **learned,
-        "err_rel": learned["err_rel_task"],
-    }
+    with threads(1):
+        figures, rows = speed(lengths, args.repeats or repeats)
+        figures |= memory(large) | errors(lengths[-1] if args.smoke else 4096)
+        learned, trainings = task(config, seeds)
+        crossed = crossing(lengths, figures)
+    result = {**figures, **crossed, **learned, "err_rel": learned["err_rel_task"]}
     table(
         f"attention, forward and backward, {HEADS} heads of {DIM}, CPU ms, one thread",
         ("n", "dense", "log2(n)", f"share {SHARE}", "x", f"x share {SHARE}", "x wall"),

@@ -13,8 +13,7 @@ added on both sides. The sampler has no baseline: pyg-lib has no build for this 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,7 +31,7 @@ from tasks.fraud.graph.entity_training import EntityBatches, EntitySettings, ent
 from tasks.fraud.graph.snapshots import EntityGraph
 from tasks.fraud.simulate import TransfersConfig
 from tests.benchmarks._gnn_cases import Case, Step, gat_case, sage_case, training_step
-from tests.benchmarks._harness import Timing, emit, parser, run_program, stopwatch, table
+from tests.benchmarks._harness import Timing, emit, parser, run_program, stopwatch, table, threads
 from tests.benchmarks._pyg import eager_encoder
 from tests.benchmarks.fraud_ring import prepare
 
@@ -74,17 +73,6 @@ SMOKE = Size(
     steps=2,
     repeats=1,
 )
-
-
-@contextmanager
-def threads(count: int) -> Iterator[None]:
-    """Run the block on ``count`` threads of torch."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def take_turns(ways: dict[str, Step], repeats: int) -> dict[str, Timing]:

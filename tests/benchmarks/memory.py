@@ -10,15 +10,14 @@ error of the gradients.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from kernels.runtime.memory import Memory, MemoryConfig, Plan
-from tests.benchmarks._harness import emit, parser, run_program, stopwatch, table
+from tests.benchmarks._harness import emit, parser, run_program, stopwatch, table, threads
 
 BUDGET = 0.3
 BY_HAND: dict[str, MemoryConfig] = {
@@ -73,17 +72,6 @@ NETS: Mapping[str, Callable[..., Net]] = {
 }
 
 
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Compute on one thread inside."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
 def measure(net: Net, seed: int, repeats: int) -> tuple[dict[str, dict[str, Any]], int]:
     """Return, by plan, its bytes, seconds and gradients; and the bytes without any."""
     model, x = net
@@ -126,7 +114,7 @@ def main(argv: list[str] | None = None) -> None:
     args = parser("memory", "activation bytes under a budget against none").parse_args(argv)
     result: dict[str, Any] = {}
     rows = []
-    with one_thread(), warnings.catch_warnings():
+    with threads(1), warnings.catch_warnings():
         # torch's warning that its fast path for inference is not taken by layers with pre-norm.
         warnings.filterwarnings("ignore", message="enable_nested_tensor")
         for name, make in NETS.items():

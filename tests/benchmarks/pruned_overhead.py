@@ -14,8 +14,7 @@ from torch import Tensor, nn
 
 from kernels.runtime.config import RunConfig
 from kernels.runtime.runner import run
-from tests.benchmarks._harness import emit, parser, run_program, stopwatch, table
-from tests.benchmarks.memory import one_thread
+from tests.benchmarks._harness import emit, parser, run_program, stopwatch, table, threads
 
 
 def make_model() -> nn.Module:
@@ -68,7 +67,7 @@ def main(argv: list[str] | None = None) -> None:
     torch.manual_seed(args.seed)
     batch = torch.randn(32, 8), torch.randn(32, 1)
     best = dict.fromkeys(("by_hand", "by_runner"), (float("inf"), float("inf")))
-    with one_thread():
+    with threads(1):
         ways = {"by_hand": by_hand, "by_runner": by_runner}
         # Few steps: rounding sums otherwise than means grows from step to step.
         trained = {name: way(batch, 20) for name, way in ways.items()}
