@@ -22,7 +22,7 @@ from pathlib import Path
 
 from infra import jars
 from infra.errors import PenstockError, ServiceError
-from infra.services.java import TEMPLATES, class_path, java_program
+from infra.services.java import TEMPLATES, class_path, java_program, last_words
 
 DUMP_SECONDS = 300.0
 
@@ -102,9 +102,8 @@ class ClassArchive:
                 "Wait until the machine is less busy, then run: make setup",
             ) from error
         if done.returncode or not draft.is_file():
-            said = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
             raise ServiceError(
-                f"no archive of {self.name}'s classes: {said[-1] if said else 'Java said nothing'}",
+                f"no archive of {self.name}'s classes: {last_words(done)}",
                 "Is the disk full? Services start without it, only slower",
             )
         return draft

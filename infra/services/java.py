@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 from collections.abc import Iterable
 from pathlib import Path
 from string import Template
@@ -32,6 +33,12 @@ def java_program() -> str:
 QUICK_START = ("-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
 """For a JVM that computes little and must be there soon: no threads beside it that collect or
 optimise."""
+
+
+def last_words(done: subprocess.CompletedProcess[str]) -> str:
+    """The last line that a program of Java's said, which tells why it failed."""
+    said = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
+    return said[-1] if said else "no message"
 
 
 def class_path(jars: Iterable[Path]) -> str:

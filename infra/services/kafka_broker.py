@@ -14,6 +14,7 @@ from infra.services.java import (
     TEMPLATES,
     class_path,
     java_program,
+    last_words,
     logging_options,
     render,
 )
@@ -99,10 +100,8 @@ def format_once(settings: Settings, _: Service) -> None:
             "Wait until the machine is less busy, then repeat",
         ) from error
     if done.returncode:
-        said = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
         raise ServiceError(
-            f"kafka: {data_folder(settings)} could not be formatted: "
-            f"{said[-1] if said else 'no message'}",
+            f"kafka: {data_folder(settings)} could not be formatted: {last_words(done)}",
             "Is the disk full, or the folder not writable?",
         )
 

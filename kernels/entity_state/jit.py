@@ -35,6 +35,16 @@ def compiled_releasing(function: F) -> F:
     return fast
 
 
+def _ask_for(builder: Any, place: Any, *, write: bool) -> None:
+    """Add the instruction that asks for the cache line at a pointer, to write or to read it."""
+    byte = builder.bitcast(place, ir.IntType(8).as_pointer())
+    number = ir.IntType(32)
+    signature = ir.FunctionType(ir.VoidType(), [byte.type, number, number, number])
+    instruction = cgutils.get_or_insert_function(builder.module, signature, "llvm.prefetch.p0")
+    keep, data = number(3), number(1)
+    builder.call(instruction, [byte, number(int(write)), keep, data])
+
+
 @intrinsic  # type: ignore[untyped-decorator]  # numba has no type information
 def prefetch(typing_context: Any, array: Any, i: Any, j: Any, k: Any) -> Any:
     """Ask for the cache line of ``array[i, j, k]``, soon to be written; no effect on values."""
@@ -48,12 +58,7 @@ def prefetch(typing_context: Any, array: Any, i: Any, j: Any, k: Any) -> Any:
         place = cgutils.get_item_pointer2(
             context, builder, made.data, shape, strides, kind.layout, arguments[1:]
         )
-        byte = builder.bitcast(place, ir.IntType(8).as_pointer())
-        number = ir.IntType(32)
-        signature_ = ir.FunctionType(ir.VoidType(), [byte.type, number, number, number])
-        instruction = cgutils.get_or_insert_function(builder.module, signature_, "llvm.prefetch.p0")
-        write, keep, data = number(1), number(3), number(1)
-        builder.call(instruction, [byte, write, keep, data])
+        _ask_for(builder, place, write=True)
         return context.get_dummy_value()
 
     return types.void(array, types.intp, types.intp, types.intp), generate
@@ -68,12 +73,7 @@ def prefetch_line(typing_context: Any, array: Any, i: Any) -> Any:
         kind = signature.args[0]
         made = context.make_array(kind)(context, builder, arguments[0])
         place = builder.gep(made.data, [arguments[1]])
-        byte = builder.bitcast(place, ir.IntType(8).as_pointer())
-        number = ir.IntType(32)
-        signature_ = ir.FunctionType(ir.VoidType(), [byte.type, number, number, number])
-        instruction = cgutils.get_or_insert_function(builder.module, signature_, "llvm.prefetch.p0")
-        read, keep, data = number(0), number(3), number(1)
-        builder.call(instruction, [byte, read, keep, data])
+        _ask_for(builder, place, write=False)
         return context.get_dummy_value()
 
     return types.void(array, types.intp), generate

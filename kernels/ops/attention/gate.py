@@ -80,8 +80,8 @@ class BlockGate(nn.Module):
         first = torch.arange(keys.shape[2], device=k.device) * config.pool
         filled = first < lengths[:, None]
         return Pooled(
-            queries.unflatten(2, (config.tiles(q.shape[2]), -1)),  # type: ignore[no-untyped-call]
-            keys.unflatten(2, (config.blocks(q.shape[2]), -1)),  # type: ignore[no-untyped-call]
+            queries.unflatten(2, (config.tiles(q.shape[2]), -1)),  # type: ignore[no-untyped-call]  # torch's
+            keys.unflatten(2, (config.blocks(q.shape[2]), -1)),  # type: ignore[no-untyped-call]  # torch's
             filled.view(len(filled), config.blocks(q.shape[2]), -1),
         )
 

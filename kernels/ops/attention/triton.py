@@ -120,20 +120,20 @@ def _load(base: Any, places: Any, n: Any, dims: Any, dim: tl.constexpr) -> Any:
     return tl.load(base + places[:, None] * dim + dims[None, :], mask=inside, other=0.0)
 
 
-@triton.jit  # type: ignore[untyped-decorator]
+@triton.jit  # type: ignore[untyped-decorator]  # as above
 def _store(base: Any, places: Any, n: Any, dims: Any, dim: tl.constexpr, value: Any) -> None:
     inside = (places[:, None] < n) & (dims[None, :] < dim)
     tl.store(base + places[:, None] * dim + dims[None, :], value, mask=inside)
 
 
-@triton.jit  # type: ignore[untyped-decorator]
+@triton.jit  # type: ignore[untyped-decorator]  # as above
 def _dot(a: Any, b: Any, KIND: tl.constexpr, WIDEN: tl.constexpr) -> Any:
     if WIDEN:
         a, b = a.to(KIND), b.to(KIND)
     return tl.dot(a, b, input_precision="ieee", out_dtype=KIND)
 
 
-@triton.jit  # type: ignore[untyped-decorator]
+@triton.jit  # type: ignore[untyped-decorator]  # as above
 def _scores(
     queries: Any, keys: Any, rows: Any, columns: Any, length: Any, scale: Any,
     CAUSAL: tl.constexpr, KIND: tl.constexpr, WIDEN: tl.constexpr,
@@ -146,7 +146,7 @@ def _scores(
     return tl.where(seen, logits, MASKED)
 
 
-@triton.jit  # type: ignore[untyped-decorator]
+@triton.jit  # type: ignore[untyped-decorator]  # as above
 def _forward(
     q: Any, k: Any, v: Any, index: Any, lengths: Any, out: Any, lse: Any, scale: Any,
     n: Any, heads: Any, tiles: Any, width: Any,
@@ -183,7 +183,7 @@ def _forward(
     tl.store(lse + (head * tiles + tile) * ROWS + tl.arange(0, ROWS), row_lse)
 
 
-@triton.jit  # type: ignore[untyped-decorator]
+@triton.jit  # type: ignore[untyped-decorator]  # as above
 def _backward_queries(
     q: Any, k: Any, v: Any, grad: Any, lse: Any, delta: Any, lengths: Any,
     index: Any, dq: Any, scale: Any, n: Any, heads: Any, tiles: Any, width: Any,
@@ -213,7 +213,7 @@ def _backward_queries(
     _store(dq + base, rows, n, dims, DIM, (result * scale).to(queries.dtype))
 
 
-@triton.jit  # type: ignore[untyped-decorator]
+@triton.jit  # type: ignore[untyped-decorator]  # as above
 def _backward_keys(
     q: Any, k: Any, v: Any, grad: Any, lse: Any, delta: Any, lengths: Any,
     starts: Any, readers: Any, dk: Any, dv: Any, scale: Any,

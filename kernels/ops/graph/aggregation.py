@@ -53,10 +53,10 @@ def aggregate(
     if chosen == "triton":
         from kernels.ops.graph.triton_sum import TritonSum
 
-        return TritonSum.apply(graph, x, weight, reduce == "mean")  # type: ignore[no-any-return]
+        return TritonSum.apply(graph, x, weight, reduce == "mean")  # type: ignore[no-any-return]  # torch's
     if linear:
-        return _Sum.apply(graph, x, weight, reduce == "mean")  # type: ignore[no-any-return]
-    return _Extreme.apply(graph, x, weight, 1 if reduce == "max" else -1)  # type: ignore[no-any-return]
+        return _Sum.apply(graph, x, weight, reduce == "mean")  # type: ignore[no-any-return]  # torch's
+    return _Extreme.apply(graph, x, weight, 1 if reduce == "max" else -1)  # type: ignore[no-any-return]  # torch's
 
 
 def _check(graph: CsrGraph, x: Tensor, weight: Tensor | None, reduce: str) -> None:

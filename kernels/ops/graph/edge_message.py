@@ -62,7 +62,7 @@ def pool_messages(
     check_reals("pool", graph, x=x, attributes=attributes, weight=weight)
     if choose("pool", backend, x, ("cpu", "reference")) == "reference":
         return pool_messages_reference(graph, x, attributes, weight)
-    return _Pool.apply(graph, x, attributes, weight)  # type: ignore[no-any-return]
+    return _Pool.apply(graph, x, attributes, weight)  # type: ignore[no-any-return]  # torch's
 
 
 class _Pool(torch.autograd.Function):

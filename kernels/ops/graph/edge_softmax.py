@@ -57,7 +57,7 @@ def gat_attention(
     check_reals("gat", graph, x=x, score_src=score_src, score_dst=score_dst)
     if choose("gat", backend, x, ("cpu", "reference")) == "reference":
         return gat_reference(graph, x, score_src, score_dst, negative_slope)
-    return _Gat.apply(graph, x, score_src, score_dst, negative_slope)  # type: ignore[no-any-return]
+    return _Gat.apply(graph, x, score_src, score_dst, negative_slope)  # type: ignore[no-any-return]  # torch's
 
 
 def gatv2_attention(
@@ -99,7 +99,7 @@ def gatv2_attention(
     check_reals("gatv2", graph, x_src=x_src, x_dst=x_dst, att=att)
     if choose("gatv2", backend, x_src, ("cpu", "reference")) == "reference":
         return gatv2_reference(graph, x_src, x_dst, att, negative_slope)
-    return _GatV2.apply(graph, x_src, x_dst, att, negative_slope)  # type: ignore[no-any-return]
+    return _GatV2.apply(graph, x_src, x_dst, att, negative_slope)  # type: ignore[no-any-return]  # torch's
 
 
 class _Gat(torch.autograd.Function):

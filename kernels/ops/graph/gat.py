@@ -13,6 +13,12 @@ from kernels.ops.graph.csr import CsrGraph
 from kernels.ops.graph.edge_softmax import gat_attention, gatv2_attention
 
 
+def _joined(out: Tensor, bias: Tensor | None, *, concat: bool) -> Tensor:
+    """Return heads side by side, [n, H * C], or their mean, [n, C], with the bias."""
+    joined = out.flatten(1) if concat else out.mean(dim=1)
+    return joined if bias is None else joined + bias
+
+
 class GATConv(nn.Module):
     """One hop of attention.
 
@@ -87,8 +93,7 @@ class GATConv(nn.Module):
             negative_slope=self.negative_slope,
             backend=backend,
         )
-        joined = out.flatten(1) if self.concat else out.mean(dim=1)
-        return joined if self.bias is None else joined + self.bias
+        return _joined(out, self.bias, concat=self.concat)
 
     def _scorer(self, weight: Tensor, attention: Tensor) -> Tensor:
         """Return [H, in_channels], which scores nodes as they come in: ``att . (W x)``.
@@ -167,5 +172,4 @@ class GATv2Conv(nn.Module):
             negative_slope=self.negative_slope,
             backend=backend,
         )
-        joined = out.flatten(1) if self.concat else out.mean(dim=1)
-        return joined if self.bias is None else joined + self.bias
+        return _joined(out, self.bias, concat=self.concat)

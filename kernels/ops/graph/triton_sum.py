@@ -19,7 +19,7 @@ from kernels.ops.graph.csr import Compressed, CsrGraph
 BLOCK = 64
 
 
-@triton.jit  # type: ignore[untyped-decorator]
+@triton.jit  # type: ignore[untyped-decorator]  # as above
 def _sum_rows(
     indptr: Any,
     indices: Any,
