@@ -28,6 +28,12 @@ def limit_files(process: psutil.Process, size: int) -> None:
             child.rlimit(psutil.RLIMIT_FSIZE, (size, FREE[1]))
 
 
+def end_of_logs(folder):
+    """Return what Flink and the submitting process wrote last."""
+    logs = [folder / "log", *(folder / "home" / "logs").glob("*")]
+    return "\n".join(f"{log.name}:\n{log.read_text(errors='replace')[-6000:]}" for log in logs)
+
+
 def wait_for_scores(folder, count, seconds):
     deadline = time.monotonic() + seconds
     while len(read_lines(folder / "scores")) < count and time.monotonic() < deadline:
@@ -67,10 +73,11 @@ def test_a_full_disk_holds_the_stream_up_and_loses_nothing(tmp_path):
             tmp_path / "files" / "transactions" / "part-1.jsonl"
         )
         time.sleep(8)
-        assert process.poll() is None, (tmp_path / "log").read_text()[-3000:]
+        assert process.poll() is None, end_of_logs(tmp_path)
         assert len(wait_for_scores(tmp_path / "files", 301, 0)) == 300
         limit_files(psutil.Process(process.pid), FREE[0])
         found = wait_for_scores(tmp_path / "files", 600, 120)
+        assert len(found) == 600, f"ended with {process.poll()}; {end_of_logs(tmp_path)}"
         assert sorted(found) == sorted(str(row["tx_id"]) for row in (*first, *second))
     finally:
         with contextlib.suppress(ProcessLookupError):
