@@ -35,6 +35,23 @@ def publish_training(record: dict[str, Any], run: TrackedRun) -> None:
         create_link_artifact(run.page, key=f"{key}-run", link_text="MLflow run")
 
 
+def publish_own_training(record: dict[str, Any]) -> None:
+    """Show what came of training a user's model."""
+    key = artifact_key(record["module"])
+    told = {
+        "steps": f"{record['finished']:,} ({record['steps']:,} of them now)",
+        "ended": record["stopped"] or "at the last step",
+        "best": "not judged" if record["best"] is None else f"{record['best']:.6g}",
+        "skipped steps": str(record["skipped"]),
+        "format": record["precision"],
+        "seconds": f"{record['cost']['seconds']:.1f}",
+        "weights": record["weights"],
+    }
+    create_table_artifact([{"what": k, "value": v} for k, v in told.items()], key=f"{key}-training")
+    if record["run_page"].startswith("http"):
+        create_link_artifact(record["run_page"], key=f"{key}-run", link_text="MLflow run")
+
+
 def publish_scores(record: dict[str, Any]) -> None:
     """Show what a scoring run made."""
     rows = [{"what": k, "value": str(v)} for k, v in record.items()]

@@ -26,6 +26,7 @@ class PenstockCommands(LazyGroup):
             "flows.cli.demo_live", "Live payments through Kafka, Flink and the API."
         ),
         "fraud": LazyCommand("flows.cli.fraud", "Train, evaluate, score and report fraud models."),
+        "train": LazyCommand("flows.cli.train", "Train a model of your own on the runtime."),
         "simulate": LazyCommand("flows.cli.simulate", "Generate transactions to work on."),
         "stream": LazyCommand("flows.cli.stream", "Run the fraud stream: start, status, upgrade."),
         "doctor": LazyCommand("flows.cli.doctor", "Check this machine; findings come with fixes."),

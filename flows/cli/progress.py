@@ -35,13 +35,18 @@ class _Lines(logging.Handler):
         )
 
 
-@contextmanager
-def shown(title: str, console: Console) -> Iterator[None]:
-    """Show what our packages log while a flow runs; Prefect itself speaks only of trouble."""
+def quieten() -> None:
+    """Have libraries speak only of trouble, unless details are asked for."""
     if "PENSTOCK_DEBUG" not in os.environ and logging.getLogger().level > logging.DEBUG:
         os.environ["PREFECT_LOGGING_LEVEL"] = "WARNING"
         for name in ("mlflow", "prefect", "onnxscript", "onnx_ir", "torch"):
             logging.getLogger(name).setLevel(logging.WARNING)
+
+
+@contextmanager
+def shown(title: str, console: Console) -> Iterator[None]:
+    """Show what our packages log while a flow runs; Prefect itself speaks only of trouble."""
+    quieten()
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as progress:
         progress.add_task(title, total=None)

@@ -92,7 +92,7 @@ class Group:
         """Give all processes the first one's tensors, in place."""
         if self.size > 1:
             for tensor in tensors:
-                self._call(dist.broadcast, tensor, 0)
+                self._call(dist.broadcast, tensor.detach(), 0)
 
     def sum_gradients(self, parameters: Sequence[Tensor]) -> None:
         """Replace gradients by their sums over all processes, in buckets.

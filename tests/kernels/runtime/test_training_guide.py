@@ -8,12 +8,17 @@ import re
 import warnings
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 
+from kernels.runtime.job import build_job, run_job
+
 GUIDE = Path(__file__).resolve().parents[3] / "docs" / "guides" / "training.md"
 EXAMPLE = re.compile(r"^## (.+?)$.*?^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-BLOCKS = EXAMPLE.findall(GUIDE.read_text(encoding="utf-8"))
+*BLOCKS, COMMAND = EXAMPLE.findall(GUIDE.read_text(encoding="utf-8"))
 
 
 def printed(code: str, folder: Path) -> str:
@@ -49,3 +54,15 @@ def test_examples_run_and_learn(title, code, tmp_path):
 
 def test_the_guide_has_its_three_examples():
     assert [title for title, _ in BLOCKS] == ["A table", "Pictures", "Text"]
+    assert COMMAND[0] == "From the command line"
+
+
+def test_the_function_of_the_command_builds_a_job_that_learns(tmp_path):
+    rows = np.random.default_rng(0).normal(size=(4, 200, 3))
+    for place, x in enumerate(rows):
+        columns = {"a": x[:, 0], "b": x[:, 1], "c": x[:, 2], "y": x[:, 0] * x[:, 1]}
+        pq.write_table(pa.table(columns), tmp_path / f"{place}.parquet")
+    names: dict = {}
+    exec(compile(COMMAND[1], str(GUIDE), "exec"), names)
+    report = run_job(build_job(names["build"], tmp_path, {"steps": 200}))
+    assert report.best < 0.1

@@ -1,0 +1,198 @@
+"""A user's training, run in one process or several, its figures sent to MLflow.
+
+``python -m connectors.training REQUEST`` is one process of several: of those that `train` starts,
+or of ``torchrun --nproc-per-node 4 -m connectors.training REQUEST``. The first one writes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import inspect
+import json
+import logging
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from connectors.files import atomic_path
+from infra.errors import PenstockError
+
+if TYPE_CHECKING:
+    from kernels.runtime.callbacks import Callback
+    from kernels.runtime.group import Group
+    from kernels.runtime.report import Report
+
+logger = logging.getLogger(__name__)
+
+WEIGHTS, REPORT, REQUEST = "model.safetensors", "report.json", "request.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingRequest:
+    """What is trained, and where its files go.
+
+    Attributes:
+        module: The function that builds the job, ``package.module:function``.
+        data: Path for it; empty for a function without arguments.
+        changes: Settings of its config by dotted name.
+        folder: Checkpoints, weights and report.
+        run_id: MLflow run for the figures of every step; empty for none.
+    """
+
+    module: str
+    data: str = ""
+    changes: Mapping[str, Any] = field(default_factory=dict)
+    folder: str
+    run_id: str = ""
+
+    @classmethod
+    def load(cls, path: Path) -> TrainingRequest:
+        """Read a request.
+
+        Raises:
+            PenstockError: When the file is missing or no request.
+        """
+        try:
+            return cls(**json.loads(path.read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError) as error:
+            raise PenstockError(
+                f"{path} is no request for a training: {error}", "Start it by: penstock train"
+            ) from error
+
+    def save(self) -> Path:
+        """Write the request into its folder; return its path."""
+        place = Path(self.folder) / REQUEST
+        _write_json(place, asdict(self))
+        return place
+
+
+def identity(module: str, data: Path | None, changes: Mapping[str, Any]) -> str:
+    """Return a short key of all that a training's result depends on, as far as it can be seen.
+
+    That is the source of the user's module, names, sizes and times of the data files, and the
+    changed settings. The same call twice goes on with the same run.
+
+    Raises:
+        PenstockError: When the data is not there.
+        JobError: When there is no such function.
+    """
+    from kernels.runtime.job import find_builder
+
+    builder = find_builder(module)
+    source = Path(inspect.getsourcefile(inspect.unwrap(builder)) or "")
+    parts = [module, _state_of(source), json.dumps(dict(changes), sort_keys=True, default=str)]
+    if data is not None:
+        if not data.exists():
+            raise PenstockError(f"there is no {data}", "Check the path given by --data")
+        inside = sorted(p for p in data.rglob("*") if p.is_file()) if data.is_dir() else [data]
+        parts += [_state_of(path) for path in inside]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+
+
+def train(request: TrainingRequest, processes: int = 1, *, shown: bool = False) -> dict[str, Any]:
+    """Train, and return the report as a JSON record.
+
+    Args:
+        request: What is trained.
+        processes: Processes on this machine, each with its part of every batch.
+        shown: Draw a progress bar on the terminal.
+
+    Raises:
+        RankFailedError: When one of several processes failed; its own message is on stderr.
+        ValueError: For a job that cannot be built or settings that do not fit.
+    """
+    place = request.save()
+    if processes == 1:
+        from kernels.runtime.group import Group
+
+        _run(request, Group(), shown=shown)
+    else:
+        from kernels.runtime.launch import launch
+
+        command = [sys.executable, "-m", __name__, str(place)]
+        threads = max((os.cpu_count() or 1) // processes, 1)
+        launch([*command, "--shown"] if shown else command, processes, threads=threads)
+    record: dict[str, Any] = json.loads((Path(request.folder) / REPORT).read_text("utf-8"))
+    return record
+
+
+def main(arguments: list[str]) -> int:
+    """Be one process of several; return the exit code."""
+    from infra.logging import configure_logging
+    from infra.settings import get_settings
+    from kernels.runtime.group import Group
+
+    configure_logging(get_settings().log_level)
+    rank = os.environ.get("RANK", "0")
+    try:
+        request = TrainingRequest.load(Path(arguments[0]))
+        with Group.join() as group:
+            _run(request, group, shown="--shown" in arguments and group.is_first)
+    except Exception as error:
+        told = (rank, type(error).__name__, error)
+        logger.log(logging.ERROR, "rank %s: %s: %s", *told, exc_info=True)
+        return 1
+    return 0
+
+
+def _run(request: TrainingRequest, group: Group, *, shown: bool) -> None:
+    """Build the job and train it in this process; the first one writes weights and report."""
+    from kernels.runtime.job import build_job, find_builder, run_job
+
+    folder = Path(request.folder)
+    builder = find_builder(request.module)
+    job = build_job(builder, Path(request.data) if request.data else None, request.changes)
+    with _listeners(request, job.config.steps, group, shown=shown) as callbacks:
+        report = run_job(job, folder / "checkpoints", callbacks)
+    if group.is_first:
+        from safetensors.torch import save_model
+
+        with atomic_path(folder / WEIGHTS) as path:
+            save_model(job.model, str(path))
+        _write_json(folder / REPORT, _record(report, asdict(job.config), group.size))
+
+
+@contextlib.contextmanager
+def _listeners(
+    request: TrainingRequest, steps: int, group: Group, *, shown: bool
+) -> Iterator[list[Callback]]:
+    """Open what listens to the steps, in the first process alone."""
+    with contextlib.ExitStack() as stack:
+        found: list[Callback] = []
+        if group.is_first and request.run_id:
+            from connectors.tracking import MlflowCallback, resumed_run
+
+            run = stack.enter_context(resumed_run(request.run_id))
+            # A long run's pages need no more points than a screen has.
+            callback = MlflowCallback(run, every=max(50, steps // 200))
+            stack.callback(callback.close)
+            found.append(callback)
+        if shown:
+            from kernels.runtime.progress import ProgressBar
+
+            found.append(stack.enter_context(ProgressBar(request.module)))
+        yield found
+
+
+def _record(report: Report, config: dict[str, Any], processes: int) -> dict[str, Any]:
+    """Return the report and the settings that led to it as JSON values."""
+    found = asdict(report) | {"config": config, "processes": processes}
+    return json.loads(json.dumps(found, default=str))  # type: ignore[no-any-return]  # an object
+
+
+def _state_of(path: Path) -> str:
+    stat = path.stat()
+    return f"{path.resolve()} {stat.st_size} {stat.st_mtime_ns}"
+
+
+def _write_json(place: Path, value: Mapping[str, Any]) -> None:
+    with atomic_path(place) as path:
+        path.write_text(json.dumps(value, indent=1, default=str), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,67 @@
+"""A user's training by the command's parts: one process, several, its files, its failures."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+from connectors.training import REPORT, WEIGHTS, TrainingRequest, identity, main, train
+from infra.errors import PenstockError
+from kernels.runtime.launch import RankFailedError
+
+MODULE = "tests.connectors.own_job"
+
+
+@pytest.fixture
+def request_(tmp_path):
+    data = tmp_path / "rows.csv"
+    data.write_text("".join(f"{i},{i * i % 7}\n" for i in range(12)))
+    return TrainingRequest(
+        module=f"{MODULE}:build",
+        data=str(data),
+        changes={"optimizer.learning_rate": "0.05"},
+        folder=str(tmp_path / "alone"),
+    )
+
+
+def test_two_processes_train_what_one_trains(request_, tmp_path):
+    alone = train(request_)
+    assert (alone["finished"], alone["processes"]) == (20, 1)
+    assert alone["config"]["optimizer"]["learning_rate"] == 0.05
+    together = train(replace(request_, folder=str(tmp_path / "two")), 2)
+    assert together["processes"] == 2
+    assert together["best"] == pytest.approx(alone["best"], rel=1e-5)
+    one, two = (load_file(tmp_path / name / WEIGHTS) for name in ("alone", "two"))
+    assert all(one[name].allclose(two[name], atol=1e-6) for name in one)
+    again = train(request_)
+    assert (again["steps"], again["finished"]) == (0, 20)
+    assert json.loads((tmp_path / "alone" / REPORT).read_text()) == again
+
+
+def test_the_key_knows_source_data_and_settings(request_):
+    data, module = Path(request_.data), request_.module
+    first = identity(module, data, {})
+    assert identity(module, data, {}) == first
+    assert identity(module, data, {"steps": 3}) != first
+    assert identity(f"{MODULE}:fail", None, {}) != first
+    data.write_text("1,2\n")
+    assert identity(module, data, {}) != first
+    with pytest.raises(PenstockError, match="Check the path given by --data"):
+        identity(module, data / "none", {})
+
+
+def test_a_failing_process_is_named(tmp_path, capfd):
+    request = TrainingRequest(module=f"{MODULE}:fail", folder=str(tmp_path / "run"))
+    with pytest.raises(RankFailedError, match="rank 1 of 2 ended with 1"):
+        train(request, 2)
+    assert "rank 1: ValueError: this process has no data" in capfd.readouterr().err
+
+
+def test_a_broken_request_is_told(tmp_path, caplog):
+    (tmp_path / "request.json").write_text('{"modul": "x"}')
+    assert main([str(tmp_path / "request.json")]) == 1
+    assert "is no request for a training" in caplog.text
