@@ -122,11 +122,14 @@ def train(request: TrainingRequest, processes: int = 1, *, shown: bool = False) 
 
 def main(arguments: list[str]) -> int:
     """Be one process of several; return the exit code."""
+    from infra.environment import apply_environment
     from infra.logging import configure_logging
     from infra.settings import get_settings
     from kernels.runtime.group import Group
 
-    configure_logging(get_settings().log_level)
+    settings = get_settings()
+    configure_logging(settings.log_level)
+    apply_environment(settings)  # where MLflow is, for processes that torchrun started
     rank = os.environ.get("RANK", "0")
     try:
         request = TrainingRequest.load(Path(arguments[0]))
