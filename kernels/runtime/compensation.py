@@ -1,4 +1,4 @@
-"""Parameters in bf16 without the loss of small updates.
+"""Parameters in bf16 without the loss of small updates, and optimizers that live on the CPU.
 
 A parameter in bf16 has eight bits: an update below 1/256 of it vanishes by rounding. Three ways
 out, each computing the update in fp32:
@@ -9,6 +9,9 @@ out, each computing the update in fp32:
   bfloat16 training", 2020); 2 bytes more.
 - ``stochastic``: rounded up or down with the probability that makes the mean exact (Gupta et al.,
   "Deep learning with limited numerical precision", 2015); no byte more.
+
+The same copies carry an optimizer whose state does not fit beside the model: it updates fp32 copies
+on the CPU, gradients go there and parameters come back (Ren et al., "ZeRO-Offload", 2021).
 """
 
 from __future__ import annotations
@@ -29,10 +32,13 @@ class ParametersConfig:
     Attributes:
         dtype: ``fp32`` leaves them as they are, ``bf16`` casts them.
         rounding: How updates reach parameters in bf16; ``nearest`` loses the small ones.
+        optimizer_on: Where the optimizer's state and its fp32 copies of the parameters lie:
+            with the model, or on the CPU, which costs two copies a step.
     """
 
     dtype: Literal["fp32", "bf16"] = "fp32"
     rounding: Literal["master", "kahan", "stochastic", "nearest"] = "master"
+    optimizer_on: Literal["device", "cpu"] = "device"
 
     def __post_init__(self) -> None:
         """Validate, naming the fix."""
@@ -43,10 +49,23 @@ class ParametersConfig:
                 f"parameters.rounding is {self.rounding!r}; "
                 "take 'master', 'kahan', 'stochastic' or 'nearest'"
             )
+        if self.optimizer_on not in {"device", "cpu"}:
+            raise ValueError(
+                f"parameters.optimizer_on is {self.optimizer_on!r}; take 'device' or 'cpu'"
+            )
+        if self.optimizer_on == "cpu" and self.rounding != "master":
+            raise ValueError(
+                "parameters.optimizer_on='cpu' keeps fp32 copies there; take rounding='master'"
+            )
+
+    @property
+    def is_apart(self) -> bool:
+        """Whether the optimizer works on parameters of its own."""
+        return self.dtype == "bf16" or self.optimizer_on == "cpu"
 
 
 class Compensation:
-    """Stands between a model in bf16 and an optimizer in fp32.
+    """Stands between a model and an optimizer with fp32 parameters of its own.
 
     The optimizer holds one fp32 parameter for each of the model's. Except for ``master`` these
     exist only during a step: between two, their memory is given back.
@@ -57,9 +76,15 @@ class Compensation:
 
     def __init__(self, model: nn.Module, config: ParametersConfig) -> None:
         self.rounding = config.rounding
-        model.to(torch.bfloat16)
+        if config.dtype == "bf16":
+            model.to(torch.bfloat16)
+        place = torch.device("cpu") if config.optimizer_on == "cpu" else None
         self.shadows = {
-            p: nn.Parameter(p.detach().float()) for p in model.parameters() if p.requires_grad
+            p: nn.Parameter(
+                p.detach().to(place, torch.promote_types(p.dtype, torch.float32), copy=True)
+            )
+            for p in model.parameters()
+            if p.requires_grad
         }
         self._lost = (
             {p: torch.zeros_like(p) for p in self.shadows} if self.rounding == "kahan" else {}
@@ -79,7 +104,7 @@ class Compensation:
                 shadow.copy_(own)
                 if own in self._lost:
                     shadow.add_(self._lost[own])
-            shadow.grad = None if own.grad is None else own.grad.float()
+            shadow.grad = None if own.grad is None else own.grad.to(shadow.device, shadow.dtype)
 
     @torch.no_grad()
     def finish(self, generator: torch.Generator | None = None) -> None:

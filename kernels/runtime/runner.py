@@ -108,8 +108,8 @@ class Runner(Generic[Batch]):
         device = next((p.device for p in model.parameters()), torch.device("cpu"))
         self.precision = Precision(config.precision, device, model)
         self._memory = Memory(config.memory, model)
-        cast = config.parameters.dtype != "fp32"
-        self._compensation = Compensation(model, config.parameters) if cast else None
+        apart = config.parameters.is_apart
+        self._compensation = Compensation(model, config.parameters) if apart else None
         self.optimizer = self._make_optimizer(build_optimizer)
         self._peaks = [group["lr"] for group in self.optimizer.param_groups]
         self._trained = [(n, p) for n, p in model.named_parameters() if p.requires_grad]

@@ -96,3 +96,15 @@ def test_memory_of_the_copies_is_given_back_between_steps():
 def test_unknown_formats_are_refused(changes):
     with pytest.raises(ValueError, match="take '"):
         ParametersConfig(**changes)
+
+
+def test_an_optimizer_on_the_cpu_updates_as_beside_the_model(tmp_path):
+    beside, apart = make_model(), make_model()
+    run(beside, batches, squared, config(12, 0.02))
+    plan = config(12, 0.02, every=4, parameters=ParametersConfig(optimizer_on="cpu"))
+    with pytest.raises(KeyboardInterrupt):
+        run(apart, batches, squared, plan, callbacks=[Stop(6)], folder=tmp_path)
+    run(apart, batches, squared, plan, folder=tmp_path)
+    assert weights(apart).equal(weights(beside))
+    with pytest.raises(ValueError, match="take rounding='master'"):
+        ParametersConfig(optimizer_on="cpu", rounding="kahan")
