@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup jars demo demo-live test test-stream chaos class-lists lint format bench bench-smoke up down status doctor freeze clean purge
+.PHONY: help setup jars demo demo-live test test-stream chaos class-lists lint format bench bench-smoke bench-gpu up down status doctor freeze clean purge
 MAKEFLAGS += --no-print-directory
 
 BIN := .venv/bin
@@ -58,6 +58,9 @@ bench: setup ## Run one benchmark: make bench NAME=entity-state ARGS="--smoke --
 
 bench-smoke: setup ## Run every benchmark at its small size
 	@$(BIN)/penstock bench all --smoke
+
+bench-gpu: setup ## Every figure that needs a CUDA device, appended to docs/benchmarks/
+	@$(BIN)/penstock bench gpu --csv docs/benchmarks
 
 up: setup ## Start the Prefect and MLflow servers
 	@$(BIN)/penstock up
