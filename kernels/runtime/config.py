@@ -61,6 +61,12 @@ class RunConfig:
         """Validate, naming the fix."""
         if self.steps < 1:
             raise ValueError(f"steps must be at least 1, got {self.steps}")
+        share, decay = self.clipping.share, self.optimizer.weight_decay
+        if self.clipping.kind == "agc" and self.optimizer.name == "sgd" and share <= decay:
+            raise ValueError(
+                f"clipping.share {share} holds gradients below {share} of the weights, which decay "
+                f"by optimizer.weight_decay {decay}: they would only shrink; decay less"
+            )
 
     def identity(self) -> dict[str, Any]:
         """Return what a checkpoint must share with a run that goes on from it.

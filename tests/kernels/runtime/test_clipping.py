@@ -8,6 +8,8 @@ import torch
 from torch import nn
 
 from kernels.runtime.clipping import AGC_FLOOR, Clipper, ClippingConfig
+from kernels.runtime.config import RunConfig
+from kernels.runtime.optimizer import OptimizerConfig
 from kernels.runtime.runner import run
 from tests.kernels.runtime.small import Stop, batches, config, make_model, squared, weights
 
@@ -76,3 +78,9 @@ def test_the_window_survives_a_resume(tmp_path):
         run(make_model(), batches, squared, plan, [Stop(7)], tmp_path)
     run(again, batches, squared, plan, folder=tmp_path)
     assert torch.equal(weights(whole), weights(again))
+
+
+def test_a_limit_below_the_decay_is_refused():
+    sgd = OptimizerConfig(name="sgd", weight_decay=0.01)
+    with pytest.raises(ValueError, match="they would only shrink; decay less"):
+        RunConfig(steps=1, optimizer=sgd, clipping=ClippingConfig(kind="agc", share=0.01))

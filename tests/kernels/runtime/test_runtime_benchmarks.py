@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from tests.benchmarks import accumulation, checkpoint, memory, pruned_overhead
+from tests.benchmarks import accumulation, checkpoint, memory, pruned_overhead, training_parts
 
 
 def result_of(module, capsys) -> dict:
@@ -42,3 +42,9 @@ def test_overhead(capsys):
     assert result["max_param_diff"] <= 1e-6
     difference = result["runner_us_per_step"] - result["loop_us_per_step"]
     assert result["overhead_us_per_step"] == difference
+
+
+def test_parts(capsys):
+    result = result_of(training_parts, capsys)
+    assert result["bf16_nearest_gap"] > 10 * abs(result["bf16_master_gap"])
+    assert result["clipping_norm_worst"] > 0
