@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from tasks.fraud.bundle import Bundle
 
 ROOT = Path(__file__).resolve().parents[1]
+COMPUTING = frozenset({"kernels", "models", "tasks"})
 WATCHDOG = pytest.StashKey["subprocess.Popen[str]"]()
 
 # Reads process groups from its input (a minus sign takes one back), which closes when this run
@@ -90,6 +91,17 @@ def pytest_configure(config: pytest.Config) -> None:
         cwd=ROOT,
         start_new_session=True,
     )
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Say what may run at the same time, where the suite runs in two processes.
+
+    Tests of computing go by file; all others start services and share them, in one process.
+    """
+    for item in items:
+        place = item.path.relative_to(ROOT / "tests")
+        is_alone = place.parts[0] in COMPUTING
+        item.add_marker(pytest.mark.xdist_group(str(place) if is_alone else "services"))
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
