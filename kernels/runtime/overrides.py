@@ -98,6 +98,8 @@ def _value(kind: Any, value: Any) -> Any:
         return _first([partial(_value, choice) for choice in ordered], value)
     if origin is tuple:
         return _items(choices, value)
+    if origin is Mapping:
+        return _pairs(choices, value)
     return READERS.get(kind, lambda v: _same_kind(kind, v))(value)
 
 
@@ -141,6 +143,15 @@ def _items(kinds: tuple[Any, ...], value: Any) -> tuple[Any, ...]:
     return tuple(_value(kind, v) for kind, v in zip(kinds, given, strict=True))
 
 
+def _pairs(kinds: tuple[Any, ...], value: Any) -> dict[Any, Any]:
+    given = (
+        [v.partition("=")[::2] for v in value.split(",") if v]
+        if isinstance(value, str)
+        else (dict(value).items())
+    )
+    return {_value(kinds[0], k): _value(kinds[1], v) for k, v in given}
+
+
 READERS: dict[Any, Callable[[Any], Any]] = {
     NoneType: lambda value: _same(None, None if value == "none" else value),
     bool: lambda value: _same_kind(bool, WORDS.get(str(value), value)),
@@ -161,5 +172,7 @@ def _words(kind: Any) -> str:
     if origin is tuple:
         many = len(choices) == 2 and choices[1] is Ellipsis
         return f"{_words(choices[0])}s between commas" if many else f"{len(choices)} numbers"
+    if origin is Mapping:
+        return f"name={_words(choices[1])} between commas"
     names = {NoneType: "none", bool: "true or false", int: "a whole number", float: "a number"}
     return names.get(kind, {str: "text", Path: "a path"}.get(kind, f"a {kind}"))

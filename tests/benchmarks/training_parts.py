@@ -100,15 +100,15 @@ class Trials:
     def __init__(self, steps: int) -> None:
         self.x, self.y = digits()
         self.plain = RunConfig(steps=steps)
-        self._known: dict[tuple[RunConfig, int, bool], float] = {}
+        self._known: dict[tuple[str, int, bool], float] = {}
 
     def losses(self, config: RunConfig, seeds: range, *, spoilt: bool) -> NDArray[np.float64]:
         """Return the held-out loss of each seed."""
         for seed in seeds:
-            key = (config, seed, spoilt)
+            key = (str(config), seed, spoilt)
             if key not in self._known:
                 self._known[key] = judged(config, self.x, self.y, seed, spoilt=spoilt)
-        return np.array([self._known[config, seed, spoilt] for seed in seeds])
+        return np.array([self._known[str(config), seed, spoilt] for seed in seeds])
 
     def clipped(self, kind: Any, others: range) -> RunConfig:
         """Return SGD with clipping of a kind, at the rate that is best for other seeds."""

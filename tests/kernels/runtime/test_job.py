@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
@@ -57,7 +60,8 @@ def test_every_setting_can_be_given_as_the_text_of_its_default():
         value = config
         for part in name.split("."):
             value = getattr(value, part)
-        text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+        pairs = [f"{k}={v}" for k, v in value.items()] if isinstance(value, Mapping) else value
+        text = ",".join(map(str, pairs)) if isinstance(pairs, list | tuple) else str(value)
         texts[name] = {"True": "true", "False": "false", "None": "none"}.get(text, text)
     assert with_changes(config, texts) == config
 
@@ -77,6 +81,19 @@ def test_every_setting_can_be_given_as_the_text_of_its_default():
 def test_wrong_changes_name_the_fix(changes, message):
     with pytest.raises(ValueError, match=message):
         parse_changes(RunConfig, changes)
+
+
+@dataclass(frozen=True)
+class Layers:
+    cuts: Mapping[str, Literal["row", "column"]]
+
+
+def test_names_with_values_are_read_between_commas():
+    found = with_changes(Layers({}), {"cuts": "first=row,second=column"})
+    assert found == Layers({"first": "row", "second": "column"})
+    assert with_changes(found, {"cuts": {"third": "row"}}) == Layers({"third": "row"})
+    with pytest.raises(ValueError, match="name=one of row, column between commas, got 'first'"):
+        parse_changes(Layers, {"cuts": "first"})
 
 
 def test_a_changed_config_is_judged_like_any_other():
