@@ -1,0 +1,271 @@
+"""Which waiting job starts now, and where.
+
+One family of policies, of which the known ones are members: strict first come, first served;
+EASY backfill (Lifka 1995; Mu'alem and Feitelson, IEEE TPDS 2001), where a later job may start if
+it does not delay the first waiting one; first fit, largest first, where nothing is held back for
+anyone. Beyond these, jobs whose measured profiles fit share devices, durations come from history
+instead of the user's limit, and the order of the queue is a weighted score.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from kernels.scheduling.history import History
+from kernels.scheduling.jobs import Cluster, Request
+from kernels.scheduling.occupancy import Occupancy
+
+HOUR = 3_600.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicyConfig:
+    """Which member of the family.
+
+    Attributes:
+        overtake: Later jobs may start while the first one waits.
+        reserve: They must not delay it, as far as is foretold.
+        share: Jobs share devices where memory and utilization fit.
+        forecast: Durations are foretold from history, otherwise the user's limit is believed.
+        load_limit: Largest sum of utilizations on a shared device.
+        unmeasured: Utilization that a kind never measured is taken to have.
+        tenants: Most jobs on one device; the cluster's limit holds, too.
+        fullest_first: Jobs go to the fullest devices they fit on, otherwise to the emptiest.
+        age: Weight of an hour of waiting in the order of the queue.
+        size: Weight of each doubling of the number of devices.
+        length: Weight of each doubling of the duration.
+        load: Weight of the utilization.
+        patience_hours: Who waited longer comes first whatever its score.
+    """
+
+    overtake: bool = True
+    reserve: bool = True
+    share: bool = False
+    forecast: bool = False
+    load_limit: float = 1.0
+    unmeasured: float = 1.0
+    tenants: int = 3
+    fullest_first: bool = True
+    age: float = 1.0
+    size: float = 0.0
+    length: float = 0.0
+    load: float = 0.0
+    patience_hours: float = 24.0
+
+    def __post_init__(self) -> None:
+        """Validate, naming the fix."""
+        if self.load_limit <= 0:
+            raise ValueError(f"policy: load_limit must be above 0, got {self.load_limit}")
+        if not 0 < self.unmeasured <= 1:
+            raise ValueError(f"policy: unmeasured must lie in (0, 1], got {self.unmeasured}")
+        if self.tenants < 1:
+            raise ValueError(f"policy: tenants must be at least 1, got {self.tenants}")
+        if self.patience_hours < 0:
+            raise ValueError("policy: patience_hours must not be negative; 0 is arrival order")
+        weights = (self.age, self.size, self.length, self.load)
+        if not all(math.isfinite(weight) for weight in weights):
+            raise ValueError("policy: age, size, length and load must be finite")
+
+
+FIFO = PolicyConfig(overtake=False)
+EASY = PolicyConfig()
+FIRST_FIT = PolicyConfig(reserve=False, age=0.0, size=1.0)
+EASY_SHARED = PolicyConfig(share=True)
+FIRST_FIT_SHARED = PolicyConfig(reserve=False, share=True, age=0.0, size=1.0)
+"""Baselines: strict order, EASY backfill, first fit with the largest first; the last two sharing."""
+
+
+@dataclass(slots=True)
+class Running:
+    """A job that runs.
+
+    Attributes:
+        request: The job.
+        devices: Where.
+        start: Second at which it started.
+        ran: Seconds of its duration that are done, told by its own progress.
+        measured: Utilization by probes, None before they have seen enough.
+    """
+
+    request: Request
+    devices: tuple[int, ...]
+    start: float
+    ran: float = 0.0
+    measured: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What a policy sees.
+
+    Attributes:
+        now: Second.
+        queue: Waiting jobs by arrival.
+        running: Running ones by number.
+    """
+
+    now: float
+    queue: Sequence[Request]
+    running: Mapping[int, Running]
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """A decision: this job starts now on these devices."""
+
+    number: int
+    devices: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Reservation:
+    """What was promised to the first waiting job.
+
+    Attributes:
+        number: Which job.
+        time: Second at which it will fit, as far as is foretold.
+    """
+
+    number: int
+    time: float
+
+
+class Policy:
+    """Decides by a config and by what it has seen.
+
+    Args:
+        config: Which member of the family.
+        cluster: The devices.
+        history: Earlier jobs; it grows by what runs.
+    """
+
+    def __init__(
+        self, config: PolicyConfig, cluster: Cluster, history: History | None = None
+    ) -> None:
+        self.config = config
+        self.cluster = cluster
+        self.history = history or History()
+        self.reservation: Reservation | None = None
+        self._limit = config.load_limit if config.share else 1.0
+        self._tenants = min(config.tenants, cluster.tenants) if config.share else 1
+        self._foretold: dict[int, tuple[float, float]] = {}
+        self._version = -1
+
+    def finished(self, request: Request, duration: float) -> None:
+        """Learn from a job that ended after so many seconds of its own duration."""
+        self.history.finished(request, duration)
+        self._foretold.pop(request.number, None)
+
+    def measured(self, request: Request, utilization: float) -> None:
+        """Learn from probes of a running job."""
+        self.history.measured(request, utilization)
+
+    def choose(self, view: View) -> list[Start]:
+        """Return what starts now, in order; empty if nothing fits.
+
+        Args:
+            view: The queue and what runs.
+        """
+        self.reservation = None
+        if not view.queue:
+            return []
+        now = self._occupancy(view)
+        starts: list[Start] = []
+        later: Occupancy | None = None
+        for request in self._ordered(view):
+            if not now.has_room():
+                break
+            seconds, used = self._forecast(request)
+            found = now.place(request, used, fullest_first=self.config.fullest_first)
+            if found is None:
+                if not self.config.overtake:
+                    break
+                if self.config.reserve and later is None:
+                    later = self._reserve(request, view, now, starts)
+                continue
+            end = view.now + seconds * now.slowdown(used, found)
+            if later is not None and self.reservation and end > self.reservation.time:
+                later.add(request, used, found)
+                if not later.fits(self._head, self._forecast(self._head)[1]):
+                    later.remove(request, used, found)
+                    continue
+            now.add(request, used, found, end=end)
+            starts.append(Start(request.number, found))
+        return starts
+
+    def _reserve(
+        self, head: Request, view: View, now: Occupancy, starts: Sequence[Start]
+    ) -> Occupancy:
+        """Foretell when the head fits; return the devices as they will be then."""
+        used = self._forecast(head)[1]
+        later = now.copy()
+        time = view.now
+        for end, request, its_use, devices in sorted(
+            now.ends, key=lambda each: (each[0], each[1].number)
+        ):
+            later.remove(request, its_use, devices)
+            time = end
+            if later.fits(head, used):
+                break
+        self._head = head
+        self.reservation = Reservation(head.number, time)
+        return later
+
+    def _ordered(self, view: View) -> list[Request]:
+        config = self.config
+        if not (config.size or config.length or config.load):
+            return list(view.queue)
+        oldest = view.now - config.patience_hours * HOUR
+
+        def rank(request: Request) -> tuple[bool, float, int]:
+            if request.arrival <= oldest:
+                return False, request.arrival, request.number
+            seconds, used = self._forecast(request)
+            score = config.age * (view.now - request.arrival) / HOUR
+            score += config.size * math.log2(request.devices)
+            score += config.length * math.log2(seconds / HOUR) + config.load * used
+            return True, -score, request.number
+
+        return sorted(view.queue, key=rank)
+
+    def _forecast(self, request: Request) -> tuple[float, float]:
+        """Return seconds and utilization."""
+        if self._version != self.history.version:
+            self._foretold.clear()
+            self._version = self.history.version
+        found = self._foretold.get(request.number)
+        if found is None:
+            seconds = self.history.duration(request) if self.config.forecast else request.estimate
+            used = self._utilization(request) if self.config.share else 1.0
+            found = self._foretold[request.number] = seconds, used
+        return found
+
+    def _utilization(self, request: Request) -> float:
+        used = self.history.utilization(request)
+        return self.config.unmeasured if used is None else used
+
+    def _occupancy(self, view: View) -> Occupancy:
+        made = Occupancy(self.cluster, self._limit, self._tenants)
+        uses = {}
+        for number, job in view.running.items():
+            used = self._forecast(job.request)[1]
+            if self.config.share and job.measured is not None:
+                used = job.measured
+            uses[number] = used
+            made.add(job.request, used, job.devices)
+        for number, job in view.running.items():
+            end = view.now + self._left(job) * made.slowdown(uses[number], job.devices, there=True)
+            made.ends.append((end, job.request, uses[number], job.devices))
+        return made
+
+    def _left(self, job: Running) -> float:
+        """Return the seconds that a running job still needs, in its own time.
+
+        One that outlives its forecast is taken to need a quarter of what it took so far.
+        """
+        limit = job.request.estimate - job.ran
+        if not self.config.forecast:
+            return limit
+        return min(limit, max(self._forecast(job.request)[0] - job.ran, 0.25 * job.ran))
