@@ -74,13 +74,18 @@ class Occupancy:
         Args:
             request: The job.
             used: Its utilization.
-            fullest_first: Take the fullest devices that can hold it, otherwise the emptiest.
+            fullest_first: Take the fullest devices that can hold it, otherwise the emptiest;
+                full is the sum of load and share of memory.
         """
         found = self._open(request, used)
         if len(found) < request.devices:
             return None
-        sign = -1 if fullest_first else 1
-        found.sort(key=lambda device: (sign * self._load[device], device))
+        sign, memory = (-1 if fullest_first else 1), self._cluster.memory
+
+        def rank(device: int) -> tuple[float, int]:
+            return sign * (self._load[device] + self._memory[device] / memory), device
+
+        found.sort(key=rank)
         return tuple(sorted(found[: request.devices]))
 
     def slowdown(self, used: float, devices: Sequence[int], *, there: bool = False) -> float:

@@ -32,11 +32,12 @@ class PolicyConfig:
         load_limit: Largest sum of utilizations on a shared device.
         unmeasured: Utilization that a kind never measured is taken to have.
         tenants: Most jobs on one device; the cluster's limit holds, too.
-        fullest_first: Jobs go to the fullest devices they fit on, otherwise to the emptiest.
+        fullest_first: A job gets the fullest devices that can hold it, otherwise the emptiest.
         age: Weight of an hour of waiting in the order of the queue.
         size: Weight of each doubling of the number of devices.
         length: Weight of each doubling of the duration.
         load: Weight of the utilization.
+        memory: Weight of the share of a device's memory.
         patience_hours: Who waited longer comes first whatever its score.
     """
 
@@ -52,6 +53,7 @@ class PolicyConfig:
     size: float = 0.0
     length: float = 0.0
     load: float = 0.0
+    memory: float = 0.0
     patience_hours: float = 24.0
 
     def __post_init__(self) -> None:
@@ -64,9 +66,9 @@ class PolicyConfig:
             raise ValueError(f"policy: tenants must be at least 1, got {self.tenants}")
         if self.patience_hours < 0:
             raise ValueError("policy: patience_hours must not be negative; 0 is arrival order")
-        weights = (self.age, self.size, self.length, self.load)
+        weights = (self.age, self.size, self.length, self.load, self.memory)
         if not all(math.isfinite(weight) for weight in weights):
-            raise ValueError("policy: age, size, length and load must be finite")
+            raise ValueError("policy: age, size, length, load and memory must be finite")
 
 
 FIFO = PolicyConfig(overtake=False)
@@ -75,6 +77,21 @@ FIRST_FIT = PolicyConfig(reserve=False, age=0.0, size=1.0)
 EASY_SHARED = PolicyConfig(share=True)
 FIRST_FIT_SHARED = PolicyConfig(reserve=False, share=True, age=0.0, size=1.0)
 """Baselines: strict order, EASY backfill, first fit with the largest first; the last two sharing."""
+PROFILED = PolicyConfig(
+    reserve=False,
+    share=True,
+    forecast=True,
+    load_limit=1.2,
+    unmeasured=0.5,
+    fullest_first=False,
+    age=0.0,
+    size=0.5,
+    length=1.0,
+    load=1.0,
+    memory=1.0,
+    patience_hours=48.0,
+)
+"""Where tuning starts: long, wide, heavy jobs first, on the emptiest devices that they fit on."""
 
 
 @dataclass(slots=True)
@@ -215,7 +232,7 @@ class Policy:
 
     def _ordered(self, view: View) -> list[Request]:
         config = self.config
-        if not (config.size or config.length or config.load):
+        if not (config.size or config.length or config.load or config.memory):
             return list(view.queue)
         oldest = view.now - config.patience_hours * HOUR
 
@@ -226,6 +243,7 @@ class Policy:
             score = config.age * (view.now - request.arrival) / HOUR
             score += config.size * math.log2(request.devices)
             score += config.length * math.log2(seconds / HOUR) + config.load * used
+            score += config.memory * request.memory / self.cluster.memory
             return True, -score, request.number
 
         return sorted(view.queue, key=rank)
