@@ -29,9 +29,7 @@ class Request:
     def __post_init__(self) -> None:
         """Validate, naming the fix."""
         if self.devices < 1:
-            raise ValueError(
-                f"job {self.number}: devices must be at least 1, got {self.devices}"
-            )
+            raise ValueError(f"job {self.number}: devices must be at least 1, got {self.devices}")
         if self.arrival < 0 or self.memory < 0:
             raise ValueError(f"job {self.number}: arrival and memory must not be negative")
         if self.estimate <= 0:

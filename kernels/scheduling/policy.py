@@ -18,6 +18,7 @@ from kernels.scheduling.jobs import Cluster, Request
 from kernels.scheduling.occupancy import Occupancy
 
 HOUR = 3_600.0
+ALWAYS = 1e6  # hours
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,7 +27,8 @@ class PolicyConfig:
 
     Attributes:
         overtake: Later jobs may start while the first one waits.
-        reserve: They must not delay it, as far as is foretold.
+        reserve_hours: They must not delay the first one that will fit within these hours, as far
+            as is foretold; 0 holds nothing back, `ALWAYS` means the first one.
         share: Jobs share devices where memory and utilization fit.
         forecast: Durations are foretold from history, otherwise the user's limit is believed.
         load_limit: Largest sum of utilizations on a shared device.
@@ -42,7 +44,7 @@ class PolicyConfig:
     """
 
     overtake: bool = True
-    reserve: bool = True
+    reserve_hours: float = ALWAYS
     share: bool = False
     forecast: bool = False
     load_limit: float = 1.0
@@ -66,6 +68,8 @@ class PolicyConfig:
             raise ValueError(f"policy: tenants must be at least 1, got {self.tenants}")
         if self.patience_hours < 0:
             raise ValueError("policy: patience_hours must not be negative; 0 is arrival order")
+        if self.reserve_hours < 0:
+            raise ValueError("policy: reserve_hours must not be negative; 0 holds nothing back")
         weights = (self.age, self.size, self.length, self.load, self.memory)
         if not all(math.isfinite(weight) for weight in weights):
             raise ValueError("policy: age, size, length, load and memory must be finite")
@@ -73,12 +77,12 @@ class PolicyConfig:
 
 FIFO = PolicyConfig(overtake=False)
 EASY = PolicyConfig()
-FIRST_FIT = PolicyConfig(reserve=False, age=0.0, size=1.0)
+FIRST_FIT = PolicyConfig(reserve_hours=0.0, age=0.0, size=1.0)
 EASY_SHARED = PolicyConfig(share=True)
-FIRST_FIT_SHARED = PolicyConfig(reserve=False, share=True, age=0.0, size=1.0)
-"""Baselines: strict order, EASY backfill, first fit with the largest first; the last two sharing."""
+FIRST_FIT_SHARED = PolicyConfig(reserve_hours=0.0, share=True, age=0.0, size=1.0)
+"""Baselines: strict order, EASY backfill, first fit with the largest first, and both sharing."""
 PROFILED = PolicyConfig(
-    reserve=False,
+    reserve_hours=0.5,
     share=True,
     forecast=True,
     load_limit=1.2,
@@ -186,11 +190,11 @@ class Policy:
             view: The queue and what runs.
         """
         self.reservation = None
-        if not view.queue:
-            return []
-        now = self._occupancy(view)
         starts: list[Start] = []
-        later: Occupancy | None = None
+        if not view.queue:
+            return starts
+        now = self._occupancy(view)
+        held: _Held | None = None
         for request in self._ordered(view):
             if not now.has_room():
                 break
@@ -199,36 +203,33 @@ class Policy:
             if found is None:
                 if not self.config.overtake:
                     break
-                if self.config.reserve and later is None:
-                    later = self._reserve(request, view, now, starts)
+                if held is None:
+                    held = self._hold(request, view, now)
                 continue
             end = view.now + seconds * now.slowdown(used, found)
-            if later is not None and self.reservation and end > self.reservation.time:
-                later.add(request, used, found)
-                if not later.fits(self._head, self._forecast(self._head)[1]):
-                    later.remove(request, used, found)
-                    continue
+            if held is not None and end > held.time and not held.allows(request, used, found):
+                continue
             now.add(request, used, found, end=end)
             starts.append(Start(request.number, found))
+        if held is not None:
+            self.reservation = Reservation(held.head.number, held.time)
         return starts
 
-    def _reserve(
-        self, head: Request, view: View, now: Occupancy, starts: Sequence[Start]
-    ) -> Occupancy:
-        """Foretell when the head fits; return the devices as they will be then."""
+    def _hold(self, head: Request, view: View, now: Occupancy) -> _Held | None:
+        """Foretell when a job fits; None if that is too far off."""
+        if not self.config.reserve_hours:
+            return None
         used = self._forecast(head)[1]
         later = now.copy()
         time = view.now
-        for end, request, its_use, devices in sorted(
-            now.ends, key=lambda each: (each[0], each[1].number)
-        ):
+        for end, request, its_use, devices in sorted(now.ends, key=_by_end):
             later.remove(request, its_use, devices)
             time = end
             if later.fits(head, used):
                 break
-        self._head = head
-        self.reservation = Reservation(head.number, time)
-        return later
+        if time - view.now > self.config.reserve_hours * HOUR:
+            return None
+        return _Held(head, used, time, later)
 
     def _ordered(self, view: View) -> list[Request]:
         config = self.config
@@ -287,3 +288,25 @@ class Policy:
         if not self.config.forecast:
             return limit
         return min(limit, max(self._forecast(job.request)[0] - job.ran, 0.25 * job.ran))
+
+
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """Devices as they will be when a waiting job fits."""
+
+    head: Request
+    used: float
+    time: float
+    devices: Occupancy
+
+    def allows(self, request: Request, used: float, devices: tuple[int, ...]) -> bool:
+        """Whether the head will still fit beside a job; if so, the job is noted."""
+        self.devices.add(request, used, devices)
+        if self.devices.fits(self.head, self.used):
+            return True
+        self.devices.remove(request, used, devices)
+        return False
+
+
+def _by_end(entry: tuple[float, Request, float, tuple[int, ...]]) -> tuple[float, int]:
+    return entry[0], entry[1].number

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kernels.scheduling.jobs import Cluster, Job
+from kernels.scheduling.jobs import Cluster, Job, Request
 from kernels.scheduling.policy import Policy, Running, Start, View
 
 PROBE_SECONDS = 300.0
@@ -127,7 +127,7 @@ class _Simulation:
         self._coming = deque(
             sorted((job.request for job in jobs), key=lambda r: (r.arrival, r.number))
         )
-        self._queue = {r.number: r for r in ()}
+        self._queue: dict[int, Request] = {}
         self._running: dict[int, Running] = {}
         self._pace: dict[int, float] = {}
         self._end: dict[int, float] = {}
@@ -149,9 +149,7 @@ class _Simulation:
         return Replay(self._cluster, tuple(self._outcomes))
 
     def _advance(self) -> None:
-        probes = (
-            r.start + PROBE_SECONDS for r in self._running.values() if r.measured is None
-        )
+        probes = (r.start + PROBE_SECONDS for r in self._running.values() if r.measured is None)
         coming = self._coming[0].arrival if self._coming else math.inf
         time = min(coming, *self._end.values(), *probes, math.inf)
         if math.isinf(time):

@@ -108,7 +108,7 @@ def draw(start: PolicyConfig, rng: np.random.Generator) -> PolicyConfig:
     """Return random settings; what is not searched stays as in ``start``."""
     return replace(
         start,
-        reserve=bool(rng.random() < 0.25),
+        reserve_hours=float(rng.choice([0.0, 0.25, 0.5, 1.0])),
         load_limit=float(rng.choice([1.0, 1.1, 1.2, 1.3, 1.5])),
         unmeasured=float(rng.choice([0.4, 0.5, 0.6, 1.0])),
         tenants=int(rng.choice([2, 3])),

@@ -103,7 +103,9 @@ def report(
         )
         for name, runs in found.items()
     ]
-    columns = "policy;utilization;allocation;makespan h;of FIFO's;over bound;wait h;longest;slowdown"
+    columns = (
+        "policy;utilization;allocation;makespan h;of FIFO's;over bound;wait h;longest;slowdown"
+    )
     table(f"{len(bounds)} traces", columns.split(";"), rows)
     result: dict[str, object] = {f"util_{name}": values.mean() for name, values in used.items()}
     result |= {
