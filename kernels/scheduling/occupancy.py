@@ -27,6 +27,11 @@ class Occupancy:
         self._tenants = [0] * cluster.devices
         self.ends: list[tuple[float, Request, float, tuple[int, ...]]] = []
 
+    def set_levels(self, device: int, *, load: float, memory: float, tenants: int) -> None:
+        """Say what lies on a device, where single jobs are not known."""
+        self._load[device], self._memory[device] = load, memory
+        self._tenants[device] = tenants
+
     def copy(self) -> Occupancy:
         """Return one that changes by itself; without ends."""
         made = Occupancy(self._cluster, self._limit, self._most)

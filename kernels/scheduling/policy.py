@@ -199,7 +199,7 @@ class Policy:
             if not now.has_room():
                 break
             seconds, used = self._forecast(request)
-            found = now.place(request, used, fullest_first=self.config.fullest_first)
+            found = self.place(request, now)
             if found is None:
                 if not self.config.overtake:
                     break
@@ -231,6 +231,32 @@ class Policy:
             return None
         return _Held(head, used, time, later)
 
+    def score(self, request: Request) -> float:
+        """Return what puts a job before others, its waiting left out."""
+        config = self.config
+        seconds, used = self._forecast(request)
+        score = config.size * math.log2(request.devices)
+        score += config.length * math.log2(seconds / HOUR) + config.load * used
+        return score + config.memory * request.memory / self.cluster.memory
+
+    def place(self, request: Request, occupancy: Occupancy) -> tuple[int, ...] | None:
+        """Return the devices that a job gets now, or None.
+
+        Args:
+            request: The job.
+            occupancy: What lies on the devices.
+        """
+        used = self._forecast(request)[1]
+        return occupancy.place(request, used, fullest_first=self.config.fullest_first)
+
+    def utilization(self, request: Request) -> float:
+        """Return the forecast of a job's utilization."""
+        return self._forecast(request)[1]
+
+    def occupancy(self) -> Occupancy:
+        """Return empty devices under the limits of the policy."""
+        return Occupancy(self.cluster, self._limit, self._tenants)
+
     def _ordered(self, view: View) -> list[Request]:
         config = self.config
         if not (config.size or config.length or config.load or config.memory):
@@ -240,12 +266,8 @@ class Policy:
         def rank(request: Request) -> tuple[bool, float, int]:
             if request.arrival <= oldest:
                 return False, request.arrival, request.number
-            seconds, used = self._forecast(request)
-            score = config.age * (view.now - request.arrival) / HOUR
-            score += config.size * math.log2(request.devices)
-            score += config.length * math.log2(seconds / HOUR) + config.load * used
-            score += config.memory * request.memory / self.cluster.memory
-            return True, -score, request.number
+            waited = config.age * (view.now - request.arrival) / HOUR
+            return True, -self.score(request) - waited, request.number
 
         return sorted(view.queue, key=rank)
 
@@ -266,7 +288,7 @@ class Policy:
         return self.config.unmeasured if used is None else used
 
     def _occupancy(self, view: View) -> Occupancy:
-        made = Occupancy(self.cluster, self._limit, self._tenants)
+        made = self.occupancy()
         uses = {}
         for number, job in view.running.items():
             used = self._forecast(job.request)[1]

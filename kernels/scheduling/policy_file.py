@@ -28,13 +28,20 @@ class PolicyFile:
         policy: Settings.
         cluster: Devices for which they were tuned.
         history: Earlier jobs by kind.
+        thresholds: Scores between the queues, descending; a job above the first is in the first.
         profile: What it was tuned from: number of jobs, hours, costs, probes; for people.
     """
 
     policy: PolicyConfig
     cluster: Cluster
     history: History
+    thresholds: tuple[float, ...] = ()
     profile: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Validate, naming the fix."""
+        if list(self.thresholds) != sorted(self.thresholds, reverse=True):
+            raise ValueError("thresholds must descend; write them anew by tuning")
 
     def make(self) -> Policy:
         """Return a policy that starts with this history; the file's own is not changed."""
@@ -53,6 +60,7 @@ def write_policy(path: Path, content: PolicyFile) -> None:
         "version": VERSION,
         "policy": asdict(content.policy),
         "cluster": asdict(content.cluster),
+        "thresholds": list(content.thresholds),
         "profile": dict(content.profile),
         "history": content.history.record(),
     }
@@ -92,9 +100,12 @@ def read_policy(path: Path) -> PolicyFile:
             policy=_settings(PolicyConfig, record.get("policy")),
             cluster=_settings(Cluster, record.get("cluster")),
             history=History.from_record(record.get("history") or {}),
+            thresholds=tuple(float(each) for each in record["thresholds"]),
             profile=record.get("profile") or {},
         )
-    except ValueError as error:
+    except KeyError as error:
+        raise PolicyFileError(f"{path}: {error} is missing; {fix}") from error
+    except (TypeError, ValueError) as error:
         raise PolicyFileError(f"{path}: {error}; mend the value, or {fix}") from error
 
 
