@@ -132,7 +132,7 @@ def record(probes: Probes, seconds: float, every: float) -> Series:
         )
     started = time.monotonic()
     rows: list[Mapping[str, float]] = []
-    for number in range(1, int(seconds / every) + 1):
+    for number in range(1, round(seconds / every) + 1):
         time.sleep(max(0.0, started + number * every - time.monotonic()))
         rows.append(probes.read())
     names = tuple(sorted(set.intersection(*(set(row) for row in rows))))

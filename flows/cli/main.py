@@ -28,6 +28,9 @@ class PenstockCommands(LazyGroup):
         "fraud": LazyCommand("flows.cli.fraud", "Train, evaluate, score and report fraud models."),
         "train": LazyCommand("flows.cli.train", "Train a model of your own on the runtime."),
         "simulate": LazyCommand("flows.cli.simulate", "Generate transactions to work on."),
+        "schedule": LazyCommand(
+            "flows.cli.schedule", "Place jobs on devices: profile, tune, simulate, apply."
+        ),
         "stream": LazyCommand("flows.cli.stream", "Run the fraud stream: start, status, upgrade."),
         "doctor": LazyCommand("flows.cli.doctor", "Check this machine; findings come with fixes."),
         "up": LazyCommand("flows.cli.services", "Start the local services.", "up_app"),

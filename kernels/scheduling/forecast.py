@@ -70,7 +70,7 @@ class LoadForecast:
         if count < needed:
             raise ValueError(
                 f"forecast: {needed} readings are needed for {self.steps} steps ahead, got "
-                f"{count}; record {needed * series.every / 60:.0f} minutes"
+                f"{count}; record {needed * series.every / 60:.1f} minutes"
             )
         values = series.values
         self._low, self._high = values.min(0), values.max(0)
@@ -97,11 +97,13 @@ class LoadForecast:
                 first of them is not known to the forecast.
 
         Returns:
-            The same shape. Forecasts stay within what was seen while fitting.
+            The same shape. Forecasts stay within what was seen until then.
         """
         ways = np.stack(self._ways(values, self._weights))
         found = np.take_along_axis(ways, self._chosen[None, None, :], 0)[0]
-        bounded: Values = np.clip(found, self._low, self._high)
+        low = np.minimum(self._low, np.minimum.accumulate(values))
+        high = np.maximum(self._high, np.maximum.accumulate(values))
+        bounded: Values = np.clip(found, low, high)
         return bounded
 
     def next(self, values: Values) -> dict[str, float]:

@@ -80,7 +80,14 @@ EASY = PolicyConfig()
 FIRST_FIT = PolicyConfig(reserve_hours=0.0, age=0.0, size=1.0)
 EASY_SHARED = PolicyConfig(share=True)
 FIRST_FIT_SHARED = PolicyConfig(reserve_hours=0.0, share=True, age=0.0, size=1.0)
-"""Baselines: strict order, EASY backfill, first fit with the largest first, and both sharing."""
+BASELINES = {
+    "fifo": FIFO,
+    "easy": EASY,
+    "first_fit": FIRST_FIT,
+    "easy_shared": EASY_SHARED,
+    "first_fit_shared": FIRST_FIT_SHARED,
+}
+"""Strict order, EASY backfill, first fit with the largest first, and the last two sharing."""
 PROFILED = PolicyConfig(
     reserve_hours=0.5,
     share=True,

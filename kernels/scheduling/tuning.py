@@ -8,13 +8,16 @@ not decide. Replays start without history: a job of the profile must not foretel
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 
+from kernels.scheduling.directions import directions
 from kernels.scheduling.history import History
 from kernels.scheduling.jobs import Cluster, Job
 from kernels.scheduling.policy import PROFILED, Policy, PolicyConfig
+from kernels.scheduling.policy_file import PolicyFile
+from kernels.scheduling.series import Series
 from kernels.scheduling.simulator import simulate
 
 
@@ -26,6 +29,7 @@ class TuningConfig:
         candidates: Settings tried, the start included.
         finalists: How many of them are tried on further days.
         days: Further days, drawn from the profile's jobs.
+        margin: Share of the start's cost by which others must be cheaper; days differ by chance.
         waiting: What a second of mean waiting counts against one of makespan.
         seed: Of what is drawn.
     """
@@ -33,6 +37,7 @@ class TuningConfig:
     candidates: int = 24
     finalists: int = 6
     days: int = 2
+    margin: float = 0.02
     waiting: float = 0.5
     seed: int = 0
 
@@ -40,8 +45,8 @@ class TuningConfig:
         """Validate, naming the fix."""
         if not 1 <= self.finalists <= self.candidates:
             raise ValueError("tuning: finalists must lie between 1 and candidates")
-        if self.days < 0 or self.waiting < 0:
-            raise ValueError("tuning: days and waiting must not be negative")
+        if self.days < 0 or self.waiting < 0 or self.margin < 0:
+            raise ValueError("tuning: days, waiting and margin must not be negative")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +75,7 @@ def tune(
         profile: Jobs that ran, with what was measured.
         cluster: The devices.
         config: How long is searched.
-        start: Settings to beat; they win every tie.
+        start: Settings to beat by the margin.
 
     Raises:
         ValueError: The profile is empty, or holds a job that the cluster cannot hold.
@@ -86,6 +91,8 @@ def tune(
         costs = [cost(day, cluster, found[i], config.waiting) for day in days]
         means[i] = float(np.mean([first[i], *costs]))
     best = min(order, key=lambda i: (means[i], i))
+    if means[best] > (1 - config.margin) * means[0]:
+        best = 0
     return Tuned(found[best], means[best], means[0], len(found) + len(order) * len(days))
 
 
@@ -118,6 +125,49 @@ def draw(start: PolicyConfig, rng: np.random.Generator) -> PolicyConfig:
         length=float(rng.choice([0.5, 1.0, 2.0])),
         load=float(rng.choice([0.0, 1.0, 3.0])),
         memory=float(rng.choice([0.0, 1.0, 2.0])),
+    )
+
+
+def tuned_file(
+    profile: Sequence[Job],
+    cluster: Cluster,
+    config: TuningConfig,
+    probes: Series | None = None,
+    queues: int = 3,
+) -> PolicyFile:
+    """Return what `policy_file.write_policy` writes: settings, history, thresholds, the profile.
+
+    Args:
+        profile: Jobs that ran, with what was measured.
+        cluster: The devices.
+        config: How long is searched.
+        probes: Their series while the jobs ran; the main directions of load are noted.
+        queues: Number of queues; each gets as many of the profile's jobs.
+    """
+    found = tune(profile, cluster, config)
+    history = learned(profile)
+    policy = Policy(found.policy, cluster, history)
+    scores = [policy.score(job.request) for job in profile]
+    parts = np.linspace(1, 0, queues + 1)[1:-1]
+    arrivals = [job.request.arrival for job in profile]
+    about: dict[str, object] = {
+        "jobs": len(profile),
+        "hours": (max(arrivals) - min(arrivals)) / 3_600,
+        "replays": found.replays,
+        "cost_s": found.cost,
+        "start_cost_s": found.start_cost,
+    }
+    if probes is not None:
+        about |= {
+            "series": len(probes.names),
+            "directions": [asdict(each) for each in directions(probes)],
+        }
+    return PolicyFile(
+        policy=found.policy,
+        cluster=cluster,
+        history=history,
+        thresholds=tuple(float(each) for each in np.quantile(scores, parts)),
+        profile=about,
     )
 
 

@@ -15,11 +15,7 @@ import numpy as np
 from kernels.scheduling.bound import makespan_bound
 from kernels.scheduling.jobs import Cluster, Job
 from kernels.scheduling.policy import (
-    EASY,
-    EASY_SHARED,
-    FIFO,
-    FIRST_FIT,
-    FIRST_FIT_SHARED,
+    BASELINES,
     PROFILED,
     Policy,
     PolicyConfig,
@@ -30,14 +26,6 @@ from kernels.scheduling.tuning import TuningConfig, learned, tune
 from tests.benchmarks._harness import emit, parser, run_program, stopwatch, table
 
 TRACES = 16
-BASELINES = {
-    "fifo": FIFO,
-    "easy": EASY,
-    "first_fit": FIRST_FIT,
-    "easy_shared": EASY_SHARED,
-    "first_fit_shared": FIRST_FIT_SHARED,
-    "untuned": PROFILED,
-}
 
 
 def replays(
@@ -45,7 +33,7 @@ def replays(
 ) -> tuple[dict[str, Replay], PolicyConfig]:
     """Replay a day under every policy; each starts with the history of the profile."""
     ours = tune(profile, cluster, tuning).policy
-    ways = BASELINES | {"ours": ours}
+    ways = BASELINES | {"untuned": PROFILED, "ours": ours}
     return {
         name: simulate(day, Policy(config, cluster, learned(profile)))
         for name, config in ways.items()
@@ -64,8 +52,11 @@ def main(argv: list[str] | None = None) -> None:
     """Command line of the benchmark."""
     made = parser("schedule-sim", "our placement policy against FIFO, EASY and bin packing")
     made.add_argument("--traces", type=int, default=0, help=f"traces (default {TRACES}, smoke 2)")
+    made.add_argument(
+        "--interference", type=float, default=0.25, help="slowdown by a busy neighbour (.25)"
+    )
     args = made.parse_args(argv)
-    cluster = Cluster()
+    cluster = Cluster(interference=args.interference)
     count = args.traces or (2 if args.smoke else TRACES)
     trace = TraceConfig(jobs=80) if args.smoke else TraceConfig()
     tuning = TuningConfig(candidates=4, finalists=2, days=1) if args.smoke else TuningConfig()

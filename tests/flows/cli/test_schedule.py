@@ -1,0 +1,76 @@
+"""``penstock schedule``: profile, simulate, tune and apply, one after the other."""
+
+from __future__ import annotations
+
+import pytest
+
+from flows.cli.main import run
+from kernels.scheduling.policy_file import read_policy
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("schedule")
+
+
+@pytest.fixture(scope="module")
+def probes(folder):
+    path = folder / "probes.parquet"
+    assert run(["schedule", "profile", str(path), "--minutes", "0.02", "--every", "0.3"]) == 0
+    return path
+
+
+@pytest.fixture(scope="module")
+def jobs(folder):
+    path = folder / "jobs.parquet"
+    assert run(["schedule", "simulate", "--write", str(path), "--day", "0"]) == 0
+    return path
+
+
+@pytest.fixture(scope="module")
+def policy(folder, jobs, probes):
+    path = folder / "schedule_policy.json"
+    words = ["schedule", "tune", str(jobs), "--out", str(path), "--probes", str(probes)]
+    assert run([*words, "--candidates", "2"]) == 0
+    return path
+
+
+def test_a_policy_file_comes_of_jobs_and_probes(policy):
+    content = read_policy(policy)
+    assert content.profile["jobs"] == 240
+    assert content.profile["series"] >= 100
+    assert content.profile["directions"][0]["names"]
+    assert len(content.thresholds) == 2
+    assert content.history.kinds
+
+
+def test_policies_are_compared(policy, jobs, capsys):
+    assert run(["schedule", "simulate", str(jobs), "--policy", str(policy)]) == 0
+    told = capsys.readouterr().out
+    rows = [line for line in told.splitlines() if "│" in line]
+    makespans = {row.split("│")[1].strip(): float(row.split("│")[3]) for row in rows}
+    assert makespans["ours"] < makespans["easy"] < makespans["fifo"]
+
+
+def test_the_server_gets_the_policy(policy, prefect_server, capsys):
+    from prefect.client.orchestration import get_client
+
+    assert run(["schedule", "apply", str(policy), "--pool", "schedule-cli"]) == 0
+    assert "3 queues" in capsys.readouterr().out
+    with get_client(sync_client=True) as client:
+        limit = client.read_work_pool("schedule-cli").concurrency_limit
+        assert (
+            client.read_global_concurrency_limit_by_name("schedule-cli.device-15.gib").limit == 16
+        )
+    assert limit == 16 * read_policy(policy).policy.tenants
+
+
+def test_failures_are_one_line_with_the_fix(folder, policy, probes, capsys):
+    assert run(["schedule", "apply", str(folder / "none.json")]) == 1
+    assert run(["schedule", "apply", str(policy), "--host-gib", "2"]) == 1
+    assert run(["schedule", "tune", str(probes)]) == 1
+    told = capsys.readouterr().err.splitlines()
+    assert len(told) == 3
+    assert "penstock schedule tune" in told[0]
+    assert "Give both" in told[1]
+    assert "column number" in told[2]
