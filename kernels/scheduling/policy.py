@@ -202,12 +202,18 @@ class Policy:
             return starts
         now = self._occupancy(view)
         held: _Held | None = None
+        refused: list[tuple[int, float, float]] = []
+        room = now.has_room()
         for request in self._ordered(view):
-            if not now.has_room():
+            if not room:
                 break
             seconds, used = self._forecast(request)
+            devices, memory = request.devices, request.memory
+            if any(devices >= d and memory >= m and used >= u for d, m, u in refused):
+                continue  # needs no less than one for which there was no room
             found = self.place(request, now)
             if found is None:
+                refused.append((devices, memory, used))
                 if not self.config.overtake:
                     break
                 if held is None:
@@ -217,6 +223,7 @@ class Policy:
             if held is not None and end > held.time and not held.allows(request, used, found):
                 continue
             now.add(request, used, found, end=end)
+            room = now.has_room()
             starts.append(Start(request.number, found))
         if held is not None:
             self.reservation = Reservation(held.head.number, held.time)
@@ -228,15 +235,13 @@ class Policy:
             return None
         used = self._forecast(head)[1]
         later = now.copy()
-        time = view.now
-        for end, request, its_use, devices in sorted(now.ends, key=_by_end):
+        last = view.now + self.config.reserve_hours * HOUR
+        near = [each for each in now.ends if each[0] <= last]
+        for end, request, its_use, devices in sorted(near, key=_by_end):
             later.remove(request, its_use, devices)
-            time = end
             if later.fits(head, used):
-                break
-        if time - view.now > self.config.reserve_hours * HOUR:
-            return None
-        return _Held(head, used, time, later)
+                return _Held(head, used, end, later)
+        return None
 
     def score(self, request: Request) -> float:
         """Return what puts a job before others, its waiting left out."""
