@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from statistics import fmean, median
 from typing import Annotated
 
 import typer
@@ -33,6 +34,7 @@ def profile(
     from connectors.files import write_table
     from connectors.probes import Probes, record, to_table
     from kernels.scheduling.directions import directions
+    from kernels.scheduling.forecast import held_out_ratios
 
     with Probes() as probes:
         series = record(probes, minutes * 60, every)
@@ -41,6 +43,12 @@ def profile(
     typer.echo(f"{out}: {len(series.names)} series, {len(series.values)} readings")
     if without:
         typer.echo(f"no devices: {without}")
+    ratios = list(held_out_ratios(series).values())
+    if ratios:
+        typer.echo(
+            f"forecast of 5 minutes, error over that of the last value: median "
+            f"{median(ratios):.2f}, mean {fmean(ratios):.2f} of {len(ratios)} series that move"
+        )
     for each in directions(series):
         typer.echo(f"{each.share:4.0%} of the movement: {', '.join(each.names)}")
 

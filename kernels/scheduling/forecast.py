@@ -2,9 +2,9 @@
 
 For each series one of four ways is chosen on the last third of what it is fitted on. The last
 value, unless another is clearly better: a moving level; a level with a damped trend (Gardner and
-McKenzie 1985); a linear model of the last values, fitted by ridge regression for just this
-distance. Series that wander keep their last value, noisy ones are smoothed, those that swing back
-are drawn to their mean.
+McKenzie 1985); a linear model of the last values around a slow level, fitted by ridge regression
+for just this distance. Series that wander keep their last value, noisy ones are smoothed, those
+that swing back are drawn to their level.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ class ForecastConfig:
         ahead_seconds: Distance of the forecast.
         lags: Last values that the linear model sees.
         ridge: Its shrinkage, in units of the values' variance times their number.
+        memory: Distances over which the linear model's own level is taken.
         level: Weight of the newest value in the moving level.
         trend: Weight of the newest change in the trend.
         damping: What is left of the trend from one step to the next.
@@ -37,6 +38,7 @@ class ForecastConfig:
     ahead_seconds: float = 300.0
     lags: int = 6
     ridge: float = 0.05
+    memory: float = 8.0
     level: float = 0.2
     trend: float = 0.1
     damping: float = 0.9
@@ -44,8 +46,8 @@ class ForecastConfig:
 
     def __post_init__(self) -> None:
         """Validate, naming the fix."""
-        if self.ahead_seconds <= 0 or self.lags < 1 or self.ridge <= 0:
-            raise ValueError("forecast: ahead_seconds, lags and ridge must be above 0")
+        if min(self.ahead_seconds, self.lags, self.ridge, self.memory) <= 0:
+            raise ValueError("forecast: ahead_seconds, lags, ridge and memory must be above 0")
         if not (0 < self.level <= 1 and 0 < self.trend <= 1 and 0 <= self.damping < 1):
             raise ValueError("forecast: level and trend lie in (0, 1], damping in [0, 1)")
 
@@ -116,24 +118,63 @@ class LoadForecast:
         return [values, level, trend, self._linear(values, weights)]
 
     def _fit(self, values: Values) -> Values:
-        """Return weights of the last values and a constant, shape (series, lags + 1)."""
+        """Return weights of the last values, shape (series, lags)."""
         lags, steps = self.config.lags, self.steps
-        x = _lagged(values, lags)[lags - 1 : -steps]
-        y = values[lags - 1 + steps :]
-        mean_x, mean_y = x.mean(0), y.mean(0)
-        centred = (x - mean_x).transpose(1, 0, 2)
-        square = centred.transpose(0, 2, 1) @ centred
+        base = self._base(values)
+        x = (_lagged(values, lags) - base[:, :, None])[lags - 1 : -steps].transpose(1, 0, 2)
+        y = (values[steps:] - base[:-steps])[lags - 1 :]
+        square = x.transpose(0, 2, 1) @ x
         scale = np.trace(square, axis1=1, axis2=2) / lags
         square += (self.config.ridge * scale + 1e-12)[:, None, None] * np.eye(lags)
-        target = centred.transpose(0, 2, 1) @ (y - mean_y).T[:, :, None]
-        found = np.linalg.solve(square, target)[:, :, 0]
-        constant = mean_y - (found * mean_x).sum(1)
-        return np.concatenate([found, constant[:, None]], axis=1)
+        target = x.transpose(0, 2, 1) @ y.T[:, :, None]
+        found: Values = np.linalg.solve(square, target)[:, :, 0]
+        return found
 
     def _linear(self, values: Values, weights: Values) -> Values:
-        lagged = _lagged(values, self.config.lags)
-        found: Values = np.einsum("tsl,sl->ts", lagged, weights[:, :-1]) + weights[:, -1]
+        base = self._base(values)
+        lagged = _lagged(values, self.config.lags) - base[:, :, None]
+        found: Values = base + np.einsum("tsl,sl->ts", lagged, weights)
         return found
+
+    def _base(self, values: Values) -> Values:
+        """Return the slow level around which the linear model works; it follows shifts."""
+        weight = 1 / (self.config.memory * self.steps)
+        base = np.empty_like(values)
+        level = values[0].copy()
+        for i, value in enumerate(values):
+            level += max(weight, 1 / (i + 1)) * (value - level)
+            base[i] = level
+        return base
+
+
+def held_out_ratios(series: Series, config: ForecastConfig | None = None) -> dict[str, float]:
+    """Judge forecasts on the last quarter of a recording, fitted on the rest.
+
+    Args:
+        series: Readings.
+        config: How far ahead.
+
+    Returns:
+        For each series that moves there: root of the mean squared error over that of the last
+        value. Empty when the recording is too short.
+    """
+    values = series.values
+    cut = 3 * len(values) // 4
+    try:
+        fitted = LoadForecast(Series(series.names, series.every, values[:cut]), config)
+    except ValueError:
+        return {}
+    steps = fitted.steps
+    if cut + steps >= len(values):
+        return {}
+    actual = values[cut + steps :]
+    ours = np.sqrt(((fitted.after(values)[cut:-steps] - actual) ** 2).mean(0))
+    last = np.sqrt(((values[cut:-steps] - actual) ** 2).mean(0))
+    return {
+        name: float(a / b)
+        for name, a, b in zip(series.names, ours, last, strict=True)
+        if b > 1e-12 * max(1.0, float(np.abs(actual).max()))
+    }
 
 
 def _lagged(values: Values, lags: int) -> Values:

@@ -178,7 +178,7 @@ class Policy:
         self.reservation: Reservation | None = None
         self._limit = config.load_limit if config.share else 1.0
         self._tenants = min(config.tenants, cluster.tenants) if config.share else 1
-        self._foretold: dict[int, tuple[float, float]] = {}
+        self._foretold: dict[int, tuple[Request, tuple[float, float]]] = {}
         self._version = -1
 
     def finished(self, request: Request, duration: float) -> None:
@@ -288,12 +288,13 @@ class Policy:
         if self._version != self.history.version:
             self._foretold.clear()
             self._version = self.history.version
-        found = self._foretold.get(request.number)
-        if found is None:
-            seconds = self.history.duration(request) if self.config.forecast else request.estimate
-            used = self._utilization(request) if self.config.share else 1.0
-            found = self._foretold[request.number] = seconds, used
-        return found
+        known = self._foretold.get(request.number)
+        if known is not None and known[0] is request:
+            return known[1]
+        seconds = self.history.duration(request) if self.config.forecast else request.estimate
+        used = self._utilization(request) if self.config.share else 1.0
+        self._foretold[request.number] = request, (seconds, used)
+        return seconds, used
 
     def _utilization(self, request: Request) -> float:
         used = self.history.utilization(request)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from flows.cli.main import run
 from kernels.scheduling.policy_file import read_policy
+from kernels.scheduling.series import Series
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +65,22 @@ def test_the_server_gets_the_policy(policy, prefect_server, capsys):
             client.read_global_concurrency_limit_by_name("schedule-cli.device-15.gib").limit == 16
         )
     assert limit == 16 * read_policy(policy).policy.tenants
+
+
+def test_memory_foretold_for_the_host_limits_the_pool(folder, policy, prefect_server):
+    from prefect.client.orchestration import get_client
+
+    from connectors.files import write_table
+    from connectors.probes import to_table
+
+    values = np.column_stack([np.full(80, 20.0), np.arange(80.0)])
+    series = Series(("memory.available_gib", "load.1"), 60.0, values)
+    path = folder / "host.parquet"
+    write_table(to_table(series), path)
+    words = ["schedule", "apply", str(policy), "--pool", "schedule-host"]
+    assert run([*words, "--host-gib", "4", "--probes", str(path)]) == 0
+    with get_client(sync_client=True) as client:
+        assert client.read_work_pool("schedule-host").concurrency_limit == 4  # (20 - 1) / 4
 
 
 def test_failures_are_one_line_with_the_fix(folder, policy, probes, capsys):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from kernels.scheduling.directions import directions
-from kernels.scheduling.forecast import ForecastConfig, LoadForecast
+from kernels.scheduling.forecast import ForecastConfig, LoadForecast, held_out_ratios
 from kernels.scheduling.series import Series
 
 CONFIG = ForecastConfig(ahead_seconds=50.0)  # five readings
@@ -20,9 +20,9 @@ def made(values):
 def error_ratio(values, cut):
     """Root of the mean squared error over that of the last value, after the cut."""
     forecast = LoadForecast(made(values[:cut]), CONFIG)
-    rest, steps = values[cut:], forecast.steps
-    ours = forecast.after(rest)[:-steps] - rest[steps:]
-    last = rest[:-steps] - rest[steps:]
+    steps, actual = forecast.steps, values[cut + forecast.steps :]
+    ours = forecast.after(values)[cut:-steps] - actual
+    last = values[cut:-steps] - actual
     return np.sqrt((ours**2).mean() / (last**2).mean()), forecast
 
 
@@ -50,12 +50,12 @@ def test_a_constant_is_foretold_exactly_and_a_swing_by_its_past():
     wave = np.sin(2 * np.pi * time / 40)
     values = np.column_stack([np.full(400, 3.0), wave])
     forecast = LoadForecast(made(values[:200]), CONFIG)
-    found = forecast.after(values[200:])
-    assert np.all(found[:, 0] == 3.0)
+    found = forecast.after(values)[200:]
+    np.testing.assert_allclose(found[:, 0], 3.0, rtol=1e-12)
     assert forecast.way("s1") == "linear"
-    late = np.abs(found[10:-5, 1] - wave[215:])
-    assert late.max() < 0.15 < np.abs(wave[210:-5] - wave[215:]).max()
-    named = forecast.next(values[200:])
+    late = np.abs(found[:-5, 1] - wave[205:])
+    assert late.max() < 0.15 < np.abs(wave[200:-5] - wave[205:]).max()
+    named = forecast.next(values)
     assert set(named) == {"s0", "s1"}
     assert named["s1"] == found[-1, 1]
 
@@ -65,6 +65,15 @@ def test_the_forecast_uses_nothing_from_the_future():
     forecast = LoadForecast(made(values[:200]), CONFIG)
     whole, part = forecast.after(values[200:]), forecast.after(values[200:250])
     np.testing.assert_allclose(whole[:50], part, rtol=1e-12, atol=1e-12)
+
+
+def test_a_recording_is_judged_on_its_last_quarter():
+    values = np.column_stack([noisy(np.random.default_rng(2), 400, 0.7), np.ones(400)])
+    found = held_out_ratios(made(values), CONFIG)
+    assert set(found) == {"s0", "s1", "s2", "s3"}  # the constant does not move
+    ratio, _ = error_ratio(values[:, :4], 300)
+    assert min(found.values()) < ratio < max(found.values())
+    assert held_out_ratios(made(values[:40]), CONFIG) == {}
 
 
 def test_too_few_readings_and_wrong_settings_are_told():
