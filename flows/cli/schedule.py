@@ -106,7 +106,8 @@ def simulate(
     from connectors.job_table import jobs_from_table, jobs_to_table
     from kernels.scheduling.bound import makespan_bound
     from kernels.scheduling.jobs import Cluster
-    from kernels.scheduling.policy import BASELINES, PROFILED, Policy
+    from kernels.scheduling.policy import Policy
+    from kernels.scheduling.policy_config import BASELINES, PROFILED
     from kernels.scheduling.policy_file import read_policy
     from kernels.scheduling.simulator import simulate as replay
     from kernels.scheduling.trace import TraceConfig, TraceGenerator

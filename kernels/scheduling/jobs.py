@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+HOUR = 3_600.0  # seconds
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:

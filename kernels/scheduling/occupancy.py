@@ -16,6 +16,9 @@ class Occupancy:
         cluster: The devices.
         load_limit: Largest sum of utilizations on a device with more than one job.
         tenants: Most jobs on one device.
+
+    Attributes:
+        ends: Second, job, utilization and devices of each job that will leave.
     """
 
     def __init__(self, cluster: Cluster, load_limit: float, tenants: int) -> None:

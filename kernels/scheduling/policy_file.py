@@ -11,7 +11,8 @@ from typing import Any
 
 from kernels.scheduling.history import History
 from kernels.scheduling.jobs import Cluster
-from kernels.scheduling.policy import Policy, PolicyConfig
+from kernels.scheduling.policy import Policy
+from kernels.scheduling.policy_config import PolicyConfig
 
 VERSION = 1
 

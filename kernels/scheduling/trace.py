@@ -13,9 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kernels.scheduling.jobs import Cluster, Job, Request
+from kernels.scheduling.jobs import HOUR, Cluster, Job, Request
 
-HOUR = 3_600.0
 WRITTEN_HOURS = (0.25, 0.5, 1, 2, 4, 6, 8, 12, 18, 24, 36, 48, 72, 96, 120, 168, 240)
 
 

@@ -15,7 +15,8 @@ import numpy as np
 from kernels.scheduling.directions import directions
 from kernels.scheduling.history import History
 from kernels.scheduling.jobs import Cluster, Job
-from kernels.scheduling.policy import PROFILED, Policy, PolicyConfig
+from kernels.scheduling.policy import Policy
+from kernels.scheduling.policy_config import PROFILED, PolicyConfig
 from kernels.scheduling.policy_file import PolicyFile
 from kernels.scheduling.series import Series
 from kernels.scheduling.simulator import simulate

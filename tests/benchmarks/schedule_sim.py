@@ -14,12 +14,8 @@ import numpy as np
 
 from kernels.scheduling.bound import makespan_bound
 from kernels.scheduling.jobs import Cluster, Job
-from kernels.scheduling.policy import (
-    BASELINES,
-    PROFILED,
-    Policy,
-    PolicyConfig,
-)
+from kernels.scheduling.policy import Policy
+from kernels.scheduling.policy_config import BASELINES, PROFILED, PolicyConfig
 from kernels.scheduling.simulator import Replay, simulate
 from kernels.scheduling.trace import TraceConfig, TraceGenerator
 from kernels.scheduling.tuning import TuningConfig, learned, tune

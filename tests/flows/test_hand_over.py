@@ -11,7 +11,7 @@ import pytest
 from infra.errors import ConfigurationError, ServiceError
 from kernels.scheduling.history import History
 from kernels.scheduling.jobs import Cluster, Request
-from kernels.scheduling.policy import PROFILED
+from kernels.scheduling.policy_config import PROFILED
 from kernels.scheduling.policy_file import PolicyFile
 
 POOL = "schedule-test"

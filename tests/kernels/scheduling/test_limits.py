@@ -9,7 +9,7 @@ import pytest
 from kernels.scheduling.history import History
 from kernels.scheduling.jobs import Cluster, Request
 from kernels.scheduling.limits import QueueLimit, host_limit, limits_of, parts_of, queue_of
-from kernels.scheduling.policy import EASY, PROFILED
+from kernels.scheduling.policy_config import EASY, PROFILED
 from kernels.scheduling.policy_file import PolicyFile
 
 CONTENT = PolicyFile(policy=PROFILED, cluster=Cluster(), history=History(), thresholds=(4.0, 1.0))

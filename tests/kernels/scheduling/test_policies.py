@@ -8,17 +8,15 @@ from hypothesis import strategies as st
 
 from kernels.scheduling.bound import makespan_bound
 from kernels.scheduling.jobs import Cluster, Job, Request
-from kernels.scheduling.policy import (
+from kernels.scheduling.policy import Policy, Start, View
+from kernels.scheduling.policy_config import (
     EASY,
     EASY_SHARED,
     FIFO,
     FIRST_FIT,
     FIRST_FIT_SHARED,
     PROFILED,
-    Policy,
     PolicyConfig,
-    Start,
-    View,
 )
 from kernels.scheduling.simulator import PlacementError, simulate
 

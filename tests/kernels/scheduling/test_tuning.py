@@ -12,7 +12,8 @@ import pytest
 from kernels.scheduling.bound import makespan_bound
 from kernels.scheduling.history import History
 from kernels.scheduling.jobs import Cluster, Request
-from kernels.scheduling.policy import PROFILED, Policy
+from kernels.scheduling.policy import Policy
+from kernels.scheduling.policy_config import PROFILED
 from kernels.scheduling.policy_file import PolicyFile, PolicyFileError, read_policy, write_policy
 from kernels.scheduling.simulator import simulate
 from kernels.scheduling.trace import TraceConfig, TraceGenerator
