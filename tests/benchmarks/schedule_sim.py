@@ -9,6 +9,7 @@ over devices times makespan.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -22,6 +23,13 @@ from kernels.scheduling.tuning import TuningConfig, learned, tune
 from tests.benchmarks._harness import emit, parser, run_program, stopwatch, table
 
 TRACES = 16
+# Ours, not tuned, with one part taken away.
+WITHOUT = {
+    "without_forecast": replace(PROFILED, forecast=False),  # users' limits are believed
+    "without_reservation": replace(PROFILED, reserve_hours=0.0),
+    "without_order": replace(PROFILED, age=1.0, size=0.0, length=0.0, load=0.0, memory=0.0),
+    "without_sharing": replace(PROFILED, share=False),
+}
 
 
 def replays(
@@ -29,11 +37,13 @@ def replays(
 ) -> tuple[dict[str, Replay], PolicyConfig]:
     """Replay a day under every policy; each starts with the history of the profile."""
     ours = tune(profile, cluster, tuning).policy
-    ways = BASELINES | {"untuned": PROFILED, "ours": ours}
-    return {
+    ways = BASELINES | WITHOUT | {"untuned": PROFILED, "ours": ours}
+    found = {
         name: simulate(day, Policy(config, cluster, learned(profile)))
         for name, config in ways.items()
-    }, ours
+    }
+    found["without_history"] = simulate(day, Policy(PROFILED, cluster))
+    return found, ours
 
 
 def interval(values: np.ndarray, seed: int) -> tuple[float, float]:
@@ -106,7 +116,7 @@ def report(
         "traces": len(bounds),
         "tuned_away": sum(config != PROFILED for config in chosen),
     }
-    for name in ("easy", "first_fit", "easy_shared", "first_fit_shared", "untuned"):
+    for name in sorted(set(found) - {"fifo", "ours"}):
         low, high = interval(used["ours"] - used[name], seed)
         result |= {f"gain_over_{name}_low": low, f"gain_over_{name}_high": high}
         low, high = interval(spans["ours"] / spans[name], seed)
