@@ -1,0 +1,159 @@
+"""Ways to execute a step: all give the same gradients, the measured one is taken, breaks named."""
+
+from __future__ import annotations
+
+import logging
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from kernels.runtime.compilation import (
+    Compilation,
+    CompileConfig,
+    CompileError,
+    Trial,
+    missing_compiler,
+)
+from kernels.runtime.graph_breaks import in_words
+from tests.kernels.runtime.small import batches, make_model, squared
+
+# Traces as inductor does, without its 15 seconds of C++.
+TRACED = {"backend": "aot_eager", "expected_seconds": 0.0}
+
+
+class Branching(nn.Module):
+    """Reads a number in the middle of its forward pass."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = nn.Linear(4, 1)
+
+    def forward(self, x):
+        y = self.inner(x)
+        if y.sum().item() > 1e9:
+            y = -y
+        return y.tanh()
+
+
+def step_of(model):
+    def step():
+        value, _ = squared(model, batches(0))
+        value.backward()
+        return value.detach()
+
+    return step
+
+
+def gradients_in(model, compilation):
+    model.zero_grad()
+    torch.manual_seed(0)
+    with compilation.active():
+        step_of(model)()
+    return [p.grad.clone() for p in model.parameters()]
+
+
+@pytest.mark.parametrize("mode", ["compile", "export"])
+def test_every_mode_gives_the_gradients_of_eager(mode):
+    model = make_model(norm=True)
+    model[3].p = 0.0  # compiled dropout draws other numbers
+    before = model[1].running_mean.clone()
+    wanted = gradients_in(model, Compilation(CompileConfig(), model))
+    moved = model[1].running_mean.clone()
+    model[1].running_mean.copy_(before)
+    compilation = Compilation(CompileConfig(mode=mode, backend="aot_eager"), model)
+    found = gradients_in(model, compilation)
+    for a, b in zip(found, wanted, strict=True):
+        torch.testing.assert_close(a, b)
+    torch.testing.assert_close(model[1].running_mean, moved)
+    assert "forward" not in vars(model)
+    with compilation.active():  # another number of rows, and evaluation
+        x = torch.randn(5, 4)
+        model(x).sum().backward()
+        model.eval()
+        again = model(x)
+    torch.testing.assert_close(model(x), again)
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")  # dynamo's own
+def test_auto_measures_all_and_keeps_the_fastest_over_a_resume(caplog):
+    model = Branching()
+    compilation = Compilation(CompileConfig(mode="auto", **TRACED), model)
+    assert (compilation.mode, compilation.is_chosen) == ("eager", False)
+    with caplog.at_level(logging.INFO):
+        compilation.choose(step_of(model), 10**6)
+    # A branch on values cannot be exported at all; it breaks a compiled graph in two.
+    assert set(compilation.trials) == {"eager", "compile"}
+    assert "export is left out: torch.export failed" in caplog.text
+    seconds = {mode: t.step_seconds for mode, t in compilation.trials.items()}
+    assert compilation.mode == min(seconds, key=seconds.get)
+    assert 0 < seconds["eager"] < 1
+    (found,) = compilation.breaks
+    assert found.where.startswith("test_compilation.py:")
+    assert "a number is read out of a tensor" in found.what
+    assert str(found) in caplog.text
+    other = Compilation(CompileConfig(mode="auto"), model)
+    other.load_state_dict({"mode": "export"})
+    assert (other.mode, other.is_chosen) == ("export", True)
+
+
+def test_compiling_is_not_tried_where_it_cannot_pay(caplog):
+    model = make_model()
+    compilation = Compilation(CompileConfig(mode="auto"), model)
+    with caplog.at_level(logging.INFO):
+        compilation.choose(step_of(model), 10)
+    assert compilation.mode == "eager"
+    assert set(compilation.trials) == {"eager"}
+    assert "compiling longer" in caplog.text
+
+
+def test_a_missing_compiler_is_told(monkeypatch, caplog, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CXX", raising=False)
+    model = make_model()
+    with pytest.raises(CompileError, match=r"needs a C\+\+ compiler.*install g\+\+"):
+        Compilation(CompileConfig(mode="compile"), model)
+    compilation = Compilation(CompileConfig(mode="auto", expected_seconds=0), model)
+    with caplog.at_level(logging.INFO):
+        compilation.choose(step_of(model), 10)
+    assert "compile" not in compilation.trials
+    assert "torch.compile is not tried: torch.compile needs a C++ compiler" in caplog.text
+    assert not missing_compiler("aot_eager", torch.device("cpu"))
+    assert not missing_compiler("inductor", torch.device("cuda"))
+
+
+def test_a_compiler_that_fails_is_a_clear_error():
+    model = make_model()
+    compilation = Compilation(CompileConfig(mode="compile", backend="none of these"), model)
+    with (
+        pytest.raises(CompileError, match=r"none of these.*take compilation.mode 'eager'"),
+        compilation.active(),
+    ):
+        step_of(model)()
+
+
+def test_a_loss_that_is_not_finite_rules_a_way_out():
+    trial = Trial(first_seconds=math.inf, step_seconds=math.inf)
+    assert trial.step_seconds > 1e9
+    assert Trial(3.0, 1.0).compile_seconds == 2.0
+
+
+@pytest.mark.parametrize(
+    ("reason", "what"),
+    [
+        ("Data-dependent branching\n Explanation: ...", "branches on the values"),
+        ("Dynamic shape operator\n aten.nonzero.default", "shape of a result depends"),
+        ("Attempted to call function marked as skipped", "cannot be traced"),
+        ("Something new", "Something new"),
+        ("", "no reason given"),
+    ],
+)
+def test_reasons_in_words(reason, what):
+    assert what in in_words("a.py:1 in f", reason).what
+
+
+@pytest.mark.parametrize("given", [{"mode": "jit"}, {"backend": ""}, {"expected_seconds": -1.0}])
+def test_settings_are_checked(given):
+    with pytest.raises(ValueError, match="compilation"):
+        CompileConfig(**given)
