@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from kernels.runtime.exported import Exported
 from kernels.runtime.forward import replaced_forward
 from kernels.runtime.graph_breaks import GraphBreak, graph_breaks
+from kernels.runtime.group import Group
 
 logger = logging.getLogger(__name__)
 
@@ -117,7 +118,7 @@ class Compilation:
         with self._executed(self.mode):
             yield
 
-    def choose(self, step: Callable[[], Tensor], steps: int) -> None:
+    def choose(self, step: Callable[[], Tensor], steps: int, group: Group | None = None) -> None:
         """Name the graph breaks, and for ``auto`` take the way that ends the run first.
 
         Compiling counts before it is spent: it is not tried where all steps that remain take less
@@ -127,7 +128,11 @@ class Compilation:
         Args:
             step: Forward and backward pass of the first batch, without a trace; returns the loss.
             steps: Steps that remain.
+            group: Processes of the run; they measure different times, the first one's choice is
+                everybody's.
         """
+        if self.is_chosen:
+            return
         self.is_chosen = True
         if self.config.mode == "compile":
             self._find_breaks(step)
@@ -143,6 +148,8 @@ class Compilation:
             elif left > self.config.expected_seconds or mode == "compile":
                 self._try(mode, step)
         self.mode = min(self.trials, key=lambda mode: self.trials[mode].step_seconds)
+        if group is not None:
+            self.mode = group.gather(self.mode)[0]
         told = ", ".join(
             f"{mode} {1e3 * t.step_seconds:.2f} ms a step (made in {t.compile_seconds:.1f} s)"
             for mode, t in self.trials.items()

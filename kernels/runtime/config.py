@@ -9,6 +9,7 @@ from kernels.runtime.accumulation import AccumulationConfig
 from kernels.runtime.checkpoint import CheckpointConfig
 from kernels.runtime.clipping import ClippingConfig
 from kernels.runtime.compensation import ParametersConfig
+from kernels.runtime.compilation import CompileConfig
 from kernels.runtime.cost import CostConfig
 from kernels.runtime.ema import EmaConfig
 from kernels.runtime.evaluation import EvaluationConfig
@@ -33,6 +34,7 @@ class RunConfig:
         accumulation: What one step is made of.
         precision: Formats in which the model computes.
         memory: How activations are kept for the backward pass.
+        compilation: How the model is executed: eager, compiled, exported.
         parameters: Format in which its parameters are kept.
         non_finite: What becomes of a step with NaN or infinity.
         ema: Average of the weights.
@@ -50,6 +52,7 @@ class RunConfig:
     accumulation: AccumulationConfig = field(default_factory=AccumulationConfig)
     precision: PrecisionConfig = field(default_factory=PrecisionConfig)
     memory: MemoryConfig = field(default_factory=MemoryConfig)
+    compilation: CompileConfig = field(default_factory=CompileConfig)
     parameters: ParametersConfig = field(default_factory=ParametersConfig)
     non_finite: NonFiniteConfig = field(default_factory=NonFiniteConfig)
     ema: EmaConfig = field(default_factory=EmaConfig)
@@ -66,6 +69,12 @@ class RunConfig:
             raise ValueError(
                 f"clipping.share {share} holds gradients below {share} of the weights, which decay "
                 f"by optimizer.weight_decay {decay}: they would only shrink; decay less"
+            )
+        changed = self.memory != MemoryConfig() or self.precision.compute == "adaptive"
+        if changed and self.compilation.mode != "eager":
+            raise ValueError(
+                f"compilation.mode is {self.compilation.mode!r}, but plans of memory and adaptive "
+                "precision replace the forward passes that it would trace; give one of them"
             )
 
     def identity(self) -> dict[str, Any]:

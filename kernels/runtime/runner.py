@@ -24,6 +24,7 @@ from kernels.runtime.callbacks import Callback, StepMetrics
 from kernels.runtime.checkpoint import Checkpoints
 from kernels.runtime.clipping import Clipper
 from kernels.runtime.compensation import Compensation
+from kernels.runtime.compilation import Compilation
 from kernels.runtime.config import RunConfig
 from kernels.runtime.cost import Cost, cost_of
 from kernels.runtime.ema import Ema
@@ -108,6 +109,7 @@ class Runner(Generic[Batch]):
         device = next((p.device for p in model.parameters()), torch.device("cpu"))
         self.precision = Precision(config.precision, device, model)
         self._memory = Memory(config.memory, model)
+        self._compilation = Compilation(config.compilation, model)
         apart = config.parameters.is_apart
         self._compensation = Compensation(model, config.parameters) if apart else None
         self.optimizer = self._make_optimizer(build_optimizer)
@@ -146,7 +148,7 @@ class Runner(Generic[Batch]):
                 if self.step < self.config.steps and not stopped:
                     self._choose()
                 self.model.train()
-                with self.precision.switched(), self._memory.active():
+                with self.precision.switched(), self._memory.active(), self._compilation.active():
                     while self.step < self.config.steps and not stopped:
                         stopped = self._after_step(self._train_step())
             finally:
@@ -322,7 +324,7 @@ class Runner(Generic[Batch]):
 
     def _choose(self) -> None:
         """Let what is to be measured be measured on the first batch, leaving no trace."""
-        if self.precision.is_chosen and self._memory.is_chosen:
+        if self.precision.is_chosen and self._memory.is_chosen and self._compilation.is_chosen:
             return
         retry = Retry(self.model)
         batch = batch_at(self._batches, self.step * self.config.accumulation.batches, self.step)
@@ -346,6 +348,7 @@ class Runner(Generic[Batch]):
             self.precision.load_state_dict(self._group.gather(self.precision.state_dict())[0])
         if not self._memory.is_chosen:
             self._memory.choose(forward)
+        self._compilation.choose(step, self.config.steps - self.step, self._group)
         retry.put_back()
         for _, parameter in self._trained:
             parameter.grad = None
@@ -362,6 +365,7 @@ class Runner(Generic[Batch]):
             "optimizer": self.optimizer,
             "precision": self.precision,
             "memory": self._memory,
+            "compilation": self._compilation,
             "compensation": self._compensation,
             "clipping": self._clipper,
             "accumulation": self._accumulation,
@@ -379,8 +383,7 @@ class Runner(Generic[Batch]):
         if place:
             now = self.config, self.model, self._parts(), self._group
             self.step = run_state.restore(Path(place), *now)
-            told = (self.step, self.config.steps, place)
-            logger.info("going on at step %d of %d from %s", *told)
+            logger.info("going on at step %d of %d from %s", self.step, self.config.steps, place)
         return self.step
 
     def _report(self, steps: int, stopped: str, cost: Cost) -> Report:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 
@@ -16,8 +17,11 @@ from kernels.runtime.compilation import (
     Trial,
     missing_compiler,
 )
+from kernels.runtime.config import RunConfig
 from kernels.runtime.graph_breaks import in_words
-from tests.kernels.runtime.small import batches, make_model, squared
+from kernels.runtime.memory import MemoryConfig
+from kernels.runtime.runner import Runner
+from tests.kernels.runtime.small import Stop, batches, config, make_model, squared, weights
 
 # Traces as inductor does, without its 15 seconds of C++.
 TRACED = {"backend": "aot_eager", "expected_seconds": 0.0}
@@ -96,6 +100,30 @@ def test_auto_measures_all_and_keeps_the_fastest_over_a_resume(caplog):
     other = Compilation(CompileConfig(mode="auto"), model)
     other.load_state_dict({"mode": "export"})
     assert (other.mode, other.is_chosen) == ("export", True)
+
+
+def test_a_run_keeps_its_mode_over_a_resume(tmp_path):
+    """Exported, so without a compiler; dropout off, whose numbers eager would draw otherwise."""
+    ends = []
+    for mode, folder in (("eager", None), ("export", tmp_path), ("export", tmp_path)):
+        model = make_model(norm=True)
+        model[3].p = 0.0
+        plan = config(6, every=2, compilation=CompileConfig(mode=mode))
+        stop = (Stop(4),) if folder and not (tmp_path / "step-00000004").exists() else ()
+        with contextlib.suppress(KeyboardInterrupt):
+            Runner(model, batches, squared, plan, folder=folder, callbacks=stop).run()
+        ends.append(weights(model))
+    assert not torch.equal(ends[0], ends[1])
+    torch.testing.assert_close(ends[0], ends[2])
+
+
+def test_plans_of_memory_do_not_go_with_compiling():
+    with pytest.raises(ValueError, match="give one of them"):
+        RunConfig(
+            steps=1,
+            compilation=CompileConfig(mode="auto"),
+            memory=MemoryConfig(packing="lossless"),
+        )
 
 
 def test_compiling_is_not_tried_where_it_cannot_pay(caplog):
