@@ -7,7 +7,9 @@ import time
 from dataclasses import dataclass
 
 import pytest
+import torch
 
+from connectors.profiles import profile_logger
 from connectors.tracking import (
     MlflowCallback,
     RunRequest,
@@ -19,6 +21,7 @@ from connectors.tracking import (
     tracked_run,
 )
 from kernels.runtime.callbacks import StepMetrics
+from kernels.runtime.profiler import ProfileConfig, profiled
 
 
 @dataclass
@@ -28,6 +31,24 @@ class Depth:
 
 def figures(step):
     return StepMetrics(step, 100, 1 / (step + 1), 0.1, 2.0, 32, 1e4)
+
+
+def test_a_profile_is_logged_with_its_report_and_figures(mlflow_uri, tmp_path):
+    with tracked_run(RunRequest(dataset="tiny", name="profiled", uri=mlflow_uri)) as run:
+        plan = ProfileConfig(warm_up=1, steps=1)
+        with profiled(tmp_path, plan, then=profile_logger(run)) as profiler:
+            for _ in range(2):
+                for number in torch.ones(200):
+                    float(number)
+                profiler.step()
+    found = run.client.get_run(run.run_id).data
+    assert found.metrics["profile.step_seconds"] == profiler.result.step_seconds
+    assert sum(name.startswith("profile.lost.") for name in found.metrics) == len(
+        profiler.result.causes
+    )
+    assert found.tags["profile.summary"] == profiler.result.summary
+    names = {f.path for f in run.client.list_artifacts(run.run_id, "profile")}
+    assert names == {"profile/profile.html", "profile/profile.trace.json.gz"}
 
 
 def test_a_run_records_params_tags_dataset_metrics_and_files(mlflow_uri, tmp_path):
