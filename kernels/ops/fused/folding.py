@@ -1,0 +1,106 @@
+"""Batch norms folded into the layer before them, for inference.
+
+In evaluation a batch norm is a factor and a summand for every channel, which the weights of the
+convolution or linear layer before it can hold (Jacob et al., "Quantization and training of neural
+networks for efficient integer-arithmetic-only inference", 2018, section 3.2).
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+from typing import Any
+
+import torch
+from torch import fx, nn
+from torch.nn import functional
+from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
+
+logger = logging.getLogger(__name__)
+
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+
+
+class FoldingError(ValueError):
+    """A model cannot be folded; the message says why."""
+
+
+def folded(model: nn.Module) -> fx.GraphModule:
+    """Return a copy of a model for inference, without the batch norms that can be folded.
+
+    Activations (ReLU) of results that nobody else reads are computed in place. The model itself
+    stays as it is.
+
+    Args:
+        model: In evaluation mode.
+
+    Raises:
+        FoldingError: When the model trains, or has no fixed graph.
+    """
+    if model.training:
+        raise FoldingError("batch norms of a model that trains follow the batch; call model.eval()")
+    try:
+        traced = fx.symbolic_trace(copy.deepcopy(model))
+    except (fx.proxy.TraceError, TypeError, RuntimeError) as error:
+        raise FoldingError(
+            f"the model has no fixed graph ({error}); fold the parts that have one"
+        ) from error
+    modules = dict(traced.named_modules())
+    count = 0
+    for node in list(traced.graph.nodes):
+        before = _layer_before(node, modules)
+        if before is None:
+            continue
+        norm = modules[node.target]
+        layer = modules[before.target]
+        fuse: Any = fuse_linear_bn_eval if isinstance(layer, nn.Linear) else fuse_conv_bn_eval
+        merged = fuse(layer, norm)
+        parent, _, name = str(before.target).rpartition(".")
+        setattr(modules[parent] if parent else traced, name, merged)
+        modules[str(before.target)] = merged
+        node.replace_all_uses_with(before)
+        traced.graph.erase_node(node)
+        count += 1
+    in_place = _in_place(traced, modules)
+    traced.graph.lint()
+    traced.delete_all_unused_submodules()
+    traced.recompile()
+    traced.eval()
+    logger.info("folded %d batch norms, %d activations in place", count, in_place)
+    return traced
+
+
+def _layer_before(node: fx.Node, modules: dict[str, nn.Module]) -> fx.Node | None:
+    """Return the layer that a batch norm can be folded into, None where it cannot."""
+    if node.op != "call_module" or not isinstance(modules[str(node.target)], NORMS):
+        return None
+    norm = modules[str(node.target)]
+    before = node.args[0] if node.args else None
+    if not isinstance(before, fx.Node) or before.op != "call_module" or len(before.users) != 1:
+        return None
+    layer = modules[str(before.target)]
+    is_shared = sum(n.target == before.target for n in node.graph.nodes) > 1
+    if is_shared or getattr(norm, "running_mean", None) is None:
+        return None
+    return before if isinstance(layer, (*CONVOLUTIONS, nn.Linear)) else None
+
+
+def _in_place(traced: fx.GraphModule, modules: dict[str, nn.Module]) -> int:
+    """Let activations overwrite the result of a layer that nobody else reads."""
+    count = 0
+    layers = (*CONVOLUTIONS, nn.Linear)
+    for node in traced.graph.nodes:
+        before = node.args[0] if node.args else None
+        if not isinstance(before, fx.Node) or len(before.users) != 1:
+            continue
+        if before.op != "call_module" or not isinstance(modules[str(before.target)], layers):
+            continue
+        is_module = node.op == "call_module" and isinstance(modules[str(node.target)], nn.ReLU)
+        if is_module or (
+            node.op == "call_function" and node.target in {functional.relu, torch.relu}
+        ):
+            node.op, node.target = "call_function", torch.relu_
+            node.args, node.kwargs = (before,), {}
+            count += 1
+    return count
