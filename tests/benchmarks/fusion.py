@@ -70,6 +70,8 @@ def chains(
         learned = x.clone().requires_grad_()
         functions = {"own": chain, "torch": _eager(steps)}
         if compiled:
+            # All chains share a line of code here, and torch gives up after eight versions of one.
+            torch.compiler.reset()
             functions["compile"] = torch.compile(_eager(steps))
         with torch.no_grad():
             values = {k: f(x, scale, bias) for k, f in functions.items()}

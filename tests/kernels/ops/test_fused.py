@@ -42,11 +42,7 @@ def test_every_step_has_the_value_and_slopes_of_torchs(name):
     x = torch.tensor([-3.0, -0.5, 0.0, 0.3, 2.0], dtype=torch.float64, requires_grad=True)
     a = torch.tensor([0.5, -0.5, 1.5, 0.3, -2.0], dtype=torch.float64, requires_grad=True)
     step = Step(name, Operand(0)) if name in BINARY else Step(name)
-    wanted = chain(
-        [step],
-        x,
-        [a],
-    )
+    wanted = chain([step], x, [a])
     slopes = torch.autograd.grad(wanted.sum(), [x, a], allow_unused=True)
     found = [
         function(np.float64(v), np.float64(o)) for v, o in zip(x.tolist(), a.tolist(), strict=True)
