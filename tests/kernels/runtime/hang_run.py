@@ -10,7 +10,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 
 from kernels.runtime.group import Group
-from kernels.runtime.watchdog import Watchdog, WatchdogConfig
+from kernels.runtime.hang_detector import HangConfig, HangDetector
 
 
 def read_for_ever() -> None:
@@ -28,8 +28,8 @@ def main() -> None:
                 read_for_ever()
             return index
 
-        with Watchdog(folder, WatchdogConfig(timeout=1.0, interval=0.1)) as watchdog:
-            batches = watchdog.watching(source)
+        with HangDetector(folder, HangConfig(timeout=1.0, interval=0.1)) as detector:
+            batches = detector.watching(source)
             for step in range(5):
                 group.sum(float(batches(step)))
 

@@ -14,19 +14,19 @@ from pathlib import Path
 
 import pytest
 
-from kernels.runtime.launch import RankFailedError, launch
-from kernels.runtime.watchdog import (
+from kernels.runtime.hang_detector import (
     HANG_EXIT_CODE,
+    HangConfig,
+    HangDetector,
     Status,
-    Watchdog,
-    WatchdogConfig,
     judged,
     read_statuses,
     told,
 )
+from kernels.runtime.launch import RankFailedError, launch
 
 PROGRAM = Path(__file__).with_name("hang_run.py")
-CONFIG = WatchdogConfig(timeout=10.0, interval=1.0)
+CONFIG = HangConfig(timeout=10.0, interval=1.0)
 MOVING = Status(0, os.getpid(), socket.gethostname(), 7, 1000.0, 1030.0, doing="f (a.py:1)")
 WAITING = replace(MOVING, waits=True, doing="all_reduce, called by step (b.py:2)")
 
@@ -79,20 +79,20 @@ def test_who_only_waits_or_moves_is_not_blamed():
 
 
 def test_one_process_alone_is_watched_without_being_ended(tmp_path, caplog):
-    plan = WatchdogConfig(timeout=0.08, interval=0.02, end=False)
-    with Watchdog(tmp_path, plan, rank=0, size=1) as watchdog:
-        assert watchdog.watching(lambda i: i * 2)(4) == 8
+    plan = HangConfig(timeout=0.08, interval=0.02, end=False)
+    with HangDetector(tmp_path, plan, rank=0, size=1) as detector:
+        assert detector.watching(lambda i: i * 2)(4) == 8
         for _ in range(10):
             time.sleep(0.02)
-            watchdog.beat(5)
-        assert watchdog.message == ""
+            detector.beat(5)
+        assert detector.message == ""
         deadline = time.monotonic() + 10
-        while not watchdog.message and time.monotonic() < deadline:
+        while not detector.message and time.monotonic() < deadline:
             time.sleep(0.02)
-    assert "rank 0 of 1 hangs" in watchdog.message
-    assert "test_one_process_alone" in watchdog.message
-    assert "test_one_process_alone" in watchdog.stack_path(0).read_text()
-    assert watchdog.message in caplog.text
+    assert "rank 0 of 1 hangs" in detector.message
+    assert "test_one_process_alone" in detector.message
+    assert "test_one_process_alone" in detector.stack_path(0).read_text()
+    assert detector.message in caplog.text
     (status,) = read_statuses(tmp_path)
     assert (status.step, status.ended) == (5, True)
     (tmp_path / "rank-1.json").write_text("{torn")
@@ -114,7 +114,7 @@ def test_a_thread_that_waits_is_recognised():
     finally:
         ready.set()
         thread.join()
-    assert "test_watchdog.py" in found[1]
+    assert "test_detector.py" in found[1]
     waits, doing = told(sys._getframe())
     assert not waits
     assert "test_a_thread_that_waits" in doing
@@ -123,4 +123,4 @@ def test_a_thread_that_waits_is_recognised():
 
 def test_settings_are_checked():
     with pytest.raises(ValueError, match="at least four"):
-        WatchdogConfig(timeout=1.0, interval=0.5)
+        HangConfig(timeout=1.0, interval=0.5)

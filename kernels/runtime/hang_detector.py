@@ -36,7 +36,7 @@ MISSED_BEATS = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class WatchdogConfig:
+class HangConfig:
     """When a process counts as hanging.
 
     Attributes:
@@ -54,7 +54,7 @@ class WatchdogConfig:
         """Validate, naming the fix."""
         if not 0 < self.interval <= self.timeout / 4:
             raise ValueError(
-                f"watchdog.interval is {self.interval} and watchdog.timeout {self.timeout} "
+                f"hang.interval is {self.interval} and hang.timeout {self.timeout} "
                 "seconds; the interval must be positive, the timeout at least four of them"
             )
 
@@ -72,7 +72,7 @@ class Status:
         now: When this was written.
         waits: It is in a collective call.
         doing: The call, or the function of its own code, with file and line.
-        ended: It left the watchdog in good order.
+        ended: It left the detector in good order.
     """
 
     rank: int
@@ -86,7 +86,7 @@ class Status:
     ended: bool = False
 
 
-class Watchdog:
+class HangDetector:
     """Watches this process and reads what the others write; a context manager.
 
     Attributes:
@@ -96,7 +96,7 @@ class Watchdog:
     def __init__(
         self,
         folder: Path,
-        config: WatchdogConfig | None = None,
+        config: HangConfig | None = None,
         *,
         rank: int | None = None,
         size: int | None = None,
@@ -109,14 +109,14 @@ class Watchdog:
             rank: Number of this process; None takes it from the environment.
             size: How many there are; None as well.
         """
-        self.folder, self.config = folder, config or WatchdogConfig()
+        self.folder, self.config = folder, config or HangConfig()
         self._rank = int(os.environ.get("RANK", "0")) if rank is None else rank
         self._size = int(os.environ.get("WORLD_SIZE", "1")) if size is None else size
         self.message = ""
         self._main = threading.main_thread().ident
         self._status = Status(self._rank, os.getpid(), socket.gethostname(), 0, 0.0, 0.0)
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
+        self._thread = threading.Thread(target=self._watch, name="hang detector", daemon=True)
 
     def __enter__(self) -> Self:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -188,11 +188,11 @@ class Watchdog:
 
 
 class _Watched(Generic[Batch]):
-    def __init__(self, batches: Batches[Batch], watchdog: Watchdog) -> None:
-        self._batches, self._watchdog = batches, watchdog
+    def __init__(self, batches: Batches[Batch], detector: HangDetector) -> None:
+        self._batches, self._detector = batches, detector
 
     def __call__(self, index: int) -> Batch:
-        self._watchdog.beat(index + 1)
+        self._detector.beat(index + 1)
         return self._batches(index)
 
 
@@ -226,7 +226,7 @@ def read_statuses(folder: Path) -> list[Status]:
     return sorted(found, key=lambda status: status.rank)
 
 
-def judged(statuses: Iterable[Status], size: int, now: float, config: WatchdogConfig) -> str:
+def judged(statuses: Iterable[Status], size: int, now: float, config: HangConfig) -> str:
     """Return which processes hang, where and since when, "" if none does (yet).
 
     Args:
