@@ -1,6 +1,6 @@
 """Everything that can be said of a run before or after some steps: memory, data, formats, layout.
 
-What happens between the operators of a step is the profiler's, a process that hangs the hang detector's.
+What happens between operators is the profiler's, a process that hangs the hang detector's.
 """
 
 from __future__ import annotations
