@@ -22,7 +22,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import TYPE_CHECKING, Generic, Self, TypeVar
+from typing import TYPE_CHECKING, Generic, Self, TextIO, TypeVar
 
 if TYPE_CHECKING:
     from kernels.runtime.source import Batches
@@ -89,6 +89,8 @@ class Status:
 class HangDetector:
     """Watches this process and reads what the others write; a context manager.
 
+    One at a time in a process: it uses ``faulthandler.dump_traceback_later``.
+
     Attributes:
         message: What was found, "" while nothing is.
     """
@@ -115,6 +117,7 @@ class HangDetector:
         self.message = ""
         self._main = threading.main_thread().ident
         self._status = Status(self._rank, os.getpid(), socket.gethostname(), 0, 0.0, 0.0)
+        self._stack: TextIO | None = None
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="hang detector", daemon=True)
 
@@ -122,6 +125,8 @@ class HangDetector:
         self.folder.mkdir(parents=True, exist_ok=True)
         self._status = replace(self._status, since=time.time())
         self._write(self._status)
+        self._stack = self.stack_path(self._rank).open("w", encoding="utf-8")
+        self._arm()
         self._thread.start()
         return self
 
@@ -133,6 +138,11 @@ class HangDetector:
     ) -> None:
         self._stop.set()
         self._thread.join()
+        if self._stack is not None:
+            self._stack.close()
+        path = self.stack_path(self._rank)
+        if not path.stat().st_size:
+            path.unlink()
         self._write(replace(self._status, now=time.time(), ended=True))
 
     def beat(self, step: int) -> None:
@@ -151,8 +161,16 @@ class HangDetector:
         """Return the file of a process's Python stack."""
         return self.folder / f"rank-{rank}.stack"
 
+    def _arm(self) -> None:
+        """Put off the moment at which the stack is written by a thread that needs no Python.
+
+        Code that lets no Python run stops the detector's own thread as well.
+        """
+        faulthandler.dump_traceback_later(self.config.timeout, file=self._stack or sys.stderr)
+
     def _watch(self) -> None:
         while not self._stop.wait(self.config.interval):
+            self._arm()
             status = self._status
             waits, doing = told(sys._current_frames().get(self._main or 0))  # noqa: SLF001 - documented
             now = time.time()
@@ -160,14 +178,15 @@ class HangDetector:
             if now - status.since < self.config.timeout or self.message:
                 continue
             if not waits:
-                with self.stack_path(self._rank).open("w", encoding="utf-8") as file:
-                    faulthandler.dump_traceback(file)
+                faulthandler.dump_traceback(self._stack or sys.stderr)
             self.message = judged(read_statuses(self.folder), self._size, now, self.config)
             if self.message:
                 self._tell(waits=waits)
+        faulthandler.cancel_dump_traceback_later()
 
     def _tell(self, *, waits: bool) -> None:
-        stacks = sorted(str(p) for p in self.folder.glob("rank-*.stack"))
+        written = [p for p in self.folder.glob("rank-*.stack") if p.stat().st_size]
+        stacks = sorted(map(str, written))
         stack = f"; Python stack: {', '.join(stacks)}" if stacks else ""
         logger.critical("%s%s", self.message, stack)
         (self.folder / "hang.txt").write_text(self.message + "\n", encoding="utf-8")

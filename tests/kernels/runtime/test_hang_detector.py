@@ -42,7 +42,7 @@ def test_a_rank_that_hangs_in_a_real_group_is_named(tmp_path, capfd):
     assert "at step 3 in read_for_ever (hang_run.py:" in said
     assert "waiting for it: rank 0 in all_reduce, called by main (hang_run.py:" in said
     assert "read_for_ever" in (tmp_path / "rank-1.stack").read_text()
-    assert not (tmp_path / "rank-0.stack").exists()
+    assert not (tmp_path / "rank-0.stack").read_text()
     assert said.strip() in capfd.readouterr().err
 
 
@@ -65,6 +65,37 @@ def test_a_stopped_process_is_told_apart(tmp_path):
     assert "does not let Python run" in judged([WAITING, busy], 2, 1030.0, CONFIG)
     elsewhere = replace(busy, host="another")
     assert "is its machine up" in judged([WAITING, elsewhere], 2, 1030.0, CONFIG)
+
+
+SILENT = """
+import re, sys
+from pathlib import Path
+from kernels.runtime.hang_detector import HangConfig, HangDetector
+
+def catastrophic():
+    re.match("(a+)+$", "a" * 64 + "b")  # for hours, and no other thread of Python runs
+
+plan = HangConfig(timeout=0.4, interval=0.1)
+with HangDetector(Path(sys.argv[1]), plan, rank=0, size=1):
+    catastrophic()
+"""
+
+
+def test_code_that_lets_no_python_run_leaves_its_stack_as_well(tmp_path):
+    root = Path(__file__).resolve().parents[3]
+    child = subprocess.Popen([sys.executable, "-c", SILENT, str(tmp_path)], cwd=root)
+    try:
+        stack = tmp_path / "rank-0.stack"
+        deadline = time.monotonic() + 30
+        while not (stack.exists() and "catastrophic" in stack.read_text()):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        time.sleep(0.5)
+        plan = HangConfig(timeout=0.4, interval=0.1)
+        assert "does not let Python run" in judged(read_statuses(tmp_path), 1, time.time(), plan)
+    finally:
+        child.kill()
+        child.wait()
 
 
 def test_who_only_waits_or_moves_is_not_blamed():
@@ -114,7 +145,7 @@ def test_a_thread_that_waits_is_recognised():
     finally:
         ready.set()
         thread.join()
-    assert "test_detector.py" in found[1]
+    assert "test_hang_detector.py" in found[1]
     waits, doing = told(sys._getframe())
     assert not waits
     assert "test_a_thread_that_waits" in doing
