@@ -14,11 +14,13 @@ import logging
 import os
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from connectors.files import atomic_path
+from connectors.profiles import FOLDER as PROFILE
+from connectors.profiles import profile_logger
 from infra.errors import PenstockError
 
 if TYPE_CHECKING:
@@ -41,6 +43,7 @@ class TrainingRequest:
         changes: Settings of its config by dotted name.
         folder: Checkpoints, weights and report.
         run_id: MLflow run for the figures of every step; empty for none.
+        profile: Profile some steps of the first process; the report lies in ``folder/profile``.
     """
 
     module: str
@@ -48,6 +51,7 @@ class TrainingRequest:
     changes: Mapping[str, Any] = field(default_factory=dict)
     folder: str
     run_id: str = ""
+    profile: bool = False
 
     @classmethod
     def load(cls, path: Path) -> TrainingRequest:
@@ -145,11 +149,15 @@ def main(arguments: list[str]) -> int:
 def _run(request: TrainingRequest, group: Group, *, shown: bool) -> None:
     """Build the job and train it in this process; the first one writes weights and report."""
     from kernels.runtime.job import build_job, find_builder, run_job
+    from kernels.runtime.profiler import Profiler
 
     folder = Path(request.folder)
     builder = find_builder(request.module)
     job = build_job(builder, Path(request.data) if request.data else None, request.changes)
     with _listeners(request, job.config.steps, group, shown=shown) as callbacks:
+        for profiler in callbacks:
+            if isinstance(profiler, Profiler):
+                job = replace(job, batches=profiler.reading(job.batches))
         report = run_job(job, folder / "checkpoints", callbacks)
     if group.is_first:
         from safetensors.torch import save_model
@@ -166,6 +174,7 @@ def _listeners(
     """Open what listens to the steps, in the first process alone."""
     with contextlib.ExitStack() as stack:
         found: list[Callback] = []
+        then = None
         if group.is_first and request.run_id:
             from connectors.tracking import MlflowCallback, resumed_run
 
@@ -174,6 +183,12 @@ def _listeners(
             callback = MlflowCallback(run, every=max(50, steps // 200))
             stack.callback(callback.close)
             found.append(callback)
+            then = profile_logger(run)
+        if group.is_first and request.profile:
+            from kernels.runtime.profiler import Profiler
+
+            profiler = Profiler(Path(request.folder) / PROFILE, then=then)
+            found.append(stack.enter_context(profiler))
         if shown:
             from kernels.runtime.progress import ProgressBar
 

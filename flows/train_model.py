@@ -30,6 +30,7 @@ def train_model(
     *,
     nproc: int = 1,
     folder: str = "",
+    profile: bool = False,
     shown: bool = False,
 ) -> Record:
     """Train a model that a function of the user's describes.
@@ -40,6 +41,7 @@ def train_model(
         changes: Settings of its config by dotted name, e.g. ``{"steps": 500}``.
         nproc: Processes on this machine.
         folder: Checkpoints, weights and report; empty: in the home folder.
+        profile: Profile some steps; the report is attached to the MLflow run.
         shown: Draw a progress bar on the terminal.
 
     Returns:
@@ -69,6 +71,7 @@ def train_model(
             changes=changes or {},
             folder=str(place),
             run_id=run.run_id,
+            profile=profile,
         )
         record = train_in_processes(wanted, nproc, shown=shown)
         record |= {

@@ -36,6 +36,9 @@ def train(
         Path | None,
         typer.Option(help="Checkpoints, weights and report [default: in the home folder]."),
     ] = None,
+    profile: Annotated[
+        bool, typer.Option("--profile", help="Say why time is lost: profile.html in the folder.")
+    ] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object as the last line.")
     ] = False,
@@ -65,6 +68,7 @@ def train(
         changes,
         nproc=nproc,
         folder=str(folder or ""),
+        profile=profile,
         shown=console.is_terminal,
     )
     show(console, record)

@@ -253,8 +253,8 @@ def _cores(trace: Trace, facts: Facts) -> Found:
     return Found(
         "Waiting for a core",
         facts.core_wait_seconds,
-        "the main thread was ready and had no core; threads of torch, and cores: "
-        f"{facts.threads} and {facts.cores}",
+        "the main thread was ready and had no core; torch computes with "
+        f"{_some(facts.threads, 'thread')} on {_some(facts.cores, 'core')}",
         fix,
     )
 
@@ -278,6 +278,10 @@ LOOKS: tuple[Look, ...] = (
 
 def _has_own_cause(operator: Operator) -> bool:
     return operator.name == "aten::copy_" or operator.name in READ_OUT
+
+
+def _some(count: int, thing: str) -> str:
+    return f"{count} {thing}{'' if count == 1 else 's'}"
 
 
 def _ms(seconds: float, trace: Trace) -> str:

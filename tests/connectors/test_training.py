@@ -29,7 +29,8 @@ def request_(tmp_path):
 
 
 def test_two_processes_train_what_one_trains(request_, tmp_path):
-    alone = train(request_)
+    alone = train(replace(request_, profile=True))
+    assert "<h2>Causes of lost time</h2>" in (tmp_path / "alone/profile/profile.html").read_text()
     assert (alone["finished"], alone["processes"]) == (20, 1)
     assert alone["config"]["optimizer"]["learning_rate"] == 0.05
     together = train(replace(request_, folder=str(tmp_path / "two")), 2)

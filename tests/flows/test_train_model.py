@@ -23,7 +23,9 @@ def data(tmp_path_factory):
 
 def test_a_run_is_tracked_and_continued(data, tmp_path, prefect_server, mlflow_server):
     folder = tmp_path / "run"
-    record = train_model(f"{MODULE}:build", str(data), {"steps": 8}, folder=str(folder))
+    record = train_model(
+        f"{MODULE}:build", str(data), {"steps": 8}, folder=str(folder), profile=True
+    )
     assert Path(record["weights"]).is_file()
     client = MlflowClient()
     run = client.get_run(record["run_id"])
@@ -32,7 +34,8 @@ def test_a_run_is_tracked_and_continued(data, tmp_path, prefect_server, mlflow_s
     assert run.data.metrics["best"] == pytest.approx(record["best"])
     assert len(client.get_metric_history(record["run_id"], "loss")) == 8
     names = {f.path for f in client.list_artifacts(record["run_id"])}
-    assert {"model.safetensors", "report.json"} <= names
+    assert {"model.safetensors", "report.json", "profile"} <= names
+    assert run.data.tags["profile.summary"].startswith("A step took")
     assert json.loads((folder / "report.json").read_text())["finished"] == 8
 
 
