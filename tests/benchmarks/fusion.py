@@ -9,7 +9,7 @@ against torch's fused one. Least CPU times of interleaved repeats, one thread; w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -45,6 +45,10 @@ CHAINS = {
 }  # fmt: skip
 
 
+FEW = CHAINS["mixed"][:5]
+"""For the small size: a whole chain takes seconds to compile."""
+
+
 def measured(ways: dict[str, Way], repeats: int) -> Times:
     """Return the least CPU and wall seconds of each way."""
     best: Times = dict.fromkeys(ways, (float("inf"), float("inf")))
@@ -59,13 +63,17 @@ def measured(ways: dict[str, Way], repeats: int) -> Times:
 
 
 def chains(
-    names: Sequence[str], rows: int, repeats: int, result: dict[str, Any], *, compiled: bool
+    wanted: dict[str, tuple[Step, ...]],
+    rows: int,
+    repeats: int,
+    result: dict[str, Any],
+    *,
+    compiled: bool,
 ) -> None:
     """Measure chains for their values, and with their gradients."""
     x, scale, bias = torch.randn(rows, 256), torch.randn(rows, 256), torch.randn(256)
     error = 0.0
-    for name in names:
-        steps = CHAINS[name]
+    for name, steps in wanted.items():
         chain = Chain(steps)
         learned = x.clone().requires_grad_()
         functions = {"own": chain, "torch": _eager(steps)}
@@ -87,12 +95,21 @@ def chains(
     result["x_chain"] = result["x_chain_mixed_gradient"]
 
 
-def conv_bn(batch: int, repeats: int, result: dict[str, Any]) -> None:
-    """Measure ResNet-18 for inference, as it is and folded."""
+def make_net(*, small: bool) -> nn.Module:
+    """Return ResNet-18, or a few of its layers."""
+    torch.manual_seed(0)
+    if small:
+        layers = [nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 8, 3)]
+        return nn.Sequential(*layers, nn.BatchNorm2d(8), nn.ReLU())
     import torchvision
 
-    torch.manual_seed(0)
-    model = torchvision.models.resnet18()
+    model: nn.Module = torchvision.models.resnet18()
+    return model
+
+
+def conv_bn(batch: int, repeats: int, result: dict[str, Any], *, small: bool) -> None:
+    """Measure a net for inference, as it is and folded."""
+    model = make_net(small=small)
     model(torch.randn(8, 3, 64, 64))  # batch norms with statistics
     model.eval()
     short = folded(model)
@@ -151,10 +168,9 @@ def main(argv: list[str] | None = None) -> None:
     repeats = 2 if args.smoke else 15
     result: dict[str, Any] = {}
     with threads(1):
-        # Every chain takes seconds to compile.
-        names = ["mixed"] if args.smoke else list(CHAINS)
-        chains(names, 64 if args.smoke else 4_096, repeats, result, compiled=args.compile)
-        conv_bn(1 if args.smoke else 8, repeats, result)
+        wanted = {"mixed": FEW} if args.smoke else CHAINS
+        chains(wanted, 64 if args.smoke else 4_096, repeats, result, compiled=args.compile)
+        conv_bn(1 if args.smoke else 8, repeats, result, small=args.smoke)
         adamw(16 if args.smoke else 256, repeats, result)
     table("fused operators", ("figure", "value"), list(result.items()))
     emit(result, args)
