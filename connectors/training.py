@@ -15,6 +15,7 @@ import os
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,11 +27,15 @@ from infra.errors import PenstockError
 if TYPE_CHECKING:
     from kernels.runtime.callbacks import Callback
     from kernels.runtime.group import Group
+    from kernels.runtime.job import TrainingJob
     from kernels.runtime.report import Report
 
 logger = logging.getLogger(__name__)
 
 WEIGHTS, REPORT, REQUEST = "model.safetensors", "report.json", "request.json"
+HANGS = "hangs"
+HANG_SECONDS = 100.0
+"""Below the 120 seconds after which a group gives up, whoever it was."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,6 +154,7 @@ def main(arguments: list[str]) -> int:
 def _run(request: TrainingRequest, group: Group, *, shown: bool) -> None:
     """Build the job and train it in this process; the first one writes weights and report."""
     from kernels.runtime.job import build_job, find_builder, run_job
+    from kernels.runtime.memory_advice import explaining
     from kernels.runtime.profiler import Profiler
 
     folder = Path(request.folder)
@@ -158,13 +164,30 @@ def _run(request: TrainingRequest, group: Group, *, shown: bool) -> None:
         for profiler in callbacks:
             if isinstance(profiler, Profiler):
                 job = replace(job, batches=profiler.reading(job.batches))
-        report = run_job(job, folder / "checkpoints", callbacks)
+        with (
+            _watched(job, folder, group) as job,
+            explaining(job.model, job.loss, partial(job.batches, 0)),
+        ):
+            report = run_job(job, folder / "checkpoints", callbacks)
     if group.is_first:
         from safetensors.torch import save_model
 
         with atomic_path(folder / WEIGHTS) as path:
             save_model(job.model, str(path))
         _write_json(folder / REPORT, _record(report, asdict(job.config), group.size))
+
+
+@contextlib.contextmanager
+def _watched(job: TrainingJob[Any], folder: Path, group: Group) -> Iterator[TrainingJob[Any]]:
+    """Of several processes name the one that hangs, before the group's own time-out blames all."""
+    from kernels.runtime.hang_detector import HangConfig, HangDetector
+
+    if group.size == 1:
+        yield job
+        return
+    plan = HangConfig(timeout=HANG_SECONDS, interval=2.0)
+    with HangDetector(folder / HANGS, plan, rank=group.rank, size=group.size) as detector:
+        yield replace(job, batches=detector.watching(job.batches))
 
 
 @contextlib.contextmanager

@@ -6,6 +6,7 @@ after memory ran out.
 
 from __future__ import annotations
 
+import logging
 import math
 import resource
 from collections.abc import Callable, Iterator, Mapping
@@ -21,6 +22,8 @@ from kernels.runtime.accumulation import Retry, is_out_of_memory, split_batch
 from kernels.runtime.advice import Advice, tensors_of
 from kernels.runtime.profile_report import size_in_words
 from kernels.runtime.saved_tensors import SavedTensors
+
+logger = logging.getLogger(__name__)
 
 NEAR = 0.9
 """Share of the memory from which on a step counts as a near miss."""
@@ -142,7 +145,7 @@ def explaining(
     batch: Callable[[], Any],
     optimizer: torch.optim.Optimizer | None = None,
 ) -> Iterator[None]:
-    """Add to an error for want of memory inside what held it, and what helps.
+    """Add to an error for want of memory inside what held it, and what helps; log it, too.
 
     Args:
         model: The model.
@@ -166,7 +169,9 @@ def explaining(
                 raise error from None
             # The weights were there before what is available was asked for.
             advice = memory_advice(use, available + held)
-            error.add_note(str(advice) if advice else f"memory: a step keeps {use}")
+            told = str(advice) if advice else f"memory: a step keeps {use}"
+            error.add_note(told)
+            logger.warning("%s", told)
         raise
 
 

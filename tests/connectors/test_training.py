@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
-from connectors.training import REPORT, WEIGHTS, TrainingRequest, identity, main, train
+from connectors.training import HANGS, REPORT, WEIGHTS, TrainingRequest, identity, main, train
 from infra.errors import PenstockError
+from kernels.runtime.hang_detector import read_statuses
 from kernels.runtime.launch import RankFailedError
 
 MODULE = "tests.connectors.own_job"
@@ -35,6 +36,8 @@ def test_two_processes_train_what_one_trains(request_, tmp_path):
     assert alone["config"]["optimizer"]["learning_rate"] == 0.05
     together = train(replace(request_, folder=str(tmp_path / "two")), 2)
     assert together["processes"] == 2
+    statuses = read_statuses(tmp_path / "two" / HANGS)
+    assert [(s.rank, s.step, s.ended) for s in statuses] == [(0, 20, True), (1, 20, True)]
     assert together["best"] == pytest.approx(alone["best"], rel=1e-5)
     one, two = (load_file(tmp_path / name / WEIGHTS) for name in ("alone", "two"))
     assert all(one[name].allclose(two[name], atol=1e-6) for name in one)
