@@ -189,6 +189,8 @@ class Profiler:
             self._running = None
 
     def _start(self) -> None:
+        # Its C++ part tells the terminal of every start, and of a GPU that is not there.
+        os.environ.setdefault("KINETO_LOG_LEVEL", "99")
         activities = [ProfilerActivity.CPU]
         if torch.cuda.is_available():
             activities.append(ProfilerActivity.CUDA)
