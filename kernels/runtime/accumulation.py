@@ -80,11 +80,19 @@ class Accumulation:
         """Whether a step that runs out of memory is done again in smaller parts."""
         return self.parts * 2 <= self.config.max_parts
 
-    def parts_of(self, batch: Any, rank: int = 0, size: int = 1) -> list[Any]:
-        """Return the parts of a batch that are one process's; maybe none of a small batch."""
-        if self.parts * size == 1:
+    def parts_of(self, batch: Any, rank: int = 0, size: int = 1, micro: int = 1) -> list[Any]:
+        """Return the parts of a batch that are one process's; maybe none of a small batch.
+
+        Args:
+            batch: The whole batch.
+            rank: Number of the share.
+            size: How many shares there are.
+            micro: Micro-batches that each part is cut into.
+        """
+        own = self.parts * micro
+        if own * size == 1:
             return [batch]
-        return self._split(batch, self.parts * size)[rank * self.parts : (rank + 1) * self.parts]
+        return self._split(batch, own * size)[rank * own : (rank + 1) * own]
 
     def halve(self, error: BaseException | None, step: int) -> None:
         """Take half as large parts from now on.
@@ -151,7 +159,33 @@ def split_batch(batch: Any, parts: int) -> list[Any]:
         )
     (size,) = sizes
     bounds = [size * k // parts for k in range(parts + 1)]
-    return [_cut(batch, slice(a, b)) for a, b in pairwise(bounds) if b > a]
+    return [rows_of(batch, slice(a, b)) for a, b in pairwise(bounds) if b > a]
+
+
+def rows_of(value: Any, rows: slice | Tensor) -> Any:
+    """Return some rows of all tensors of a batch; other values and scalars as they are.
+
+    Args:
+        value: A tensor, or tuples, lists, mappings and dataclasses of them.
+        rows: Which, as tensors are indexed.
+    """
+    return map_tensors(value, lambda tensor: tensor[rows] if tensor.ndim else tensor)
+
+
+def map_tensors(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    """Return a batch with every tensor of it changed; see `rows_of`."""
+    if isinstance(value, Tensor):
+        return change(value)
+    if isinstance(value, Mapping):
+        return {key: map_tensors(each, change) for key, each in value.items()}
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return type(value)(*(map_tensors(each, change) for each in value))
+    if isinstance(value, list | tuple):
+        return type(value)(map_tensors(each, change) for each in value)
+    if is_dataclass(value) and not isinstance(value, type):
+        own = {f.name: map_tensors(getattr(value, f.name), change) for f in fields(value)}
+        return replace(value, **own)
+    return value
 
 
 def _tensors(value: Any) -> Iterator[Tensor]:
@@ -166,17 +200,3 @@ def _tensors(value: Any) -> Iterator[Tensor]:
     elif is_dataclass(value) and not isinstance(value, type):
         for each in fields(value):
             yield from _tensors(getattr(value, each.name))
-
-
-def _cut(value: Any, part: slice) -> Any:
-    if isinstance(value, Tensor):
-        return value[part] if value.ndim else value
-    if isinstance(value, Mapping):
-        return {key: _cut(each, part) for key, each in value.items()}
-    if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return type(value)(*(_cut(each, part) for each in value))
-    if isinstance(value, list | tuple):
-        return type(value)(_cut(each, part) for each in value)
-    if is_dataclass(value) and not isinstance(value, type):
-        return replace(value, **{f.name: _cut(getattr(value, f.name), part) for f in fields(value)})
-    return value

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -79,7 +79,14 @@ class AdaptiveFormats:
     """
 
     def __init__(
-        self, model: nn.Module, device: torch.device, *, every: int, share: float, patience: int
+        self,
+        model: nn.Module,
+        device: torch.device,
+        *,
+        every: int,
+        share: float,
+        patience: int,
+        largest: Callable[[list[float]], list[float]] = list,
     ) -> None:
         """Begin with every module in the narrowest format.
 
@@ -90,10 +97,12 @@ class AdaptiveFormats:
             share: Bearable share of values out of range.
             patience: Looks in a row without a value out of the narrower format's range, after which
                 a module goes back to it.
+            largest: Returns the largest of each value over all processes, which then decide alike.
         """
         self.decisions: list[Decision] = []
         self._device = device
         self._every, self._share, self._patience = every, share, patience
+        self._largest = largest
         self._units = [
             _Unit(name, module, 0)
             for name, module in model.named_modules()
@@ -141,6 +150,11 @@ class AdaptiveFormats:
             self._is_alarmed = overflow
             return overflow
         self._is_alarmed = False
+        found = iter(
+            self._largest([v for u in self._units for v in (u.overflow, u.underflow, u.narrower)])
+        )
+        for unit in self._units:
+            unit.overflow, unit.underflow, unit.narrower = next(found), next(found), next(found)
         widths = sum(unit.width for unit in self._units)
         for unit in self._units:
             out = max(unit.overflow, unit.underflow)

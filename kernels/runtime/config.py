@@ -16,6 +16,7 @@ from kernels.runtime.evaluation import EvaluationConfig
 from kernels.runtime.finite import NonFiniteConfig
 from kernels.runtime.memory import MemoryConfig
 from kernels.runtime.optimizer import OptimizerConfig
+from kernels.runtime.parallel import ParallelConfig
 from kernels.runtime.precision import PrecisionConfig
 from kernels.runtime.schedule import ScheduleConfig
 
@@ -41,6 +42,7 @@ class RunConfig:
         evaluation: When the model is judged, and when that ends the run.
         checkpoint: When its state is saved, and where.
         cost: What an hour of the devices costs.
+        parallel: How the run is spread over processes.
     """
 
     steps: int
@@ -59,6 +61,7 @@ class RunConfig:
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     cost: CostConfig = field(default_factory=CostConfig)
+    parallel: ParallelConfig = field(default_factory=ParallelConfig)
 
     def __post_init__(self) -> None:
         """Validate, naming the fix."""
@@ -76,10 +79,57 @@ class RunConfig:
                 f"compilation.mode is {self.compilation.mode!r}, but plans of memory and adaptive "
                 "precision replace the forward passes that it would trace; give one of them"
             )
+        if self.parallel.is_spread:
+            self._require_spreadable()
 
     def identity(self) -> dict[str, Any]:
         """Return what a checkpoint must share with a run that goes on from it.
 
-        Where and how often checkpoints are written does not change a result, nor what it costs.
+        Where and how often checkpoints are written does not change a result, nor what it costs,
+        nor how it is spread; how gradients are compressed does.
         """
-        return {k: v for k, v in asdict(self).items() if k not in {"checkpoint", "cost"}}
+        found = asdict(self)
+        compression = found.pop("parallel")["compression"]
+        del found["checkpoint"], found["cost"]
+        return found | {"compression": compression}
+
+    def _require_spreadable(self) -> None:
+        """Refuse what does not go together with a spread model, naming the fix.
+
+        Raises:
+            ValueError: Naming the setting.
+        """
+        parallel, compute = self.parallel, self.precision.compute
+        cut = parallel.shard > 1 or parallel.tensor > 1
+        wrong = {
+            f"precision.compute={compute!r}; take 'fp32', 'tf32' or 'bf16'": (
+                compute not in {"fp32", "tf32", "bf16"}
+            ),
+            "parameters.dtype='bf16'; leave them in fp32": self.parameters.dtype != "fp32",
+            "parameters.optimizer_on='cpu'; take parallel.shard with parallel.offload": (
+                self.parameters.optimizer_on == "cpu"
+            ),
+            f"compilation.mode={self.compilation.mode!r}; take 'eager'": (
+                self.compilation.mode != "eager"
+            ),
+            "memory.packing, to_cpu, budget_mib or recompute='segments'; take 'full' or "
+            "'selective'": not (
+                self.memory.recompute in {"none", "full", "selective"}
+                and self.memory.packing == "none"
+                and not (self.memory.to_cpu or self.memory.budget_mib)
+            ),
+            "memory.recompute beside parallel.pipeline or context; leave it at 'none'": (
+                max(parallel.pipeline, parallel.context) > 1 and self.memory.recompute != "none"
+            ),
+            "accumulation.max_parts above parts; one process out of memory would leave the others "
+            "waiting": self.accumulation.max_parts > self.accumulation.parts,
+            "clipping.kind='agc', whose units are cut; take 'norm' or 'auto'": (
+                cut and self.clipping.kind == "agc"
+            ),
+        }
+        told = [text for text, is_so in wrong.items() if is_so]
+        if told:
+            raise ValueError(
+                "a model spread by parallel.shard, tensor, pipeline or context does not go with "
+                + "; nor with ".join(told)
+            )

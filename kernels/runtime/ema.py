@@ -12,7 +12,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+
+from kernels.runtime.group import local_of
+from kernels.runtime.spread import Spread
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,11 +37,12 @@ class EmaConfig:
 class Ema:
     """The average of a model's floating-point parameters and buffers."""
 
-    def __init__(self, model: nn.Module, config: EmaConfig) -> None:
+    def __init__(self, spread: Spread, config: EmaConfig) -> None:
         self.decay = config.decay
         self._updates = 0
-        state = model.state_dict(keep_vars=False)
-        self._live = {name: t for name, t in state.items() if t.is_floating_point()}
+        self._spread = spread
+        state = spread.model.state_dict(keep_vars=False)
+        self._live = {name: local_of(t) for name, t in state.items() if t.is_floating_point()}
         self._mean = {name: t.clone() for name, t in self._live.items()}
 
     @torch.no_grad()
@@ -64,12 +68,14 @@ class Ema:
 
     def state_dict(self) -> dict[str, Any]:
         """Return the average and how often it moved."""
-        return {"updates": self._updates, "mean": self._mean}
+        mean = {name: self._spread.as_spread(name, {"": t})[""] for name, t in self._mean.items()}
+        return {"updates": self._updates, "mean": self._spread.collect(mean)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a saved average."""
         self._updates = int(state["updates"])
-        _copy(state["mean"], self._mean)
+        mean = state["mean"]
+        _copy({name: self._spread.part_of(name, mean[name]) for name in self._mean}, self._mean)
 
 
 @torch.no_grad()

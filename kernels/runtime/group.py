@@ -19,6 +19,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from kernels.runtime.compression import Compression
 from kernels.runtime.packing import pack, unpack
 
 BUCKET_BYTES = 8 * 2**20
@@ -34,11 +35,22 @@ class Group:
     Attributes:
         rank: Its number.
         size: How many there are.
-        sent_bytes: Bytes of gradients that this process has sent so far.
+        sent_bytes: Bytes of gradients that this process has sent so far, counted as rings send
+            them: a sum of n bytes over k processes costs each 2 (k - 1) n / k, gathering n bytes of
+            each (k - 1) n.
     """
 
-    def __init__(self, rank: int = 0, size: int = 1) -> None:
-        self.rank, self.size = rank, size
+    def __init__(
+        self, rank: int = 0, size: int = 1, handle: dist.ProcessGroup | None = None
+    ) -> None:
+        """Describe a group.
+
+        Args:
+            rank: Number of this process within it.
+            size: How many there are.
+            handle: The group as torch knows it; None for all processes of the run.
+        """
+        self.rank, self.size, self._handle = rank, size, handle
         self.sent_bytes = 0
 
     @property
@@ -69,7 +81,8 @@ class Group:
         ]
         if missing:
             raise ValueError(f"{', '.join(missing)} not set; start the program by torchrun")
-        backend = "nccl" if torch.cuda.is_available() else "gloo"
+        # Numbers, votes and states of the CPU go by gloo where the tensors of devices do not.
+        backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
         dist.init_process_group(backend, timeout=timedelta(seconds=timeout))
         try:
             yield cls.current()
@@ -94,46 +107,109 @@ class Group:
             for tensor in tensors:
                 self._call(dist.broadcast, tensor.detach(), 0)
 
-    def sum_gradients(self, parameters: Sequence[Tensor]) -> None:
+    def max(self, values: Sequence[float]) -> list[float]:
+        """Return the largest of each value over all processes."""
+        if self.size == 1 or not values:
+            return list(values)
+        largest = torch.tensor(values, dtype=torch.float64)
+        self._call(dist.all_reduce, largest, dist.ReduceOp.MAX)
+        return [float(v) for v in largest]
+
+    def sum_gradients(
+        self, parameters: Sequence[Tensor], compression: Compression | None = None
+    ) -> None:
         """Replace gradients by their sums over all processes, in buckets.
 
-        A parameter without a gradient in every process stays without.
+        A parameter without a gradient in every process stays without. Of parameters that are
+        spread over other processes, the part that lies here is summed.
+
+        Args:
+            parameters: The same ones in every process, in the same order.
+            compression: How the sums are sent, None for as they are.
         """
         if self.size == 1:
             return
-        having = torch.tensor([p.grad is not None for p in parameters], dtype=torch.uint8)
-        self._call(dist.all_reduce, having, dist.ReduceOp.MAX)
-        wanted = [p for p, has in zip(parameters, having.tolist(), strict=True) if has]
+        wanted, compresses = self._with_gradient(parameters, compression)
+        number = {id(p): k for k, p in enumerate(parameters)}
+        for bucket in buckets(wanted):
+            gradients = [local_of(p.grad) for p in bucket if p.grad is not None]
+            if compression and compresses:
+                keys = [number[id(p)] for p in bucket]
+                compression.sum(dict(zip(keys, gradients, strict=True)), self)
+                continue
+            flat = torch.cat([g.reshape(-1) for g in gradients])
+            self.all_reduce(flat)
+            parts = torch.split(flat, [g.numel() for g in gradients])
+            for parameter, gradient, part in zip(bucket, gradients, parts, strict=True):
+                if parameter.grad is gradient:
+                    parameter.grad = part.view_as(parameter)
+                else:
+                    gradient.copy_(part.view_as(gradient))
+
+    def average(self, tensors: Sequence[Tensor]) -> None:
+        """Replace tensors of one format by their means over all processes."""
+        if self.size == 1 or not tensors:
+            return
+        flat = torch.cat([each.reshape(-1) for each in tensors])
+        self._call(dist.all_reduce, flat)
+        parts = torch.split(flat / self.size, [each.numel() for each in tensors])
+        for each, part in zip(tensors, parts, strict=True):
+            each.copy_(part.view_as(each))
+
+    def all_reduce(self, flat: Tensor) -> None:
+        """Replace a tensor by its sum over all processes; its bytes count."""
+        self._call(dist.all_reduce, flat)
+        self.sent_bytes += 2 * (self.size - 1) * flat.numel() * flat.element_size() // self.size
+
+    def all_gather(self, flat: Tensor) -> list[Tensor]:
+        """Return the tensors of all processes, in their order; its bytes count."""
+        found = [torch.empty_like(flat) for _ in range(self.size)]
+        self._call(dist.all_gather, found, flat)
+        self.sent_bytes += (self.size - 1) * flat.numel() * flat.element_size()
+        return found
+
+    def _with_gradient(
+        self, parameters: Sequence[Tensor], compression: Compression | None
+    ) -> tuple[list[Tensor], bool]:
+        """Agree on the parameters with a gradient anywhere, and on whether they are compressed."""
+        held = [p.grad for p in parameters if p.grad is not None]
+        finite = compression is None or all(
+            bool(torch.isfinite(local_of(gradient)).all()) for gradient in held
+        )
+        votes = torch.tensor(
+            [p.grad is not None for p in parameters] + [not finite], dtype=torch.uint8
+        )
+        self._call(dist.all_reduce, votes, dist.ReduceOp.MAX)
+        *having, broken = votes.tolist()
+        compresses = compression is not None and compression.begin(finite=not broken)
+        wanted = [p for p, has in zip(parameters, having, strict=True) if has]
         for parameter in wanted:
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
-        for bucket in buckets(wanted):
-            flat = torch.cat([p.grad.reshape(-1) for p in bucket if p.grad is not None])
-            self._call(dist.all_reduce, flat)
-            self.sent_bytes += flat.numel() * flat.element_size()
-            start = 0
-            for parameter in bucket:
-                part = flat[start : start + parameter.numel()].view_as(parameter)
-                parameter.grad = part
-                start += parameter.numel()
+        return wanted, compresses
 
     def gather(self, state: Any) -> list[Any]:
         """Return every process's state (numbers, texts, CPU tensors, nested), in all processes."""
         if self.size == 1:
             return [state]
-        plain, tensors = pack(state)
-        kinds = {
-            k: [str(t.dtype).removeprefix("torch."), list(t.shape)] for k, t in tensors.items()
-        }
-        head = json.dumps([plain, kinds]).encode()
-        body = b"".join(
-            t.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes() for t in tensors.values()
-        )
+        return [_decoded(text) for text in self._gather_bytes(_encoded(state))]
+
+    def hand_over(self, state: Any, ranks: Sequence[int]) -> list[Any]:
+        """Return the states of some processes in the first one, one after the other; else none.
+
+        All processes call it together; the first one is not among ``ranks``.
+        """
+        if self.rank in ranks:
+            mine = torch.from_numpy(np.frombuffer(_encoded(state), np.uint8).copy())
+            self._call(dist.send, torch.tensor([len(mine)]), 0)
+            self._call(dist.send, mine, 0)
         found = []
-        for text in self._gather_bytes(len(head).to_bytes(8, "little") + head + body):
-            end = 8 + int.from_bytes(text[:8], "little")
-            their_plain, their_kinds = json.loads(text[8:end])
-            found.append(unpack(their_plain, _tensors(their_kinds, text[end:])))
+        for rank in ranks if self.is_first else ():
+            size = torch.zeros(1, dtype=torch.int64)
+            self._call(dist.recv, size, rank)
+            text = torch.zeros(int(size), dtype=torch.uint8)
+            self._call(dist.recv, text, rank)
+            found.append(_decoded(text.numpy().tobytes()))
         return found
 
     def _gather_bytes(self, mine: bytes) -> list[bytes]:
@@ -148,7 +224,7 @@ class Group:
 
     def _call(self, operation: Any, *arguments: Any) -> None:
         try:
-            operation(*arguments)
+            operation(*arguments, group=self._handle)
         except RuntimeError as error:
             raise LostRankError(
                 f"rank {self.rank} of {self.size} lost another process ({error}); "
@@ -165,8 +241,33 @@ def buckets(parameters: Sequence[Tensor]) -> list[list[Tensor]]:
             found.append([])
             size, kind = 0, parameter.dtype
         found[-1].append(parameter)
-        size += parameter.numel() * parameter.element_size()
+        size += local_of(parameter).numel() * parameter.element_size()
     return found
+
+
+def local_of(tensor: Tensor) -> Tensor:
+    """Return the part of a tensor that lies in this process: all of it, unless it is sharded."""
+    to_local = getattr(tensor, "to_local", None)
+    found: Tensor = tensor if to_local is None else to_local()
+    return found
+
+
+def _encoded(state: Any) -> bytes:
+    """Return a nested state as bytes: what JSON holds of it, then its tensors."""
+    plain, tensors = pack(state)
+    kinds = {k: [str(t.dtype).removeprefix("torch."), list(t.shape)] for k, t in tensors.items()}
+    head = json.dumps([plain, kinds]).encode()
+    body = b"".join(
+        t.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+        for t in tensors.values()
+    )
+    return len(head).to_bytes(8, "little") + head + body
+
+
+def _decoded(text: bytes) -> Any:
+    end = 8 + int.from_bytes(text[:8], "little")
+    plain, kinds = json.loads(text[8:end])
+    return unpack(plain, _tensors(kinds, text[end:]))
 
 
 def _tensors(kinds: dict[str, Any], body: bytes) -> dict[str, Tensor]:
@@ -174,7 +275,9 @@ def _tensors(kinds: dict[str, Any], body: bytes) -> dict[str, Tensor]:
     for name, (dtype, shape) in kinds.items():
         kind: torch.dtype = getattr(torch, dtype)
         end = start + int(np.prod(shape, dtype=np.int64)) * kind.itemsize
-        raw = torch.from_numpy(np.frombuffer(body[start:end], np.uint8).copy())
-        found[name] = raw.view(kind).reshape(shape)
+        found[name] = torch.empty(shape, dtype=kind)
+        if end > start:  # an empty tensor cannot be viewed as another format
+            raw = torch.from_numpy(np.frombuffer(body[start:end], np.uint8).copy())
+            found[name] = raw.view(kind).reshape(shape)
         start = end
     return found

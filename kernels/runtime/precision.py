@@ -79,7 +79,21 @@ class Precision:
         adaptive: Formats of the modules, where each has its own.
     """
 
-    def __init__(self, config: PrecisionConfig, device: torch.device, model: nn.Module) -> None:
+    def __init__(
+        self,
+        config: PrecisionConfig,
+        device: torch.device,
+        model: nn.Module,
+        largest: Callable[[list[float]], list[float]] = list,
+    ) -> None:
+        """Prepare.
+
+        Args:
+            config: Settings.
+            device: Where the model computes.
+            model: The model.
+            largest: Returns the largest of each value over all processes, which then decide alike.
+        """
         self.config = config
         self.adaptive: AdaptiveFormats | None = None
         if config.compute == "adaptive":
@@ -89,6 +103,7 @@ class Precision:
                 every=config.look_every,
                 share=config.bearable,
                 patience=config.patience,
+                largest=largest,
             )
         self.device = device
         self.scale: LossScale | None = None

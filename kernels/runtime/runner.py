@@ -18,7 +18,7 @@ from typing import Generic
 import torch
 from torch import Tensor, nn
 
-from kernels.runtime import optimizer, run_state
+from kernels.runtime import optimizer, run_state, trial
 from kernels.runtime.accumulation import Accumulation, Retry, is_out_of_memory
 from kernels.runtime.callbacks import Callback, StepMetrics
 from kernels.runtime.checkpoint import Checkpoints
@@ -30,15 +30,17 @@ from kernels.runtime.cost import Cost, cost_of
 from kernels.runtime.ema import Ema
 from kernels.runtime.evaluation import Evaluate, Evaluation
 from kernels.runtime.finite import NonFinite
-from kernels.runtime.group import Group
+from kernels.runtime.group import Group, local_of
 from kernels.runtime.memory import Memory
 from kernels.runtime.optimizer import OptimizerFactory
+from kernels.runtime.optimizer_state import OptimizerState
 from kernels.runtime.precision import Precision
 from kernels.runtime.randomness import random_state, seeded, set_random_state
 from kernels.runtime.report import Report
 from kernels.runtime.run_state import Part
 from kernels.runtime.schedule import factor_at
 from kernels.runtime.source import Batch, Batches, batch_at
+from kernels.runtime.spread import Spread
 from kernels.runtime.termination import Termination
 
 logger = logging.getLogger(__name__)
@@ -107,18 +109,20 @@ class Runner(Generic[Batch]):
         self._callbacks = callbacks
         self._group = Group.current()
         device = next((p.device for p in model.parameters()), torch.device("cpu"))
-        self.precision = Precision(config.precision, device, model)
-        self._memory = Memory(config.memory, model)
-        self._compilation = Compilation(config.compilation, model)
+        self._spread = Spread(model, config.parallel, self._group)
+        self._net = net = self._spread.model
+        self.precision = Precision(config.precision, device, net, self._group.max)
+        self._memory = Memory(config.memory, net)
+        self._compilation = Compilation(config.compilation, net)
         apart = config.parameters.is_apart
-        self._compensation = Compensation(model, config.parameters) if apart else None
+        self._compensation = Compensation(net, config.parameters) if apart else None
+        self._trained = [(n, p) for n, p in net.named_parameters() if p.requires_grad]
         self.optimizer = self._make_optimizer(build_optimizer)
         self._peaks = [group["lr"] for group in self.optimizer.param_groups]
-        self._trained = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
         self._clipper = Clipper(config.clipping)
         self._accumulation = Accumulation(config.accumulation, split)
         self._finite = NonFinite(config.non_finite)
-        self._ema = Ema(model, config.ema) if config.ema.decay else None
+        self._ema = Ema(self._spread, config.ema) if config.ema.decay else None
         self._evaluation = Evaluation(config.evaluation)
         self._termination = Termination()
         self._is_asked_to_end = False
@@ -139,15 +143,16 @@ class Runner(Generic[Batch]):
         """
         began = time.perf_counter(), time.process_time()
         noticed = self._termination.noticed() if self._checkpoints else contextlib.nullcontext()
-        seed = self.config.seed + self._group.rank
-        with seeded(seed, deterministic=self.config.deterministic), noticed:
-            self._group.share([*self.model.parameters(), *self.model.buffers()])
+        seed = self.config.seed + self._spread.layout.stream
+        rescued = self._spread.rescued()
+        with seeded(seed, deterministic=self.config.deterministic), noticed, rescued:
+            self._spread.begin()
             start = self._resume()
             stopped = self._patience_ended()
             try:
                 if self.step < self.config.steps and not stopped:
                     self._choose()
-                self.model.train()
+                self._net.train()
                 with self.precision.switched(), self._memory.active(), self._compilation.active():
                     while self.step < self.config.steps and not stopped:
                         stopped = self._after_step(self._train_step())
@@ -161,7 +166,7 @@ class Runner(Generic[Batch]):
                 )
         if self._ema:
             self._ema.apply()
-        self.model.eval()
+        self._spread.finish()
         seconds, cpu = time.perf_counter() - began[0], time.process_time() - began[1]
         return self._report(self.step - start, stopped, cost_of(seconds, cpu, self.config.cost))
 
@@ -196,7 +201,7 @@ class Runner(Generic[Batch]):
         sums over all of them, and what they decide is decided alike.
         """
         accumulation = self._accumulation
-        retry = Retry(self.model) if accumulation.may_halve else None
+        retry = Retry(self._net) if accumulation.may_halve else None
         while True:
             for _, parameter in self._trained:
                 parameter.grad = None
@@ -214,8 +219,9 @@ class Runner(Generic[Batch]):
             retry.put_back()
         self.precision.unscale([p.grad for _, p in self._trained if p.grad is not None])
         asked = float(self._termination.is_asked)
-        loss, count, ending = self._group.sum(float(total), items, asked)
-        self._group.sum_gradients([p for _, p in self._trained])
+        own = (float(total), items) if self._spread.layout.counts else (0.0, 0)
+        loss, count, ending = self._group.sum(*own, asked)
+        self._spread.sum_gradients([p for _, p in self._trained])
         self._is_asked_to_end = ending > 0
         return loss, int(count), stall
 
@@ -227,15 +233,24 @@ class Runner(Generic[Batch]):
             waited = time.perf_counter()
             batch = batch_at(self._batches, index, self.step)
             stall += time.perf_counter() - waited
-            for part in self._accumulation.parts_of(batch, self._group.rank, self._group.size):
-                value, count = self._forward(part)
-                self._backward(value, count)
-                total, items = total + value.detach(), items + count
+            cut = self._accumulation
+            for micro in self._spread.parts_of(batch, cut.parts_of, cut.parts, self._loss):
+                value, count = self._forward_and_backward(micro)
+                total, items = total + value, items + count
         return total, items, stall
 
+    def _forward_and_backward(self, micro: list[Batch]) -> tuple[Tensor, int]:
+        """Compute a part, which goes through a pipeline in micro-batches, or is a single one."""
+        found = self._spread.through_pipeline(micro, self._loss, self.precision.autocast)
+        if found is None:
+            value, count = self._forward(micro[0])
+            self._backward(value, count)
+            found = value.detach(), count
+        return found
+
     def _forward(self, batch: Batch) -> tuple[Tensor, int]:
-        with self._memory.saving(), self.precision.autocast():
-            value, count = self._loss(self.model, batch)
+        with self._memory.saving(), self.precision.autocast(), self._spread.attending():
+            value, count = self._loss(self._net, batch)
         if value.ndim or not value.requires_grad:
             raise ValueError(
                 f"the loss returned a tensor of shape {tuple(value.shape)}"
@@ -255,12 +270,13 @@ class Runner(Generic[Batch]):
         gradients = [gradient for _, _, gradient in held]
         # Parts may hold different numbers of valid items: divide once, by all of them.
         torch._foreach_div_(gradients, float(items))
-        norm = float(torch.nn.utils.get_total_norm(gradients))
+        norm = self._spread.norm([name for name, _, _ in held], gradients)
         mean = total / items
         is_finite = math.isfinite(mean) and math.isfinite(norm)
         if is_finite:
             self._clipper(held, norm)
-            self.optimizer.step()
+            with self._spread.lent():
+                self.optimizer.step()
             self._finite.updated()
         if self._compensation:
             self._compensation.finish() if is_finite else self._compensation.drop()
@@ -278,7 +294,7 @@ class Runner(Generic[Batch]):
         """Return name, parameter and gradient of all that the optimizer updates."""
         shadows = self._compensation.shadows if self._compensation else {}
         pairs: list[tuple[str, Tensor]] = [(name, shadows.get(p, p)) for name, p in self._trained]
-        held = [(name, p, p.grad) for name, p in pairs if p.grad is not None]
+        held = [(name, p, local_of(p.grad)) for name, p in pairs if p.grad is not None]
         if len(held) < len(pairs) and self.step == 0:
             optimizer.warn_of_unused([name for name, p in pairs if p.grad is None])
         return held
@@ -295,7 +311,7 @@ class Runner(Generic[Batch]):
             if stopped and self._checkpoints.folder not in folders:
                 folders.append(self._checkpoints.folder)
             if folders:
-                now = self.step, self.config, self.model, self._parts(), self._group
+                now = self.step, self.config, self._spread, self._parts(), self._group
                 state = run_state.collect(*now)
                 if self._group.is_first:
                     self._checkpoints.save(folders, self.step, state, self._evaluation.last)
@@ -312,12 +328,11 @@ class Runner(Generic[Batch]):
     @torch.no_grad()
     def _judge(self, evaluate: Evaluate) -> float:
         random = random_state()
-        self.model.eval()
-        with self._ema.used() if self._ema else contextlib.nullcontext():
+        averaged = self._ema.used() if self._ema else contextlib.nullcontext()
+        with averaged, self._spread.evaluated() as whole:
             # One judges for all, so that all stop alike.
-            figure = float(evaluate(self.model)) if self._group.is_first else 0.0
+            figure = float(evaluate(whole)) if self._group.is_first else 0.0
         (figure,) = self._group.sum(figure)
-        self.model.train()
         set_random_state(random)
         self._evaluation.note(figure, self.step)
         return figure
@@ -326,43 +341,27 @@ class Runner(Generic[Batch]):
         """Let what is to be measured be measured on the first batch, leaving no trace."""
         if self.precision.is_chosen and self._memory.is_chosen and self._compilation.is_chosen:
             return
-        retry = Retry(self.model)
         batch = batch_at(self._batches, self.step * self.config.accumulation.batches, self.step)
         part = self._accumulation.parts_of(batch)[0]
-
-        def forward() -> Tensor:
-            retry.put_back()
-            return self._forward(part)[0]
-
-        def step() -> Tensor:
-            retry.put_back()
-            self.precision.begin(self.step)
-            value, count = self._forward(part)
-            self._backward(value, count)
-            return value.detach()
-
-        self.model.train()
-        if not self.precision.is_chosen:
-            self.precision.choose(step)
-            # Processes measure different times: the first one's choice is everybody's.
-            self.precision.load_state_dict(self._group.gather(self.precision.state_dict())[0])
-        if not self._memory.is_chosen:
-            self._memory.choose(forward)
-        self._compilation.choose(step, self.config.steps - self.step, self._group)
-        retry.put_back()
-        for _, parameter in self._trained:
-            parameter.grad = None
+        self._net.train()
+        choosers = self._net, self.precision, self._memory, self._compilation
+        steps = range(self.step, self.config.steps)
+        trial.choose(choosers, self._group, lambda: self._forward(part), self._backward, steps)
 
     def _make_optimizer(self, build: OptimizerFactory | None) -> torch.optim.Optimizer:
-        groups = optimizer.parameter_groups(self.model, self.config.optimizer.weight_decay)
+        groups = optimizer.parameter_groups(self._net, self.config.optimizer.weight_decay)
         if self._compensation:
             groups = self._compensation.shadow(groups)
+        elif build is None:
+            groups = self._spread.local(groups)
         return optimizer.build(self.config.optimizer, groups, build)
 
     def _parts(self) -> dict[str, Part]:
         """Return the parts with a state of their own, by name."""
+        others = self._compensation.shadows if self._compensation else self._spread.parts
+        names = {id(others.get(p, p)): name for name, p in self._trained}
         found: dict[str, Part | None] = {
-            "optimizer": self.optimizer,
+            "optimizer": OptimizerState(self.optimizer, names, self._spread),
             "precision": self.precision,
             "memory": self._memory,
             "compilation": self._compilation,
@@ -381,7 +380,7 @@ class Runner(Generic[Batch]):
         # A process could see another newest one, where a disk is slow: the first one's counts.
         place = self._group.gather(str(found.path) if found else "")[0]
         if place:
-            now = self.config, self.model, self._parts(), self._group
+            now = self.config, self._spread, self._parts(), self._group
             self.step = run_state.restore(Path(place), *now)
             logger.info("going on at step %d of %d from %s", self.step, self.config.steps, place)
         return self.step
