@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
 
 from tests.benchmarks import accumulation, checkpoint, memory, pruned_overhead, training_parts
 
@@ -48,3 +53,19 @@ def test_parts(capsys):
     result = result_of(training_parts, capsys)
     assert result["bf16_nearest_gap"] > 10 * abs(result["bf16_master_gap"])
     assert result["clipping_norm_worst"] > 0
+
+
+@pytest.mark.slow
+def test_parallel():
+    """In a process of its own: it forks eight others."""
+    command = [sys.executable, "-m", "tests.benchmarks.parallel", "--smoke", "--json"]
+    root = Path(__file__).resolve().parents[3]
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=240, cwd=root, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout.splitlines()[-1])
+    for layout in ("ddp", "fsdp", "tp", "pp", "d3"):
+        assert 0 < result[f"{layout}_diff"] <= 1e-6
+    assert max(result["bytes_ratio_powersgd"], result["bytes_ratio_topk"]) <= 0.4
+    assert result["balance_before"] < 0.92 <= result["balance_after"]
