@@ -14,6 +14,7 @@ import torch
 from kernels.runtime.accumulation import AccumulationConfig
 from kernels.runtime.clipping import ClippingConfig
 from kernels.runtime.compensation import ParametersConfig
+from kernels.runtime.compilation import CompileConfig
 from kernels.runtime.compression import CompressionConfig
 from kernels.runtime.config import RunConfig
 from kernels.runtime.memory import MemoryConfig
@@ -221,6 +222,7 @@ def test_sizes_that_do_not_fit_are_refused(settings, told):
         ({"parameters": ParametersConfig(optimizer_on="cpu")}, "parameters.optimizer_on='cpu'; ta"),
         ({"memory": MemoryConfig(packing="lossless")}, "memory.packing"),
         ({"memory": MemoryConfig(budget_mib=1.0)}, "memory.packing, to_cpu, budget_mib"),
+        ({"compilation": CompileConfig(mode="export")}, "compilation.mode='export'; take 'eager'"),
         ({"accumulation": AccumulationConfig(max_parts=2)}, "accumulation.max_parts above parts"),
         ({"clipping": ClippingConfig(kind="agc")}, "clipping.kind='agc'"),
     ],
