@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
@@ -23,6 +24,8 @@ from kernels.runtime.compression import Compression
 from kernels.runtime.packing import pack, unpack
 
 BUCKET_BYTES = 8 * 2**20
+SECOND_SECONDS = 2.0
+"""How long a process that lost another waits before it ends by that."""
 
 
 class LostRankError(RuntimeError):
@@ -86,6 +89,11 @@ class Group:
         dist.init_process_group(backend, timeout=timedelta(seconds=timeout))
         try:
             yield cls.current()
+        except RuntimeError as error:
+            # Who lost another ends after it, so that `launch` and torchrun name the cause.
+            if isinstance(error, LostRankError) or "Connection closed by peer" in str(error):
+                time.sleep(SECOND_SECONDS)
+            raise
         finally:
             dist.destroy_process_group()
 
