@@ -53,11 +53,34 @@ class StepMetrics:
         return found
 
 
+class StopRun(Exception):  # noqa: N818 - no error: a wish
+    """Raised by a callback to end the run after this step; the message becomes its reason.
+
+    Of several processes the first one alone has callbacks: there the run ends at the next
+    evaluation, where all can learn of it.
+    """
+
+
 class Callback(Protocol):
     """Listens to a run. It must not draw random numbers or touch the model."""
 
     def on_step(self, metrics: StepMetrics) -> None:
-        """Receive the figures of a finished step."""
+        """Receive the figures of a finished step.
+
+        Raises:
+            StopRun: To end the run.
+        """
+
+
+def tell(callbacks: Sequence[Callback], metrics: StepMetrics) -> str:
+    """Tell all; return why the first of those that want to ends the run, "" when none does."""
+    wish = ""
+    for callback in callbacks:
+        try:
+            callback.on_step(metrics)
+        except StopRun as stop:
+            wish = wish or str(stop) or "ended by a callback"
+    return wish
 
 
 Listen = Callable[[str], Sequence[Callback]]

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from kernels.runtime import optimizer, run_state, trial
 from kernels.runtime.accumulation import Accumulation, Retry, is_out_of_memory
-from kernels.runtime.callbacks import Callback, StepMetrics
+from kernels.runtime.callbacks import Callback, StepMetrics, tell
 from kernels.runtime.checkpoint import Checkpoints
 from kernels.runtime.clipping import Clipper
 from kernels.runtime.compensation import Compensation
@@ -125,7 +125,7 @@ class Runner(Generic[Batch]):
         self._ema = Ema(self._spread, config.ema) if config.ema.decay else None
         self._evaluation = Evaluation(config.evaluation)
         self._termination = Termination()
-        self._is_asked_to_end = False
+        self._is_asked_to_end, self._wish = False, ""
         goal = config.evaluation.goal
         self._checkpoints = (
             Checkpoints(folder, config.checkpoint, config.steps, goal) if folder else None
@@ -315,9 +315,11 @@ class Runner(Generic[Batch]):
                 state = run_state.collect(*now)
                 if self._group.is_first:
                     self._checkpoints.save(folders, self.step, state, self._evaluation.last)
-        for callback in self._callbacks if self._group.is_first else ():
-            callback.on_step(metrics)
-        return stopped
+        wish = tell(self._callbacks, metrics) if self._group.is_first else ""
+        self._wish = self._wish or wish
+        if metrics.metric is not None and self._group.is_any(bool(self._wish)):
+            return stopped or self._wish or "ended by a callback"
+        return stopped or (self._wish if self._group.size == 1 else "")
 
     def _patience_ended(self) -> str:
         """Return since when there was no progress, "" if the run is to go on, or over anyway."""

@@ -1,0 +1,1 @@
+"""Search for hyper-parameters: ask, train, tell; bad trials end early, or change as they train."""
