@@ -65,6 +65,22 @@ def publish_refresh(model: str, record: dict[str, Any]) -> None:
     )
 
 
+def publish_search(name: str, record: dict[str, Any]) -> None:
+    """Show the trials of a search, the best first."""
+    best = record["best"]
+    rows = [
+        {
+            "trial": str(trial["number"]),
+            "state": trial["state"],
+            "value": "" if trial["value"] is None else f"{trial['value']:.6g}",
+            "steps": max(trial["reports"], key=int, default=""),
+            **{key: str(value) for key, value in trial["parameters"].items()},
+        }
+        for trial in sorted(record["trials"], key=lambda t: best is None or t != best)
+    ]
+    create_table_artifact(rows, key=f"{artifact_key(name)}-trials", description="Trials")
+
+
 def artifact_key(name: str) -> str:
     """Return a name as Prefect's keys want it: lower case letters, digits and dashes."""
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")

@@ -53,6 +53,8 @@ class AutoTuneConfig:
         goal: Whether a low (``min``) or a high (``max``) figure is good.
         seed: Seed of the proposals.
         startup: Trials drawn at random before the estimator proposes.
+        at_random: Share of the later trials that is drawn at random, too, so that no part of the
+            space is given up for good.
         asha: When trials are compared; None: every trial trains to its end.
         attempts: How often a trial is begun whose process died; it counts as failed then.
         lost_after: Silent seconds after which a process on another machine counts as dead.
@@ -63,6 +65,7 @@ class AutoTuneConfig:
     goal: Literal["min", "max"] = "min"
     seed: int = 0
     startup: int = 10
+    at_random: float = 0.2
     asha: AshaConfig | None = None
     attempts: int = 3
     lost_after: float = 3_600.0
@@ -77,6 +80,8 @@ class AutoTuneConfig:
             raise ValueError(f"trials must be at least 1, got {self.trials}")
         if self.goal not in {"min", "max"}:
             raise ValueError(f"goal is {self.goal!r}; take 'min' or 'max'")
+        if not 0 <= self.at_random <= 1:
+            raise ValueError(f"at_random is a share, from 0 to 1, got {self.at_random}")
         if self.startup < 1 or self.attempts < 1 or not self.lost_after > 0:
             raise ValueError("startup and attempts must be at least 1, lost_after positive")
 
@@ -129,7 +134,13 @@ class AutoTune:
         self._journal = Journal(journal)
         self._thread = threading.RLock()
         self._history = History()
-        self._tpe = Tpe(space, goal=config.goal, seed=config.seed, startup=config.startup)
+        self._tpe = Tpe(
+            space,
+            goal=config.goal,
+            seed=config.seed,
+            startup=config.startup,
+            at_random=config.at_random,
+        )
         self._sign = 1.0 if config.goal == "min" else -1.0
         try:
             with self._locked():
@@ -215,6 +226,12 @@ class AutoTune:
             record = self._record(trial)
             if record.state == "running":
                 self._end(record, "failed", math.nan, reason)
+
+    def give_back(self, trial: Trial) -> None:
+        """Leave a trial to whoever asks next: it is to be gone on with, at another time."""
+        with self._locked():
+            if self._record(trial).state == "running":
+                self._write("give back", trial=trial.number)
 
     @property
     def trials(self) -> list[TrialRecord]:

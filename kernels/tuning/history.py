@@ -23,7 +23,7 @@ class TrialRecord:
     Attributes:
         number: Its number, from 0.
         parameters: What was tried.
-        worker: Process that works on it, or did.
+        worker: Process that works on it, or did; "" when it was given back.
         attempt: How often it was begun.
         seen: Time of its last event, in seconds.
         state: What became of it.
@@ -81,6 +81,8 @@ class History:
             trial.seen = at
             if kind == "report":
                 trial.reports[int(event["step"])] = _figure(event["value"])
+            elif kind == "give back":
+                trial.worker, trial.attempt = "", trial.attempt - 1
             elif kind == "end":
                 trial.state, trial.value = event["state"], _figure(event["value"])
                 trial.reason = event.get("reason", "")
@@ -121,8 +123,11 @@ def this_worker() -> str:
 def is_lost(trial: TrialRecord, now: float, lost_after: float) -> bool:
     """Whether the process that works on a trial is gone.
 
-    Those of this machine are looked up; others count as gone after ``lost_after`` silent seconds.
+    Those of this machine are looked up, what was given back is nobody's; others count as gone after
+    ``lost_after`` silent seconds.
     """
+    if not trial.worker:
+        return True
     host, pid, started = trial.worker.rsplit(" ", 2)
     if host == socket.gethostname():
         return _started(int(pid)) != started

@@ -9,12 +9,13 @@ differ.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, Literal
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, Literal, TypeGuard
 
 import numpy as np
 
 from kernels.tuning.history import TrialRecord
-from kernels.tuning.space import Choice, Integer, Parameters, Space
+from kernels.tuning.space import Choice, Dimension, Integer, Parameters, Space
 
 if TYPE_CHECKING:
     from optuna.trial import Trial as OptunaTrial
@@ -28,7 +29,13 @@ class Tpe:
     """
 
     def __init__(
-        self, space: Space, *, goal: Literal["min", "max"], seed: int, startup: int
+        self,
+        space: Space,
+        *,
+        goal: Literal["min", "max"],
+        seed: int,
+        startup: int,
+        at_random: float = 0.0,
     ) -> None:
         """Prepare an empty study.
 
@@ -37,11 +44,13 @@ class Tpe:
             goal: Whether low or high figures are good.
             seed: Seed of the proposals.
             startup: Trials drawn at random before the first estimate.
+            at_random: Share of the later ones that are drawn at random, too.
         """
         import optuna
 
         self._optuna = optuna
-        self._space, self._seed, self._startup = space, seed, startup
+        self._space, self._seed = space, seed
+        self._startup, self._at_random = startup, at_random
         self._worst = math.inf if goal == "min" else -math.inf
         self._distributions = distributions(space)
         self._trials: dict[int, OptunaTrial] = {}
@@ -53,16 +62,21 @@ class Tpe:
     def propose(self, number: int) -> Parameters:
         """Return the parameters of a new trial."""
         seed = int(np.random.SeedSequence([self._seed, number]).generate_state(1)[0])
-        if number < self._startup:
-            # Of Optuna's own first draws, that seed apart would repeat the same few values.
-            parameters = self._space.draw(np.random.default_rng(seed))
+        generator = np.random.default_rng(seed)
+        if number < self._startup or generator.random() < self._at_random:
+            parameters = self._space.draw(generator)
             self.begin(number, parameters)
             return parameters
         self._study.sampler = self._optuna.samplers.TPESampler(
             seed=seed, n_startup_trials=0, multivariate=True, constant_liar=True
         )
         self._trials[number] = trial = self._study.ask(self._distributions)
-        return {name: trial.params[name] for name in self._space.dimensions}
+        return {
+            name: dimension.options[trial.params[name]]
+            if is_ordered(dimension)
+            else trial.params[name]
+            for name, dimension in self._space.dimensions.items()
+        }
 
     def knows(self, number: int) -> bool:
         """Whether a running trial was taken in, or proposed here."""
@@ -71,7 +85,14 @@ class Tpe:
     def begin(self, number: int, parameters: Parameters) -> None:
         """Take in a trial that was proposed elsewhere, or before."""
         self._study.sampler = self._optuna.samplers.RandomSampler(seed=0)  # cheap, and overruled
-        self._study.enqueue_trial(parameters)
+        self._study.enqueue_trial(
+            {
+                name: dimension.options.index(parameters[name])
+                if is_ordered(dimension)
+                else parameters[name]
+                for name, dimension in self._space.dimensions.items()
+            }
+        )
         self._trials[number] = self._study.ask(self._distributions)
 
     def report(self, number: int, step: int, value: float) -> None:
@@ -99,8 +120,23 @@ class Tpe:
             self._study.tell(trial, state=states.PRUNED)
 
 
+def is_ordered(dimension: Dimension) -> TypeGuard[Choice]:
+    """Whether a dimension is a choice between ever larger numbers."""
+    if not isinstance(dimension, Choice):
+        return False
+    options = dimension.options
+    if not all(isinstance(o, float | int) and not isinstance(o, bool) for o in options):
+        return False
+    return all(a < b for a, b in pairwise(options))  # type: ignore[operator]  # numbers
+
+
 def distributions(space: Space) -> dict[str, Any]:
-    """Return a space in Optuna's terms."""
+    """Return a space in Optuna's terms.
+
+    A choice between ever larger numbers becomes the place of the chosen one: what is known of one
+    number speaks for its neighbours, while the estimator would keep to the first good one of mere
+    categories.
+    """
     from optuna.distributions import (
         CategoricalDistribution,
         FloatDistribution,
@@ -109,7 +145,9 @@ def distributions(space: Space) -> dict[str, Any]:
 
     found: dict[str, Any] = {}
     for name, dimension in space.dimensions.items():
-        if isinstance(dimension, Choice):
+        if is_ordered(dimension):
+            found[name] = IntDistribution(0, len(dimension.options) - 1)
+        elif isinstance(dimension, Choice):
             found[name] = CategoricalDistribution(dimension.options)
         elif isinstance(dimension, Integer):
             found[name] = IntDistribution(dimension.low, dimension.high, log=dimension.log)

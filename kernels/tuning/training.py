@@ -16,6 +16,7 @@ from kernels.runtime.evaluation import Evaluate
 from kernels.runtime.finite import NonFiniteError
 from kernels.runtime.runner import Loss, Runner
 from kernels.runtime.source import Batch, Batches
+from kernels.runtime.termination import Terminated
 from kernels.tuning.autotune import AutoTune, Trial
 from kernels.tuning.space import Value
 
@@ -93,7 +94,7 @@ def run_trial(
     """Train a trial and tell what came of it.
 
     A training that diverges or needs too much memory is a result, the worst one; any other error
-    fails the trial and goes on to the caller.
+    fails the trial and goes on to the caller. Ctrl-C and SIGTERM give it back to the search.
 
     Args:
         tune: The search.
@@ -124,7 +125,13 @@ def run_trial(
         tune.tell(trial, float("nan"))
         return Outcome(None, 0, str(error))
     except Exception as error:
-        tune.fail(trial, f"{type(error).__name__}: {error}")
+        if isinstance(error, Terminated):  # its state is saved
+            tune.give_back(trial)
+        else:
+            tune.fail(trial, f"{type(error).__name__}: {error}")
+        raise
+    except BaseException:
+        tune.give_back(trial)
         raise
     whole = report.finished == training.config.steps
     if whole or not reporting.has_ended:

@@ -28,8 +28,8 @@ SPACE = Space(
         "dropout": Uniform(0.0, 0.5),
     }
 )
-# As one would lay it out by hand: a value for every decade of the rate, few of the others.
-GRID = {"learning_rate": 5, "width": 3, "weight_decay": 2, "dropout": 3}
+# As one would lay it out by hand: every decade of the rate, every batch, few of the others.
+GRID = {"learning_rate": 5, "width": 3, "weight_decay": 2, "dropout": 2}
 
 Table = tuple[Tensor, Tensor]
 

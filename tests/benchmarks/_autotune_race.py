@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +17,10 @@ from kernels.runtime.callbacks import StepMetrics, StopRun
 from kernels.runtime.finite import NonFiniteError
 from kernels.runtime.runner import Runner
 from kernels.tuning.autotune import AutoTune, AutoTuneConfig
-from kernels.tuning.space import Parameters
+from kernels.tuning.space import Parameters, Space
 from kernels.tuning.training import Reporting
 from tests.benchmarks._autotune_problem import Problem
+from tests.benchmarks._harness import stopwatch
 
 
 @dataclass(slots=True)
@@ -31,6 +32,7 @@ class Race:
         trials: Trials begun by then.
         steps: Optimizer steps by then.
         reached: Whether it reached the target.
+        wall: Wall seconds by then.
         asking: CPU seconds of ``cpu`` that the search itself took, training left out.
     """
 
@@ -38,6 +40,7 @@ class Race:
     trials: int = 0
     steps: int = 0
     reached: bool = False
+    wall: float = 0.0
     asking: float = 0.0
 
 
@@ -92,6 +95,7 @@ class FullTrials:
         for parameters in order:
             one = self._trained(parameters, seed)
             whole.cpu += one.cpu
+            whole.wall += one.wall
             whole.steps += one.steps
             whole.trials += 1
             if one.reached:
@@ -103,32 +107,36 @@ class FullTrials:
         key = (seed, *parameters.values())
         if key not in self._known:
             until = UntilTarget(self._target)
-            began = time.process_time()
-            train(self._problem, parameters, seed, until)
-            spent = time.process_time() - began
-            self._known[key] = Race(spent, 1, until.steps, until.reached)
+            with stopwatch() as took:
+                train(self._problem, parameters, seed, until)
+            self._known[key] = Race(took.cpu, 1, until.steps, until.reached, took.wall)
         return self._known[key]
 
 
 def autotune(
-    problem: Problem, config: AutoTuneConfig, space: object, target: float, folder: Path
+    problem: Problem,
+    config: AutoTuneConfig,
+    space: Space,
+    target: float,
+    folder: Path,
+    seed: int,
+    most_steps: int,
 ) -> Race:
-    """Search by AutoTune until the target."""
-    race = Race()
-    training = 0.0
-    began = time.process_time()
-    with AutoTune(space, folder / f"{config.seed}.jsonl", config) as tune:  # type: ignore[arg-type]
-        while not race.reached and (trial := tune.ask()):
+    """Search by AutoTune until the target, or until the steps are used up."""
+    race, training = Race(), 0.0
+    chosen = replace(config, seed=seed)
+    with stopwatch() as took, AutoTune(space, folder / f"{seed}.jsonl", chosen) as tune:
+        while not race.reached and race.steps < most_steps and (trial := tune.ask()):
             until = UntilTarget(target)
             reporting = TimedReporting(tune, trial)
             start = time.process_time()
-            best = train(problem, trial.parameters, config.seed, until, reporting)
+            best = train(problem, trial.parameters, seed, until, reporting)
             training += time.process_time() - start - reporting.cpu
             race.trials += 1
             race.steps += until.steps
             race.reached = until.reached
             tune.tell(trial, best)
-    race.cpu = time.process_time() - began
+    race.cpu, race.wall = took.cpu, took.wall
     race.asking = race.cpu - training
     return race
 

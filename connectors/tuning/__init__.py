@@ -1,0 +1,1 @@
+"""Searches for hyper-parameters as steps of a flow, tracked in MLflow."""
