@@ -175,11 +175,17 @@ class AutoTune:
             if self._is_out_of_time(now):
                 return None
             for record in self._history.trials:
-                if record.state == "running" and is_lost(record, now, self.config.lost_after):
-                    if record.attempt < self.config.attempts:
-                        self._write("ask", trial=record.number, worker=self._worker)
-                        return self._trial(record)
+                if record.state != "running" or not is_lost(record, now, self.config.lost_after):
+                    continue
+                last = max(record.reports, default=0)
+                if last and not self._is_worth_it(record, last):
+                    # Its process died between the report and what follows from it.
+                    self._end(record, "pruned", record.reports[last])
+                elif record.attempt >= self.config.attempts:
                     self._end(record, "failed", math.nan, f"begun {record.attempt} times in vain")
+                else:
+                    self._write("ask", trial=record.number, worker=self._worker)
+                    return self._trial(record)
             number = len(self._history.trials)
             if self.config.trials is not None and number >= self.config.trials:
                 return None
@@ -201,10 +207,9 @@ class AutoTune:
             record = self._record(trial)
             if record.state != "running":
                 return False
-            before = record.last_step
             if step not in record.reports:
                 self._write("report", trial=trial.number, step=step, value=figure_for_json(value))
-            if not self._is_worth_it(record, before, step):
+            if not self._is_worth_it(record, step):
                 self._end(record, "pruned", value)
             elif self._is_out_of_time(self._clock()):
                 self._end(record, "out of time", value)
@@ -253,26 +258,31 @@ class AutoTune:
             return self._history.spent(self._clock())
 
     def _open(self) -> None:
-        settings = {"goal": self.config.goal, "seed": self.config.seed}
-        mine = {"format": FORMAT, "space": self.space.describe(), **settings}
-        head = self._history.head
-        if head is None:
-            self._write("search", **mine)
+        if self._history.head is None:
+            self._write("search", **self._identity())
             return
+        now = self._clock()
+        self._write("open", idle=self._history.silence(now, self.config.lost_after))
+
+    def _identity(self) -> Event:
+        settings = {"goal": self.config.goal, "seed": self.config.seed}
+        return {"format": FORMAT, "space": self.space.describe(), **settings}
+
+    def _require_same(self, head: Event) -> None:
+        mine = self._identity()
         differing = [name for name, value in mine.items() if head.get(name) != value]
         if differing:
             raise JournalError(
                 f"journal {self._journal.path} holds a search with another "
                 f"{', '.join(differing)}; give the search a journal of its own"
             )
-        now = self._clock()
-        self._write("open", idle=self._history.silence(now, self.config.lost_after))
 
     def _is_out_of_time(self, now: float) -> bool:
         return self.config.seconds is not None and self._history.spent(now) >= self.config.seconds
 
-    def _is_worth_it(self, record: TrialRecord, before: int, step: int) -> bool:
+    def _is_worth_it(self, record: TrialRecord, step: int) -> bool:
         value = record.reports[step]
+        before = max((s for s in record.reports if s < step), default=0)
         if not math.isfinite(value):
             return False
         asha = self.config.asha
@@ -299,6 +309,8 @@ class AutoTune:
     def _apply(self, event: Event) -> None:
         history = self._history
         known = len(history.trials)
+        if event["event"] == "search":
+            self._require_same(event)
         history.apply(event)
         if event["event"] == "ask" and len(history.trials) > known:
             if not self._tpe.knows(known):
@@ -315,6 +327,8 @@ class AutoTune:
             for event in news:
                 try:
                     self._apply(event)
+                except JournalError:
+                    raise
                 except (KeyError, IndexError, TypeError, ValueError) as error:
                     raise JournalError(
                         f"journal {self._journal.path} holds an event that does not follow from "

@@ -42,11 +42,6 @@ class TrialRecord:
     value: float = math.nan
     reason: str = ""
 
-    @property
-    def last_step(self) -> int:
-        """Steps after which it was reported last; 0 before."""
-        return max(self.reports, default=0)
-
 
 class History:
     """All trials of a search, as its events tell.

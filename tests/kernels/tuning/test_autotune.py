@@ -18,7 +18,7 @@ import pytest
 from kernels.tuning.asha import AshaConfig, may_go_on
 from kernels.tuning.autotune import AutoTune, AutoTuneConfig, Trial
 from kernels.tuning.journal import JournalError
-from kernels.tuning.space import Choice, Space, Uniform
+from kernels.tuning.space import Choice, Integer, Space, Uniform
 from kernels.tuning.training import run_trial
 from tests.kernels.tuning.small import SPACE, STEPS, build, search_config
 
@@ -60,6 +60,31 @@ def test_a_high_figure_can_be_the_goal(tmp_path):
     config = AutoTuneConfig(trials=30, goal="max")
     best, trials = search(tmp_path / "a.jsonl", config, lambda p: -bowl(p))
     assert best.value == max(t.value for t in trials) > -1
+
+
+def test_a_search_of_all_kinds_proposes_the_same_when_it_is_opened_anew(tmp_path):
+    space = Space(
+        {
+            "rate": Uniform(1e-4, 1.0, log=True),
+            "width": Integer(2, 64, log=True),
+            "batch": Choice((16, 32, 64)),
+            "kind": Choice(("relu", "tanh")),
+            "norm": Choice((False, True)),
+        }
+    )
+
+    def figure(p):
+        return math.log10(p["rate"] * p["batch"]) ** 2 + p["width"] / 64 + (p["kind"] == "relu")
+
+    config = AutoTuneConfig(trials=24, startup=5)
+    _, whole = search(tmp_path / "whole.jsonl", config, figure, space)
+    search(tmp_path / "parts.jsonl", replace(config, trials=13), figure, space)
+    best, parts = search(tmp_path / "parts.jsonl", config, figure, space)
+    assert [t.parameters for t in parts] == [t.parameters for t in whole]
+    assert len({t.parameters["batch"] for t in parts[5:]}) == 3
+    for trial in parts:
+        space.checked(trial.parameters)
+    assert best.parameters["kind"] == "tanh"
 
 
 def test_halving_lets_the_best_third_of_each_rung_go_on(tmp_path):
@@ -198,6 +223,25 @@ def test_a_killed_search_goes_on_as_if_nothing_had_happened(tmp_path):
     assert ends["killed"] == ends["whole"]
     assert any(t[1] == "pruned" for t in ends["whole"])
     assert not list(killed.glob("*.lock"))
+
+
+def test_a_report_that_nobody_judged_is_judged_by_the_next_process(tmp_path):
+    """Its process died between the line of the report and that of the end."""
+    path = tmp_path / "a.jsonl"
+    config = AutoTuneConfig(trials=3, asha=AshaConfig(first=2, last=9))
+    with AutoTune(BOWL, path, config) as tune:
+        good, bad = tune.ask(), tune.ask()
+        assert tune.report(good, 2, 0.1)
+        assert not tune.report(bad, 2, 0.9)
+        tune.give_back(good)
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    cut = next(i for i, line in enumerate(lines) if '"end"' in line)
+    back = lines[cut].replace('"end"', '"give back"')
+    path.write_text("".join([*lines[:cut], back, *lines[cut + 1 :]]), encoding="utf-8")
+    with AutoTune(BOWL, path, config) as tune:
+        assert tune.ask() == good
+        assert tune.ask().number == 2
+        assert [t.state for t in tune.trials] == ["running", "pruned", "running"]
 
 
 def test_a_trial_that_kills_its_process_is_given_up(tmp_path):
