@@ -32,6 +32,7 @@ class PenstockCommands(LazyGroup):
             "flows.cli.schedule", "Place jobs on devices: profile, tune, simulate, apply."
         ),
         "stream": LazyCommand("flows.cli.stream", "Run the fraud stream: start, status, upgrade."),
+        "tune": LazyCommand("flows.cli.tune", "Search the hyper-parameters of a model."),
         "doctor": LazyCommand("flows.cli.doctor", "Check this machine; findings come with fixes."),
         "up": LazyCommand("flows.cli.services", "Start the local services.", "up_app"),
         "down": LazyCommand("flows.cli.services", "Stop the local services.", "down_app"),

@@ -22,19 +22,17 @@ from torch import nn
 
 from kernels.runtime import checkpoint_files, optimizer
 from kernels.runtime.checkpoint_files import CheckpointError
-from kernels.runtime.config import RunConfig
 from kernels.runtime.evaluation import EvaluationConfig
 from kernels.runtime.finite import NonFiniteError
+from kernels.runtime.job import TrainingJob, run_job
 from kernels.runtime.packing import pack
-from kernels.runtime.runner import Runner
 from kernels.runtime.schedule import ScheduleConfig, factor_at
 from kernels.tuning.explore import copies, perturbed
 from kernels.tuning.space import Parameters, Space
-from kernels.tuning.training import Training
 
 logger = logging.getLogger(__name__)
 
-BuildMember = Callable[[Mapping[str, Any], int], Training[Any]]
+BuildMember = Callable[[Mapping[str, Any], int], TrainingJob[Any]]
 """Builds the training of a member from its parameters and number; weights may differ by number."""
 
 
@@ -174,7 +172,7 @@ class Population:
     def _train(self, number: int, member: Member, start: int, end: int) -> None:
         """Train a member from one comparison to the next."""
         training = self._build(member.parameters, number)
-        _require_plain(training.config)
+        _require_plain(training)
         if not member.schedule:
             member.schedule.append((0, dict(member.parameters)))
         if member.model is not None:
@@ -190,23 +188,22 @@ class Population:
             evaluation=EvaluationConfig(goal=self.config.goal),
         )
         offset = start * config.accumulation.batches
-        runner = Runner(
-            training.model,
-            lambda index: training.batches(offset + index),
-            training.loss,
-            segment,
-            build_optimizer=_optimizer_from(segment.optimizer, member.optimizer),
-            evaluate=training.evaluate,
+        handed_on = _HandedOn(segment.optimizer, member.optimizer)
+        job = replace(
+            training,
+            batches=lambda index: training.batches(offset + index),
+            config=segment,
+            build_optimizer=handed_on,
         )
         try:
-            report = runner.run()
+            report = run_job(job)
         except NonFiniteError as error:
             logger.info("member %d diverged: %s", number, error)
             member.value = math.nan
             return
         member.value = math.nan if report.best is None else report.best
         member.model = training.model.state_dict()
-        member.optimizer = runner.optimizer.state_dict()
+        member.optimizer = handed_on.state_dict()
 
     def _learn_from_each_other(self, step: int) -> None:
         generator = np.random.default_rng([self.config.seed, step])
@@ -288,21 +285,25 @@ class Population:
         return 0
 
 
-def _optimizer_from(
-    config: optimizer.OptimizerConfig, state: dict[str, Any] | None
-) -> optimizer.OptimizerFactory:
-    """Return a factory of the config's optimizer that goes on from a state, at new settings."""
+class _HandedOn:
+    """Builds the config's optimizer, which goes on from a state with new settings."""
 
-    def build(groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
-        made = optimizer.build(config, groups)
-        if state is not None:
+    def __init__(self, config: optimizer.OptimizerConfig, state: dict[str, Any] | None) -> None:
+        self._config, self._state = config, state
+        self._made: torch.optim.Optimizer | None = None
+
+    def __call__(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+        made = self._made = optimizer.build(self._config, groups)
+        if self._state is not None:
             settings = [{k: v for k, v in g.items() if k != "params"} for g in made.param_groups]
-            made.load_state_dict(state)
+            made.load_state_dict(self._state)
             for group, new in zip(made.param_groups, settings, strict=True):
                 group.update(new)
         return made
 
-    return build
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state to hand on."""
+        return self._made.state_dict() if self._made else {}
 
 
 def _load(model: nn.Module, state: dict[str, Any], parameters: Parameters) -> None:
@@ -315,9 +316,13 @@ def _load(model: nn.Module, state: dict[str, Any], parameters: Parameters) -> No
         ) from error
 
 
-def _require_plain(config: RunConfig) -> None:
-    """Refuse settings whose state would be lost between two intervals."""
+def _require_plain(training: TrainingJob[Any]) -> None:
+    """Refuse what cannot be judged, and settings whose state would be lost on the way."""
+    if training.evaluate is None:
+        raise ValueError("the training has no evaluate; give TrainingJob the figure that counts")
+    config = training.config
     lost = {
+        "build_optimizer": training.build_optimizer is not None,
         "ema.decay": bool(config.ema.decay),
         "parameters.dtype": config.parameters.dtype != "fp32",
         "precision.compute='fp16'": config.precision.compute == "fp16",

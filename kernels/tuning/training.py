@@ -5,43 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Generic
-
-from torch import nn
 
 from kernels.runtime.accumulation import StepTooLargeError
 from kernels.runtime.callbacks import Callback, StepMetrics, StopRun
-from kernels.runtime.config import RunConfig
-from kernels.runtime.evaluation import Evaluate
 from kernels.runtime.finite import NonFiniteError
-from kernels.runtime.runner import Loss, Runner
-from kernels.runtime.source import Batch, Batches
+from kernels.runtime.job import TrainingJob, run_job
+from kernels.runtime.source import Batch
 from kernels.runtime.termination import Terminated
 from kernels.tuning.autotune import AutoTune, Trial
 from kernels.tuning.space import Value
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Training(Generic[Batch]):
-    """All that a training needs, as the runtime's `Runner` takes it.
-
-    Attributes:
-        model: The model with its first weights.
-        batches: Source of batches by index.
-        loss: Summed loss and item count of a batch.
-        evaluate: Figure by which the model is judged.
-        config: Settings; ``evaluation.every`` is how often the figure is reported.
-    """
-
-    model: nn.Module
-    batches: Batches[Batch]
-    loss: Loss[Batch]
-    evaluate: Evaluate
-    config: RunConfig
-
-
-Build = Callable[[Mapping[str, Value]], Training[Batch]]
-"""Builds a training from parameters: always the same one from the same parameters."""
+Build = Callable[[Mapping[str, Value]], TrainingJob[Batch]]
+"""Builds a training from parameters: always the same one from the same parameters. Its
+``evaluate`` judges, and ``config.evaluation.every`` is how often the figure is reported."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,17 +86,8 @@ def run_trial(
     reporting = Reporting(tune, trial)
     try:
         training = build(trial.parameters)
-        _require_reports(training.config, tune)
-        runner = Runner(
-            training.model,
-            training.batches,
-            training.loss,
-            training.config,
-            callbacks=[*callbacks, reporting],
-            folder=folder / trial.key if folder else None,
-            evaluate=training.evaluate,
-        )
-        report = runner.run()
+        _require_reports(training, tune)
+        report = run_job(training, folder / trial.key if folder else None, [*callbacks, reporting])
     except (NonFiniteError, StepTooLargeError) as error:
         tune.tell(trial, float("nan"))
         return Outcome(None, 0, str(error))
@@ -139,9 +106,12 @@ def run_trial(
     return Outcome(report.best, report.finished, "" if whole else report.stopped)
 
 
-def _require_reports(config: RunConfig, tune: AutoTune) -> None:
+def _require_reports(training: TrainingJob[Batch], tune: AutoTune) -> None:
     """Refuse a training whose reports the search could not use."""
-    asha, wanted = tune.config.asha, config.evaluation
+    asha, config = tune.config.asha, training.config
+    wanted = config.evaluation
+    if training.evaluate is None:
+        raise ValueError("the training has no evaluate; give TrainingJob the figure to search for")
     if wanted.goal != tune.config.goal:
         raise ValueError(
             f"evaluation.goal is {wanted.goal!r}, that of the search {tune.config.goal!r}"

@@ -10,11 +10,11 @@ from typing import Any
 from kernels.runtime.config import RunConfig
 from kernels.runtime.evaluation import EvaluationConfig
 from kernels.runtime.finite import NonFiniteError
+from kernels.runtime.job import TrainingJob
 from kernels.runtime.runner import Runner
 from kernels.runtime.schedule import ScheduleConfig
 from kernels.tuning.population import Population, PopulationConfig
 from kernels.tuning.space import Space, Value
-from kernels.tuning.training import Training
 from tests.benchmarks._autotune_problem import SPACE, Problem, error
 
 CHANGING = ("learning_rate", "weight_decay", "dropout")
@@ -38,7 +38,7 @@ class Winner:
 
 def build(
     problem: Problem, parameters: Mapping[str, Any], seed: int, schedule: ScheduleConfig
-) -> Training[Any]:
+) -> TrainingJob[Any]:
     """Return a member's training under a schedule."""
     made = problem.build({**parameters, **FIXED}, seed)
     return replace(made, config=replace(made.config, schedule=schedule))

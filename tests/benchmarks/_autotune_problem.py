@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from kernels.runtime.config import RunConfig
 from kernels.runtime.evaluation import EvaluationConfig
+from kernels.runtime.job import TrainingJob
 from kernels.runtime.optimizer import OptimizerConfig
 from kernels.tuning.space import Choice, Integer, Space, Uniform, Value
-from kernels.tuning.training import Training
 
 SPACE = Space(
     {
@@ -52,10 +52,10 @@ class Problem:
     steps: int
     every: int
 
-    def build(self, parameters: Mapping[str, Value], seed: int) -> Training[Table]:
+    def build(self, parameters: Mapping[str, Value], seed: int) -> TrainingJob[Table]:
         """Return a training with these parameters; first weights and batches by the seed."""
         batch, config = int(parameters["batch"]), self.config(parameters, seed)
-        return Training(
+        return TrainingJob(
             model=make_model(parameters, seed),
             batches=lambda index: self.rows(batch, index, seed),
             loss=loss,

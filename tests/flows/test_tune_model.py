@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
+
+from flows.cli.main import run
 
 JOB = "tests.flows.tuning_jobs:job"
 
@@ -37,10 +41,11 @@ def test_trials_are_tasks_and_nested_runs(searched):
         assert {"loss", "metric"} <= set(run.data.metrics)
 
 
-def test_a_second_start_goes_on_with_the_same_search(searched):
-    from flows.tune_model import tune_model
-
-    more = tune_model(JOB, seconds=600, trials=3)
+def test_the_command_goes_on_with_the_same_search(searched, capfd):
+    assert run(["tune", "--module", JOB, "--seconds", "600", "--trials", "3", "--json"]) == 0
+    said = capfd.readouterr().out.splitlines()
+    more = json.loads(said[-1])
+    assert f"best: {more['best']['value']:.4g} by trial" in "\n".join(said)
     assert more["trials"][:2] == searched["trials"]
     assert len(more["trials"]) == 3
     assert more["seconds"] > searched["seconds"]

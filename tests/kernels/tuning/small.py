@@ -8,11 +8,11 @@ from torch import nn
 from kernels.runtime.checkpoint import CheckpointConfig
 from kernels.runtime.config import RunConfig
 from kernels.runtime.evaluation import EvaluationConfig
+from kernels.runtime.job import TrainingJob
 from kernels.runtime.optimizer import OptimizerConfig
 from kernels.tuning.asha import AshaConfig
 from kernels.tuning.autotune import AutoTuneConfig
 from kernels.tuning.space import Integer, Space, Uniform
-from kernels.tuning.training import Training
 from tests.kernels.runtime.small import batches, squared
 
 STEPS = 16
@@ -36,7 +36,7 @@ def evaluate(model):
 
 
 def build(parameters):
-    return Training(
+    return TrainingJob(
         model=make_model(parameters.get("width", 8)),
         batches=batches,
         loss=squared,

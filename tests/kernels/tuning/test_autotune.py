@@ -353,3 +353,30 @@ def test_a_training_that_cannot_be_judged_is_refused(tmp_path, settings, message
         with pytest.raises(ValueError, match=message):
             run_trial(tune, tune.ask(), build)
         assert tune.trials[0].state == "failed"
+
+
+def test_ctrl_c_gives_a_trial_back(tmp_path):
+    """The process lives on: the next ask gives the trial again, and it goes on."""
+
+    class Interrupt:
+        def on_step(self, metrics):
+            if metrics.step == 10:
+                raise KeyboardInterrupt
+
+    with AutoTune(SPACE, tmp_path / "a.jsonl", search_config(1, attempts=1)) as tune:
+        trial = tune.ask()
+        with pytest.raises(KeyboardInterrupt):
+            run_trial(tune, trial, build, folder=tmp_path, callbacks=[Interrupt()])
+        again = tune.ask()
+        assert again == trial
+        heard = []
+        listener = type("Heard", (), {"on_step": lambda self, m: heard.append(m.step)})()
+        assert run_trial(tune, again, build, folder=tmp_path, callbacks=[listener]).steps == STEPS
+        assert heard[0] == 9  # from the checkpoint after step 8
+        assert tune.best.number == 0
+
+
+def test_a_training_without_a_figure_is_refused(tmp_path):
+    tune = AutoTune(SPACE, tmp_path / "a.jsonl", search_config(1))
+    with tune, pytest.raises(ValueError, match="has no evaluate"):
+        run_trial(tune, tune.ask(), lambda p: replace(build(p), evaluate=None))

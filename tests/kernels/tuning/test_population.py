@@ -13,12 +13,12 @@ from kernels.runtime.checkpoint_files import CheckpointError
 from kernels.runtime.clipping import ClippingConfig
 from kernels.runtime.config import RunConfig
 from kernels.runtime.ema import EmaConfig
+from kernels.runtime.job import TrainingJob
 from kernels.runtime.optimizer import OptimizerConfig
 from kernels.runtime.schedule import ScheduleConfig
 from kernels.tuning.explore import copies, perturbed
 from kernels.tuning.population import Population, PopulationConfig
 from kernels.tuning.space import Choice, Integer, Space, Uniform
-from kernels.tuning.training import Training
 from tests.kernels.runtime.small import batches, squared
 from tests.kernels.tuning.small import evaluate, make_model
 
@@ -28,7 +28,7 @@ CONFIG = PopulationConfig(steps=24, interval=6, members=4)
 
 def build(parameters, number, **more):
     settings = {"schedule": ScheduleConfig(name="constant", warmup=0.0)} | more
-    return Training(
+    return TrainingJob(
         model=make_model(8, seed=number),
         batches=batches,
         loss=squared,
@@ -188,6 +188,11 @@ def test_wrong_settings_are_refused(settings, message):
 def test_what_cannot_be_handed_on_is_refused(more, message):
     with pytest.raises(ValueError, match=message):
         Population(SPACE, lambda p, n: build(p, n, **more), CONFIG).run()
+
+
+def test_nothing_to_judge_by_is_refused():
+    with pytest.raises(ValueError, match="has no evaluate"):
+        Population(SPACE, lambda p, n: replace(build(p, n), evaluate=None), CONFIG).run()
 
 
 def test_a_population_may_not_change_the_models_shape():
