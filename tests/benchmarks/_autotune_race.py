@@ -22,6 +22,9 @@ from kernels.tuning.training import Reporting
 from tests.benchmarks._autotune_problem import Problem
 from tests.benchmarks._harness import stopwatch
 
+WEIGHTS = 0
+"""Seed of every trial's first weights and batches: searches differ in what they try alone."""
+
 
 @dataclass(slots=True)
 class Race:
@@ -62,11 +65,9 @@ class UntilTarget:
         return self.best <= self.target
 
 
-def train(
-    problem: Problem, parameters: Parameters, seed: int, until: UntilTarget, *more: Reporting
-) -> float:
+def train(problem: Problem, parameters: Parameters, until: UntilTarget, *more: Reporting) -> float:
     """Train a trial; return its best figure, infinity when it diverged."""
-    made = problem.build(parameters, seed)
+    made = problem.build(parameters, WEIGHTS)
     listeners = [until, *more]
     try:
         report = Runner(
@@ -89,11 +90,11 @@ class FullTrials:
         self._problem, self._target = problem, target
         self._known: dict[tuple[object, ...], Race] = {}
 
-    def race(self, order: Iterable[Parameters], seed: int) -> Race:
+    def race(self, order: Iterable[Parameters]) -> Race:
         """Take trials in order until one reaches the target."""
         whole = Race()
         for parameters in order:
-            one = self._trained(parameters, seed)
+            one = self._trained(parameters)
             whole.cpu += one.cpu
             whole.wall += one.wall
             whole.steps += one.steps
@@ -103,12 +104,12 @@ class FullTrials:
                 break
         return whole
 
-    def _trained(self, parameters: Parameters, seed: int) -> Race:
-        key = (seed, *parameters.values())
+    def _trained(self, parameters: Parameters) -> Race:
+        key = tuple(parameters.values())
         if key not in self._known:
             until = UntilTarget(self._target)
             with stopwatch() as took:
-                train(self._problem, parameters, seed, until)
+                train(self._problem, parameters, until)
             self._known[key] = Race(took.cpu, 1, until.steps, until.reached, took.wall)
         return self._known[key]
 
@@ -130,7 +131,7 @@ def autotune(
             until = UntilTarget(target)
             reporting = TimedReporting(tune, trial)
             start = time.process_time()
-            best = train(problem, trial.parameters, seed, until, reporting)
+            best = train(problem, trial.parameters, until, reporting)
             training += time.process_time() - start - reporting.cpu
             race.trials += 1
             race.steps += until.steps

@@ -26,17 +26,17 @@ def test_smoke(capsys):
     assert 0 < result["target"] < 1
     assert 0 < result["asking_share"] < 1
     steps = result["steps"]
-    assert all(s <= autotune.CAP * 4 * 27 for each in steps.values() for s in each)
+    assert all(s < (autotune.CAP * 4 + 1) * 27 for each in steps.values() for s in each)
 
 
 def test_a_trial_is_trained_once_and_stops_at_the_target():
     problem = make_problem(7, steps=12, every=3)
     parameters = SPACE.grid(GRID)[-1] | {"learning_rate": 0.01, "weight_decay": 0.01}
     never = FullTrials(problem, target=0.0)
-    race = never.race(repeat(parameters, 3), seed=0)
+    race = never.race(repeat(parameters, 3))
     assert (race.trials, race.steps, race.reached) == (3, 36, False)
-    assert race.cpu == pytest.approx(3 * never.race([parameters], seed=0).cpu)
-    at_once = FullTrials(problem, target=100.0).race(repeat(parameters, 3), seed=0)
+    assert race.cpu == pytest.approx(3 * never.race([parameters]).cpu)
+    at_once = FullTrials(problem, target=100.0).race(repeat(parameters, 3))
     assert (at_once.trials, at_once.steps, at_once.reached) == (1, 3, True)
 
 
