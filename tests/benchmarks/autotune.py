@@ -116,7 +116,7 @@ def main(argv: list[str] | None = None) -> None:
     with threads(1):
         target = calibrate(problem, pool, rule, args.seed)
         raced = races(problem, target, config, seeds, CAP * rule)
-        population_steps = (36, 6) if args.smoke else (324, 18)
+        population_steps = (12, 4) if args.smoke else (324, 18)
         trained = populations(problem, seeds[:10], *population_steps)
     rows = [
         (
