@@ -21,12 +21,13 @@ import torch
 from torch import nn
 
 from kernels.runtime import checkpoint_files, optimizer
+from kernels.runtime.callbacks import StepMetrics, StopRun
 from kernels.runtime.checkpoint_files import CheckpointError
 from kernels.runtime.evaluation import EvaluationConfig
 from kernels.runtime.finite import NonFiniteError
-from kernels.runtime.job import TrainingJob, run_job
+from kernels.runtime.job import TrainingJob
 from kernels.runtime.packing import pack
-from kernels.runtime.schedule import ScheduleConfig, factor_at
+from kernels.runtime.runner import Runner
 from kernels.tuning.explore import copies, perturbed
 from kernels.tuning.space import Parameters, Space
 
@@ -126,8 +127,8 @@ class Population:
         Args:
             space: Hyper-parameters that may change during a training: rates, decays, dropout,
                 batch, not the shape of the model.
-            build: Builds a member's training; steps, warm-up aside, come from ``config``. The
-                schedule of its `RunConfig` scales the learning rate by interval.
+            build: Builds a member's training; its steps come from ``config``, and the schedule of
+                its `RunConfig` goes over all of them.
             config: Settings.
             folder: Folder of checkpoints, one after each comparison; a population found there is
                 gone on with.
@@ -178,25 +179,26 @@ class Population:
         if member.model is not None:
             _load(training.model, member.model, member.parameters)
         config = training.config
-        rate = config.optimizer.learning_rate * factor_at(start, self.config.steps, config.schedule)
         segment = replace(
             config,
-            steps=end - start,
+            steps=self.config.steps,
             seed=int(np.random.SeedSequence([config.seed, number, start]).generate_state(1)[0]),
-            optimizer=replace(config.optimizer, learning_rate=rate),
-            schedule=ScheduleConfig(name="constant", warmup=0.0),
-            evaluation=EvaluationConfig(goal=self.config.goal),
+            evaluation=EvaluationConfig(every=self.config.interval, goal=self.config.goal),
         )
-        offset = start * config.accumulation.batches
         handed_on = _HandedOn(segment.optimizer, member.optimizer)
-        job = replace(
-            training,
-            batches=lambda index: training.batches(offset + index),
-            config=segment,
+        runner = Runner(
+            training.model,
+            training.batches,
+            training.loss,
+            segment,
+            callbacks=[_Until(end)],
             build_optimizer=handed_on,
+            evaluate=training.evaluate,
+            split=training.split,
         )
+        runner.step = start  # so batches and schedule are those of the whole
         try:
-            report = run_job(job)
+            report = runner.run()
         except NonFiniteError as error:
             logger.info("member %d diverged: %s", number, error)
             member.value = math.nan
@@ -283,6 +285,17 @@ class Population:
                 f"every checkpoint in {self._folder} is damaged; delete them to begin anew"
             )
         return 0
+
+
+class _Until:
+    """Ends a run at the next comparison."""
+
+    def __init__(self, step: int) -> None:
+        self._step = step
+
+    def on_step(self, metrics: StepMetrics) -> None:
+        if metrics.step == self._step < metrics.steps:
+            raise StopRun("the members are compared")
 
 
 class _HandedOn:

@@ -70,19 +70,24 @@ def test_the_best_model_is_the_one_that_was_judged():
     )
 
 
-def test_one_member_alone_trains_as_one_run_does():
-    """Weights, optimizer and batches are handed on whole: no copying, the same bits."""
+@pytest.mark.parametrize("schedule", ["constant", "cosine"])
+def test_one_member_alone_trains_as_one_run_does(schedule):
+    """Weights, optimizer, batches and schedule are handed on whole: no copying, the same bits."""
     from kernels.runtime.runner import run
 
     narrow = Space({"rate": Uniform(0.01, 0.011)})
     config = PopulationConfig(steps=12, interval=5, members=3)
-    population = Population(narrow, build, config)
+
+    def scheduled(parameters, number):
+        return build(parameters, number, schedule=ScheduleConfig(name=schedule))
+
+    population = Population(narrow, scheduled, config)
     rates = [m.parameters for m in population.members]
     report = population.run()
     untouched = [n for n, m in enumerate(report.members) if len(m.schedule) == 1]
     assert untouched
     for number in untouched:
-        whole = build(rates[number], number)
+        whole = scheduled(rates[number], number)
         run(whole.model, batches, squared, replace(whole.config, steps=12))
         for name, value in whole.model.state_dict().items():
             assert torch.equal(value, report.members[number].model[name])
