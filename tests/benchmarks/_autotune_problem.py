@@ -1,6 +1,6 @@
 """The training that `autotune` searches: a network learns a random network's function of a table.
 
-Nothing of it was chosen by what the searches make of it. 16 inputs, a teacher of 64 tanh units with
+16 inputs, a teacher of 64 tanh units with
 standard normal weights, noise of a tenth of the target's spread; 2,048 rows to learn from, 2,048 to
 judge by, 4,096 to test the winner. The figure is the share of the variance left unexplained.
 """
