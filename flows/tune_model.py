@@ -118,4 +118,5 @@ def _log(run: TrackedRun, record: Record) -> None:
     run.log_metrics({"trials": len(record["trials"]), "seconds": record["seconds"]})
     if best is not None:
         run.log_metrics({"best": best["value"]})
-        run.log_params({"best": best["parameters"]})
+        # Tags, for parameters of a run that is gone on with could not change.
+        run.set_tags({f"best.{name}": str(value) for name, value in best["parameters"].items()})

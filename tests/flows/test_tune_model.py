@@ -29,6 +29,7 @@ def test_trials_are_tasks_and_nested_runs(searched):
     parent = client.get_run(searched["run_id"])
     assert parent.info.status == "FINISHED"
     assert parent.data.metrics["best"] == pytest.approx(searched["best"]["value"])
+    assert parent.data.tags["best.rate"] == str(searched["best"]["parameters"]["rate"])
     nested = client.search_runs(
         [parent.info.experiment_id], f"tags.mlflow.parentRunId = '{searched['run_id']}'"
     )
