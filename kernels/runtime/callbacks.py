@@ -72,9 +72,8 @@ class Callback(Protocol):
         """
 
 
-def tell(callbacks: Sequence[Callback], metrics: StepMetrics) -> str:
-    """Tell all; return why the first of those that want to ends the run, "" when none does."""
-    wish = ""
+def tell(callbacks: Sequence[Callback], metrics: StepMetrics, wish: str = "") -> str:
+    """Tell all; return why the first of those that want to ends the run, else ``wish``."""
     for callback in callbacks:
         try:
             callback.on_step(metrics)

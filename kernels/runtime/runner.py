@@ -106,8 +106,8 @@ class Runner(Generic[Batch]):
             raise ValueError("evaluation.every and checkpoint.keep_best need Runner(evaluate=...)")
         self.model, self.config, self.step = model, config, 0
         self._batches, self._loss, self._evaluate = batches, loss, evaluate
-        self._callbacks = callbacks
         self._group = Group.current()
+        self._callbacks = callbacks if self._group.is_first else ()
         device = next((p.device for p in model.parameters()), torch.device("cpu"))
         self._spread = Spread(model, config.parallel, self._group)
         self._net = net = self._spread.model
@@ -315,11 +315,9 @@ class Runner(Generic[Batch]):
                 state = run_state.collect(*now)
                 if self._group.is_first:
                     self._checkpoints.save(folders, self.step, state, self._evaluation.last)
-        wish = tell(self._callbacks, metrics) if self._group.is_first else ""
-        self._wish = self._wish or wish
-        if metrics.metric is not None and self._group.is_any(bool(self._wish)):
-            return stopped or self._wish or "ended by a callback"
-        return stopped or (self._wish if self._group.size == 1 else "")
+        self._wish = tell(self._callbacks, metrics, self._wish)
+        shared = self._group.size == 1 or metrics.metric is not None
+        return stopped or ("".join(self._group.gather(self._wish)) if shared else "")
 
     def _patience_ended(self) -> str:
         """Return since when there was no progress, "" if the run is to go on, or over anyway."""
