@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -35,6 +36,9 @@ def tracked_files() -> list[Path]:
 
 def sources() -> list[Path]:
     return [path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))]
+
+
+OTHER_COMMANDS = frozenset({"make bench-gpu", "penstock schedule tune"})
 
 
 def test_imports_between_floors_go_down_only():
@@ -107,3 +111,15 @@ def imported(path: Path) -> set[str]:
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
             names.add(node.module.split(".")[0])
     return names
+
+
+def test_claims_name_what_can_be_run_and_read():
+    from flows.cli.bench import benchmark_names
+
+    claims = (ROOT / "docs" / "claims.md").read_text(encoding="utf-8")
+    commands = set(re.findall(r"`penstock bench ([a-z0-9-]+)", claims))
+    rows = claims[claims.index("one by one") :].splitlines()
+    named = {cell for row in rows if row[:1] == "|" for cell in re.findall(r"`([^`]+)` \|$", row)}
+    files = {name for name in named if "/" in name}
+    assert commands | (named - files - OTHER_COMMANDS) <= set(benchmark_names())
+    assert [name for name in files if not (ROOT / name).exists()] == []
