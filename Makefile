@@ -32,7 +32,7 @@ demo-live: setup ## After demo: its payments through Kafka, Flink and the API, t
 
 test: setup ## Lint, type-check and run every test (skipped tests are listed with the reason)
 	@$(MAKE) lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not cluster" -n 2 --dist loadgroup --cov --cov-report=term --durations=25
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not cluster" -n 2 --cov --cov-report=term --durations=25
 
 test-stream: setup ## The long tests: streams on the real broker and cluster, killed and upgraded
 	$(BIN)/python -m pytest -m cluster --durations=15

@@ -93,16 +93,25 @@ def pytest_configure(config: pytest.Config) -> None:
     )
 
 
-@pytest.hookimpl(tryfirst=True)  # xdist reads the marks in this hook, too
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Say what may run at the same time, where the suite runs in two processes.
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Share the tests out between two processes: see `scope_of`."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByPurpose(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return scope_of(nodeid)
+
+    return ByPurpose(config, log)
+
+
+def scope_of(nodeid: str) -> str:
+    """Return what a test must share its process with.
 
     Tests of computing go by file; all others start services and share them, in one process.
     """
-    for item in items:
-        place = item.path.relative_to(ROOT / "tests")
-        is_alone = place.parts[0] in COMPUTING
-        item.add_marker(pytest.mark.xdist_group(str(place) if is_alone else "services"))
+    path = nodeid.split("::", 1)[0]
+    return path if path.split("/")[1] in COMPUTING else "services"
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
