@@ -108,10 +108,14 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 def scope_of(nodeid: str) -> str:
     """Return what a test must share its process with.
 
-    Tests of computing go by file; all others start services and share them, in one process.
+    Tests of computing go by file. The others start services and share them: those of connectors and
+    streams one set of them, those of flows and the command line another.
     """
     path = nodeid.split("::", 1)[0]
-    return path if path.split("/")[1] in COMPUTING else "services"
+    room = path.split("/")[1]
+    if room in COMPUTING:
+        return path
+    return "connectors" if room in {"connectors", "integrity"} else "flows"
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
