@@ -140,7 +140,7 @@ def on_devices(
     policy, limits = content.make(), limits_of(content)
     deadline = time.monotonic() + timeout
     while True:
-        found = policy.place(request, _occupancy(policy, pool))
+        found = policy.place(request, _occupancy(policy, pool, limits))
         if found is not None:
             with ExitStack() as held:
                 if _take(held, request, policy, limits, pool, found):
@@ -180,8 +180,11 @@ def _take(
     return True
 
 
-def _occupancy(policy: Policy, pool: str) -> Occupancy:
-    """Read from the server what lies on each device."""
+def _occupancy(policy: Policy, pool: str, limits: Limits) -> Occupancy:
+    """Read from the server what lies on each device.
+
+    Slots are whole GiB: what a device has beyond them counts as taken once a job lies on it.
+    """
     taken: dict[str, int] = {}
     with get_client(sync_client=True) as client:
         for limit in _all_limits(client):
@@ -195,7 +198,8 @@ def _occupancy(policy: Policy, pool: str) -> Occupancy:
                 f"device {device} of pool {pool!r} has no slots on the Prefect server",
                 "Run: penstock schedule apply",
             )
-        made.set_levels(device, load=parts / 100, memory=float(gib), tenants=jobs)
+        beyond = policy.cluster.memory - limits.gib if jobs else 0.0
+        made.set_levels(device, load=parts / 100, memory=gib + beyond, tenants=jobs)
     return made
 
 

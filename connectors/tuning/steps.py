@@ -94,7 +94,7 @@ def request_of(trial: Trial, dataset: str, run_id: str) -> RunRequest:
         name=trial.key,
         params=trial.parameters,
         tags={"mlflow.parentRunId": run_id, "job_key": key},
-        resume=unfinished_run(dataset, key) if trial.attempt > 1 else "",
+        resume=unfinished_run(dataset, key),
     )
 
 

@@ -154,7 +154,7 @@ def apply(
     content = read_policy(policy)
     if (host_gib is None) != (probes is None):
         raise ConfigurationError("--host-gib and --probes belong together", "Give both, or neither")
-    most = _host_limit(probes, host_gib) if probes and host_gib else None
+    most = _host_limit(probes, host_gib) if probes is not None and host_gib is not None else None
     server_environment()
     limits = apply_limits(content, pool, most=most)
     typer.echo(f"{pool}: {limits.most} jobs at most, {len(limits.queues)} queues")

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import secrets
 import shutil
 import time
@@ -235,7 +236,7 @@ class Checkpoints:
         """Remove what is neither new nor good."""
         found = files.stored_in(folder)
         kept = {each.path for each in found[-keep_last:]}
-        judged = [each for each in found if each.metric is not None]
+        judged = [e for e in found if e.metric is not None and math.isfinite(e.metric)]
         judged.sort(key=lambda each: (self._sign * (each.metric or 0.0), -each.step))
         kept |= {each.path for each in judged[: self.config.keep_best]}
         for each in found:

@@ -107,6 +107,13 @@ class Compensation:
             shadow.grad = None if own.grad is None else own.grad.to(shadow.device, shadow.dtype)
 
     @torch.no_grad()
+    def restart(self) -> None:
+        """Begin from the model's weights of now."""
+        if self.rounding == "master":
+            for own, shadow in self.shadows.items():
+                shadow.copy_(own)
+
+    @torch.no_grad()
     def finish(self, generator: torch.Generator | None = None) -> None:
         """Round the optimizer's parameters into the model's.
 

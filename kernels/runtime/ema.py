@@ -43,14 +43,25 @@ class Ema:
         self._spread = spread
         state = spread.model.state_dict(keep_vars=False)
         self._live = {name: local_of(t) for name, t in state.items() if t.is_floating_point()}
-        self._mean = {name: t.clone() for name, t in self._live.items()}
+        # In bf16 a step of a thousandth would vanish.
+        self._mean = {
+            name: t.to(torch.promote_types(t.dtype, torch.float32), copy=True)
+            for name, t in self._live.items()
+        }
 
     @torch.no_grad()
     def update(self) -> None:
         """Move the average towards the weights of now."""
         self._updates += 1
         decay = min(self.decay, (1 + self._updates) / (10 + self._updates))
-        torch._foreach_lerp_(list(self._mean.values()), list(self._live.values()), 1 - decay)
+        means = list(self._mean.values())
+        live = [t.to(m.dtype) for t, m in zip(self._live.values(), means, strict=True)]
+        torch._foreach_lerp_(means, live, 1 - decay)
+
+    @torch.no_grad()
+    def restart(self) -> None:
+        """Begin from the weights of now."""
+        _copy(self._live, self._mean)
 
     @contextmanager
     def used(self) -> Iterator[None]:

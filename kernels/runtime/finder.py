@@ -44,7 +44,10 @@ def find(
     if loss is not None:
         use = memory_use(model, loss, batch, optimizer)
         device = next((p.device for p in model.parameters()), torch.device("cpu"))
-        found.append(memory_advice(use, available_bytes(device) + use.weights))
+        grads = [p.grad for p in model.parameters() if p.grad is not None]
+        held = use.weights + sum(g.numel() * g.element_size() for g in grads)
+        held += use.optimizer if optimizer is not None and optimizer.state else 0
+        found.append(memory_advice(use, available_bytes(device) + held))
     found.append(loader_advice(steps))
     found += format_advice(model, batch)
     found.append(threads_advice())

@@ -149,7 +149,7 @@ class Group:
             self.all_reduce(flat)
             parts = torch.split(flat, [g.numel() for g in gradients])
             for parameter, gradient, part in zip(bucket, gradients, parts, strict=True):
-                if parameter.grad is gradient:
+                if parameter.grad is gradient and gradient.is_contiguous():
                     parameter.grad = part.view_as(parameter)
                 else:
                     gradient.copy_(part.view_as(gradient))

@@ -189,7 +189,8 @@ class HangDetector:
         stacks = sorted(map(str, written))
         stack = f"; Python stack: {', '.join(stacks)}" if stacks else ""
         logger.critical("%s%s", self.message, stack)
-        (self.folder / "hang.txt").write_text(self.message + "\n", encoding="utf-8")
+        with contextlib.suppress(OSError):  # a full disk is no reason to hang on
+            (self.folder / "hang.txt").write_text(self.message + "\n", encoding="utf-8")
         if not self.config.end:
             return
         # Whoever hangs ends first, so that who started the processes names the right one.

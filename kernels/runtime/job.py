@@ -65,7 +65,7 @@ def find_builder(place: str) -> Builder:
         JobError: Where there is none; says what was looked for.
     """
     name, _, attribute = place.partition(":")
-    if not name or not attribute:
+    if not name or name[0] == "." or not attribute:
         raise JobError(f"{place!r} names no function; write it as package.module:function")
     try:
         module = importlib.import_module(name)

@@ -178,7 +178,8 @@ def explaining(
 def available_bytes(device: torch.device) -> int:
     """Return the bytes that this process may still take on a device."""
     if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
+        cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return int(torch.cuda.mem_get_info(device)[0]) + cached
     found = [_kib("/proc/meminfo", "MemAvailable")]
     limit, _ = resource.getrlimit(resource.RLIMIT_AS)
     if limit != resource.RLIM_INFINITY:

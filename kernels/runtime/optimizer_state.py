@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from kernels.runtime.spread import Spread
 
@@ -55,6 +56,11 @@ class OptimizerState:
                 if held := state["state"].get(name):
                     moments[number] = self._spread.own_part(name, held)
         self._optimizer.load_state_dict({"state": moments, "param_groups": groups})
+        # Files keep no strides, and fused kernels take those of the parameter for granted.
+        for parameter, own in self._optimizer.state.items():
+            for key, each in own.items():
+                if isinstance(each, Tensor) and each.shape == parameter.shape:
+                    own[key] = torch.empty_like(parameter, dtype=each.dtype).copy_(each)
 
     def _groups(self, packed: dict[str, Any]) -> list[tuple[dict[str, Any], list[str]]]:
         live = self._optimizer.param_groups

@@ -88,6 +88,14 @@ def cut_stages(model: nn.Module, cuts: tuple[str, ...]) -> list[Stage]:
                 f"stage {number + 1} of parallel.cuts ({', '.join(dict(stage.named_children()))}) "
                 "has nothing to train; cut elsewhere"
             )
+    owner: dict[int, int] = {}
+    for number, stage in enumerate(found):
+        for name, parameter in stage.named_parameters():
+            if owner.setdefault(id(parameter), number) != number:
+                raise SpreadError(
+                    f"parallel.cuts: {name} belongs to stage {owner[id(parameter)] + 1} and to "
+                    f"stage {number + 1}; cut elsewhere, or give each a weight of its own"
+                )
     return found
 
 

@@ -13,7 +13,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Generic, Self
@@ -224,8 +224,13 @@ class Profiler:
         plain.unlink()
         trace = read_trace(path)
         if unfinished:
-            kept = [a for a in trace.annotations if a is not trace.steps[-1]]
-            trace = replace(trace, annotations=kept)
+            end = trace.steps[-1].start
+            trace = Trace(
+                [row for row in trace.operators if row.start < end],
+                [row for row in trace.annotations if row.start < end],
+                [row for row in trace.kernels if row.start < end],
+                [change for change in trace.memory if change.moment < end],
+            )
         facts = Facts(
             stall_seconds=self._stall,
             core_wait_seconds=waited,

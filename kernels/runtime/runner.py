@@ -146,9 +146,9 @@ class Runner(Generic[Batch]):
         seed = self.config.seed + self._spread.layout.stream
         rescued = self._spread.rescued()
         with seeded(seed, deterministic=self.config.deterministic), noticed, rescued:
-            self._spread.begin()
+            self._spread.begin(self._compensation, self._ema)
             start = self._resume()
-            stopped = self._patience_ended()
+            stopped, ended = self._patience_ended(), False
             try:
                 if self.step < self.config.steps and not stopped:
                     self._choose()
@@ -156,10 +156,10 @@ class Runner(Generic[Batch]):
                 with self.precision.switched(), self._memory.active(), self._compilation.active():
                     while self.step < self.config.steps and not stopped:
                         stopped = self._after_step(self._train_step())
+                ended = self.step == self.config.steps
             finally:
                 if self._checkpoints:
-                    finished = self.step == self.config.steps and self._group.is_first
-                    self._checkpoints.close(finished=finished)
+                    self._checkpoints.close(finished=ended and self._group.is_first)
             if stopped == "SIGTERM":
                 self._termination.obey(
                     f"ended by SIGTERM after step {self.step}; run again to go on"
@@ -307,14 +307,15 @@ class Runner(Generic[Batch]):
             metrics = replace(metrics, metric=self._judge(self._evaluate))
             stopped = stopped or self._patience_ended()
         if self._checkpoints:
-            folders = self._checkpoints.due(self.step)
-            if stopped and self._checkpoints.folder not in folders:
-                folders.append(self._checkpoints.folder)
+            folders, own = self._checkpoints.due(self.step), self._checkpoints.folder
+            is_best = metrics.metric is not None and self._evaluation.best_step == self.step
+            wanted = stopped or (is_best and self.config.checkpoint.keep_best)
+            folders += [own] if wanted and own not in folders else []
             if folders:
                 now = self.step, self.config, self._spread, self._parts(), self._group
                 state = run_state.collect(*now)
                 if self._group.is_first:
-                    self._checkpoints.save(folders, self.step, state, self._evaluation.last)
+                    self._checkpoints.save(folders, self.step, state, metrics.metric)
         self._wish = tell(self._callbacks, metrics, self._wish)
         shared = self._group.size == 1 or metrics.metric is not None
         return stopped or ("".join(self._group.gather(self._wish)) if shared else "")
@@ -345,8 +346,8 @@ class Runner(Generic[Batch]):
         part = self._accumulation.parts_of(batch)[0]
         self._net.train()
         choosers = self._net, self.precision, self._memory, self._compilation
-        steps = range(self.step, self.config.steps)
-        trial.choose(choosers, self._group, lambda: self._forward(part), self._backward, steps)
+        left = range(self.step, self.config.steps)
+        trial.choose(choosers, self._group, lambda: self._forward(part), self._backward, left)
 
     def _make_optimizer(self, build: OptimizerFactory | None) -> torch.optim.Optimizer:
         groups = optimizer.parameter_groups(self._net, self.config.optimizer.weight_decay)

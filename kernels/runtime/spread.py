@@ -11,7 +11,7 @@ import logging
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +25,13 @@ from kernels.runtime.parallel import DIMENSIONS, ParallelConfig, SpreadError
 from kernels.runtime.pipeline import Loss, Pipeline, Stages
 
 logger = logging.getLogger(__name__)
+
+
+class Follower(Protocol):
+    """Copies or averages of weights."""
+
+    def restart(self) -> None:
+        """Begin from the weights of now."""
 
 
 class Spread:
@@ -64,10 +71,17 @@ class Spread:
         kinds = nn.modules.batchnorm._NormBase  # noqa: SLF001 - batch and instance norms
         self._norms = [module for module in self.model.modules() if isinstance(module, kinds)]
 
-    def begin(self) -> None:
-        """Give all processes the first one's weights, which may have been loaded since."""
+    def begin(self, *followers: Follower | None) -> None:
+        """Give all processes the first one's weights, which may have been loaded since.
+
+        Args:
+            followers: What was made of the weights, and begins anew from those of now.
+        """
         if not self._config.is_spread:
             self._group.share([*self.model.parameters(), *self.model.buffers()])
+        for each in followers:
+            if each is not None:
+                each.restart()
 
     @property
     def share(self) -> tuple[int, int]:
@@ -145,9 +159,11 @@ class Spread:
         """
         if self._group.size == 1:
             return
-        for group in self._groups("data", "context"):
-            group.sum_gradients(parameters, self.compression)
-            self._group.sent_bytes += group.sent_bytes if group is not self._group else 0
+        for name in ("data", "context"):
+            for group in self._groups(name):
+                # What is left over of one sum must not be added to another.
+                group.sum_gradients(parameters, self.compression if name == "data" else None)
+                self._group.sent_bytes += group.sent_bytes if group is not self._group else 0
         for group in self._groups("data", "shard"):
             group.average(
                 [b for m in self._norms for b in (m.running_mean, m.running_var) if b is not None]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -30,6 +31,8 @@ class Request:
 
     def __post_init__(self) -> None:
         """Validate, naming the fix."""
+        if not all(map(math.isfinite, (self.arrival, self.memory, self.estimate))):
+            raise ValueError(f"job {self.number}: arrival, memory and estimate must be finite")
         if self.devices < 1:
             raise ValueError(f"job {self.number}: devices must be at least 1, got {self.devices}")
         if self.arrival < 0 or self.memory < 0:

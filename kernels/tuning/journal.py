@@ -79,8 +79,10 @@ class Journal:
         self._lines += 1
 
     def close(self) -> None:
-        """Close the file."""
-        os.close(self._file)
+        """Close the file; again is as good."""
+        if self._file >= 0:
+            os.close(self._file)
+        self._file = -1
 
     def _news(self) -> list[Event]:
         size = os.fstat(self._file).st_size

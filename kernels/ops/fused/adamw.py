@@ -133,6 +133,9 @@ class FusedAdamW(torch.optim.Optimizer):
         plan = self._plans.get((group, real))
         if plan is None or addresses != plan.addresses:
             states = [self.state[p] or self._begun(p) for p in held]
+            for p, s in zip(held, states, strict=True):
+                for name in ("exp_avg", "exp_avg_sq"):  # files keep no strides
+                    s[name] = _laid_out_as(p, s[name])
             moments = [[s[name] for s in states] for name in ("exp_avg", "exp_avg_sq")]
             places = [addresses, addresses, *([t.data_ptr() for t in m] for m in moments)]
             plan = Plan(

@@ -83,6 +83,8 @@ def _layer_before(node: fx.Node, modules: dict[str, nn.Module]) -> fx.Node | Non
     is_shared = sum(n.target == before.target for n in node.graph.nodes) > 1
     if is_shared or getattr(norm, "running_mean", None) is None:
         return None
+    if isinstance(layer, nn.Linear) and layer.out_features != norm.num_features:
+        return None  # of [N, L, C] it normalises L
     return before if isinstance(layer, (*CONVOLUTIONS, nn.Linear)) else None
 
 
