@@ -1,4 +1,9 @@
-"""A full disk under a stream over files: it waits, and goes on without a loss or a repetition."""
+"""A full disk under a stream over files: it waits, and goes on without a loss or a repetition.
+
+Run by ``make test-stream``: about one time in twenty the job stands still for good when the disk
+becomes full in the first moments of its second checkpoint, and nobody knows yet where. A failure
+prints what Flink logged last and, by SIGQUIT, what every thread of the JVM was doing.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +22,7 @@ from connectors.flink.models import place_model
 from connectors.flink.spec import StreamSpec
 from tests.integrity.stream_banks import cards_bank, read_lines, write_lines
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.cluster]
 FREE = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
 
 
@@ -28,10 +33,18 @@ def limit_files(process: psutil.Process, size: int) -> None:
             child.rlimit(psutil.RLIMIT_FSIZE, (size, FREE[1]))
 
 
+def tell_threads(process: psutil.Process) -> None:
+    """Have the JVM write the stacks of its threads into the log."""
+    for child in process.children(recursive=True):
+        if "java" in child.name():
+            child.send_signal(signal.SIGQUIT)
+    time.sleep(2)
+
+
 def end_of_logs(folder):
     """Return what Flink and the submitting process wrote last."""
     logs = [folder / "log", *(folder / "home" / "logs").glob("*")]
-    return "\n".join(f"{log.name}:\n{log.read_text(errors='replace')[-6000:]}" for log in logs)
+    return "\n".join(f"{log.name}:\n{log.read_text(errors='replace')[-60_000:]}" for log in logs)
 
 
 def wait_for_scores(folder, count, seconds):
@@ -77,6 +90,8 @@ def test_a_full_disk_holds_the_stream_up_and_loses_nothing(tmp_path):
         assert len(wait_for_scores(tmp_path / "files", 301, 0)) == 300
         limit_files(psutil.Process(process.pid), FREE[0])
         found = wait_for_scores(tmp_path / "files", 600, 120)
+        if len(found) < 600:
+            tell_threads(psutil.Process(process.pid))
         assert len(found) == 600, f"ended with {process.poll()}; {end_of_logs(tmp_path)}"
         assert sorted(found) == sorted(str(row["tx_id"]) for row in (*first, *second))
     finally:
