@@ -34,8 +34,9 @@ logger = logging.getLogger(__name__)
 
 WEIGHTS, REPORT, REQUEST = "model.safetensors", "report.json", "request.json"
 HANGS = "hangs"
-HANG_SECONDS = 100.0
-"""Below the 120 seconds after which a group gives up, whoever it was."""
+HANG_SECONDS = 900.0
+"""Longest silence of a process, which the first one's evaluation is for the others; the group itself
+gives up a little later, whoever it was."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,7 +143,7 @@ def main(arguments: list[str]) -> int:
     rank = os.environ.get("RANK", "0")
     try:
         request = TrainingRequest.load(Path(arguments[0]))
-        with Group.join() as group:
+        with Group.join(timeout=1.2 * HANG_SECONDS) as group:
             _run(request, group, shown="--shown" in arguments and group.is_first)
     except Exception as error:
         told = (rank, type(error).__name__, error)
