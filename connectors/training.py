@@ -35,8 +35,8 @@ logger = logging.getLogger(__name__)
 WEIGHTS, REPORT, REQUEST = "model.safetensors", "report.json", "request.json"
 HANGS = "hangs"
 HANG_SECONDS = 900.0
-"""Longest silence of a process, which the first one's evaluation is for the others; the group itself
-gives up a little later, whoever it was."""
+"""Longest silence of a process: the others hear nothing while the first one evaluates. The group
+itself gives up a little later, whoever it was."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
