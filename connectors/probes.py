@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -233,7 +234,5 @@ def _device_readings(nvml: Any, handle: Any) -> dict[str, Callable[[], float]]:
         ),
     }
     for name, clock in clocks.items():
-        made[f"{name}_mhz"] = lambda clock=clock: nvml.nvmlDeviceGetClockInfo(  # type: ignore[misc]
-            handle, clock
-        )
+        made[f"{name}_mhz"] = partial(nvml.nvmlDeviceGetClockInfo, handle, clock)
     return made

@@ -43,21 +43,18 @@ class Evaluation:
     """Keeps the figures of a run.
 
     Attributes:
-        last: Last figure, None before the first.
         best: Best figure so far, None before the first.
         best_step: Steps finished by then.
     """
 
     def __init__(self, config: EvaluationConfig) -> None:
         self.config = config
-        self.last: float | None = None
         self.best: float | None = None
         self.best_step = 0
         self._without_progress = 0
 
     def note(self, figure: float, step: int) -> None:
         """Note a figure; one that is not finite never is the best."""
-        self.last = figure
         gain = math.inf
         if self.best is not None:
             gain = self.best - figure if self.config.goal == "min" else figure - self.best
@@ -73,11 +70,14 @@ class Evaluation:
 
     def state_dict(self) -> dict[str, Any]:
         """Return the figures."""
-        found = {"last": self.last, "best": self.best, "best_step": self.best_step}
-        return found | {"without_progress": self._without_progress}
+        return {
+            "best": self.best,
+            "best_step": self.best_step,
+            "without_progress": self._without_progress,
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from saved figures."""
-        self.last, self.best = state["last"], state["best"]
+        self.best = state["best"]
         self.best_step = int(state["best_step"])
         self._without_progress = int(state["without_progress"])
