@@ -3,7 +3,8 @@
 The recipe, every part of which was needed:
 
 1. :func:`prepare_client` before pyflink starts its JVM: that JVM then has the connectors and our
-   module on its own class path, so that no class loader has to be patched.
+   module on its own class path, so that no class loader has to be patched. It is started by the
+   first configuration, with its errors read (``client_jvm.py``).
 2. :func:`remote_configuration` (or :func:`local_configuration`) for the environment. A remote job
    carries our module in ``pipeline.jars``; the connectors and Flink's Python part are on the
    class path of the cluster (``infra/services/flink_cluster.py``) and must not be carried too.
@@ -13,15 +14,14 @@ The recipe, every part of which was needed:
 
 from __future__ import annotations
 
-import contextlib
 import os
-import signal
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from connectors.flink.client_jvm import client_jvm, end_client_jvm, is_client_jvm_running
 from infra.errors import ConfigurationError, ServiceError
 from infra.jars import connector_jars, flink_home
 from infra.services.class_archive import FLINK_CLASSES
@@ -83,9 +83,7 @@ def prepare_client(settings: Settings, jars: Sequence[Path] = ()) -> None:
         ServiceError: pyflink's JVM runs already, so that it is too late.
         MissingToolError: the connectors are not there.
     """
-    from pyflink import java_gateway
-
-    if java_gateway._gateway is not None:  # noqa: SLF001 - there is no public way to ask
+    if is_client_jvm_running():
         raise ServiceError("the JVM of pyflink runs already", "Call prepare_client before any job")
     # pyflink splits them at every blank: a checkout whose path holds one does without the archive.
     archive = (option for option in FLINK_CLASSES.options() if " " not in option)
@@ -168,6 +166,7 @@ def job_values(settings: Settings, options: JobOptions) -> dict[str, str]:
 
 def as_configuration(values: Mapping[str, str]) -> Configuration:
     """Flink's own object; starts the client's JVM."""
+    client_jvm()
     from pyflink.common import Configuration
 
     configuration = Configuration()
@@ -184,9 +183,8 @@ def stream_environment(configuration: Configuration) -> StreamExecutionEnvironme
     ``execution.target`` says, and that of a remote address would drop the path to restore from.
     """
     from pyflink.datastream import StreamExecutionEnvironment
-    from pyflink.java_gateway import get_gateway
 
-    package = get_gateway().jvm.org.apache.flink.streaming.api.environment
+    package = client_jvm().jvm.org.apache.flink.streaming.api.environment
     java = package.StreamExecutionEnvironment(configuration._j_configuration)  # noqa: SLF001
     return StreamExecutionEnvironment(java)
 
@@ -195,14 +193,5 @@ def end_client(settings: Settings) -> None:
     """End the JVM of pyflink, if it runs, and remove the files of a local job."""
     import shutil
 
-    from pyflink import java_gateway
-
-    gateway = java_gateway._gateway  # noqa: SLF001 - there is no public way to ask
-    if gateway is not None:
-        with contextlib.suppress(Exception):  # it may be gone
-            pid = int(gateway.jvm.java.lang.ProcessHandle.current().pid())
-            gateway.shutdown()
-            os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
-        java_gateway._gateway = None  # noqa: SLF001
+    end_client_jvm()
     shutil.rmtree(settings.home / "flink" / "tmp" / f"local-{os.getpid()}", ignore_errors=True)

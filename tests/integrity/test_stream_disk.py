@@ -1,9 +1,4 @@
-"""A full disk under a stream over files: it waits, and goes on without a loss or a repetition.
-
-Run by ``make test-stream``: about one time in twenty the job stands still for good when the disk
-becomes full in the first moments of its second checkpoint, and nobody knows yet where. A failure
-prints what Flink logged last and, by SIGQUIT, what every thread of the JVM was doing.
-"""
+"""A full disk under a stream over files: it waits, and goes on without a loss or a repetition."""
 
 from __future__ import annotations
 
@@ -22,7 +17,7 @@ from connectors.flink.models import place_model
 from connectors.flink.spec import StreamSpec
 from tests.integrity.stream_banks import cards_bank, read_lines, write_lines
 
-pytestmark = [pytest.mark.slow, pytest.mark.cluster]
+pytestmark = pytest.mark.slow
 FREE = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
 
 
