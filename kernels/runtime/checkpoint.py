@@ -114,13 +114,18 @@ class Checkpoints:
             draft.unlink()
         return SHARED_MEMORY / mark.read_text(encoding="ascii").strip()
 
-    def due(self, step: int) -> list[Path]:
-        """Return the folders that get a checkpoint after ``step`` finished steps."""
+    def due(self, step: int, *, wanted: bool = False) -> list[Path]:
+        """Return the folders that get a checkpoint after ``step`` finished steps.
+
+        Args:
+            step: Finished steps.
+            wanted: The run's folder gets one in any case.
+        """
         config = self.config
         last = step == self._steps
         places = (
             (config.memory_every, self.memory, False),
-            (config.every, self.folder, last),
+            (config.every, self.folder, last or wanted),
             (config.second_every, config.second, last and config.second is not None),
         )
         return [

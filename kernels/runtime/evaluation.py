@@ -64,9 +64,10 @@ class Evaluation:
             self._without_progress += 1
 
     @property
-    def is_time_to_stop(self) -> bool:
-        """Whether patience has run out."""
-        return bool(self.config.patience) and self._without_progress >= self.config.patience
+    def out_of_patience(self) -> str:
+        """Since when there was no progress, "" while patience lasts."""
+        lasts = not self.config.patience or self._without_progress < self.config.patience
+        return "" if lasts else f"no progress since step {self.best_step}"
 
     def state_dict(self) -> dict[str, Any]:
         """Return the figures."""

@@ -148,9 +148,10 @@ class Runner(Generic[Batch]):
         with seeded(seed, deterministic=self.config.deterministic), noticed, rescued:
             self._spread.begin(self._compensation, self._ema)
             start = self._resume()
-            stopped, ended = self._patience_ended(), False
+            ended = self.step == self.config.steps
+            stopped = "" if ended else self._evaluation.out_of_patience
             try:
-                if self.step < self.config.steps and not stopped:
+                if not (ended or stopped):
                     self._choose()
                 self._net.train()
                 with self.precision.switched(), self._memory.active(), self._compilation.active():
@@ -305,26 +306,25 @@ class Runner(Generic[Batch]):
         every, last = self.config.evaluation.every, self.step == self.config.steps
         if self._evaluate and (last or (every and self.step % every == 0)):
             metrics = replace(metrics, metric=self._judge(self._evaluate))
-            stopped = stopped or self._patience_ended()
-        if self._checkpoints:
-            folders, own = self._checkpoints.due(self.step), self._checkpoints.folder
-            is_best = metrics.metric is not None and self._evaluation.best_step == self.step
-            wanted = stopped or (is_best and self.config.checkpoint.keep_best)
-            folders += [own] if wanted and own not in folders else []
-            if folders:
-                now = self.step, self.config, self._spread, self._parts(), self._group
-                state = run_state.collect(*now)
-                if self._group.is_first:
-                    self._checkpoints.save(folders, self.step, state, metrics.metric)
+            stopped = stopped or ("" if last else self._evaluation.out_of_patience)
+        is_best = metrics.metric is not None and self._evaluation.best_step == self.step
+        wanted = bool(stopped) or (is_best and self.config.checkpoint.keep_best > 0)
+        saved = self._checkpoints.due(self.step, wanted=wanted) if self._checkpoints else []
+        self._save(saved, metrics.metric)
         self._wish = tell(self._callbacks, metrics, self._wish)
-        shared = self._group.size == 1 or metrics.metric is not None
-        return stopped or ("".join(self._group.gather(self._wish)) if shared else "")
+        if not stopped and (self._group.size == 1 or metrics.metric is not None):
+            stopped = "".join(self._group.gather(self._wish))
+            if stopped and self._checkpoints and self._checkpoints.folder not in saved:
+                self._save([self._checkpoints.folder], metrics.metric)
+        return stopped
 
-    def _patience_ended(self) -> str:
-        """Return since when there was no progress, "" if the run is to go on, or over anyway."""
-        if self.step == self.config.steps or not self._evaluation.is_time_to_stop:
-            return ""
-        return f"no progress since step {self._evaluation.best_step}"
+    def _save(self, folders: list[Path], metric: float | None) -> None:
+        """Save the state of now; all processes do it together, the first one writes."""
+        if self._checkpoints and folders:
+            now = self.step, self.config, self._spread, self._parts(), self._group
+            state = run_state.collect(*now)
+            if self._group.is_first:
+                self._checkpoints.save(folders, self.step, state, metric)
 
     @torch.no_grad()
     def _judge(self, evaluate: Evaluate) -> float:
