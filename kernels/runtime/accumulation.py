@@ -51,7 +51,15 @@ class AccumulationConfig:
 
 
 class StepTooLargeError(MemoryError):
-    """A step does not fit into memory, however small its parts."""
+    """A step does not fit into memory, however small its parts.
+
+    Attributes:
+        finished: Steps finished by then.
+    """
+
+    def __init__(self, message: str, finished: int = 0) -> None:
+        super().__init__(message)
+        self.finished = finished
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -107,7 +115,8 @@ class Accumulation:
         if not self.may_halve:
             raise StepTooLargeError(
                 f"step {step + 1} ran out of memory with its batch in {self.parts} parts "
-                f"({error or 'elsewhere'}); raise accumulation.max_parts or give smaller batches"
+                f"({error or 'elsewhere'}); raise accumulation.max_parts or give smaller batches",
+                finished=step,
             ) from error
         self.parts *= 2
         logger.warning("step %d ran out of memory; again in %d parts", step + 1, self.parts)

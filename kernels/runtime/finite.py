@@ -30,7 +30,15 @@ class NonFiniteConfig:
 
 
 class NonFiniteError(RuntimeError):
-    """Loss or gradients became NaN or infinite; the model still holds the last good weights."""
+    """Loss or gradients became NaN or infinite; the model still holds the last good weights.
+
+    Attributes:
+        finished: Steps finished by then.
+    """
+
+    def __init__(self, message: str, finished: int = 0) -> None:
+        super().__init__(message)
+        self.finished = finished
 
 
 class NonFinite:
@@ -70,7 +78,8 @@ class NonFinite:
             again = f", {self.in_a_row} in a row" if self.in_a_row > 1 else ""
             raise NonFiniteError(
                 f"{told}{again}; lower the learning rate or look for values that are not finite "
-                "in the batch"
+                "in the batch",
+                finished=step,
             )
         logger.warning("%s; skipped", told)
 

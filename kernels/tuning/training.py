@@ -90,7 +90,7 @@ def run_trial(
         report = run_job(training, folder / trial.key if folder else None, [*callbacks, reporting])
     except (NonFiniteError, StepTooLargeError) as error:
         tune.tell(trial, float("nan"))
-        return Outcome(None, 0, str(error))
+        return Outcome(None, error.finished, str(error))
     except Exception as error:
         if isinstance(error, Terminated):  # its state is saved
             tune.give_back(trial)

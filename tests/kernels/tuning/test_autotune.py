@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from kernels.runtime.accumulation import AccumulationConfig
 from kernels.tuning.asha import AshaConfig, may_go_on
 from kernels.tuning.autotune import AutoTune, AutoTuneConfig, Trial
 from kernels.tuning.journal import JournalError
@@ -280,6 +281,7 @@ def test_a_training_that_diverges_is_the_worst_and_an_error_is_a_failure(tmp_pat
         outcome = run_trial(tune, trial, lambda _: spoilt)
         assert outcome.value is None
         assert "nan" in outcome.stopped.lower()
+        assert outcome.steps == 0
         broken = replace(nan, loss=lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             run_trial(tune, tune.ask(), lambda _: broken)
@@ -288,6 +290,31 @@ def test_a_training_that_diverges_is_the_worst_and_an_error_is_a_failure(tmp_pat
         outcome = run_trial(tune, tune.ask(), build)
         assert outcome.steps == STEPS
         assert tune.best.value == outcome.value
+
+
+def test_what_a_trial_trained_before_it_diverged_or_grew_too_large_is_told(tmp_path):
+    plain = build({"rate": 0.1, "width": 4})
+
+    def batches(index):
+        x, y = plain.batches(index)
+        return (x * float("nan"), y) if index == 5 else (x, y)
+
+    def large(model, batch):
+        if batch[0].isnan().any():
+            raise MemoryError
+        return plain.loss(model, batch)
+
+    parts = replace(plain.config, accumulation=AccumulationConfig(max_parts=2))
+    jobs = {
+        "step 6: loss nan": replace(plain, batches=batches),
+        "step 6 ran out of memory": replace(plain, batches=batches, loss=large, config=parts),
+    }
+    with AutoTune(SPACE, tmp_path / "a.jsonl", search_config(2, asha=None)) as tune:
+        for why, job in jobs.items():
+            outcome = run_trial(tune, tune.ask(), lambda _, job=job: job)
+            assert (outcome.value, outcome.steps) == (None, 5)
+            assert why in outcome.stopped
+        assert [trial.state for trial in tune.trials] == ["complete", "complete"]
 
 
 def test_wrong_input_is_refused_with_the_fix(tmp_path):
