@@ -56,8 +56,14 @@ class LoadForecast:
     """Forecasts of many series at once.
 
     Args:
-        series: What it is fitted on; at least eight times the distance, or 4 * lags readings.
+        series: What it is fitted on; at least three times as many readings as the distance and
+            twice the lags together.
         config: How far ahead.
+
+    Attributes:
+        config: How far ahead, and how.
+        names: Names of the series.
+        steps: Distance of the forecast, in readings.
 
     Raises:
         ValueError: There are too few readings.
@@ -78,11 +84,9 @@ class LoadForecast:
         self._low, self._high = values.min(0), values.max(0)
         cut = 2 * count // 3
         weights = self._fit(values[:cut])
-        start, end = cut, count - self.steps
-        if end - start < 1:
-            start = end - 1
-        actual = values[start + self.steps : end + self.steps]
-        errors = [((each[start:end] - actual) ** 2).mean(0) for each in self._ways(values, weights)]
+        actual = values[cut + self.steps :]
+        ways = self._ways(values, weights)
+        errors = [((each[cut : -self.steps] - actual) ** 2).mean(0) for each in ways]
         errors[0] *= self.config.margin
         self._chosen = np.argmin(errors, axis=0)
         self._weights = self._fit(values)
@@ -165,15 +169,15 @@ def held_out_ratios(series: Series, config: ForecastConfig | None = None) -> dic
     except ValueError:
         return {}
     steps = fitted.steps
-    if cut + steps >= len(values):
-        return {}
     actual = values[cut + steps :]
     ours = np.sqrt(((fitted.after(values)[cut:-steps] - actual) ** 2).mean(0))
     last = np.sqrt(((values[cut:-steps] - actual) ** 2).mean(0))
+    # What rounding alone can move, each series in its own unit.
+    least = 1e-12 * np.maximum(1.0, np.abs(actual).max(0))
     return {
         name: float(a / b)
-        for name, a, b in zip(series.names, ours, last, strict=True)
-        if b > 1e-12 * max(1.0, float(np.abs(actual).max()))
+        for name, a, b, c in zip(series.names, ours, last, least, strict=True)
+        if b > c
     }
 
 

@@ -76,6 +76,21 @@ def test_a_recording_is_judged_on_its_last_quarter():
     assert held_out_ratios(made(values[:40]), CONFIG) == {}
 
 
+def test_every_series_moves_in_its_own_unit():
+    small = 1e-4 * noisy(np.random.default_rng(2), 400, 0.7)[:, :1]
+    bytes_ = np.full((400, 1), 1e12)
+    alone = held_out_ratios(made(small), CONFIG)
+    assert held_out_ratios(made(np.column_stack([small, bytes_])), CONFIG) == alone
+    assert set(alone) == {"s0"}
+
+
+def test_as_many_readings_as_are_asked_for_are_enough():
+    values = noisy(np.random.default_rng(3), 68, 0.7)
+    assert LoadForecast(made(values[:51]), CONFIG).after(values[:51]).shape == (51, 4)
+    assert len(held_out_ratios(made(values), CONFIG)) == 4
+    assert held_out_ratios(made(values[:67]), CONFIG) == {}
+
+
 def test_too_few_readings_and_wrong_settings_are_told():
     with pytest.raises(ValueError, match=r"51 readings are needed.*record 8.5 minutes"):
         LoadForecast(made(np.zeros((20, 1))), CONFIG)
