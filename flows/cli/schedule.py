@@ -18,6 +18,8 @@ app = typer.Typer(
     add_completion=False,
 )
 
+FREE_MEMORY = "memory.available_gib"  # as the probes name it
+
 Jobs = Annotated[Path, typer.Argument(help="Jobs that ran: .parquet or .csv.", show_default=False)]
 Devices = Annotated[int, typer.Option(help="Devices of the cluster.", min=1)]
 Memory = Annotated[float, typer.Option(help="Memory of each, GiB.")]
@@ -161,12 +163,21 @@ def apply(
 
 
 def _host_limit(probes: Path, host_gib: float) -> int:
-    """Return how many jobs the host can hold by the forecast of its memory."""
+    """Return how many jobs the host can hold by the forecast of its memory.
+
+    Raises:
+        ConfigurationError: When the probes are of something else.
+    """
     from connectors.files import read_table
     from connectors.probes import from_table
     from kernels.scheduling.forecast import LoadForecast
     from kernels.scheduling.limits import host_limit
 
     series = from_table(read_table(probes))
+    if FREE_MEMORY not in series.names:
+        raise ConfigurationError(
+            f"{probes} has no series {FREE_MEMORY}",
+            f"Record the host: penstock schedule profile {probes}",
+        )
     foretold = LoadForecast(series).next(series.values)
-    return host_limit(0, foretold["memory.available_gib"], host_gib)
+    return host_limit(0, foretold[FREE_MEMORY], host_gib)

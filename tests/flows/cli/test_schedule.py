@@ -83,6 +83,19 @@ def test_memory_foretold_for_the_host_limits_the_pool(folder, policy, prefect_se
         assert client.read_work_pool("schedule-host").concurrency_limit == 4  # (20 - 1) / 4
 
 
+def test_probes_without_the_memory_of_the_host_are_told(folder, policy, capsys):
+    from connectors.files import write_table
+    from connectors.probes import to_table
+
+    path = folder / "loads.parquet"
+    write_table(to_table(Series(("load.1",), 60.0, np.ones((80, 1)))), path)
+    words = ["schedule", "apply", str(policy), "--host-gib", "4", "--probes", str(path)]
+    assert run(words) == 1
+    told = " ".join(capsys.readouterr().err.split())
+    assert f"{path} has no series memory.available_gib" in told
+    assert "penstock schedule profile" in told
+
+
 def test_failures_are_one_line_with_the_fix(folder, policy, probes, capsys):
     assert run(["schedule", "apply", str(folder / "none.json")]) == 1
     assert run(["schedule", "apply", str(policy), "--host-gib", "2"]) == 1
