@@ -144,6 +144,13 @@ def whole_of(tensor: Tensor) -> Tensor:
     return found.detach().cpu()
 
 
+def whole_state(value: Any) -> Any:
+    """Put together a spread tensor, or those among a parameter's tensors and numbers by key."""
+    if isinstance(value, Mapping):
+        return {key: whole_state(each) for key, each in value.items()}
+    return whole_of(value) if isinstance(value, Tensor) else value
+
+
 def copies_of(tensor: Tensor, stage_size: int) -> int:
     """Return how many processes of a stage have each element of a tensor.
 

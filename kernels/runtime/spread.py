@@ -256,14 +256,7 @@ class Spread:
             return dict(named)
         found = {}
         for name, value in named.items():
-            whole = (
-                sharding.whole_of(value)
-                if isinstance(value, Tensor)
-                else {
-                    k: sharding.whole_of(v) if isinstance(v, Tensor) else v
-                    for k, v in value.items()
-                }
-            )
+            whole = sharding.whole_state(value)
             if self.layout.leads:
                 found[name] = whole
         per_stage = self._group.size // self.layout.size("pipeline")
