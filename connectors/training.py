@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import inspect
 import json
 import logging
+import math
 import os
 import sys
 from collections.abc import Iterator, Mapping
@@ -23,6 +23,7 @@ from connectors.files import atomic_path
 from connectors.profiles import FOLDER as PROFILE
 from connectors.profiles import profile_logger
 from infra.errors import PenstockError
+from kernels.runtime.launch import GRACE_SECONDS
 
 if TYPE_CHECKING:
     from kernels.runtime.callbacks import Callback
@@ -35,8 +36,9 @@ logger = logging.getLogger(__name__)
 WEIGHTS, REPORT, REQUEST = "model.safetensors", "report.json", "request.json"
 HANGS = "hangs"
 HANG_SECONDS = 900.0
-"""Longest silence of a process: the others hear nothing while the first one evaluates. The group
-itself gives up a little later, whoever it was."""
+"""Longest silence of a process: the others hear nothing while the first one evaluates."""
+GROUP_SECONDS = 120.0
+"""Least time after which the group itself gives up: processes do not all start at once."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +52,8 @@ class TrainingRequest:
         folder: Checkpoints, weights and report.
         run_id: MLflow run for the figures of every step; empty for none.
         profile: Profile some steps of the first process; the report lies in ``folder/profile``.
+        hang_seconds: Of several processes, how long one may finish no step before it counts as
+            hanging and all are ended; longer than the longest evaluation.
     """
 
     module: str
@@ -58,6 +62,15 @@ class TrainingRequest:
     folder: str
     run_id: str = ""
     profile: bool = False
+    hang_seconds: float = HANG_SECONDS
+
+    def __post_init__(self) -> None:
+        """Validate, naming the fix."""
+        if not 0 < self.hang_seconds < math.inf:
+            raise ValueError(
+                f"hang_seconds must be a number above 0, got {self.hang_seconds}; give what the "
+                "longest evaluation takes, and some more"
+            )
 
     @classmethod
     def load(cls, path: Path) -> TrainingRequest:
@@ -83,18 +96,17 @@ class TrainingRequest:
 def identity(module: str, data: Path | None, changes: Mapping[str, Any]) -> str:
     """Return a short key of all that a training's result depends on, as far as it can be seen.
 
-    That is the source of the user's module, names, sizes and times of the data files, and the
-    changed settings. The same call twice goes on with the same run.
+    That is the source of the user's module and function, names, sizes and times of the data files,
+    and the changed settings. The same call twice goes on with the same run.
 
     Raises:
         PenstockError: When the data is not there.
-        JobError: When there is no such function.
+        JobError: When there is no such function, or no source of it.
     """
-    from kernels.runtime.job import find_builder
+    from kernels.runtime.job import source_files
 
-    builder = find_builder(module)
-    source = Path(inspect.getsourcefile(inspect.unwrap(builder)) or "")
-    parts = [module, _state_of(source), json.dumps(dict(changes), sort_keys=True, default=str)]
+    sources = [_state_of(path) for path in source_files(module)]
+    parts = [module, *sources, json.dumps(dict(changes), sort_keys=True, default=str)]
     if data is not None:
         if not data.exists():
             raise PenstockError(f"there is no {data}", "Check the path given by --data")
@@ -103,13 +115,20 @@ def identity(module: str, data: Path | None, changes: Mapping[str, Any]) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
 
-def train(request: TrainingRequest, processes: int = 1, *, shown: bool = False) -> dict[str, Any]:
+def train(
+    request: TrainingRequest,
+    processes: int = 1,
+    *,
+    shown: bool = False,
+    grace_seconds: float = GRACE_SECONDS,
+) -> dict[str, Any]:
     """Train, and return the report as a JSON record.
 
     Args:
         request: What is trained.
         processes: Processes on this machine, each with its part of every batch.
         shown: Draw a progress bar on the terminal.
+        grace_seconds: How long several may take to save and end when they are told to.
 
     Raises:
         RankFailedError: When one of several processes failed; its own message is on stderr.
@@ -125,7 +144,8 @@ def train(request: TrainingRequest, processes: int = 1, *, shown: bool = False) 
 
         command = [sys.executable, "-m", __name__, str(place)]
         threads = max((os.cpu_count() or 1) // processes, 1)
-        launch([*command, "--shown"] if shown else command, processes, threads=threads)
+        command += ["--shown"] if shown else []
+        launch(command, processes, threads=threads, grace=grace_seconds)
     record: dict[str, Any] = json.loads((Path(request.folder) / REPORT).read_text("utf-8"))
     return record
 
@@ -143,7 +163,9 @@ def main(arguments: list[str]) -> int:
     rank = os.environ.get("RANK", "0")
     try:
         request = TrainingRequest.load(Path(arguments[0]))
-        with Group.join(timeout=1.2 * HANG_SECONDS) as group:
+        # A little later than the detector, which says whose fault it is.
+        timeout = max(1.2 * request.hang_seconds, GROUP_SECONDS)
+        with Group.join(timeout=timeout) as group:
             _run(request, group, shown="--shown" in arguments and group.is_first)
     except Exception as error:
         told = (rank, type(error).__name__, error)
@@ -166,7 +188,7 @@ def _run(request: TrainingRequest, group: Group, *, shown: bool) -> None:
             if isinstance(profiler, Profiler):
                 job = replace(job, batches=profiler.reading(job.batches))
         with (
-            _watched(job, folder, group) as job,
+            _watched(job, request, group) as job,
             explaining(job.model, job.loss, partial(job.batches, 0)),
         ):
             report = run_job(job, folder / "checkpoints", callbacks)
@@ -179,15 +201,18 @@ def _run(request: TrainingRequest, group: Group, *, shown: bool) -> None:
 
 
 @contextlib.contextmanager
-def _watched(job: TrainingJob[Any], folder: Path, group: Group) -> Iterator[TrainingJob[Any]]:
+def _watched(
+    job: TrainingJob[Any], request: TrainingRequest, group: Group
+) -> Iterator[TrainingJob[Any]]:
     """Of several processes name the one that hangs, before the group's own time-out blames all."""
     from kernels.runtime.hang_detector import HangConfig, HangDetector
 
     if group.size == 1:
         yield job
         return
-    plan = HangConfig(timeout=HANG_SECONDS, interval=2.0)
-    with HangDetector(folder / HANGS, plan, rank=group.rank, size=group.size) as detector:
+    seconds, folder = request.hang_seconds, Path(request.folder) / HANGS
+    plan = HangConfig(timeout=seconds, interval=min(2.0, seconds / 10))
+    with HangDetector(folder, plan, rank=group.rank, size=group.size) as detector:
         yield replace(job, batches=detector.watching(job.batches))
 
 

@@ -18,6 +18,7 @@ from connectors.tracking import RunRequest, TrackedRun, tracked_run, unfinished_
 from connectors.training import TrainingRequest
 from flows.artifacts import publish_own_training
 from infra.settings import get_settings
+from kernels.runtime.launch import GRACE_SECONDS
 
 Record = dict[str, Any]
 
@@ -31,6 +32,8 @@ def train_model(
     nproc: int = 1,
     folder: str = "",
     profile: bool = False,
+    hang_seconds: float = training.HANG_SECONDS,
+    grace_seconds: float = GRACE_SECONDS,
     shown: bool = False,
 ) -> Record:
     """Train a model that a function of the user's describes.
@@ -42,6 +45,9 @@ def train_model(
         nproc: Processes on this machine.
         folder: Checkpoints, weights and report; empty: in the home folder.
         profile: Profile some steps; the report is attached to the MLflow run.
+        hang_seconds: Of several processes, how long one may finish no step before it counts as
+            hanging and all are ended; longer than the longest evaluation.
+        grace_seconds: How long several may take to save and end when they are told to.
         shown: Draw a progress bar on the terminal.
 
     Returns:
@@ -72,8 +78,9 @@ def train_model(
             folder=str(place),
             run_id=run.run_id,
             profile=profile,
+            hang_seconds=hang_seconds,
         )
-        record = train_in_processes(wanted, nproc, shown=shown)
+        record = train_in_processes(wanted, nproc, shown=shown, grace_seconds=grace_seconds)
         record |= {
             "module": module,
             "folder": str(place),
@@ -87,9 +94,11 @@ def train_model(
 
 
 @task(name="train")
-def train_in_processes(request: TrainingRequest, processes: int, *, shown: bool) -> Record:
+def train_in_processes(
+    request: TrainingRequest, processes: int, *, shown: bool, grace_seconds: float
+) -> Record:
     """Train; what failed once fails again, so nothing is tried twice."""
-    return training.train(request, processes, shown=shown)
+    return training.train(request, processes, shown=shown, grace_seconds=grace_seconds)
 
 
 def _log(run: TrackedRun, record: Record) -> None:

@@ -39,6 +39,20 @@ def train(
     profile: Annotated[
         bool, typer.Option("--profile", help="Say why time is lost: profile.html in the folder.")
     ] = False,
+    hang_seconds: Annotated[
+        float | None,
+        typer.Option(
+            min=1,
+            help="Several processes end when one finishes no step for so long [default: 900].",
+        ),
+    ] = None,
+    grace_seconds: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            help="So long they may save at SIGTERM or Ctrl-C before they are killed [default: 60].",
+        ),
+    ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object as the last line.")
     ] = False,
@@ -62,6 +76,7 @@ def train(
     from infra.settings import get_settings
 
     shield_temporary_server(get_settings().logs / "prefect-temporary.log")
+    waits = {"hang_seconds": hang_seconds, "grace_seconds": grace_seconds}
     record: dict[str, Any] = train_model(
         module,
         str(data or ""),
@@ -70,6 +85,7 @@ def train(
         folder=str(folder or ""),
         profile=profile,
         shown=console.is_terminal,
+        **{name: seconds for name, seconds in waits.items() if seconds is not None},
     )
     show(console, record)
     if as_json:

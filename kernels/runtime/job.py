@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Generic
 
@@ -83,6 +86,38 @@ def find_builder(place: str) -> Builder:
         raise JobError(f"{name} has no function {attribute!r}; it has {offered or 'none'}")
     builder: Builder = found
     return builder
+
+
+def source_files(place: str) -> list[Path]:
+    """Return the files that a builder is written in: its module's, and its function's own.
+
+    The module's comes first. The function of a partial or of a callable object may be written
+    elsewhere, while what the module gives it stands in the module.
+
+    Args:
+        place: As `find_builder` takes it.
+
+    Raises:
+        JobError: Where there is no function, or nothing of it is written in Python.
+    """
+    found: Any = find_builder(place)
+    while True:
+        inner = found.func if isinstance(found, partial) else inspect.unwrap(found)
+        if inner is found:
+            break
+        found = inner
+    module = sys.modules[place.partition(":")[0]]
+    files = []
+    for each in (module, found, type(found)):  # an object is as its class is written
+        with suppress(TypeError, OSError):  # it is built in, an object, or typed in
+            files.append(inspect.getsourcefile(each))
+    paths = [Path(file).resolve() for file in files if file and Path(file).is_file()]
+    if not paths:
+        raise JobError(
+            f"{place!r} has no source file, by which a run is told from others; write the function "
+            "in a module of your own"
+        )
+    return list(dict.fromkeys(paths))
 
 
 def build_job(

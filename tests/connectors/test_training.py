@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,10 +13,11 @@ from safetensors.torch import load_file
 
 from connectors.training import HANGS, REPORT, WEIGHTS, TrainingRequest, identity, main, train
 from infra.errors import PenstockError
-from kernels.runtime.hang_detector import read_statuses
+from kernels.runtime.hang_detector import HANG_EXIT_CODE, read_statuses
 from kernels.runtime.launch import RankFailedError
 
 MODULE = "tests.connectors.own_job"
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
@@ -52,6 +55,8 @@ def test_the_key_knows_source_data_and_settings(request_):
     assert identity(module, data, {}) == first
     assert identity(module, data, {"steps": 3}) != first
     assert identity(f"{MODULE}:fail", None, {}) != first
+    prepared = identity(f"{MODULE}:prepared", data, {})  # a partial has no source of its own
+    assert prepared == identity(f"{MODULE}:prepared", data, {}) != first
     data.write_text("1,2\n")
     assert identity(module, data, {}) != first
     with pytest.raises(PenstockError, match="Check the path given by --data"):
@@ -65,7 +70,43 @@ def test_a_failing_process_is_named(tmp_path, capfd):
     assert "rank 1: ValueError: this process has no data" in capfd.readouterr().err
 
 
-def test_a_broken_request_is_told(tmp_path, caplog):
-    (tmp_path / "request.json").write_text('{"modul": "x"}')
+HANGING = """
+import sys, time
+from connectors.training import TrainingRequest, _watched
+from kernels.runtime.group import Group
+from tests.connectors.own_job import build_nothing
+
+request = TrainingRequest(module="x", folder=sys.argv[1], hang_seconds=0.4)
+with _watched(build_nothing(), request, Group(0, 2)) as job:
+    job.batches(3)
+    time.sleep(600)
+"""
+
+
+def test_a_process_that_hangs_ends_after_the_seconds_asked_for(tmp_path):
+    """Not by the whole training, whose start may take longer than a test should wait."""
+    child = subprocess.Popen([sys.executable, "-c", HANGING, str(tmp_path)], cwd=ROOT)
+    try:
+        assert child.wait(60) == HANG_EXIT_CODE
+    finally:
+        child.kill()
+        child.wait()
+    told = (tmp_path / HANGS / "hang.txt").read_text()
+    assert "rank 0 of 2 hangs" in told
+    assert " s) at step 4 in " in told
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"modul": "x"}', "is no request for a training"),
+        (
+            '{"module": "x", "folder": "y", "hang_seconds": 0}',
+            "hang_seconds must be a number above 0",
+        ),
+    ],
+)
+def test_a_broken_request_is_told(tmp_path, caplog, text, message):
+    (tmp_path / "request.json").write_text(text)
     assert main([str(tmp_path / "request.json")]) == 1
-    assert "is no request for a training" in caplog.text
+    assert message in caplog.text

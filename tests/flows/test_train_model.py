@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
+from connectors.training import HANG_SECONDS, REQUEST, TrainingRequest
 from flows.cli.main import run
 from flows.train_model import train_model
+from kernels.runtime.launch import GRACE_SECONDS
 
 MODULE = "tests.connectors.own_job"
 
@@ -41,7 +43,9 @@ def test_a_run_is_tracked_and_continued(data, tmp_path, prefect_server, mlflow_s
 
 def test_the_command_trains_and_says_where(data, tmp_path, prefect_server, mlflow_server, capsys):
     line = ["train", "--module", f"{MODULE}:build", "--data", str(data), "--set", "steps=4"]
+    line += ["--hang-seconds", "77", "--grace-seconds", "5"]
     assert run([*line, "--folder", str(tmp_path / "run"), "--json"]) == 0
+    assert TrainingRequest.load(tmp_path / "run" / REQUEST).hang_seconds == 77
     out = capsys.readouterr().out
     assert "4 steps (to the last step" in out
     record = json.loads(out.splitlines()[-1])
@@ -59,6 +63,13 @@ def test_the_command_trains_and_says_where(data, tmp_path, prefect_server, mlflo
 def test_wrong_lines_are_told_at_once(wrong, message, capsys):
     assert run(["train", "--module", f"{MODULE}:build", *wrong]) == 1
     assert message in " ".join(capsys.readouterr().err.split())
+
+
+def test_the_command_says_how_long_it_waits(capsys):
+    assert run(["train", "--help"]) == 0
+    told = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert f"[default: {HANG_SECONDS:g}]" in told
+    assert f"[default: {GRACE_SECONDS:g}]" in told
 
 
 def test_fewer_than_one_process_is_refused(data, prefect_server, mlflow_server):

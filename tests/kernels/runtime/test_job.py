@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -12,7 +13,14 @@ import pytest
 import torch
 
 from kernels.runtime.config import RunConfig
-from kernels.runtime.job import JobError, TrainingJob, build_job, find_builder, run_job
+from kernels.runtime.job import (
+    JobError,
+    TrainingJob,
+    build_job,
+    find_builder,
+    run_job,
+    source_files,
+)
 from kernels.runtime.overrides import parse_changes, settings_of, with_changes
 
 
@@ -138,3 +146,56 @@ def test_what_is_not_there_is_told(tmp_path, monkeypatch):
         with pytest.raises(JobError, match=message):
             find_builder(place)
     sys.modules.pop("own_job")
+
+
+OTHERWISE = """
+from functools import partial, wraps
+from time import time
+from own_parts import Builder, make
+
+def told(function):
+    @wraps(function)
+    def inner(*arguments):
+        return function(*arguments)
+    return inner
+
+build = partial(partial(make, 3), steps=4)
+made = Builder()
+method = made.build
+wrapped = told(make)
+
+def own(): ...
+"""
+PARTS = """
+class Builder:
+    def __call__(self): ...
+    def build(self): ...
+def make(*arguments, **settings): ...
+"""
+
+
+def test_source_is_found_of_whatever_can_be_called(tmp_path, monkeypatch):
+    module, parts = tmp_path / "own_otherwise.py", tmp_path / "own_parts.py"
+    module.write_text(OTHERWISE)
+    parts.write_text(PARTS)
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in ("build", "made", "method", "wrapped", "Builder"):
+        assert source_files(f"own_otherwise:{name}") == [module, parts], name
+    assert source_files("own_otherwise:own") == [module]
+    assert source_files("own_otherwise:time") == [module]  # what it gives is seen to later
+    with pytest.raises(JobError, match="'time:time' has no source file"):
+        source_files("time:time")
+    for name in ("own_otherwise", "own_parts"):
+        sys.modules.pop(name)
+
+
+def test_a_partial_and_an_object_are_builders():
+    def make(steps, data=None):
+        return replace(make_job(), config=RunConfig(steps=steps))
+
+    class Maker:
+        def __call__(self, data):
+            return make(4, data)
+
+    assert build_job(partial(make, 4), Path("rows")).config.steps == 4
+    assert build_job(Maker(), Path("rows")).config.steps == 4
