@@ -91,8 +91,9 @@ class TemporalSampler:
             raise ValueError(f"fan_outs must name at least 1 edge per hop, got {list(fan_outs)}")
         order = np.lexsort((when, ends[1]))
         self.n_nodes, self.fan_outs, self.last = n_nodes, tuple(fan_outs), last
-        self._edge = order.astype(np.int32)
-        self._source = ends[0][order].astype(np.int32)
+        # Source and number side by side: one line of the cache brings both.
+        self._link = np.empty(2 * len(order), np.int32)
+        self._link[::2], self._link[1::2] = ends[0][order], order
         # Half the memory to search where the span of the times allows.
         self._first = int(when.min()) if len(when) else 0
         short = len(when) > 0 and int(when.max()) - self._first < INT32_MAX
@@ -123,7 +124,7 @@ class TemporalSampler:
         edges = int(np.cumprod(self.fan_outs).sum())
         if len(nodes) * (edges + 1) > INT32_MAX:
             raise ValueError(f"{len(nodes)} roots of {edges} edges each overflow int32; take fewer")
-        graph = self._indptr, self._source, self._time, self._edge
+        graph = self._indptr, self._link, self._time
         fan_outs = np.array(self.fan_outs, np.int64)
         start, since = nodes.astype(np.int32), np.maximum(before, self._first) - self._first
         node = np.empty(len(nodes) * (edges + 1), np.int32)

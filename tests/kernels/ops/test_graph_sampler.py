@@ -20,9 +20,9 @@ def history(seed: int, nodes: int, edges: int) -> tuple[np.ndarray, np.ndarray, 
 
 @settings(max_examples=60, deadline=None)
 @given(
-    seed=st.integers(0, 10**6), nodes=st.integers(1, 8), edges=st.integers(0, 60),
+    seed=st.integers(0, 10**6), nodes=st.integers(1, 8), edges=st.integers(0, 200),
     fan_outs=st.lists(st.integers(1, 4), min_size=1, max_size=3), last=st.booleans(),
-    n_roots=st.integers(0, 5),
+    n_roots=st.integers(0, 24),
 )  # fmt: skip
 def test_invariants(seed, nodes, edges, fan_outs, last, n_roots):
     source, target, time = history(seed, nodes, edges)
