@@ -12,8 +12,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels.entity_state.jit import compiled, compiled_reassociating, prefetch
 from kernels.entity_state.layout import LAST, NONE, Plan
+from kernels.jit import compiled, compiled_reassociating, prefetch
 
 Words = NDArray[np.int64]
 Reals = NDArray[np.float64]

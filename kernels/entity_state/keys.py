@@ -12,7 +12,7 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels.entity_state.jit import compiled
+from kernels.jit import compiled
 
 OFFSET = 0xCBF29CE484222325
 PRIME = 0x100000001B3

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from kernels.entity_state.block import padded_vectors
 from kernels.entity_state.cpu import Words, deposit_to_section
-from kernels.entity_state.jit import compiled
 from kernels.entity_state.layout import Plan, layout_of
 from kernels.entity_state.state import EntityState
+from kernels.jit import compiled
 
 
 def mail_index(keys: NDArray[np.int32], n_entities: int, slots: int) -> NDArray[np.int32]:

@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernels.entity_state.cpu import Words
-from kernels.entity_state.jit import compiled
 from kernels.entity_state.layout import Plan
+from kernels.jit import compiled
 
 
 @compiled

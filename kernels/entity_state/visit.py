@@ -21,9 +21,9 @@ from kernels.entity_state.cpu import (
     deposit_to_section,
     read_section,
 )
-from kernels.entity_state.jit import compiled
 from kernels.entity_state.layout import Plan
 from kernels.entity_state.mailbox import read_mailbox
+from kernels.jit import compiled
 
 
 @compiled

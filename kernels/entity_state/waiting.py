@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from kernels.entity_state.block import Block, _base, _own_words
 from kernels.entity_state.cpu import Words, release_to_section
-from kernels.entity_state.jit import compiled
 from kernels.entity_state.layout import Plan, layout_of
 from kernels.entity_state.spec import StateSpec
+from kernels.jit import compiled
 
 
 def release_due(

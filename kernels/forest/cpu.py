@@ -17,9 +17,9 @@ from numba import types
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
-from kernels.entity_state.jit import compiled
 from kernels.forest.layout import READ_AS_LEFT, READ_AS_ZERO
 from kernels.forest.trees import ZERO
+from kernels.jit import compiled
 
 BLOCK = 256
 """Rows of a block: its columns stay in the second-level cache, one comparison in the first."""

@@ -18,9 +18,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels.entity_state.jit import compiled
 from kernels.forest.layout import Vertices
 from kernels.forest.trees import MISSING_NAN, MISSING_ZERO, ZERO
+from kernels.jit import compiled
 
 Ints = NDArray[np.int64]
 Reals = NDArray[np.float64]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels.entity_state.jit import compiled
+from kernels.jit import compiled
 
 Reals = NDArray[np.float64]
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels.entity_state.jit import compiled
+from kernels.jit import compiled
 
 DAY_MS = 86_400_000.0
 RATIO_LIMIT = 6.0

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels.entity_state.jit import compiled
+from kernels.jit import compiled
 
 Rows = NDArray[np.int64]
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernels.entity_state.fields import LAST_FIELDS, WINDOW_FIELDS
-from kernels.entity_state.jit import compiled
+from kernels.jit import compiled
 from tasks.fraud.derive import DAY_MS, NEVER
 
 Float = NDArray[np.float64]

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels.entity_state.jit import compiled_releasing
+from kernels.jit import compiled_releasing
 from kernels.ops.graph.exponential import exp_below_zero
 from kernels.ops.graph.lanes import add_four_scaled, add_scaled, leaky_sum, product_adding
 

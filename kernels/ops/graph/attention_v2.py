@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels.entity_state.jit import compiled_releasing
+from kernels.jit import compiled_releasing
 from kernels.ops.graph.attention import FIELDS, MOST, PRODUCT, ROWS, SHARE, room, weighted_sum
 from kernels.ops.graph.exponential import exp_below_zero
 from kernels.ops.graph.lanes import add_scaled, product_adding

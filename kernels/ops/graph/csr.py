@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kernels.entity_state.jit import compiled_releasing
+from kernels.jit import compiled_releasing
 
 INT32_MAX = 2**31 - 1
 Ints = NDArray[np.int32]

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels.entity_state.jit import compiled_releasing
+from kernels.jit import compiled_releasing
 from kernels.ops.graph.message_lanes import pool_message, return_message
 
 Ints = NDArray[np.int32]

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels.entity_state.jit import compiled_releasing, prefetch_line
+from kernels.jit import compiled_releasing, prefetch_line
 
 Ints = NDArray[np.int32]
 Longs = NDArray[np.int64]

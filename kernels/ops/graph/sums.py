@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels.entity_state.jit import compiled_releasing
+from kernels.jit import compiled_releasing
 
 Ints = NDArray[np.int32]
 Reals = NDArray[Any]

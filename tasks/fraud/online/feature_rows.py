@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels.entity_state.jit import compiled
 from kernels.entity_state.spec import DEFAULT_WINDOWS
+from kernels.jit import compiled
 from tasks.fraud.derive import DAY_MS, HOUR_MS, NIGHT_ENDS, derived_names, event_names
 from tasks.fraud.derive_rows import derive_rows
 from tasks.fraud.features import categorical_features, feature_names, numeric_features

@@ -1,4 +1,4 @@
-"""The one way this package compiles functions: cached on disk, annotations kept."""
+"""The one way the kernels compile functions: cached on disk, annotations kept."""
 
 from __future__ import annotations
 
