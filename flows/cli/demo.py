@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from flows.cli.console import open_console
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -37,7 +39,7 @@ def demo(
     seed: Annotated[int, typer.Option(help="Seed of the simulated bank.")] = 0,
 ) -> None:
     """Simulate a bank, train, register and promote a model, score the last day, serve, report."""
-    from flows.cli.fraud_model import open_console, run_scoring, run_training, show_training
+    from flows.cli.fraud_model import run_scoring, run_training, show_training
     from flows.cli.paths import nearby, own_command
     from infra.settings import get_settings
 

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from flows.cli.console import open_console
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -34,7 +36,6 @@ def demo_live(
 ) -> None:
     """Serve the demo's model: payments ask the API, the stream keeps its state; watch it in /ui."""
     from connectors.flink.start import model_folder
-    from flows.cli.fraud_model import open_console
     from flows.cli.paths import nearby, own_command
     from flows.live_traffic import divided
     from infra.errors import ConfigurationError

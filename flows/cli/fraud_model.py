@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from flows.cli.console import open_console, shield_flow
 from flows.cli.paths import nearby
 
 if TYPE_CHECKING:
@@ -156,19 +156,6 @@ def read_settings(path: Path | None) -> dict[str, Any]:
         raise ValueError(f"training settings {path} cannot be read: {error}") from error
 
 
-def open_console() -> Console:
-    """Prepare the environment of Prefect and MLflow before either is imported."""
-    from rich.console import Console
-
-    from infra.environment import apply_environment
-    from infra.settings import get_settings
-
-    apply_environment(get_settings())
-    if "PENSTOCK_DEBUG" not in os.environ:
-        os.environ["PREFECT_LOGGING_LEVEL"] = "WARNING"
-    return Console(stderr=False)
-
-
 def require_inputs(data: Path, config: str) -> None:
     """Find a misspelt path or a full disk at once, not after Prefect and MLflow have come up."""
     from connectors.files import require_file
@@ -199,11 +186,9 @@ def run_training(
         raise ValueError(f"{report} is a folder; name an .html file in it with --report")
 
     with shown(f"training on {data.name}", console):
-        from flows.cli.interrupts import shield_temporary_server
         from flows.train_fraud import train_fraud
-        from infra.settings import get_settings
 
-        shield_temporary_server(get_settings().logs / "prefect-temporary.log")
+        shield_flow()
         record: dict[str, Any] = train_fraud(
             str(data),
             config,
@@ -224,11 +209,9 @@ def run_scoring(
     require_inputs(data, config)
 
     with shown(f"scoring {data.name}", console):
-        from flows.cli.interrupts import shield_temporary_server
         from flows.score_batch import score_batch
-        from infra.settings import get_settings
 
-        shield_temporary_server(get_settings().logs / "prefect-temporary.log")
+        shield_flow()
         record: dict[str, Any] = score_batch(str(data), str(out.resolve()), config, days=days)
     return record
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from flows.cli.console import open_flow_console
 from flows.cli.paths import nearby
 
 if TYPE_CHECKING:
@@ -58,8 +59,6 @@ def train(
     ] = False,
 ) -> None:
     """Train a model of your own; run it again after a kill and it goes on."""
-    from flows.cli.fraud_model import open_console
-    from flows.cli.progress import quieten
     from kernels.runtime.config import RunConfig
     from kernels.runtime.job import find_builder
     from kernels.runtime.overrides import parse_changes
@@ -69,13 +68,9 @@ def train(
     changes = read_changes(settings or [])
     parse_changes(RunConfig, changes)  # refused now, not after Prefect and MLflow have come up
     find_builder(module)
-    console = open_console()
-    quieten()
-    from flows.cli.interrupts import shield_temporary_server
+    console = open_flow_console()
     from flows.train_model import train_model
-    from infra.settings import get_settings
 
-    shield_temporary_server(get_settings().logs / "prefect-temporary.log")
     waits = {"hang_seconds": hang_seconds, "grace_seconds": grace_seconds}
     record: dict[str, Any] = train_model(
         module,

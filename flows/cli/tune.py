@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from flows.cli.console import open_flow_console
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -30,20 +32,14 @@ def tune(
     ] = False,
 ) -> None:
     """Search for hyper-parameters; run it again, after a kill or with more time, and it goes on."""
-    from flows.cli.fraud_model import open_console
-    from flows.cli.progress import quieten
     from kernels.tuning.job import find_job
 
     # As python -m has it: a module in the folder at hand is found.
     sys.path.insert(0, str(Path.cwd()))
     find_job(module)  # refused now, not after Prefect and MLflow have come up
-    console = open_console()
-    quieten()
-    from flows.cli.interrupts import shield_temporary_server
+    console = open_flow_console()
     from flows.tune_model import tune_model
-    from infra.settings import get_settings
 
-    shield_temporary_server(get_settings().logs / "prefect-temporary.log")
     record = tune_model(module, seconds=seconds, trials=trials, seed=seed, workers=workers)
     show(console, record)
     if as_json:

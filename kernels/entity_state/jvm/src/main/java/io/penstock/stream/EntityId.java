@@ -6,7 +6,6 @@ import java.util.Arrays;
 import org.apache.flink.api.common.typeinfo.TypeInformation;
 import org.apache.flink.api.common.typeutils.SimpleTypeSerializerSnapshot;
 import org.apache.flink.api.common.typeutils.TypeSerializerSnapshot;
-import org.apache.flink.api.common.typeutils.base.TypeSerializerSingleton;
 import org.apache.flink.core.memory.DataInputView;
 import org.apache.flink.core.memory.DataOutputView;
 
@@ -87,7 +86,7 @@ public final class EntityId {
     }
 
     /** Writes the length and the bytes. */
-    public static final class Serializer extends TypeSerializerSingleton<EntityId> {
+    public static final class Serializer extends OwnSerializer<EntityId> {
         private static final long serialVersionUID = 1L;
         static final Serializer INSTANCE = new Serializer();
 
@@ -107,16 +106,6 @@ public final class EntityId {
         }
 
         @Override
-        public EntityId copy(EntityId from, EntityId reuse) {
-            return from;
-        }
-
-        @Override
-        public int getLength() {
-            return -1;
-        }
-
-        @Override
         public void serialize(EntityId id, DataOutputView out) throws IOException {
             out.writeShort(id.length);
             out.write(id.bytes());
@@ -127,16 +116,6 @@ public final class EntityId {
             byte[] bytes = new byte[in.readUnsignedShort()];
             in.readFully(bytes);
             return new EntityId(bytes, 0, bytes.length);
-        }
-
-        @Override
-        public EntityId deserialize(EntityId reuse, DataInputView in) throws IOException {
-            return deserialize(in);
-        }
-
-        @Override
-        public void copy(DataInputView in, DataOutputView out) throws IOException {
-            serialize(deserialize(in), out);
         }
 
         @Override

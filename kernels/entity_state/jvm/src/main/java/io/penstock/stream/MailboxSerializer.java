@@ -3,12 +3,11 @@ package io.penstock.stream;
 import java.io.IOException;
 import org.apache.flink.api.common.typeutils.SimpleTypeSerializerSnapshot;
 import org.apache.flink.api.common.typeutils.TypeSerializerSnapshot;
-import org.apache.flink.api.common.typeutils.base.TypeSerializerSingleton;
 import org.apache.flink.core.memory.DataInputView;
 import org.apache.flink.core.memory.DataOutputView;
 
 /** Writes a {@link Mailbox} into savepoints, and for every access with RocksDB. */
-public final class MailboxSerializer extends TypeSerializerSingleton<Mailbox> {
+public final class MailboxSerializer extends OwnSerializer<Mailbox> {
     private static final long serialVersionUID = 1L;
     public static final MailboxSerializer INSTANCE = new MailboxSerializer();
 
@@ -25,16 +24,6 @@ public final class MailboxSerializer extends TypeSerializerSingleton<Mailbox> {
     @Override
     public Mailbox copy(Mailbox from) {
         return from.copy();
-    }
-
-    @Override
-    public Mailbox copy(Mailbox from, Mailbox reuse) {
-        return from.copy();
-    }
-
-    @Override
-    public int getLength() {
-        return -1;
     }
 
     @Override
@@ -59,16 +48,6 @@ public final class MailboxSerializer extends TypeSerializerSingleton<Mailbox> {
         System.arraycopy(PartSerializer.readWords(in), 0, mailbox.publishedChanges, 0, words.length);
         mailbox.readMemory(in);
         return mailbox;
-    }
-
-    @Override
-    public Mailbox deserialize(Mailbox reuse, DataInputView in) throws IOException {
-        return deserialize(in);
-    }
-
-    @Override
-    public void copy(DataInputView in, DataOutputView out) throws IOException {
-        serialize(deserialize(in), out);
     }
 
     @Override

@@ -4,12 +4,11 @@ import java.io.IOException;
 import java.util.Arrays;
 import org.apache.flink.api.common.typeutils.SimpleTypeSerializerSnapshot;
 import org.apache.flink.api.common.typeutils.TypeSerializerSnapshot;
-import org.apache.flink.api.common.typeutils.base.TypeSerializerSingleton;
 import org.apache.flink.core.memory.DataInputView;
 import org.apache.flink.core.memory.DataOutputView;
 
 /** Writes a {@link StatePart} into savepoints, and for every access with RocksDB. */
-public final class PartSerializer extends TypeSerializerSingleton<StatePart> {
+public final class PartSerializer extends OwnSerializer<StatePart> {
     private static final long serialVersionUID = 1L;
     public static final PartSerializer INSTANCE = new PartSerializer();
 
@@ -35,16 +34,6 @@ public final class PartSerializer extends TypeSerializerSingleton<StatePart> {
     }
 
     @Override
-    public StatePart copy(StatePart from, StatePart reuse) {
-        return from.copy();
-    }
-
-    @Override
-    public int getLength() {
-        return -1;
-    }
-
-    @Override
     public void serialize(StatePart part, DataOutputView out) throws IOException {
         writeWords(part.words, part.size, out);
         out.writeInt(part.kept);
@@ -63,16 +52,6 @@ public final class PartSerializer extends TypeSerializerSingleton<StatePart> {
         part.changes = in.readLong();
         part.publishedChanges = in.readLong();
         return part;
-    }
-
-    @Override
-    public StatePart deserialize(StatePart reuse, DataInputView in) throws IOException {
-        return deserialize(in);
-    }
-
-    @Override
-    public void copy(DataInputView in, DataOutputView out) throws IOException {
-        serialize(deserialize(in), out);
     }
 
     @Override

@@ -4,7 +4,6 @@ import java.io.IOException;
 import org.apache.flink.api.common.typeinfo.TypeInformation;
 import org.apache.flink.api.common.typeutils.SimpleTypeSerializerSnapshot;
 import org.apache.flink.api.common.typeutils.TypeSerializerSnapshot;
-import org.apache.flink.api.common.typeutils.base.TypeSerializerSingleton;
 import org.apache.flink.core.memory.DataInputView;
 import org.apache.flink.core.memory.DataOutputView;
 
@@ -66,7 +65,7 @@ public final class Upsert {
     }
 
     /** Writes key and value, each as a length and bytes. */
-    public static final class Serializer extends TypeSerializerSingleton<Upsert> {
+    public static final class Serializer extends OwnSerializer<Upsert> {
         private static final long serialVersionUID = 1L;
         static final Serializer INSTANCE = new Serializer();
 
@@ -86,16 +85,6 @@ public final class Upsert {
         }
 
         @Override
-        public Upsert copy(Upsert from, Upsert reuse) {
-            return from;
-        }
-
-        @Override
-        public int getLength() {
-            return -1;
-        }
-
-        @Override
         public void serialize(Upsert upsert, DataOutputView out) throws IOException {
             out.writeInt(upsert.key.length);
             out.write(upsert.key);
@@ -110,16 +99,6 @@ public final class Upsert {
             byte[] value = new byte[in.readInt()];
             in.readFully(value);
             return new Upsert(key, value);
-        }
-
-        @Override
-        public Upsert deserialize(Upsert reuse, DataInputView in) throws IOException {
-            return deserialize(in);
-        }
-
-        @Override
-        public void copy(DataInputView in, DataOutputView out) throws IOException {
-            serialize(deserialize(in), out);
         }
 
         @Override
