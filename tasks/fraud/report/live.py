@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib import resources
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
-
-from tasks.fraud.report.render import count, fixed, money, probability
+from tasks.fraud.report.render import template
 
 _LINK, _SECTION = "<!-- live link -->", "<!-- live -->"
 
@@ -27,19 +24,7 @@ def with_live(report: str, figures: Mapping[str, Any], *, link: str, amount: str
     """
     if report.count(_SECTION) not in (1, 2) or report.count(_LINK) not in (1, 2):
         raise ValueError("the report has no place for live figures: write it again")
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters |= {
-        "count": count,
-        "fixed": fixed,
-        "money": money,
-        "probability": probability,
-    }
-    source = resources.files("tasks.fraud.report").joinpath("live.html")
-    section = environment.from_string(source.read_text(encoding="utf-8")).render(
-        f=figures, link=link, amount=amount
-    )
+    section = template("live.html").render(f=figures, link=link, amount=amount)
     report = _put(report, _SECTION, f"\n{section}\n")
     return _put(report, _LINK, '<li><a href="#live">Live</a></li>')
 

@@ -14,7 +14,7 @@ from datetime import datetime
 from importlib import resources
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, StrictUndefined, Template
 from markupsafe import Markup
 
 from tasks.fraud.report import plots
@@ -40,27 +40,10 @@ def build_report(inputs: ReportInputs) -> str:
     Returns:
         HTML text; the caller writes it.
     """
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters |= {
-        "count": count,
-        "fixed": fixed,
-        "percent": percent,
-        "metric": metric,
-        "day": day,
-        "moment": moment,
-        "span": span,
-        "brief": brief,
-        "seconds": seconds,
-        "probability": probability,
-        "money": money,
-        "signed": signed,
-    }
-    folder = resources.files("tasks.fraud.report")
-    css = folder.joinpath("report.css").read_text(encoding="utf-8").strip()
-    template = environment.from_string(folder.joinpath("report.html").read_text(encoding="utf-8"))
-    page = template.render(
+    css = _own_file("report.css").strip()
+    page = template(
+        "report.html"
+    ).render(
         r=inputs,
         css=Markup(css),  # noqa: S704 - our own file
         css_hash=_csp_hash(css),
@@ -76,6 +59,23 @@ def build_report(inputs: ReportInputs) -> str:
     )
     # ids may hold lone surrogates, which no file could be written with
     return page.encode("utf-8", "replace").decode("utf-8")
+
+
+def template(name: str) -> Template:
+    """Return a template of this folder, with the filters below."""
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    writers = (
+        count, fixed, percent, metric, day, moment,
+        span, brief, seconds, probability, money, signed,
+    )  # fmt: skip
+    environment.filters |= {writer.__name__: writer for writer in writers}
+    return environment.from_string(_own_file(name))
+
+
+def _own_file(name: str) -> str:
+    return resources.files("tasks.fraud.report").joinpath(name).read_text(encoding="utf-8")
 
 
 def _csp_hash(css: str) -> str:
