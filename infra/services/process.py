@@ -85,25 +85,16 @@ def group_members(state: ServiceState) -> list[psutil.Process]:
 
 def is_running(state: ServiceState) -> bool:
     """Whether the leader of the service's group is alive; costs no look at other processes."""
-    import psutil
-
-    try:
-        leader = psutil.Process(state.pid)
-        if leader.status() == psutil.STATUS_ZOMBIE:
-            return False
-        if abs(leader.create_time() - state.created) <= CREATED_TOLERANCE:
-            return True
-        return bool(leader.environ().get(TOKEN) == state.token)
-    except psutil.Error:
-        return False
+    return is_alive(state.pid, state.created, state.token)
 
 
-def is_alive(pid: int, since: float) -> bool:
+def is_alive(pid: int, since: float, token: str | None = None) -> bool:
     """Whether the process that had this number at a time still runs.
 
     Args:
         pid: its number.
         since: what `start_time` told of it.
+        token: of a service, which proves it where the clock was set anew; None: only times count.
     """
     import psutil
 
@@ -111,7 +102,9 @@ def is_alive(pid: int, since: float) -> bool:
         process = psutil.Process(pid)
         if process.status() == psutil.STATUS_ZOMBIE:
             return False
-        return bool(abs(process.create_time() - since) <= CREATED_TOLERANCE)
+        if abs(process.create_time() - since) <= CREATED_TOLERANCE:
+            return True
+        return token is not None and process.environ().get(TOKEN) == token
     except psutil.Error:
         return False
 

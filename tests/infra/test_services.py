@@ -9,7 +9,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from contextlib import suppress
 
 import psutil
@@ -21,6 +20,7 @@ from infra.services.process import group_members, is_healthy, service_lock, spaw
 from infra.services.registry import end_service, service_status, start_service
 from infra.services.service import Service
 from infra.services.state import load_state, save_state, state_path
+from tests.processes import alive, wait_for
 
 
 @pytest.fixture
@@ -239,17 +239,3 @@ def test_health_is_a_2xx_or_an_open_port(settings, web):
 def test_an_unknown_service_is_told_with_those_known(settings):
     with pytest.raises(ServiceError, match=r"no service named 'kafka2'.*prefect, mlflow"):
         service_status(settings, "kafka2")
-
-
-def wait_for(condition, seconds: float = 10) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
-def alive(pid: int) -> bool:
-    try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False

@@ -26,6 +26,7 @@ from infra.watchdog.config import WatchdogConfig, save_config
 from infra.watchdog.loop import Watchdog
 from infra.watchdog.observe import Observation, Observer
 from infra.watchdog.report import Report, ReportServer, as_metrics, read_status, write_status
+from tests.processes import alive, wait_for
 
 
 @pytest.fixture
@@ -55,13 +56,6 @@ def watch(settings):
         thread.join(timeout=30)
 
 
-def wait_for(condition, seconds: float = 20) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
 WEB = WatchdogConfig(services=("web",), poll_s=0.1, look_s=0.1)
 
 
@@ -70,7 +64,7 @@ def test_a_crashed_service_is_back_within_seconds(settings, web, watch):
     wait_for(lambda: watchdog.report.services == {"web": "running"})
     before = load_state(settings, "web").pid
     os.kill(before, signal.SIGKILL)
-    wait_for(lambda: watchdog.report.counts == {"revive": 1}, 10)
+    wait_for(lambda: watchdog.report.counts == {"revive": 1}, seconds=10)
     after = service_status(settings, "web")
     assert (after.state, after.pid != before) == ("running", True)
     assert watchdog.report.state == "idle"
@@ -245,13 +239,6 @@ time.sleep(60)
         run_command((sys.executable, "-c", "import sys; sys.exit('no such thing')"), 20)
     with pytest.raises(ServiceError, match="cannot be run"):
         run_command(("/nowhere/submit",), 20)
-
-
-def alive(pid: int) -> bool:
-    try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
 
 
 def test_the_newest_complete_checkpoint_or_savepoint_of_the_job_is_found(settings):

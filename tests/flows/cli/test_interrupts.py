@@ -7,13 +7,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import psutil
 import pytest
 
 from flows.cli.interrupts import Interrupts, Terminated, watch_interrupts
+from tests.processes import alive, wait_for
 
 PENSTOCK = Path(sys.executable).parent / "penstock"
 PATIENCE = 120
@@ -38,20 +38,6 @@ time.sleep(600)
 """
 
 
-def wait_for(sign: Callable[[], object], what: str, seconds: float = PATIENCE) -> None:
-    deadline = time.monotonic() + seconds
-    while not sign():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.05)
-
-
-def alive(pid: int) -> bool:
-    try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
-
-
 def test_the_temporary_server_ends_with_a_killed_command(tmp_path, end_with_run):
     (tmp_path / "uvicorn.py").write_text(UVICORN)
     paths = os.pathsep.join([str(tmp_path), str(Path(__file__).parents[3])])
@@ -65,12 +51,12 @@ def test_the_temporary_server_ends_with_a_killed_command(tmp_path, end_with_run)
     server = int(command.stdout.readline())
     end_with_run(server)
     try:
-        wait_for((tmp_path / "4321").exists, "the server did not start", 20)
+        wait_for((tmp_path / "4321").exists, "the server did not start")
         assert os.getpgid(server) == server != os.getpgid(command.pid), "Ctrl-C would reach it"
     finally:
         command.kill()
         command.communicate()
-    wait_for(lambda: not alive(server), "the server outlived its command", 10)
+    wait_for(lambda: not alive(server), "the server outlived its command", seconds=10)
     end_with_run(-server)
     assert (tmp_path / "logs" / "server.log").is_file()
 
@@ -100,9 +86,9 @@ def test_sigterm_in_training_ends_in_order_with_the_temporary_server(tmp_path, m
             start_new_session=True,
         )
     try:
-        wait_for(psutil.Process(command.pid).children, "no temporary server")
+        wait_for(psutil.Process(command.pid).children, "no temporary server", seconds=PATIENCE)
         (server,) = psutil.Process(command.pid).children()
-        wait_for(lambda: list((home / "work").rglob(".*")), "no work under way")
+        wait_for(lambda: list((home / "work").rglob(".*")), "no work under way", seconds=PATIENCE)
         command.terminate()
         assert command.wait(PATIENCE) == 143
     finally:
@@ -118,7 +104,7 @@ def test_sigterm_in_training_ends_in_order_with_the_temporary_server(tmp_path, m
 def test_sigterm_while_simulating_leaves_no_file(tmp_path):
     words = ("simulate", "cards", "many.parquet", "--cards", "20000", "--days", "400")
     command = subprocess.Popen([PENSTOCK, *words], cwd=tmp_path, stderr=subprocess.PIPE, text=True)
-    wait_for(lambda: list(tmp_path.glob(".many*")), "no temporary file")
+    wait_for(lambda: list(tmp_path.glob(".many*")), "no temporary file", seconds=PATIENCE)
     command.terminate()
     told = command.communicate(timeout=PATIENCE)[1]
     assert command.returncode == 143
