@@ -12,6 +12,23 @@ BACKENDS = ("auto", "reference", "cpu", "triton")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class KernelOptions:
+    """What every implementation of the kernel is told beside its tensors.
+
+    Attributes:
+        block: Keys per key block.
+        query_block: Queries per query block, ``block`` or twice that.
+        causal: Whether a query sees only keys up to its own position.
+        scale: Factor of the logits.
+    """
+
+    block: int
+    query_block: int
+    causal: bool
+    scale: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class SparseAttentionConfig:
     """Settings of `SparseAttention`.
 

@@ -22,6 +22,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from kernels.ops.attention.config import KernelOptions
+
 CHUNK_BYTES = (
     3_000_000  # scores of a chunk; 1.7 to 6 MB are within noise of each other, .4 is slower
 )
@@ -55,24 +57,21 @@ def forward(
     v: Tensor,
     index: Tensor,
     lengths: Tensor,
-    *,
-    block: int,
-    query_block: int,
-    causal: bool,
-    scale: float,
+    options: KernelOptions,
 ) -> tuple[Tensor, Tensor]:
     """Return the output [B, H, n, D] and the log-sum-exp of each row [B * H, padded n].
 
     Arguments are those of `block_sparse_attention`, checked.
     """
     kind = torch.promote_types(q.dtype, torch.float32)
+    block, query_block, scale = options.block, options.query_block, options.scale
     qs = _blocks(q, query_block, query_block)
     ks, vs = (_blocks(x, block, query_block) for x in (k, v))
     out = torch.empty(qs.shape, dtype=kind)
     lse = torch.empty(qs.shape[:2], dtype=kind)
     bounded = _bounded(q, k, scale)
     room = _Room.of(ks, index.shape[-1], query_block, kind, 1)
-    for c in _chunks(index, lengths, block, query_block, room.blocks, kind, causal=causal):
+    for c in _chunks(index, lengths, options, room.blocks, kind):
         keys, values = room.gathered(ks, c, 0), room.gathered(vs, c, 1)
         queries = _taken(qs, c, kind).mul_(scale)
         scores = _scores(queries, keys, c, room.scores(c, 0), bounded=bounded)
@@ -98,14 +97,11 @@ def backward(
     lengths: Tensor,
     out: Tensor,
     lse: Tensor,
-    *,
-    block: int,
-    query_block: int,
-    causal: bool,
-    scale: float,
+    options: KernelOptions,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return the gradients of q, k and v; ``out`` and ``lse`` are those of `forward`."""
     kind = torch.promote_types(q.dtype, torch.float32)
+    block, query_block, scale = options.block, options.query_block, options.scale
     qs = _blocks(q, query_block, query_block)
     ks, vs = (_blocks(x, block, query_block) for x in (k, v))
     upper = _blocks(grad.to(kind), query_block, query_block)
@@ -117,7 +113,7 @@ def backward(
     dq = torch.empty(qs.shape, dtype=kind)
     dk, dv = (torch.zeros(ks.shape, dtype=kind) for _ in "kv")
     room = _Room.of(ks, index.shape[-1], query_block, kind, 2)
-    for c in _chunks(index, lengths, block, query_block, room.blocks, kind, causal=causal):
+    for c in _chunks(index, lengths, options, room.blocks, kind):
         keys, values = room.gathered(ks, c, 0), room.gathered(vs, c, 1)
         queries, above = _taken(qs, c, kind).mul_(scale), upper[c.query]
         weights = _scores(queries, keys, c, room.scores(c, 0), bounded=bounded)
@@ -227,16 +223,10 @@ class _Room:
 
 
 def _chunks(
-    index: Tensor,
-    lengths: Tensor,
-    block: int,
-    rows: int,
-    room: int,
-    kind: torch.dtype,
-    *,
-    causal: bool,
+    index: Tensor, lengths: Tensor, options: KernelOptions, room: int, kind: torch.dtype
 ) -> Iterator[_Chunk]:
     """Yield all tasks; those of one query block lie together, as they keep equally many keys."""
+    block, rows = options.block, options.query_block
     batch, heads, tiles, width = index.shape
     blocks = tiles * rows // block
     tasks = index.permute(2, 0, 1, 3).reshape(-1, width)
@@ -249,7 +239,7 @@ def _chunks(
     ragged = ((last + 1) * block > length).tolist()
     counted = counts.tolist()
     inside, row = torch.arange(block), torch.arange(rows)
-    past = (row[:, None] <= row).to(kind) if causal else None
+    past = (row[:, None] <= row).to(kind) if options.causal else None
     start = 0
     while start < len(tasks):
         widest, stop = counted[start], start + 1

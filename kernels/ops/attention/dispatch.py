@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from kernels.ops.attention.config import BACKENDS, Backend, check_blocks
+from kernels.ops.attention.config import BACKENDS, Backend, KernelOptions, check_blocks
 from kernels.ops.attention.reference import attention_reference
 
 logger = logging.getLogger(__name__)
@@ -63,11 +63,9 @@ def block_sparse_attention(
     _check_index(q, index, block, query_block, causal=causal)
     chosen = choose_backend(backend, q.device)
     factor = q.shape[-1] ** -0.5 if scale is None else scale
-    options: dict[str, Any] = {
-        "block": block, "query_block": query_block, "causal": causal, "scale": factor,
-    }  # fmt: skip
+    options = KernelOptions(block=block, query_block=query_block, causal=causal, scale=factor)
     if chosen == "reference":
-        return attention_reference(q, k, v, index, limits, **options)
+        return attention_reference(q, k, v, index, limits, options)
     result: Tensor = _Attention.apply(q, k, v, index, limits, _kernel(chosen), options)
     return result
 
@@ -177,10 +175,10 @@ class _Attention(torch.autograd.Function):
         index: Tensor,
         lengths: Tensor,
         kernel: ModuleType,
-        options: dict[str, Any],
+        options: KernelOptions,
     ) -> Tensor:
         with torch.autocast(q.device.type, enabled=False):
-            out, lse = kernel.forward(q, k, v, index, lengths, **options)
+            out, lse = kernel.forward(q, k, v, index, lengths, options)
         ctx.save_for_backward(q, k, v, index, lengths, out, lse)
         ctx.kernel, ctx.options = kernel, options
         result: Tensor = out
@@ -190,5 +188,5 @@ class _Attention(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         with torch.autocast(grad.device.type, enabled=False):
-            grads = ctx.kernel.backward(grad, *ctx.saved_tensors, **ctx.options)
+            grads = ctx.kernel.backward(grad, *ctx.saved_tensors, ctx.options)
         return (*grads, None, None, None, None)

@@ -15,6 +15,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from kernels.ops.attention.config import KernelOptions
+
 MASKED = tl.constexpr(-1e30)  # finite, so that a row without keys has no NaN
 
 
@@ -24,11 +26,7 @@ def forward(
     v: Tensor,
     index: Tensor,
     lengths: Tensor,
-    *,
-    block: int,
-    query_block: int,
-    causal: bool,
-    scale: float,
+    options: KernelOptions,
 ) -> tuple[Tensor, Tensor]:
     """Return the output [B, H, n, D] and the log-sum-exp of each row [B * H, padded n].
 
@@ -38,10 +36,10 @@ def forward(
     batch, heads, tiles, width = index.shape
     out = torch.empty_like(q)
     kind = torch.promote_types(q.dtype, torch.float32)
-    lse = torch.empty(batch * heads, tiles * query_block, dtype=kind, device=q.device)
-    sizes = _sizes(q, block, query_block, causal=causal)
+    lse = torch.empty(batch * heads, tiles * options.query_block, dtype=kind, device=q.device)
+    sizes = _sizes(q, options)
     _forward[(tiles, batch * heads)](
-        q, k, v, index, lengths, out, lse, scale, q.shape[2], heads, tiles, width, **sizes
+        q, k, v, index, lengths, out, lse, options.scale, q.shape[2], heads, tiles, width, **sizes
     )
     return out, lse
 
@@ -55,26 +53,22 @@ def backward(
     lengths: Tensor,
     out: Tensor,
     lse: Tensor,
-    *,
-    block: int,
-    query_block: int,
-    causal: bool,
-    scale: float,
+    options: KernelOptions,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return the gradients of q, k and v; ``out`` and ``lse`` are those of `forward`."""
     q, k, v, index, grad = (x.contiguous() for x in (q, k, v, index, grad))
     batch, heads, tiles, width = index.shape
-    blocks = tiles * query_block // block
+    blocks = tiles * options.query_block // options.block
     delta = (grad.to(lse.dtype) * out.to(lse.dtype)).sum(-1)
     dq, dk, dv = torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
     starts, readers = transposed(index, blocks)
-    sizes = _sizes(q, block, query_block, causal=causal)
+    sizes = _sizes(q, options)
     given = (q, k, v, grad, lse, delta, lengths)
     _backward_queries[(tiles, batch * heads)](
-        *given, index, dq, scale, q.shape[2], heads, tiles, width, **sizes
+        *given, index, dq, options.scale, q.shape[2], heads, tiles, width, **sizes
     )
     _backward_keys[(blocks, batch * heads)](
-        *given, starts, readers, dk, dv, scale, q.shape[2], heads, tiles, blocks, **sizes
+        *given, starts, readers, dk, dv, options.scale, q.shape[2], heads, tiles, blocks, **sizes
     )
     return dq, dk, dv
 
@@ -100,13 +94,13 @@ def transposed(index: Tensor, blocks: int) -> tuple[Tensor, Tensor]:
     return starts, torch.div(order % (tiles * width), width, rounding_mode="floor")
 
 
-def _sizes(q: Tensor, block: int, query_block: int, *, causal: bool) -> dict[str, Any]:
+def _sizes(q: Tensor, options: KernelOptions) -> dict[str, Any]:
     return {
         "DIM": q.shape[3],
         "WIDE": triton.next_power_of_2(q.shape[3]),
-        "ROWS": query_block,
-        "BLOCK": block,
-        "CAUSAL": causal,
+        "ROWS": options.query_block,
+        "BLOCK": options.block,
+        "CAUSAL": options.causal,
         "KIND": tl.float64 if q.dtype == torch.float64 else tl.float32,
         # Triton's interpreter multiplies the bit patterns of bfloat16.
         "WIDEN": triton.knobs.runtime.interpret and q.dtype == torch.bfloat16,
