@@ -53,7 +53,7 @@ def gat_forward(
 ) -> None:
     """Fill rows ``start`` to ``stop - 1`` of ``out`` and of ``record``."""
     h = len(heads)
-    one, steep = x.dtype.type(1), x.dtype.type(slope)
+    steep = x.dtype.type(slope)
     weight = np.empty(room(indptr, start, stop) * h, x.dtype)
     for block in range(start, stop, ROWS):
         end, first = min(block + ROWS, stop), indptr[block]
@@ -66,12 +66,35 @@ def gat_forward(
                     weight, (e - first) * h, score_src, indices[e] * h, record, score, steep,
                     record, most, heads,
                 )  # fmt: skip
-            for e in range(indptr[r], indptr[r + 1]):
-                add_scaled(weight, (e - first) * h, record, most, -one, heads)
-        for j in range((indptr[end] - first) * h):
-            weight[j] = exp_below_zero(weight[j])
-        for r in range(block, end):
-            weighted_sum(indptr, indices, x, heads, channels, weight, first, record, out, r)
+        weighted_means(indptr, indices, x, heads, channels, weight, record, out, block, end)
+
+
+@compiled_releasing
+def weighted_means(
+    indptr: Ints,
+    indices: Ints,
+    x: Reals,
+    heads: Lanes,
+    channels: Lanes,
+    weight: Reals,
+    record: Reals,
+    out: Reals,
+    block: int,
+    end: int,
+) -> None:
+    """Set rows ``block`` to ``end - 1`` of ``out`` to means of ``x``, weighted by the softmax.
+
+    ``weight`` holds the scores of these rows' edges, ``record`` the largest of each row.
+    """
+    h, first, one = len(heads), indptr[block], x.dtype.type(1)
+    for r in range(block, end):
+        most = (r * FIELDS + MOST) * h
+        for e in range(indptr[r], indptr[r + 1]):
+            add_scaled(weight, (e - first) * h, record, most, -one, heads)
+    for j in range((indptr[end] - first) * h):
+        weight[j] = exp_below_zero(weight[j])
+    for r in range(block, end):
+        weighted_sum(indptr, indices, x, heads, channels, weight, first, record, out, r)
 
 
 @compiled_releasing

@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernels.jit import compiled_releasing
-from kernels.ops.graph.attention import FIELDS, MOST, PRODUCT, ROWS, SHARE, room, weighted_sum
+from kernels.ops.graph.attention import FIELDS, MOST, PRODUCT, ROWS, SHARE, room, weighted_means
 from kernels.ops.graph.exponential import exp_below_zero
-from kernels.ops.graph.lanes import add_scaled, product_adding
+from kernels.ops.graph.lanes import product_adding
 from kernels.ops.graph.score_lanes import pair_score, return_score, return_vector
 
 Ints = NDArray[np.int32]
@@ -40,7 +40,7 @@ def gatv2_forward(
     """Fill rows ``start`` to ``stop - 1`` of ``out`` and of ``record``; y are the targets' own."""
     h, width = len(heads), len(channels)
     n = h * width
-    one, steep = x.dtype.type(1), x.dtype.type(slope)
+    steep = x.dtype.type(slope)
     weight = np.empty(room(indptr, start, stop) * h, x.dtype)
     for block in range(start, stop, ROWS):
         end, first = min(block + ROWS, stop), indptr[block]
@@ -56,12 +56,7 @@ def gatv2_forward(
                     # As written, NaN stays.
                     if not score <= record[most + k]:
                         record[most + k] = score
-            for e in range(indptr[r], indptr[r + 1]):
-                add_scaled(weight, (e - first) * h, record, most, -one, heads)
-        for j in range((indptr[end] - first) * h):
-            weight[j] = exp_below_zero(weight[j])
-        for r in range(block, end):
-            weighted_sum(indptr, indices, x, heads, channels, weight, first, record, out, r)
+        weighted_means(indptr, indices, x, heads, channels, weight, record, out, block, end)
 
 
 @compiled_releasing

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
@@ -102,6 +103,18 @@ def gatv2_attention(
     return _GatV2.apply(graph, x_src, x_dst, att, negative_slope)  # type: ignore[no-any-return]  # torch's
 
 
+def _add_products(
+    graph: CsrGraph, out: Tensor, gradient: NDArray[Any], record: NDArray[Any]
+) -> None:
+    """Complete the targets' records, see `attention.gat_products`; ``out`` is [n_dst, H, C]."""
+    result, (heads, channels) = flat(out), out.shape[1:]
+
+    def part(start: int, stop: int) -> None:
+        attention.gat_products(result, gradient, heads, channels, record, start, stop)
+
+    share(part, by_edges(graph.csr.indptr.numpy(), 1))
+
+
 class _Gat(torch.autograd.Function):
     """Saves a record per target beside its inputs and its result, nothing per edge."""
 
@@ -130,12 +143,8 @@ class _Gat(torch.autograd.Function):
         graph: CsrGraph = ctx.graph
         x, score_src, record, out = ctx.saved_tensors
         heads, channels = x.shape[1:]
-        records, g, result = record.numpy(), flat(gradient), flat(out)
-
-        def products(start: int, stop: int) -> None:
-            attention.gat_products(result, g, heads, channels, records, start, stop)
-
-        share(products, by_edges(graph.csr.indptr.numpy(), 1))
+        records, g = record.numpy(), flat(gradient)
+        _add_products(graph, out, g, records)
         dx, dsrc = x.new_empty(x.shape), x.new_empty(score_src.shape)
         indptr, indices, _ = graph.csc.arrays()
         inputs, sizes = (flat(x), flat(score_src), records), ((0,) * heads, (0,) * channels)
@@ -187,13 +196,9 @@ class _GatV2(torch.autograd.Function):
         x_src, x_dst, att, record, out = ctx.saved_tensors
         heads, channels = att.shape
         inputs, records, g = (flat(x_src), flat(x_dst), flat(att)), record.numpy(), flat(gradient)
-        result, sizes = flat(out), ((0,) * heads, (0,) * channels)
         indptr, indices, _ = graph.csr.arrays()
-
-        def products(start: int, stop: int) -> None:
-            attention.gat_products(result, g, heads, channels, records, start, stop)
-
-        share(products, by_edges(indptr, 1))
+        sizes = ((0,) * heads, (0,) * channels)
+        _add_products(graph, out, g, records)
         dx, dy = x_src.new_empty(x_src.shape), x_src.new_empty(x_dst.shape)
         dscore = x_src.new_empty(graph.n_edges * heads)
         csc, by_source, by_edge = graph.csc.arrays(), flat(dx), dscore.numpy()

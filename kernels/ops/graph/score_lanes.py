@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from llvmlite import ir  # type: ignore[import-untyped]  # ships no type information
@@ -38,6 +39,21 @@ def pair_score(
     return x.dtype(x, i, y, i, att, i, x.dtype, lanes), generate
 
 
+def _adding(gradient: Callable[[Lanes], Any]) -> Callable[..., Any]:
+    """Return the generator of code that adds d times a gradient to ``out[o:]``.
+
+    The arguments 7 to 9 are d, out and o.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        v = Lanes(context, builder, signature, arguments)
+        found, place = gradient(v), v.place(8, 9)
+        v.store(v.add(v.load(place), v.multiply(v.spread(7), found)), place)
+        return context.get_dummy_value()
+
+    return generate
+
+
 @intrinsic  # type: ignore[untyped-decorator]
 def return_score(
     typing_context: Any,
@@ -56,15 +72,13 @@ def return_score(
     """Add the gradient of d times `pair_score` by ``x[a:]`` (or ``y[b:]``) to ``out[o:]``."""
     del typing_context, a, b, s, slope, d, o
 
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        v = Lanes(context, builder, signature, arguments)
+    def slope_of_score(v: Lanes) -> Any:
         _, slopes, weight = _pair(v)
-        place = v.place(8, 9)
-        v.store(v.add(v.load(place), v.multiply(v.spread(7), v.multiply(weight, slopes))), place)
-        return context.get_dummy_value()
+        return v.multiply(weight, slopes)
 
     i = types.intp
-    return types.void(x, i, y, i, att, i, x.dtype, x.dtype, out, i, lanes), generate
+    kind = types.void(x, i, y, i, att, i, x.dtype, x.dtype, out, i, lanes)
+    return kind, _adding(slope_of_score)
 
 
 @intrinsic  # type: ignore[untyped-decorator]
@@ -85,12 +99,6 @@ def return_vector(
     """Add the gradient of d times `pair_score` by ``att[s:]`` to ``out[o:]``."""
     del typing_context, a, b, s, slope, d, o
 
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        v = Lanes(context, builder, signature, arguments)
-        leaky, _, _ = _pair(v)
-        place = v.place(8, 9)
-        v.store(v.add(v.load(place), v.multiply(v.spread(7), leaky)), place)
-        return context.get_dummy_value()
-
     i = types.intp
-    return types.void(x, i, y, i, att, i, x.dtype, x.dtype, out, i, lanes), generate
+    kind = types.void(x, i, y, i, att, i, x.dtype, x.dtype, out, i, lanes)
+    return kind, _adding(lambda v: _pair(v)[0])
