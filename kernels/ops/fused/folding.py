@@ -12,7 +12,7 @@ import logging
 from typing import Any
 
 import torch
-from torch import fx, nn
+from torch import Tensor, fx, nn
 from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
@@ -26,14 +26,34 @@ class FoldingError(ValueError):
     """A model cannot be folded; the message says why."""
 
 
-def folded(model: nn.Module) -> fx.GraphModule:
+class _Dimensions(fx.Interpreter):
+    """Runs a graph and notes how many dimensions each result has."""
+
+    def __init__(self, traced: fx.GraphModule) -> None:
+        super().__init__(traced)
+        self.found: dict[fx.Node, int] = {}
+
+    def run_node(self, n: fx.Node) -> Any:
+        result = super().run_node(n)
+        if isinstance(result, Tensor):
+            self.found[n] = result.ndim
+        return result
+
+
+def folded(model: nn.Module, example: Tensor | tuple[Tensor, ...] | None = None) -> fx.GraphModule:
     """Return a copy of a model for inference, without the batch norms that can be folded.
 
     Activations (ReLU) of results that nobody else reads are computed in place. The model itself
     stays as it is.
 
+    A batch norm works on dimension 1. Of a linear layer's results those are the channels if they
+    are [N, C], and not if they are [N, L, C], also where L and C are equal: without an example
+    norms after linear layers stay. Convolutions are then taken to get batches.
+
     Args:
         model: In evaluation mode.
+        example: Its input, a tuple of several: as many dimensions as the copy will get. The model
+            computes it once.
 
     Raises:
         FoldingError: When the model trains, or has no fixed graph.
@@ -47,9 +67,10 @@ def folded(model: nn.Module) -> fx.GraphModule:
             f"the model has no fixed graph ({error}); fold the parts that have one"
         ) from error
     modules = dict(traced.named_modules())
+    dimensions = _dimensions(traced, example)
     count = 0
     for node in list(traced.graph.nodes):
-        before = _layer_before(node, modules)
+        before = _layer_before(node, modules, dimensions)
         if before is None:
             continue
         norm = modules[node.target]
@@ -71,7 +92,21 @@ def folded(model: nn.Module) -> fx.GraphModule:
     return traced
 
 
-def _layer_before(node: fx.Node, modules: dict[str, nn.Module]) -> fx.Node | None:
+def _dimensions(
+    traced: fx.GraphModule, example: Tensor | tuple[Tensor, ...] | None
+) -> dict[fx.Node, int]:
+    """Return how many dimensions results have, as far as an example tells."""
+    if example is None:
+        return {}
+    run = _Dimensions(traced)
+    with torch.no_grad():
+        run.run(*(example if isinstance(example, tuple) else (example,)))
+    return run.found
+
+
+def _layer_before(
+    node: fx.Node, modules: dict[str, nn.Module], dimensions: dict[fx.Node, int]
+) -> fx.Node | None:
     """Return the layer that a batch norm can be folded into, None where it cannot."""
     if node.op != "call_module" or not isinstance(modules[str(node.target)], NORMS):
         return None
@@ -83,9 +118,15 @@ def _layer_before(node: fx.Node, modules: dict[str, nn.Module]) -> fx.Node | Non
     is_shared = sum(n.target == before.target for n in node.graph.nodes) > 1
     if is_shared or getattr(norm, "running_mean", None) is None:
         return None
-    if isinstance(layer, nn.Linear) and layer.out_features != norm.num_features:
-        return None  # of [N, L, C] it normalises L
-    return before if isinstance(layer, (*CONVOLUTIONS, nn.Linear)) else None
+    if isinstance(layer, nn.Linear):
+        # Of [N, L, C] it normalises L.
+        return before if dimensions.get(before) == 2 else None
+    if not isinstance(layer, CONVOLUTIONS):
+        return None
+    # Of one sample, [C, L], it normalises L, too.
+    batched = layer.weight.ndim
+    fits = layer.out_channels == norm.num_features
+    return before if fits and dimensions.get(before, batched) == batched else None
 
 
 def _in_place(traced: fx.GraphModule, modules: dict[str, nn.Module]) -> int:

@@ -186,6 +186,32 @@ def test_adamw_steps_as_torchs_and_shares_its_state(dtype):
             torch.testing.assert_close(a, b, rtol=0, atol=tolerance)
 
 
+def test_adamw_goes_on_from_moments_that_lost_their_strides():
+    """As they come from a file; gradients come in rows, too."""
+    torch.manual_seed(0)
+    start = torch.randn(3, 2, 4, 4).to(memory_format=torch.channels_last)
+    ends = []
+    for through_file in (False, True):
+        parameter = nn.Parameter(start.clone(memory_format=torch.preserve_format))
+        optimizer = FusedAdamW([parameter], lr=0.05)
+        for step in range(4):
+            if step == 2:
+                state = copy.deepcopy(optimizer.state_dict())
+                if through_file:
+                    held = state["state"][0]
+                    held |= {name: held[name].contiguous() for name in ("exp_avg", "exp_avg_sq")}
+                optimizer = FusedAdamW([parameter], lr=0.05)
+                optimizer.load_state_dict(state)
+            generator = torch.Generator().manual_seed(step)
+            parameter.grad = torch.randn(parameter.shape, generator=generator)
+            optimizer.step()
+        moments = [optimizer.state[parameter][name] for name in ("exp_avg", "exp_avg_sq")]
+        assert {each.stride() for each in (parameter, *moments)} == {start.stride()}
+        ends.append([parameter.detach(), *moments])
+    for one, other in zip(*ends, strict=True):
+        assert torch.equal(one, other)
+
+
 def test_adamw_refuses_what_it_cannot_do():
     with pytest.raises(ValueError, match="fused=True"):
         FusedAdamW([nn.Parameter(torch.ones(3, dtype=torch.bfloat16))])
@@ -235,14 +261,48 @@ def test_batch_norms_are_folded_where_that_is_exact():
         folded(model)
     model.eval()
     before = copy.deepcopy(model.state_dict())
-    short = folded(model)
     x = torch.randn(2, 3, 6, 6, dtype=torch.float64)
+    short = folded(model, x)
     torch.testing.assert_close(short(x), model(x), rtol=1e-12, atol=1e-12)
     left = [n for n, m in short.named_modules() if isinstance(m, (nn.BatchNorm1d, nn.BatchNorm2d))]
     assert set(left) == {"after_shared", "after_twice", "stateless.1", "first"}
     assert sum(n.target is torch.relu_ for n in short.graph.nodes) == 3
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensor, before[name])
+
+
+@pytest.mark.parametrize(
+    ("layer", "norm", "shape", "folds"),
+    [
+        (nn.Linear(3, 5), 5, (4, 3), True),
+        (nn.Linear(3, 5), 4, (2, 4, 3), False),
+        (nn.Linear(3, 5), 5, (2, 5, 3), False),  # as long as it is wide: only dimensions tell
+        (nn.Conv1d(3, 5, 1), 5, (2, 3, 5), True),
+        (nn.Conv1d(3, 5, 1), 5, (3, 5), False),  # one sample, whose places are normalised
+        (nn.Conv1d(3, 5, 1), 4, (3, 4), False),
+    ],
+)
+def test_a_norm_of_another_axis_than_the_channels_stays(layer, norm, shape, folds):
+    torch.manual_seed(0)
+    layer.reset_parameters()
+    last = nn.BatchNorm1d(norm)
+    with torch.no_grad():
+        for tensor in (last.weight, last.bias, last.running_mean, last.running_var):
+            tensor.uniform_(0.5, 2.0)
+    model, x = nn.Sequential(layer, last).double().eval(), torch.randn(shape).double()
+    short = folded(model, x)
+    torch.testing.assert_close(short(x), model(x), rtol=1e-12, atol=1e-12)
+    assert any(isinstance(each, nn.BatchNorm1d) for each in short.modules()) is not folds
+
+
+def test_without_an_example_norms_after_linear_layers_stay():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, 5), nn.BatchNorm1d(5)).eval()
+    nn.init.uniform_(model[1].running_mean)
+    short = folded(model)
+    for shape in ((4, 3), (2, 5, 3)):
+        x = torch.randn(shape)
+        assert torch.equal(short(x), model(x))
 
 
 def test_a_model_without_a_fixed_graph_is_refused():
