@@ -124,8 +124,7 @@ def _python(trace: Trace, facts: Facts) -> Found:
     idle = trace.wall_seconds - trace.covered_seconds([*trace.operators, *marked])
     if not any(a.name == DATA for a in marked):
         idle -= facts.stall_seconds
-    # A core is missed inside of operators as well as between them.
-    seconds = idle * (1 - min(facts.core_wait_seconds / trace.wall_seconds, 1.0))
+    seconds = idle * _share_with_core(trace, facts)
     return Found(
         "Python between operators",
         seconds,
@@ -136,7 +135,6 @@ def _python(trace: Trace, facts: Facts) -> Found:
 
 
 def _tiny(trace: Trace, facts: Facts) -> Found:
-    del facts
     found = [
         o
         for o in trace.operators
@@ -146,6 +144,8 @@ def _tiny(trace: Trace, facts: Facts) -> Found:
     count = len(found) / max(len(trace.steps), 1)
     # As many again would be there in a model with work to do: only where they are the rule.
     rest = sum(o.self_seconds for o in trace.operators if o.phase != "optimizer")
+    # One that stands still for want of a core is no work: a single one could outlast all tiny ones.
+    rest *= _share_with_core(trace, facts)
     return Found(
         "Many tiny operators",
         seconds if seconds > rest / 4 else 0.0,
@@ -278,6 +278,14 @@ LOOKS: tuple[Look, ...] = (
 
 def _has_own_cause(operator: Operator) -> bool:
     return operator.name == "aten::copy_" or operator.name in READ_OUT
+
+
+def _share_with_core(trace: Trace, facts: Facts) -> float:
+    """Return the share of the steps in which the main thread did not miss a core.
+
+    It is missed inside of operators as well as between them.
+    """
+    return 1 - min(facts.core_wait_seconds / trace.wall_seconds, 1.0)
 
 
 def _some(count: int, thing: str) -> str:

@@ -128,7 +128,7 @@ class Profiler:
         self.result: Profile | None = None
         self._then = then
         self._steps = 0
-        self._stall, self._waited = 0.0, 0.0
+        self._stall, self._waited, self._waited_before = 0.0, 0.0, 0.0
         self._plain: list[float] = []
         self._last = time.perf_counter()
         self._running: profile | None = None
@@ -164,6 +164,8 @@ class Profiler:
         now = time.perf_counter()
         self._steps += 1
         if self._running is not None:
+            # Of whole steps alone, as the trace: not of one that never ends.
+            self._waited += core_wait_seconds() - self._waited_before
             self._end_mark()
             self._stall += stall_seconds
             if self._steps == self.config.warm_up + self.config.steps:
@@ -196,12 +198,12 @@ class Profiler:
             activities.append(ProfilerActivity.CUDA)
         self._running = profile(activities=activities, record_shapes=True, profile_memory=True)
         self._running.start()
-        self._waited = core_wait_seconds()
         self._begin_mark()
 
     def _begin_mark(self) -> None:
         self._mark = record_function(STEP)
         self._mark.__enter__()  # type: ignore[no-untyped-call]  # torch's
+        self._waited_before = core_wait_seconds()
 
     def _end_mark(self) -> None:
         if self._mark is not None:
@@ -209,7 +211,6 @@ class Profiler:
             self._mark = None
 
     def _finish(self, *, unfinished: bool = False) -> None:
-        waited = core_wait_seconds() - self._waited
         if self._running is None:
             return
         self._running.stop()
@@ -233,7 +234,7 @@ class Profiler:
             )
         facts = Facts(
             stall_seconds=self._stall,
-            core_wait_seconds=waited,
+            core_wait_seconds=self._waited,
             threads=torch.get_num_threads(),
             cores=len(os.sched_getaffinity(0)),
             # The first step began before anybody looked.

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 import time
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 import torch
@@ -21,13 +25,30 @@ from tests.kernels.runtime.small import batches, config, make_model, squared
 ONE = ProfileConfig(warm_up=1, steps=1)
 
 
+def undisturbed(folder, step):
+    """Profile one call; on a busy machine several, to return one that hardly missed a core.
+
+    A turn that the scheduler gives to others is longer than such a call.
+    """
+    found = []
+    for attempt in range(10):
+        with torch.random.fork_rng(devices=[]), profiled(folder / f"{attempt}", ONE) as profiler:
+            for _ in range(2):
+                step()
+                profiler.step()
+        missed = profiler.result.facts.core_wait_seconds / profiler.result.step_seconds
+        found.append((missed, attempt, profiler.result))
+        if missed < 0.1:
+            break
+    return min(found)[-1]
+
+
 def causes_in(folder, step):
-    """Profile one call; return all causes by name, however small their rank."""
-    with torch.random.fork_rng(devices=[]), profiled(folder, ONE) as profiler:
-        for _ in range(2):
-            step()
-            profiler.step()
-    result = profiler.result
+    """Return all causes of lost time in a call by name, however small their rank."""
+    return all_causes(undisturbed(folder, step))
+
+
+def all_causes(result):
     trace = read_trace(result.trace_path)
     assert len(result.causes) <= 3
     assert [c.seconds for c in result.causes] == sorted(
@@ -91,9 +112,11 @@ def recomputing():
     ],
 )
 def test_a_cause_is_named(tmp_path, step, name, said):
-    cause = causes_in(tmp_path, step)[name]
+    result = undisturbed(tmp_path, step)
+    cause = all_causes(result)[name]
     assert said in cause.evidence
-    assert cause.share > 0.05
+    with_core = 1 - min(result.facts.core_wait_seconds / result.step_seconds, 1.0)
+    assert cause.share > 0.05 * with_core
     assert f"{cause.share:.0%}" in str(cause)
 
 
@@ -171,13 +194,44 @@ def test_memory_is_told_by_what_made_it(tmp_path):
 def test_a_loop_that_ends_early_is_reported_with_what_was_seen(tmp_path):
     with profiled(tmp_path, ProfileConfig(warm_up=1, steps=10)) as profiler:
         for _ in range(3):
-            tiny()
+            torch.ones(8).tanh()
             profiler.step()
+        kept = torch.ones(1_000).cumsum(0)  # of a step that never ends
+    assert len(kept) == 1_000
     assert profiler.result.steps == 2
+    assert {r.name: r.calls for r in profiler.result.operators}["aten::tanh"] == 1
+    assert "aten::cumsum" not in {r.name for r in profiler.result.operators}
+    assert profiler.result.memory.bytes[-1] == 0
+    assert "A step took" in profiler.result.report_path.read_text()
     with profiled(tmp_path / "none", ONE) as profiler:
         profiler.step()
     assert profiler.result is None
     assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.skipif(
+    not Path("/proc/thread-self/schedstat").exists(), reason="nobody counts waits for a core here"
+)
+def test_waits_for_a_core_in_a_step_that_never_ends_do_not_count(tmp_path):
+    """Two on one core: nobody can have waited for longer than the profiled steps took."""
+    cores = os.sched_getaffinity(0)
+    busy = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+    try:
+        os.sched_setaffinity(busy.pid, {min(cores)})
+        with profiled(tmp_path, ProfileConfig(warm_up=1, steps=10)) as profiler:
+            for _ in range(3):
+                torch.ones(8).tanh()
+                profiler.step()
+            os.sched_setaffinity(0, {min(cores)})
+            until, deadline = core_wait_seconds() + 0.2, time.monotonic() + 20
+            while core_wait_seconds() < until:
+                assert time.monotonic() < deadline
+    finally:
+        os.sched_setaffinity(0, cores)
+        busy.kill()
+        busy.wait()
+    result = profiler.result
+    assert result.facts.core_wait_seconds <= result.steps * result.step_seconds
 
 
 class Outside(HTMLParser):
@@ -236,6 +290,17 @@ def test_gpus_processes_and_cores_are_looked_at():
     assert found["Python between operators"].share == pytest.approx(0.45)
     assert causes_of(Trace(), facts) == ()
     assert core_wait_seconds() >= 0
+
+
+def test_an_operator_without_a_core_does_not_hide_many_tiny_ones():
+    events = [event("aten::add", 10 * k, 5) for k in range(100)]
+    events += [event(STEP, 0, 4000, "user_annotation"), event("aten::mm", 1000, 3000)]
+    trace = parse_trace(events)
+    without = Facts(core_wait_seconds=2900e-6)
+    found = {c.name: c for c in causes_of(trace, without, at_most=20)}
+    assert found["Many tiny operators"].share == pytest.approx(500 / 4000)
+    # The same operator, where it was work.
+    assert "Many tiny operators" not in {c.name for c in causes_of(trace, Facts(), at_most=20)}
 
 
 def test_a_file_that_is_no_trace_is_refused(tmp_path):
