@@ -1,0 +1,1 @@
+"""Contracts: what a table must look like, written as TOML, inferred or by hand."""

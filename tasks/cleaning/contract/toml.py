@@ -1,0 +1,154 @@
+"""Contracts as TOML, readable and editable by the person who knows the data."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Mapping
+from dataclasses import MISSING, fields
+from typing import Any
+
+from tasks.cleaning.contract.model import (
+    ColumnContract,
+    Contract,
+    ContractError,
+    Denial,
+    Dependency,
+)
+
+TABLES = {"dependency": Dependency, "denial": Denial}
+SCALARS = tuple(
+    f.name for f in fields(Contract) if f.name not in {"columns", "dependencies", "denials", "keys"}
+)
+MAX_BYTES = 10_000_000
+
+
+def from_toml(text: str, *, source: str = "contract") -> Contract:
+    """Read a contract.
+
+    Args:
+        text: TOML, see ``docs/reference/contracts.md``.
+        source: What messages call it.
+
+    Raises:
+        ContractError: With the line or the field at fault.
+    """
+    if len(text) > MAX_BYTES:
+        raise ContractError(f"{source} has {len(text):,} characters; at most {MAX_BYTES:,} are read")
+    try:
+        data = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ContractError(f"{source} is no TOML: {error}") from None
+    try:
+        return _contract(data)
+    except ContractError as error:
+        raise ContractError(f"{source}: {error}") from None
+
+
+def to_toml(contract: Contract) -> str:
+    """Write a contract; what has its default is left out, confidences stand as comments."""
+    lines = [f"{name} = {_value(value)}" for name, value in _changed(contract) if name in SCALARS]
+    if contract.keys:
+        lines.append(f"keys = {_value(contract.keys)}")
+    for name, column in contract.columns.items():
+        lines += ["", f"[columns.{_key(name)}]"]
+        for field, value in _changed(column):
+            if field != "confidence":
+                sure = column.confidence.get(field)
+                note = f"  # confidence {sure:.3f}" if sure is not None else ""
+                lines.append(f"{field} = {_value(value)}{note}")
+    for dependency in contract.dependencies:
+        lines += ["", "[[dependency]]", *_pairs(dependency)]
+    for denial in contract.denials:
+        lines += ["", "[[denial]]", *_pairs(denial)]
+    return "\n".join(lines) + "\n"
+
+
+def _contract(data: dict[str, Any]) -> Contract:
+    unknown = sorted(set(data) - {*SCALARS, *TABLES, "columns", "keys"})
+    if unknown:
+        raise ContractError(f"unknown line {unknown[0]!r}; known: {', '.join(SCALARS)}, keys")
+    columns = data.get("columns", {})
+    if not isinstance(columns, dict) or not columns:
+        raise ContractError("no column; write [columns.NAME] for each")
+    return Contract(
+        **_scalars(data),
+        columns={
+            name: _made(ColumnContract, f"[columns.{name}]", given)
+            for name, given in columns.items()
+        },
+        dependencies=_many(data, "dependency"),
+        denials=_many(data, "denial"),
+        keys=tuple(tuple(key) for key in data.get("keys", [])),
+    )
+
+
+def _scalars(data: Mapping[str, Any]) -> dict[str, Any]:
+    given = {name: data[name] for name in SCALARS if name in data}
+    given.setdefault("name", "table")
+    wanted = {f.name: f.default for f in fields(Contract)}
+    for name, value in given.items():
+        default = wanted[name] if wanted[name] is not MISSING else ""
+        fits = isinstance(value, int | float) if isinstance(default, float) else None
+        if not (fits if fits is not None else type(value) is type(default)):
+            raise ContractError(f"{name} = {value!r} must be like {default!r}")
+    return given
+
+
+def _many(data: Mapping[str, Any], name: str) -> tuple[Any, ...]:
+    given = data.get(name, [])
+    if not isinstance(given, list):
+        raise ContractError(f"{name} stands in doubled brackets: [[{name}]]")
+    return tuple(_made(TABLES[name], f"[[{name}]] {i + 1}", one) for i, one in enumerate(given))
+
+
+def _made(kind: type, where: str, given: Any) -> Any:
+    if not isinstance(given, dict):
+        raise ContractError(f"{where} must be a table")
+    known = [f.name for f in fields(kind)]
+    unknown = sorted(set(given) - set(known))
+    if unknown:
+        raise ContractError(f"{where} has no {unknown[0]!r}; known: {', '.join(known)}")
+    plain = {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}
+    for name in ("minimum", "maximum"):
+        if hasattr(plain.get(name), "isoformat"):
+            plain[name] = plain[name].isoformat()
+    try:
+        return kind(**plain)
+    except ContractError as error:
+        raise ContractError(f"{where}: {error}") from None
+    except TypeError as error:
+        raise ContractError(f"{where}: {error}") from None
+
+
+def _changed(thing: Any) -> list[tuple[str, Any]]:
+    """Return the fields that have not their default, in order of their definition."""
+    changed = []
+    for f in fields(thing):
+        default = f.default_factory() if f.default_factory is not MISSING else f.default
+        value = getattr(thing, f.name)
+        if value != default:
+            changed.append((f.name, value))
+    return changed
+
+
+def _pairs(thing: Any) -> list[str]:
+    return [f"{name} = {_value(value)}" for name, value in _changed(thing)]
+
+
+def _key(name: str) -> str:
+    bare = name.isascii() and name.replace("_", "").replace("-", "").isalnum()
+    return name if bare else json.dumps(name, ensure_ascii=False)
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        # A JSON string is a TOML string, but for the escape of a slash, which nobody writes.
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    if isinstance(value, tuple | list):
+        return f"[{', '.join(_value(one) for one in value)}]"
+    if isinstance(value, Mapping):
+        return "{ " + ", ".join(f"{_key(k)} = {_value(v)}" for k, v in value.items()) + " }"
+    return repr(value)

@@ -1,0 +1,1 @@
+"""Detectors: each a plain function from a frame of texts to findings."""

@@ -1,0 +1,237 @@
+"""Normalisers: the same meaning written the contract's way; nothing is guessed.
+
+Each step is an expression over one column of texts, so that it runs on eager, lazy and streamed
+frames alike. In this order: blanks around, codes of missing values, units and scales of numbers,
+whole numbers, dates into ISO form, spellings of a domain that differ in case or blanks only, and a
+second column's value glued to the end.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import polars as pl
+
+from tasks.cleaning.contract.model import ColumnContract, Contract
+from tasks.cleaning.findings import findings_of, joined
+
+VERSION = "normalise/1"
+NUMBER = r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?"
+BLANKS = r"[\s\u00a0\u200b\ufeff]+"
+GLUE = r"[\s,;/-]+"
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One rewriting of a column.
+
+    Attributes:
+        rule: Id in findings.
+        expression: New text of every value, null where it is missing.
+        expected: What a value should look like, for people.
+        premise: Why the meaning stays.
+    """
+
+    rule: str
+    expression: pl.Expr
+    expected: str
+    premise: str
+
+
+def normalisers(name: str, column: ColumnContract) -> list[Step]:
+    """Return a column's rewritings in their order, each to be applied to what the last one left."""
+    steps = [Step("blank", _trimmed(name), "no blanks around", "blanks around carry no meaning")]
+    if column.missing:
+        steps.append(_missing(name, column.missing))
+    if column.is_number:
+        for spelling, factor in _units(column).items():
+            steps.append(_unit(name, spelling, factor, column.unit))
+        if column.kind == "integer":
+            steps.append(_whole(name))
+    if column.formats:
+        steps.append(_dates(name, column))
+    if column.domain:
+        steps.append(_spelling(name, column.domain))
+    return steps
+
+
+def normalise(frame: pl.DataFrame, contract: Contract) -> pl.DataFrame:
+    """Find every cell that is written otherwise than the contract has it.
+
+    Args:
+        frame: Texts, one column for each of the contract's.
+        contract: The contract.
+
+    Returns:
+        Findings with suggestions; where several steps concern a cell, the suggestion is the last
+        one's and the rule names all of them.
+    """
+    parts = [
+        found
+        for name, column in contract.columns.items()
+        for found in _column_findings(frame, name, column, contract.detector_version)
+    ]
+    parts += [
+        found
+        for name, column in contract.columns.items()
+        if column.suffix_of
+        for found in _glued(frame, name, column.suffix_of, contract)
+    ]
+    return joined(parts)
+
+
+def _column_findings(
+    frame: pl.DataFrame, name: str, column: ColumnContract, version: str
+) -> Iterator[pl.DataFrame]:
+    steps = normalisers(name, column)
+    after = frame.select(pl.col(name).alias("observed"), pl.col(name))
+    rule = pl.lit("")
+    for step in steps:
+        after = after.with_columns(step.expression.alias("_next"))
+        changed = pl.col("_next").ne_missing(pl.col(name))
+        rule = pl.when(changed).then(pl.lit(step.rule)).otherwise(None)
+        after = after.with_columns(rule.alias(f"_{step.rule}"), pl.col("_next").alias(name))
+    told = list(dict.fromkeys(f"_{step.rule}" for step in steps))
+    cells = (
+        after.with_row_index("row")
+        .filter(pl.col(name).ne_missing(pl.col("observed")))
+        .select(
+            "row",
+            "observed",
+            pl.col(name).alias("suggestion"),
+            pl.concat_str(told, separator="+", ignore_nulls=True).alias("rule"),
+        )
+    )
+    if cells.is_empty():
+        return
+    yield findings_of(
+        cells.with_columns(pl.lit(True).alias("repairable")),
+        column=name,
+        expected=_expected(column),
+        premise="; ".join(dict.fromkeys(step.premise for step in steps if step.premise)),
+        confidence=1.0,
+        detector_version=f"{VERSION} {version}",
+    )
+
+
+def _expected(column: ColumnContract) -> str:
+    words = [column.kind]
+    if column.unit:
+        words.append(f"in {column.unit}")
+    if column.domain:
+        words.append(f"one of {', '.join(column.domain[:8])}")
+    return " ".join(words)
+
+
+def _trimmed(name: str) -> pl.Expr:
+    return pl.col(name).str.replace(f"^{BLANKS}", "").str.replace(f"{BLANKS}$", "")
+
+
+def _missing(name: str, codes: tuple[str, ...]) -> Step:
+    text = pl.col(name)
+    expression = pl.when(text.is_in(codes)).then(None).otherwise(text)
+    shown = ", ".join(repr(code) for code in codes)
+    return Step("missing-code", expression, "a value or nothing", f"{shown}: declared as missing")
+
+
+def _units(column: ColumnContract) -> dict[str, float]:
+    """Return spellings with factors, the longest first: "ounces" before "ounce"."""
+    units = {spelling: 1.0 for spelling in column.unit_spellings} | dict(column.scales)
+    return dict(sorted(units.items(), key=lambda item: -len(item[0])))
+
+
+def _unit(name: str, spelling: str, factor: float, unit: str) -> Step:
+    text = pl.col(name)
+    found = text.str.extract(f"^({NUMBER})\\s*{re.escape(spelling)}$")
+    number = found.cast(pl.Float64, strict=False) * factor
+    expression = pl.when(found.is_not_null()).then(shortest(number)).otherwise(text)
+    rule = "unit" if factor == 1.0 else "scale"
+    times = "" if factor == 1.0 else f", {factor:g} times"
+    return Step(rule, expression, "a number", f"{spelling!r} means {unit or 'the unit'}{times}")
+
+
+def shortest(number: pl.Expr) -> pl.Expr:
+    """Return numbers as their shortest texts, without a trailing ``.0``."""
+    rounded = number.round(12)
+    text = rounded.cast(pl.String)
+    whole = (rounded == rounded.round(0)) & (rounded.abs() < 1e15)
+    return pl.when(whole).then(rounded.cast(pl.Int64, strict=False).cast(pl.String)).otherwise(text)
+
+
+def _whole(name: str) -> Step:
+    text = pl.col(name)
+    expression = text.str.replace(r"^([+-]?\d+)\.0*$", "$1")
+    return Step("whole-number", expression, "a whole number", "nothing stands after the point")
+
+
+def _dates(name: str, column: ColumnContract) -> Step:
+    text = pl.col(name)
+    kind = pl.Date if column.kind == "date" else pl.Datetime("us")
+    shape = "%Y-%m-%d" if column.kind == "date" else "%Y-%m-%dT%H:%M:%S"
+    read = pl.coalesce(
+        [text.str.strptime(kind, form, strict=False, exact=True) for form in column.formats]
+    )
+    return Step(
+        "date-format",
+        pl.coalesce([read.dt.to_string(shape), text]),
+        "a date in ISO form",
+        f"read as {', '.join(column.formats)}",
+    )
+
+
+def _spelling(name: str, domain: tuple[str, ...]) -> Step:
+    text = pl.col(name)
+    keys: dict[str, list[str]] = {}
+    for value in domain:
+        keys.setdefault(_key(value), []).append(value)
+    known: Mapping[str, str] = {key: v[0] for key, v in keys.items() if len(v) == 1}
+    key = text.str.to_lowercase().str.replace_all(BLANKS, " ")
+    written = key.replace_strict(known, default=None, return_dtype=pl.String)
+    wrong = ~text.is_in(domain) & written.is_not_null()
+    expression = pl.when(wrong).then(written).otherwise(text)
+    return Step("spelling", expression, "a known value", "differs in case and blanks only")
+
+
+def _key(value: str) -> str:
+    return re.sub(BLANKS, " ", value.lower())
+
+
+def _glued(
+    frame: pl.DataFrame, name: str, other: str, contract: Contract
+) -> Iterator[pl.DataFrame]:
+    """Take the other column's value off the end of this one where it is missing over there."""
+    known = contract.columns[other].domain or tuple(
+        frame[other].drop_nulls().unique().sort().to_list()
+    )
+    missing = contract.columns[other].missing
+    parts = frame.with_row_index("row").select(
+        "row",
+        pl.col(name).alias("observed"),
+        pl.col(other).alias("_other"),
+        pl.col(name).str.extract(f"^(.*\\S){GLUE}(\\S+)\\s*$", 1).alias("_rest"),
+        pl.col(name).str.extract(f"^(.*\\S){GLUE}(\\S+)\\s*$", 2).alias("_end"),
+    )
+    empty = pl.col("_other").is_null() | pl.col("_other").is_in([*missing, ""])
+    cells = parts.filter(empty & pl.col("_end").is_in(known))
+    shared = {
+        "rule": "glued",
+        "premise": f"{other} is missing and its value stands at the end of {name}",
+        "confidence": 1.0,
+        "detector_version": f"{VERSION} {contract.detector_version}",
+    }
+    yield findings_of(
+        cells.select("row", "observed", pl.col("_rest").alias("suggestion")),
+        column=name,
+        expected=f"{name} without {other}",
+        **shared,
+    )
+    yield findings_of(
+        cells.select(
+            "row", pl.col("_other").alias("observed"), pl.col("_end").alias("suggestion")
+        ),
+        column=other,
+        expected=f"the {other} at the end of {name}",
+        **shared,
+    )
