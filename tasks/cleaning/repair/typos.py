@@ -1,0 +1,145 @@
+"""Typos: rare texts that lie next to a common one, in columns where common texts lie far apart.
+
+Whether nearness means anything is asked of the column itself: of its common values, how many lie as
+near to a commoner one? Codes and numbers do (4711 and 4712 are two articles), names of cities
+hardly ever. That share, times the rare cells, is what the rule may harm (``bound.py``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import polars as pl
+from rapidfuzz import process
+from rapidfuzz.distance import OSA
+
+from tasks.cleaning.findings import findings_of, joined
+from tasks.cleaning.repair.bound import HarmBound
+
+VERSION = "typos/1"
+
+
+@dataclass(frozen=True, slots=True)
+class TypoConfig:
+    """What counts as rare, common and near.
+
+    Attributes:
+        rare: Most rows that a typo occurs in.
+        times: A common text occurs at least this many times as often as the rare one.
+        distance: Most edits (insert, delete, replace, swap) per character of the common text.
+        max_values: Columns with more distinct values are left out: every pair is compared.
+        max_length: Longer texts are left out, likewise.
+    """
+
+    rare: int = 3
+    times: int = 5
+    distance: float = 0.25
+    max_values: int = 5_000
+    max_length: int = 300
+
+
+def typos(
+    frame: pl.DataFrame,
+    columns: Sequence[str],
+    *,
+    alpha: float,
+    domains: dict[str, tuple[str, ...]] | None = None,
+    config: TypoConfig | None = None,
+) -> tuple[pl.DataFrame, dict[str, HarmBound]]:
+    """Find rare texts next to common ones, or texts next to those of a declared domain.
+
+    Args:
+        frame: Texts.
+        columns: Columns of words.
+        alpha: Share of a column's correct cells that may be changed at most.
+        domains: Declared values of columns; there everything else is an error.
+        config: What counts as rare, common and near.
+
+    Returns:
+        Findings, the confidence above a half where the repair may be made without a person, and
+        the bound of every column.
+    """
+    config, domains = config or TypoConfig(), domains or {}
+    parts, bounds = [], {}
+    for column in columns:
+        counts = dict(
+            frame[column].drop_nulls().value_counts().sort("count", column, descending=[True, False])
+            .iter_rows()
+        )  # fmt: skip
+        if not 1 < len(counts) <= config.max_values or max(map(len, counts)) > config.max_length:
+            continue
+        targets, bound = _targets(counts, domains.get(column), config)
+        bounds[column] = bound
+        if targets:
+            parts.append(_found(frame, column, targets, bound, alpha))
+    return joined(parts), bounds
+
+
+def _targets(
+    counts: dict[str, int], domain: tuple[str, ...] | None, config: TypoConfig
+) -> tuple[dict[str, tuple[str, int]], HarmBound]:
+    """Return what each rare text may have been, with the edits; and the bound."""
+    filled = sum(counts.values())
+    if domain is not None:
+        common, rare = list(domain), [text for text in counts if text not in domain]
+        bound = HarmBound(0, filled)
+    else:
+        common = [text for text, n in counts.items() if n > config.rare]
+        rare = [text for text, n in counts.items() if n <= config.rare]
+        near = sum(_nearest(t, common[:i], config) is not None for i, t in enumerate(common))
+        cells = sum(counts[text] for text in rare)
+        bound = HarmBound(round(cells * near / max(len(common), 1)), filled)
+    targets = {}
+    for text in rare:
+        found = _nearest(text, common, config)
+        if found and (domain is not None or counts[found[0]] >= config.times * counts[text]):
+            targets[text] = found
+    return targets, bound
+
+
+def _nearest(text: str, common: Sequence[str], config: TypoConfig) -> tuple[str, int] | None:
+    """Return the one nearest text within reach and its edits; None where two are as near."""
+    if not common:
+        return None
+    reach = max(1, int(config.distance * len(text)))
+    near = process.extract(
+        text, common, scorer=OSA.distance, score_cutoff=reach, limit=2, processor=None
+    )
+    if not near or (len(near) == 2 and near[0][1] == near[1][1]):
+        return None
+    best, edits, _ = near[0]
+    return (best, int(edits)) if edits <= config.distance * max(len(best), 4) else None
+
+
+def _found(
+    frame: pl.DataFrame,
+    column: str,
+    targets: dict[str, tuple[str, int]],
+    bound: HarmBound,
+    alpha: float,
+) -> pl.DataFrame:
+    cells = (
+        frame.select(pl.col(column).alias("observed"))
+        .with_row_index("row")
+        .filter(pl.col("observed").is_in(list(targets)))
+        .with_columns(
+            pl.col("observed")
+            .replace_strict({k: v[0] for k, v in targets.items()}, return_dtype=pl.String)
+            .alias("suggestion"),
+            pl.col("observed")
+            .replace_strict({k: v[1] for k, v in targets.items()}, return_dtype=pl.Int64)
+            .alias("edits"),
+        )
+    )
+    sure = bound.holds(alpha)
+    return findings_of(
+        cells.with_columns(
+            pl.format("{} edits from a common value", "edits").alias("premise")
+        ).drop("edits"),
+        column=column,
+        rule="typo",
+        expected="a value that occurs elsewhere",
+        confidence=1.0 - bound.rate if sure else 0.5,
+        detector_version=VERSION,
+    )
