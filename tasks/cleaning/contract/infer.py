@@ -96,7 +96,10 @@ def _number(text: pl.Series, config: InferConfig) -> ColumnContract | None:
         pl.col("text").str.extract(f"^({NUMBER})").cast(pl.Float64, strict=False).alias("number"),
         pl.col("text").str.replace(f"^{NUMBER}\\s*", "").alias("tail"),
     )
-    units = {tail: unit_of(tail) for tail in parts["tail"].unique().to_list()}
+    # "oz. can": the unit and a remark. Such a text counts as a number, but is left for a person.
+    units = {
+        tail: unit_of(tail) or unit_of(tail.split()[0]) for tail in parts["tail"].unique() if tail
+    }
     readable = parts.filter(
         pl.col("number").is_not_null()
         & ((pl.col("tail") == "") | pl.col("tail").is_in([t for t, u in units.items() if u]))
@@ -114,13 +117,14 @@ def _number(text: pl.Series, config: InferConfig) -> ColumnContract | None:
     named = {units[tail] for tail in tails["tail"].to_list() if tail}
     if len(named) > 1:
         return None
-    spellings = tuple(sorted(tail for tail in tails["tail"].to_list() if tail))
+    spellings = tuple(sorted(tail for tail in tails["tail"].to_list() if unit_of(tail)))
     scales = _scales(readable, spellings)
     whole = bool((readable["number"] == readable["number"].round(0)).all()) and not spellings
     lines = {"kind": share} | ({"unit_spellings": share} if spellings else {})
     return ColumnContract(
         kind="integer" if whole else "decimal",
-        unit=named.pop() if named and not scales else "",
+        # A sign that stands beside numbers of the same size means nothing.
+        unit="" if "" in tails["tail"] or scales else named.pop(),
         unit_spellings=() if scales else spellings,
         scales=scales,
         confidence=lines,

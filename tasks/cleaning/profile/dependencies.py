@@ -77,7 +77,7 @@ def support(
     """Return the share of decided rows that follow a dependency, None where it is not believed."""
     value = codes[dependent]
     votes = vote(codes[determinant], value)
-    decided = votes.decides & (value != MISSING)
+    decided = votes.decides() & (value != MISSING)
     if decided.mean() < config.coverage:
         return None
     follow = float((votes.value == value)[decided].mean())

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import polars as pl
@@ -19,7 +19,30 @@ SYSTEMATIC = 0.5
 """Where this share of the rows alike in any column is doubtful, they are no errors but another case."""
 SYSTEMATIC_ROWS = 3
 """Fewest doubtful rows that make a case."""
+CONTRADICTED = 2
+"""A determinant that contradicts so many cells of a row, and most, is in doubt itself."""
 Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class Opinion:
+    """What one dependency says of a column.
+
+    Attributes:
+        dependency: The dependency.
+        votes: What its groups hold.
+        decided: bool [rows] where its group decides.
+        against: bool [rows] where it decides for something else than the cell holds.
+    """
+
+    dependency: Dependency
+    votes: Votes
+    decided: Mask
+    against: Mask
+
+    def without(self, rows: Mask) -> Opinion:
+        """Return the opinion with nothing said on some rows."""
+        return replace(self, decided=self.decided & ~rows, against=self.against & ~rows)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,10 +51,10 @@ class Ballot:
 
     Attributes:
         target: int64 [rows] code of the value voted for, -1 for none.
-        first: int64 [rows] position of the first dependency that votes for it, -1 for none.
-        voters: int64 [rows] dependencies that vote for it.
-        backers: int64 [rows] dependencies whose group decides for what the cell holds.
-        repeated: bool [rows] whether another row of a voting group holds the same as the cell.
+        first: int64 [rows] position of the first opinion that votes for it, -1 for none.
+        voters: int64 [rows] opinions that vote for it.
+        backers: int64 [rows] opinions that decide for what the cell holds.
+        repeated: bool [rows] whether another row of a group against the cell holds the same.
         share: float64 [rows] largest share of a majority that votes for the target.
     """
 
@@ -48,49 +71,65 @@ class Ballot:
         return self.repeated | (self.backers > 0)
 
 
-def ballot(
-    value: Codes,
-    votes: Sequence[Votes],
-    dependencies: Sequence[Dependency],
-    voting: Sequence[bool],
-) -> Ballot:
+def opinions_of(codes: Mapping[str, Codes], dependencies: Sequence[Dependency]) -> list[Opinion]:
+    """Return what every dependency says.
+
+    A determinant that contradicts most of what it fixes in a row is itself in doubt there, and has
+    no say: one wrong cell is likelier than several.
+    """
+    said = []
+    for one in dependencies:
+        value = codes[one.dependent]
+        votes = vote(determinant_codes(codes, one), value)
+        decided = votes.decides(declared=one.declared)
+        said.append(Opinion(one, votes, decided, decided & (votes.value != value)))
+    for determinant in dict.fromkeys(one.determinant for one in dependencies):
+        mine = [i for i, one in enumerate(dependencies) if one.determinant == determinant]
+        decided = np.sum([said[i].decided for i in mine], axis=0)
+        against = np.sum([said[i].against for i in mine], axis=0)
+        doubtful = (against >= CONTRADICTED) & (2 * against > decided)
+        for i in mine:
+            said[i] = said[i].without(doubtful)
+    return said
+
+
+def ballot(value: Codes, opinions: Sequence[Opinion], voting: Sequence[bool]) -> Ballot:
     """Count the votes on a column.
 
     Args:
         value: int64 [rows] code of each cell.
-        votes: Of every dependency that fixes the column; all of them may back a cell.
-        dependencies: The same dependencies. Repetition backs a cell against a discovered one
-            only: by a declared one two rows that differ from the rest are two errors.
+        opinions: Of every dependency that fixes the column; all of them may back a cell.
+            Repetition backs it against a discovered one only: by a declared one two rows that
+            differ from the rest are two errors.
         voting: Which of them vote; the first that does names the target.
     """
     n = len(value)
     target, first = np.full(n, MISSING, np.int64), np.full(n, -1, np.int64)
     voters, backers = np.zeros(n, np.int64), np.zeros(n, np.int64)
     repeated, share = np.zeros(n, bool), np.zeros(n)
-    for i, one in enumerate(votes):
-        against = _against(one, value)
-        backers += one.decides & (one.value == value) & (value != MISSING)
-        if not dependencies[i].declared:
-            repeated |= against & (one.own >= 2)
+    for i, one in enumerate(opinions):
+        backers += one.decided & ~one.against
+        if not one.dependency.declared:
+            repeated |= one.against & (one.votes.own >= 2)
         if voting[i]:
-            first = np.where(against & (target == MISSING), i, first)
-            target = np.where(against & (target == MISSING), one.value, target)
-    for one, votes_here in zip(votes, voting, strict=True):
-        if votes_here:
-            agrees = _against(one, value) & (one.value == target)
+            names = one.against & (target == MISSING)
+            first, target = np.where(names, i, first), np.where(names, one.votes.value, target)
+    for one, votes in zip(opinions, voting, strict=True):
+        if votes:
+            agrees = one.against & (one.votes.value == target)
             voters += agrees
-            share = np.where(agrees, np.maximum(share, one.share), share)
+            share = np.where(agrees, np.maximum(share, one.votes.share), share)
     return Ballot(target, first, voters, backers, repeated, share)
 
 
-def systematic(doubtful: Mask, codes: Mapping[str, Codes]) -> Mask:
+def systematic(doubtful: Mask, codes: Iterable[Codes]) -> Mask:
     """Return the doubtful cells that are so by what their row is, not by accident.
 
     Errors fall on rows by chance; where most of the rows of one state break ``measure -> average``,
     the dependency does not hold in that state.
     """
     found = np.zeros(len(doubtful), bool)
-    for code in codes.values():
+    for code in codes:
         filled = code != MISSING
         if not (filled & doubtful).any():
             continue
@@ -99,12 +138,6 @@ def systematic(doubtful: Mask, codes: Mapping[str, Codes]) -> Mask:
         case = (wrong >= SYSTEMATIC_ROWS) & (wrong >= SYSTEMATIC * rows)
         found |= filled & doubtful & case[code]
     return found
-
-
-def bound_of(value: Codes, votes: Votes, backed: Mask) -> HarmBound:
-    """Return the bound on one dependency's harm, see ``bound.py``."""
-    exceptions = _against(votes, value) & backed
-    return HarmBound(int(exceptions.sum()), int((value != MISSING).sum()))
 
 
 def vote_on(
@@ -127,33 +160,27 @@ def vote_on(
     named = {name for one in dependencies for name in (*one.determinant, one.dependent)}
     for name in (name for name in frame.columns if name in named):
         codes[name], texts[name] = encoded(frame[name])
-    parts, bounds = [], {}
+    said = opinions_of(codes, dependencies)
+    parts, bounds = [], dict[str, HarmBound]()
     for column in dict.fromkeys(one.dependent for one in dependencies):
-        mine = [one for one in dependencies if one.dependent == column]
-        value = codes[column]
-        votes = [vote(determinant_codes(codes, one), value) for one in mine]
-        everybody = ballot(value, votes, mine, [True] * len(mine))
-        others = {name: code for name, code in codes.items() if name != column}
-        cases = np.logical_or.reduce(
-            [
-                systematic(_against(its, value) & (value != MISSING), others)
-                for one, its in zip(mine, votes, strict=True)
-                if not one.declared
-            ]
-            or [np.zeros(len(value), bool)]
-        )
-        bound = [bound_of(value, one, everybody.backed | cases) for one in votes]
-        bounds |= {one.name: its for one, its in zip(mine, bound, strict=True)}
-        trusted = [its.holds(alpha) for its in bound]
-        sure = ballot(value, votes, mine, trusted)
+        mine = [one for one in said if one.dependency.dependent == column]
+        value, others = codes[column], [code for name, code in codes.items() if name != column]
+        everybody = ballot(value, mine, [True] * len(mine))
+        cases = np.zeros(len(value), bool)
+        for one in mine:
+            if not one.dependency.declared:
+                cases |= systematic(one.against & (value != MISSING), others)
+        filled = int((value != MISSING).sum())
+        bound = [
+            HarmBound(int((one.against & (everybody.backed | cases)).sum()), filled) for one in mine
+        ]
+        bounds |= {one.dependency.name: its for one, its in zip(mine, bound, strict=True)}
+        sure = ballot(value, mine, [its.holds(alpha) for its in bound])
         safe = (sure.target != MISSING) & ~sure.backed & ~cases
-        parts.append(_found(column, texts[column], value, sure, mine, bound, safe))
-        parts.append(_found(column, texts[column], value, everybody, mine, None, ~safe))
+        sides = [one.dependency for one in mine]
+        parts.append(_found(column, texts[column], value, sure, sides, bound, safe))
+        parts.append(_found(column, texts[column], value, everybody, sides, None, ~safe))
     return joined(parts), bounds
-
-
-def _against(votes: Votes, value: Codes) -> Mask:
-    return votes.decides & (votes.value != value)
 
 
 def _found(

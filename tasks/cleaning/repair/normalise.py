@@ -87,13 +87,13 @@ def _column_findings(
 ) -> Iterator[pl.DataFrame]:
     steps = normalisers(name, column)
     after = frame.select(pl.col(name).alias("observed"), pl.col(name))
-    rule = pl.lit("")
-    for step in steps:
-        after = after.with_columns(step.expression.alias("_next"))
-        changed = pl.col("_next").ne_missing(pl.col(name))
-        rule = pl.when(changed).then(pl.lit(step.rule)).otherwise(None)
-        after = after.with_columns(rule.alias(f"_{step.rule}"), pl.col("_next").alias(name))
-    told = list(dict.fromkeys(f"_{step.rule}" for step in steps))
+    for i, step in enumerate(steps):
+        after = after.with_columns(step.expression.alias("_next")).with_columns(
+            pl.when(pl.col("_next").ne_missing(pl.col(name)))
+            .then(pl.lit(step.rule))
+            .alias(f"_{i}"),
+            pl.col("_next").alias(name),
+        )
     cells = (
         after.with_row_index("row")
         .filter(pl.col(name).ne_missing(pl.col("observed")))
@@ -101,7 +101,11 @@ def _column_findings(
             "row",
             "observed",
             pl.col(name).alias("suggestion"),
-            pl.concat_str(told, separator="+", ignore_nulls=True).alias("rule"),
+            pl.concat_list(f"_{i}" for i in range(len(steps)))
+            .list.drop_nulls()
+            .list.unique(maintain_order=True)
+            .list.join("+")
+            .alias("rule"),
         )
     )
     if cells.is_empty():

@@ -43,10 +43,13 @@ class Votes:
         """Share of the majority, 0 where there is no vote."""
         return np.where(self.size > 0, self.count / np.maximum(self.size, 1), 0.0)
 
-    @property
-    def decides(self) -> NDArray[np.bool_]:
-        """Where at least two rows, and a clear majority of the group, agree."""
-        return (self.count >= 2) & (self.share >= MAJORITY)
+    def decides(self, *, declared: bool = False) -> NDArray[np.bool_]:
+        """Where enough rows, and a clear majority of the group, agree.
+
+        By a declared dependency two rows that agree outvote one that does not; by one that was
+        discovered in the same rows, it takes three.
+        """
+        return (self.count >= (2 if declared else 3)) & (self.share >= MAJORITY)
 
 
 def encoded(column: pl.Series) -> tuple[Codes, list[str]]:
