@@ -1,0 +1,245 @@
+"""Clean a table: repair it, check it against its contract, set aside what stays bad.
+
+Rows in = clean rows (repaired ones among them) + quarantined rows, always; a merged duplicate is
+quarantined with ``duplicate-of``. A row is quarantined once, under the first declared rule that it
+breaks; the payload is the row as it came, before any repair. A row that breaks an inferred line
+only stays and is shown for review: nobody has vouched for the line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+
+from tasks.cleaning.contract.model import Contract, ContractError
+from tasks.cleaning.contract.rules import RowRule, row_rules
+from tasks.cleaning.findings import findings_of, joined
+from tasks.cleaning.quarantine import Rule, empty_quarantine, quarantine_rows
+from tasks.cleaning.repair.engine import RepairConfig, Repaired, repair
+
+VERSION = "clean/1"
+
+
+class QuarantineLimitError(ValueError):
+    """More rows are bad than the contract allows: the contract or the delivery is wrong."""
+
+
+@dataclass(frozen=True, slots=True)
+class CleanConfig:
+    """How a run works.
+
+    Attributes:
+        repair: How far repairs go by themselves.
+        repairs: Whether anything is repaired at all.
+        drop_copies: Whether rows that equal an earlier one in every column are quarantined.
+    """
+
+    repair: RepairConfig = field(default_factory=RepairConfig)
+    repairs: bool = True
+    drop_copies: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Cleaned:
+    """What a run made of a table.
+
+    Attributes:
+        frame: Clean rows as texts, in their order.
+        rows: int64 [clean rows] number of each in its source.
+        quarantine: Records of the rows set aside, in order of rows.
+        changes: Every change, of quarantined rows too.
+        review: Findings for a person, on clean rows.
+        counts: Rows in, clean, repaired and quarantined; quarantined rows by rule.
+        promised_harm: Share of the correct cells that the run promises to have changed at most.
+        fixed: Whether the repair came to rest.
+    """
+
+    frame: pl.DataFrame
+    rows: pl.Series
+    quarantine: pa.Table
+    changes: pl.DataFrame
+    review: pl.DataFrame
+    counts: Mapping[str, int]
+    promised_harm: float
+    fixed: bool
+
+
+def clean(
+    frame: pl.DataFrame,
+    contract: Contract,
+    source: str,
+    config: CleanConfig | None = None,
+    *,
+    now: datetime | None = None,
+) -> Cleaned:
+    """Clean a table.
+
+    Args:
+        frame: Texts, one column for each of the contract's.
+        contract: What it must look like.
+        source: Name of the file, for records.
+        config: How.
+        now: The present, for records.
+
+    Raises:
+        ContractError: When columns are missing or too many, or the number of rows is out of bounds.
+        QuarantineLimitError: When more rows are bad than the contract allows.
+    """
+    config, now = config or CleanConfig(), now or datetime.now(UTC)
+    require_shape(frame, contract)
+    repaired = _repaired(frame, contract, config)
+    broken, shown = _verdicts(repaired.frame, row_rules(contract), contract)
+    if config.drop_copies:
+        copies = repaired.frame.is_duplicated() & ~repaired.frame.select(
+            pl.struct(pl.all()).is_first_distinct()
+        ).to_series()
+        broken = [(COPY, copies.to_numpy()), *broken]
+    quarantine, bad = _set_aside(frame, repaired.frame, broken, source, contract, now)
+    kept = np.flatnonzero(~bad)
+    counts = _counts(frame.height, kept, quarantine, repaired.changes)
+    if frame.height and bad.mean() > contract.max_quarantine_share:
+        raise QuarantineLimitError(
+            f"{source}: {bad.sum():,} of {frame.height:,} rows are bad, more than the allowed "
+            f"{contract.max_quarantine_share:.0%}; most break {_most(quarantine)}. Mend the "
+            "contract, or raise max_quarantine_share"
+        )
+    review = joined([repaired.review, shown]).filter(pl.col("row").is_in(kept.tolist()))
+    return Cleaned(
+        repaired.frame[kept.tolist()],
+        pl.Series("row", kept, pl.Int64),
+        quarantine,
+        repaired.changes,
+        review,
+        counts,
+        repaired.promised_harm,
+        repaired.fixed,
+    )
+
+
+COPY = RowRule("duplicate-of", "", "a row that occurs once", pl.lit(False), "", True)
+
+
+def require_shape(frame: pl.DataFrame, contract: Contract) -> None:
+    """Refuse a table that is not of the contract's kind at all.
+
+    Raises:
+        ContractError: With the columns or the number of rows at fault.
+    """
+    missing = [name for name in contract.columns if name not in frame.columns]
+    extra = [name for name in frame.columns if name not in contract.columns]
+    if missing:
+        raise ContractError(
+            f"columns {', '.join(missing)} are missing; the table has {', '.join(frame.columns)}"
+        )
+    if extra and not contract.extra_columns:
+        raise ContractError(
+            f"columns {', '.join(extra)} are not in contract {contract.name!r}; name them there or "
+            "set extra_columns = true"
+        )
+    if frame.height < contract.min_rows or 0 < contract.max_rows < frame.height:
+        raise ContractError(
+            f"{frame.height:,} rows; contract {contract.name!r} asks for {contract.min_rows:,} to "
+            f"{contract.max_rows or 'any number of'}"
+        )
+
+
+def _repaired(frame: pl.DataFrame, contract: Contract, config: CleanConfig) -> Repaired:
+    if config.repairs:
+        return repair(frame, contract, config.repair)
+    from tasks.cleaning.repair.changes import no_changes
+
+    return Repaired(frame, no_changes(), joined([]), {}, fixed=True)
+
+
+def _verdicts(
+    frame: pl.DataFrame, rules: Iterable[RowRule], contract: Contract
+) -> tuple[list[tuple[RowRule, np.ndarray]], pl.DataFrame]:
+    """Return the rows that break each declared rule, and findings of the inferred ones."""
+    rules = list(rules)
+    if not rules:
+        return [], joined([])
+    verdicts = frame.select(rule.broken.alias(f"{i}") for i, rule in enumerate(rules))
+    broken, shown = [], []
+    for i, rule in enumerate(rules):
+        mask = verdicts[f"{i}"].to_numpy()
+        if rule.declared:
+            broken.append((rule, mask))
+        elif mask.any():
+            rows = np.flatnonzero(mask)
+            cells = pl.DataFrame({"row": rows, "observed": frame[rule.column].gather(rows)})
+            sure = contract.columns[rule.column].confidence.get(rule.name.split(":")[0], 0.5)
+            shown.append(
+                findings_of(
+                    cells,
+                    column=rule.column,
+                    rule=rule.name,
+                    expected=rule.expected,
+                    premise="inferred, not declared",
+                    confidence=min(sure, 0.5),
+                    detector_version=f"{VERSION} {contract.detector_version}",
+                )
+            )
+    return broken, joined(shown)
+
+
+def _set_aside(
+    frame: pl.DataFrame,
+    repaired: pl.DataFrame,
+    broken: list[tuple[RowRule, np.ndarray]],
+    source: str,
+    contract: Contract,
+    now: datetime,
+) -> tuple[pa.Table, np.ndarray]:
+    """Return the records, each row under the first rule that it breaks, and the mask of bad rows."""
+    bad = np.zeros(frame.height, bool)
+    parts = [empty_quarantine()]
+    original = frame.to_arrow() if any(mask.any() for _, mask in broken) else None
+    for rule, mask in broken:
+        new = mask & ~bad
+        if original is None or not new.any():
+            continue
+        record = Rule(
+            rule.name,
+            rule.expected,
+            severity="warning" if rule.name == COPY.name else "error",
+            detector_version=f"{VERSION} {contract.detector_version}",
+        )
+        part = quarantine_rows(original, new, record, source=source, time=now)
+        if rule.column:
+            # The payload is the row as it came; what the rule saw is the repaired value.
+            seen = repaired[rule.column].gather(np.flatnonzero(new)).to_arrow().cast(pa.string())
+            at = part.schema.get_field_index("observed")
+            part = part.set_column(at, part.schema.field(at), seen)
+            at = part.schema.get_field_index("column")
+            part = part.set_column(at, part.schema.field(at), pa.array([rule.column] * len(part)))
+        parts.append(part)
+        bad |= new
+    return pa.concat_tables(parts).sort_by("row"), bad
+
+
+def _counts(
+    rows: int, kept: np.ndarray, quarantine: pa.Table, changes: pl.DataFrame
+) -> dict[str, int]:
+    repaired = set(changes["row"].unique().to_list()) & set(kept.tolist())
+    by_rule = dict(pl.Series(quarantine["rule"].to_pylist(), dtype=pl.String).value_counts().iter_rows())
+    if rows != len(kept) + quarantine.num_rows:
+        raise AssertionError(
+            f"{rows} rows came in, {len(kept)} are clean and {quarantine.num_rows} quarantined"
+        )
+    return {
+        "rows_in": rows,
+        "clean": len(kept),
+        "repaired": len(repaired),
+        "quarantined": quarantine.num_rows,
+        **{f"quarantined:{rule}": n for rule, n in sorted(by_rule.items())},
+    }
+
+
+def _most(quarantine: pa.Table) -> str:
+    counts = pl.Series(quarantine["rule"].to_pylist(), dtype=pl.String).value_counts(sort=True)
+    return str(counts[0, 0])
