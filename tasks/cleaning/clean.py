@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 import numpy as np
 import polars as pl
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from tasks.cleaning.contract.model import Contract, ContractError
 from tasks.cleaning.contract.rules import RowRule, row_rules
@@ -23,6 +24,7 @@ from tasks.cleaning.quarantine import Rule, empty_quarantine, quarantine_rows
 from tasks.cleaning.repair.engine import RepairConfig, Repaired, repair
 
 VERSION = "clean/1"
+Mask = NDArray[np.bool_]
 
 
 class QuarantineLimitError(ValueError):
@@ -95,9 +97,10 @@ def clean(
     repaired = _repaired(frame, contract, config)
     broken, shown = _verdicts(repaired.frame, row_rules(contract), contract)
     if config.drop_copies:
-        copies = repaired.frame.is_duplicated() & ~repaired.frame.select(
-            pl.struct(pl.all()).is_first_distinct()
-        ).to_series()
+        copies = (
+            repaired.frame.is_duplicated()
+            & ~repaired.frame.select(pl.struct(pl.all()).is_first_distinct()).to_series()
+        )
         broken = [(COPY, copies.to_numpy()), *broken]
     quarantine, bad = _set_aside(frame, repaired.frame, broken, source, contract, now)
     kept = np.flatnonzero(~bad)
@@ -121,7 +124,14 @@ def clean(
     )
 
 
-COPY = RowRule("duplicate-of", "", "a row that occurs once", pl.lit(False), "", True)
+COPY = RowRule(
+    name="duplicate-of",
+    column="",
+    expected="a row that occurs once",
+    broken=pl.lit(value=False),
+    sql="",
+    declared=True,
+)
 
 
 def require_shape(frame: pl.DataFrame, contract: Contract) -> None:
@@ -158,7 +168,7 @@ def _repaired(frame: pl.DataFrame, contract: Contract, config: CleanConfig) -> R
 
 def _verdicts(
     frame: pl.DataFrame, rules: Iterable[RowRule], contract: Contract
-) -> tuple[list[tuple[RowRule, np.ndarray]], pl.DataFrame]:
+) -> tuple[list[tuple[RowRule, Mask]], pl.DataFrame]:
     """Return the rows that break each declared rule, and findings of the inferred ones."""
     rules = list(rules)
     if not rules:
@@ -190,12 +200,12 @@ def _verdicts(
 def _set_aside(
     frame: pl.DataFrame,
     repaired: pl.DataFrame,
-    broken: list[tuple[RowRule, np.ndarray]],
+    broken: list[tuple[RowRule, Mask]],
     source: str,
     contract: Contract,
     now: datetime,
-) -> tuple[pa.Table, np.ndarray]:
-    """Return the records, each row under the first rule that it breaks, and the mask of bad rows."""
+) -> tuple[pa.Table, Mask]:
+    """Return the records, each row under the first rule that it breaks, and which rows are bad."""
     bad = np.zeros(frame.height, bool)
     parts = [empty_quarantine()]
     original = frame.to_arrow() if any(mask.any() for _, mask in broken) else None
@@ -223,10 +233,12 @@ def _set_aside(
 
 
 def _counts(
-    rows: int, kept: np.ndarray, quarantine: pa.Table, changes: pl.DataFrame
+    rows: int, kept: NDArray[np.int64], quarantine: pa.Table, changes: pl.DataFrame
 ) -> dict[str, int]:
     repaired = set(changes["row"].unique().to_list()) & set(kept.tolist())
-    by_rule = dict(pl.Series(quarantine["rule"].to_pylist(), dtype=pl.String).value_counts().iter_rows())
+    by_rule = dict(
+        pl.Series(quarantine["rule"].to_pylist(), dtype=pl.String).value_counts().iter_rows()
+    )
     if rows != len(kept) + quarantine.num_rows:
         raise AssertionError(
             f"{rows} rows came in, {len(kept)} are clean and {quarantine.num_rows} quarantined"

@@ -1,4 +1,4 @@
-"""A contract inferred from one batch: a proposal with a confidence on every line, for a person to edit.
+"""A contract inferred from one batch: a proposal with confidences, for a person to edit.
 
 Nothing is taken for a rule because it is usual elsewhere: a column is normalised only where it
 contradicts itself (three spellings of a unit, some percentages with a sign and some without, a
@@ -8,7 +8,7 @@ number column with "N/A" in it), and what all rows share is left as it is.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import polars as pl
 
@@ -17,10 +17,26 @@ from tasks.cleaning.profile.dependencies import DiscoveryConfig, discover
 from tasks.cleaning.profile.units import unit_of
 from tasks.cleaning.repair.normalise import BLANKS, GLUE, NUMBER
 
-CODES = ("N/A", "n/a", "NA", "#N/A", "NaN", "nan", "NULL", "null", "None", "none", "missing", "?", "-", "--")
+CODES = (
+    "N/A",
+    "n/a",
+    "NA",
+    "#N/A",
+    "NaN",
+    "nan",
+    "NULL",
+    "null",
+    "None",
+    "none",
+    "missing",
+    "?",
+    "-",
+    "--",
+)
 """Texts that stand for a missing value where all others are numbers or dates."""
 TEXT_CODES = ("N/A", "n/a", "#N/A", "NaN", "NULL", "null")
 """Those that mean nothing else in a column of words, either."""
+MOSTLY_NOT = 0.1
 DATE_FORMATS = ("%Y-%m-%d", "%d.%m.%Y", "%d/%m/%Y", "%m/%d/%Y", "%Y/%m/%d", "%d-%m-%Y", "%Y%m%d")
 
 
@@ -58,10 +74,12 @@ def infer(frame: pl.DataFrame, name: str, config: InferConfig | None = None) -> 
     """
     config = config or InferConfig()
     if frame.width == 0 or frame.height == 0:
-        raise ContractError(f"nothing can be inferred from {frame.height} rows of {frame.width} columns")
+        raise ContractError(
+            f"nothing can be inferred from {frame.height} rows of {frame.width} columns"
+        )
     columns = {column: infer_column(frame[column], config) for column in frame.columns}
     for column, other in _glued(frame, columns, config):
-        columns[column] = _with(columns[column], suffix_of=other)
+        columns[column] = replace(columns[column], suffix_of=other)
     dependencies = discover(frame, config=config.discovery)
     return Contract(name=name, columns=columns, dependencies=tuple(dependencies))
 
@@ -78,7 +96,9 @@ def infer_column(values: pl.Series, config: InferConfig) -> ColumnContract:
     for make in (_number, _date):
         found = make(known, config) if len(known) else None
         if found is not None:
-            return _with(found, nullable=nullable or bool(codes), missing=codes, unique=_unique(text))
+            return replace(
+                found, nullable=nullable or bool(codes), missing=codes, unique=_unique(text)
+            )
     codes = tuple(code for code in codes if code in TEXT_CODES)
     known = text.filter(~text.is_in(codes))
     domain, sure = _domain(known, config)
@@ -159,7 +179,9 @@ def _date(text: pl.Series, config: InferConfig) -> ColumnContract | None:
     if share < config.kind_share or {"%d/%m/%Y", "%m/%d/%Y"} <= set(used):
         return None
     formats = tuple(form for form in used if form != "%Y-%m-%d")
-    return ColumnContract(kind="date", formats=formats, confidence={"kind": share, "formats": share})
+    return ColumnContract(
+        kind="date", formats=formats, confidence={"kind": share, "formats": share}
+    )
 
 
 def _domain(text: pl.Series, config: InferConfig) -> tuple[tuple[str, ...], float]:
@@ -187,20 +209,15 @@ def _glued(
         codes = columns[other].missing
         values = frame[other].drop_nulls().unique()
         empty = frame[other].is_null() | frame[other].is_in([*codes, ""])
-        if not 3 <= empty.sum() or not 2 <= len(values) <= 1_000:
+        if not empty.sum() >= 3 or not 2 <= len(values) <= 1_000:
             continue
         for name in frame.columns:
             if name == other or columns[name].kind != "text":
                 continue
-            ends = frame[name].filter(empty).str.extract(f"\\S{GLUE}(\\S+)$").is_in(values)
+            ends = frame[name].str.extract(f"\\S{GLUE}(\\S+)$").is_in(values)
+            glued = int((ends & empty).sum()) / int(empty.sum())
             # Where the other value is there, the first one hardly ever ends in it.
-            usual = frame[name].filter(~empty).str.extract(f"\\S{GLUE}(\\S+)$").is_in(values)
-            if ends.fill_null(False).mean() >= config.glued_share and usual.fill_null(False).mean() < 0.1:  # type: ignore[operator]
+            usual = int((ends & ~empty).sum()) / max(int((~empty).sum()), 1)
+            if glued >= config.glued_share and usual < MOSTLY_NOT:
                 found.append((name, other))
     return found
-
-
-def _with(column: ColumnContract, **changes: object) -> ColumnContract:
-    from dataclasses import replace
-
-    return replace(column, **changes)  # type: ignore[arg-type]

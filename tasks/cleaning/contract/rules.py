@@ -7,7 +7,7 @@ and say so.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import polars as pl
@@ -55,15 +55,12 @@ def row_rules(contract: Contract) -> list[RowRule]:
     for denial in contract.denials:
         try:
             broken = pl.sql_expr(denial.forbidden)
-        except Exception as error:  # Polars raises several kinds
+        except pl.exceptions.PolarsError as error:
             raise ContractError(f"denial {denial.name!r}: {error}") from None
         expected = denial.expected or f"not: {denial.forbidden}"
-        sql = f"COALESCE({denial.forbidden}, FALSE)"
-        rules.append(
-            RowRule(f"denial:{denial.name}", "", expected, broken.fill_null(False), sql, True)
-        )
-    for key in contract.keys:
-        rules.append(_unique_rule("key", key, declared=True))
+        sql = denial.forbidden
+        rules.append(_rule(f"denial:{denial.name}", "", expected, broken, sql))
+    rules += [_unique_rule("key", key, declared=True) for key in contract.keys]
     return rules
 
 
@@ -84,10 +81,26 @@ def flink_sql(contract: Contract, table: str) -> str:
             f"{', '.join(batch)}: rules across rows run on whole tables only; take them out of the "
             "contract of a stream"
         )
-    cases = ", ".join(
-        f"CASE WHEN {rule.sql} THEN {_quoted(rule.name)} END" for rule in rules
+    cases = ", ".join(f"CASE WHEN {rule.sql} THEN {_quoted(rule.name)} END" for rule in rules)
+    # Names are quoted, and what a denial says is the contract author's own.
+    return f"SELECT *, CONCAT_WS(',', {cases}) AS broken_rules FROM {_identifier(table)}"  # noqa: S608
+
+
+def _rule(
+    name: str, column: str, expected: str, broken: pl.Expr, sql: str, *, declared: bool = True
+) -> RowRule:
+    """Return a rule that is false where its expression is null."""
+    return RowRule(
+        name,
+        column,
+        expected,
+        broken.fill_null(value=False),
+        f"COALESCE({sql}, FALSE)" if sql else "",
+        declared,
     )
-    return f"SELECT *, CONCAT_WS(',', {cases}) AS broken_rules FROM {_identifier(table)}"
+
+
+Make = Callable[[str, str, pl.Expr, str], RowRule]
 
 
 def _column_rules(name: str, column: ColumnContract) -> Iterator[RowRule]:
@@ -95,36 +108,27 @@ def _column_rules(name: str, column: ColumnContract) -> Iterator[RowRule]:
 
     def rule(line: str, expected: str, broken: pl.Expr, query: str) -> RowRule:
         declared = line not in column.confidence
-        return RowRule(
-            f"{line}:{name}",
-            name,
-            expected,
-            broken.fill_null(False),
-            f"COALESCE({query}, FALSE)" if query else "",
-            declared,
-        )
+        return _rule(f"{line}:{name}", name, expected, broken, query, declared=declared)
 
     if not column.nullable:
-        yield RowRule(
-            f"nullable:{name}",
-            name,
-            "a value",
-            text.is_null(),
-            f"{sql} IS NULL",
-            "nullable" not in column.confidence,
-        )
+        yield rule("nullable", "a value", text.is_null(), f"{sql} IS NULL")
     if column.kind != "text":
         readable, query = _readable(column, text, sql)
         yield rule("kind", f"{column.kind}", ~readable, f"NOT ({query})")
     if column.pattern:
         shape = f"^(?:{column.pattern})$"
         yield rule(
-            "pattern", column.pattern, ~text.str.contains(shape), f"NOT REGEXP({sql}, {_quoted(shape)})"
+            "pattern",
+            column.pattern,
+            ~text.str.contains(shape),
+            f"NOT REGEXP({sql}, {_quoted(shape)})",
         )
     if column.domain:
         shown = ", ".join(column.domain[:8]) + (" …" if len(column.domain) > 8 else "")
         listed = ", ".join(_quoted(value) for value in column.domain)
-        yield rule("domain", f"one of {shown}", ~text.is_in(column.domain), f"{sql} NOT IN ({listed})")
+        yield rule(
+            "domain", f"one of {shown}", ~text.is_in(column.domain), f"{sql} NOT IN ({listed})"
+        )
     if column.max_length:
         limit = column.max_length
         yield rule(
@@ -158,8 +162,7 @@ def _readable(column: ColumnContract, text: pl.Expr, sql: str) -> tuple[pl.Expr,
     return matches & day & clock, f"{query} AND {date} AND {time}"
 
 
-def _bounds(name: str, column: ColumnContract, rule: object) -> Iterator[RowRule]:
-    assert callable(rule)
+def _bounds(name: str, column: ColumnContract, rule: Make) -> Iterator[RowRule]:
     text, sql = pl.col(name), _identifier(name)
     for line, sign, bound in (("minimum", "<", column.minimum), ("maximum", ">", column.maximum)):
         if bound is None:
@@ -170,7 +173,9 @@ def _bounds(name: str, column: ColumnContract, rule: object) -> Iterator[RowRule
         else:
             value, limit = text.cast(pl.Float64, strict=False), pl.lit(float(bound))
             query = f"TRY_CAST({sql} AS DOUBLE) {sign} {float(bound)!r}"
-        readable, known = _readable(column, text, sql) if column.kind != "text" else (pl.lit(True), "")
+        readable, known = (
+            _readable(column, text, sql) if column.kind != "text" else (pl.lit(value=True), "")
+        )
         broken = (value < limit if sign == "<" else value > limit) & readable
         words = "at least" if sign == "<" else "at most"
         yield rule(line, f"{words} {bound}", broken, f"{known} AND {query}" if known else query)
@@ -179,14 +184,9 @@ def _bounds(name: str, column: ColumnContract, rule: object) -> Iterator[RowRule
 def _unique_rule(line: str, columns: tuple[str, ...], *, declared: bool) -> RowRule:
     several = pl.struct(columns).is_duplicated() & ~pl.struct(columns).is_first_distinct()
     filled = pl.all_horizontal(pl.col(name).is_not_null() for name in columns)
-    return RowRule(
-        f"{line}:{'+'.join(columns)}",
-        columns[0] if len(columns) == 1 else "",
-        "a value that occurs once",
-        several & filled,
-        "",
-        declared,
-    )
+    column = columns[0] if len(columns) == 1 else ""
+    name = f"{line}:{'+'.join(columns)}"
+    return _rule(name, column, "a value that occurs once", several & filled, "", declared=declared)
 
 
 def _identifier(name: str) -> str:

@@ -6,6 +6,7 @@ import json
 import tomllib
 from collections.abc import Mapping
 from dataclasses import MISSING, fields
+from datetime import date
 from typing import Any
 
 from tasks.cleaning.contract.model import (
@@ -34,7 +35,9 @@ def from_toml(text: str, *, source: str = "contract") -> Contract:
         ContractError: With the line or the field at fault.
     """
     if len(text) > MAX_BYTES:
-        raise ContractError(f"{source} has {len(text):,} characters; at most {MAX_BYTES:,} are read")
+        raise ContractError(
+            f"{source} has {len(text):,} characters; at most {MAX_BYTES:,} are read"
+        )
     try:
         data = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -109,9 +112,9 @@ def _made(kind: type, where: str, given: Any) -> Any:
     unknown = sorted(set(given) - set(known))
     if unknown:
         raise ContractError(f"{where} has no {unknown[0]!r}; known: {', '.join(known)}")
-    plain = {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}
+    plain: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}
     for name in ("minimum", "maximum"):
-        if hasattr(plain.get(name), "isoformat"):
+        if isinstance(plain.get(name), date):  # a datetime is one, too
             plain[name] = plain[name].isoformat()
     try:
         return kind(**plain)

@@ -81,7 +81,9 @@ def undo(
     first = picked.sort("order").group_by("row", "column", maintain_order=True).first()
     restored = apply(frame, first.select("row", "column", pl.col("before").alias("after")))
     since = changes.join(
-        first.select("row", "column", pl.col("order").alias("_from")), on=["row", "column"], how="left"
+        first.select("row", "column", pl.col("order").alias("_from")),
+        on=["row", "column"],
+        how="left",
     )
     kept = since.filter(pl.col("_from").is_null() | (pl.col("order") < pl.col("_from")))
     return restored, kept.drop("_from")

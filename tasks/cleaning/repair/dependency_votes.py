@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -12,13 +12,10 @@ from numpy.typing import NDArray
 from tasks.cleaning.contract.model import Dependency
 from tasks.cleaning.findings import findings_of, joined
 from tasks.cleaning.repair.bound import HarmBound
+from tasks.cleaning.repair.cases import systematic
 from tasks.cleaning.repair.votes import MISSING, Codes, Votes, determinant_codes, encoded, vote
 
 VERSION = "dependency-votes/1"
-SYSTEMATIC = 0.5
-"""Where this share of the rows alike in any column is doubtful, they are no errors but another case."""
-SYSTEMATIC_ROWS = 3
-"""Fewest doubtful rows that make a case."""
 CONTRADICTED = 2
 """A determinant that contradicts so many cells of a row, and most, is in doubt itself."""
 Mask = NDArray[np.bool_]
@@ -122,24 +119,6 @@ def ballot(value: Codes, opinions: Sequence[Opinion], voting: Sequence[bool]) ->
     return Ballot(target, first, voters, backers, repeated, share)
 
 
-def systematic(doubtful: Mask, codes: Iterable[Codes]) -> Mask:
-    """Return the doubtful cells that are so by what their row is, not by accident.
-
-    Errors fall on rows by chance; where most of the rows of one state break ``measure -> average``,
-    the dependency does not hold in that state.
-    """
-    found = np.zeros(len(doubtful), bool)
-    for code in codes:
-        filled = code != MISSING
-        if not (filled & doubtful).any():
-            continue
-        rows = np.bincount(code[filled])
-        wrong = np.bincount(code[filled & doubtful], minlength=len(rows))
-        case = (wrong >= SYSTEMATIC_ROWS) & (wrong >= SYSTEMATIC * rows)
-        found |= filled & doubtful & case[code]
-    return found
-
-
 def vote_on(
     frame: pl.DataFrame, dependencies: Sequence[Dependency], *, alpha: float
 ) -> tuple[pl.DataFrame, dict[str, HarmBound]]:
@@ -192,7 +171,7 @@ def _found(
     bound: Sequence[HarmBound] | None,
     chosen: Mask,
 ) -> pl.DataFrame:
-    """Return findings of the chosen cells, with confidence by the bound or, for review, by votes."""
+    """Return findings of chosen cells, with confidence by the bound or, for review, by votes."""
     rows = np.flatnonzero(chosen & (counted.target != MISSING))
     first, voters, backers = counted.first[rows], counted.voters[rows], counted.backers[rows]
     names = [one.name for one in dependencies]

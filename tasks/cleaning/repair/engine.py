@@ -69,9 +69,7 @@ class Repaired:
         return sum(its.rate * its.cells for its in self.bounds.values()) / max(cells, 1)
 
 
-def repair(
-    frame: pl.DataFrame, contract: Contract, config: RepairConfig | None = None
-) -> Repaired:
+def repair(frame: pl.DataFrame, contract: Contract, config: RepairConfig | None = None) -> Repaired:
     """Repair a table.
 
     Args:
@@ -90,7 +88,9 @@ def repair(
         for step in (_normalised, _voted, _spelt):
             found, limits = step(frame, contract, config)
             sure = found.filter(pl.col("repairable") & (pl.col("confidence") > 0.5))
-            sure = _unseen(sure, changes).unique(["row", "column"], keep="first", maintain_order=True)
+            sure = _unseen(sure, changes).unique(
+                ["row", "column"], keep="first", maintain_order=True
+            )
             frame = apply(frame, sure.rename({"suggestion": "after"}))
             changes = changes.vstack(as_changes(sure, first=changes.height, turn=turn))
             review = review.vstack(found.join(sure, on=["row", "column"], how="anti"))
@@ -119,7 +119,13 @@ def _voted(
 def _spelt(
     frame: pl.DataFrame, contract: Contract, config: RepairConfig
 ) -> tuple[pl.DataFrame, Limits]:
-    words = [n for n, c in contract.columns.items() if c.kind == "text" and not c.unique]
+    # Where a person has said what fixes a column, nearness is not asked.
+    fixed = {one.dependent for one in contract.dependencies if one.declared}
+    words = [
+        name
+        for name, column in contract.columns.items()
+        if column.kind == "text" and not column.unique and name not in fixed
+    ]
     domains = {
         name: column.domain
         for name, column in contract.columns.items()
@@ -130,7 +136,7 @@ def _spelt(
 
 
 def _unseen(found: pl.DataFrame, changes: pl.DataFrame) -> pl.DataFrame:
-    """Leave out what would put a cell back to a value that it had: rules that contradict each other."""
+    """Leave out what would put a cell back to what it was: rules that contradict each other."""
     had = changes.select("row", "column", pl.col("before").alias("suggestion"))
     return found.join(had, on=["row", "column", "suggestion"], how="anti", nulls_equal=True)
 

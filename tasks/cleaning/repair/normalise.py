@@ -111,7 +111,7 @@ def _column_findings(
     if cells.is_empty():
         return
     yield findings_of(
-        cells.with_columns(pl.lit(True).alias("repairable")),
+        cells.with_columns(pl.lit(value=True).alias("repairable")),
         column=name,
         expected=_expected(column),
         premise="; ".join(dict.fromkeys(step.premise for step in steps if step.premise)),
@@ -121,7 +121,7 @@ def _column_findings(
 
 
 def _expected(column: ColumnContract) -> str:
-    words = [column.kind]
+    words: list[str] = [column.kind]
     if column.unit:
         words.append(f"in {column.unit}")
     if column.domain:
@@ -142,7 +142,7 @@ def _missing(name: str, codes: tuple[str, ...]) -> Step:
 
 def _units(column: ColumnContract) -> dict[str, float]:
     """Return spellings with factors, the longest first: "ounces" before "ounce"."""
-    units = {spelling: 1.0 for spelling in column.unit_spellings} | dict(column.scales)
+    units = dict.fromkeys(column.unit_spellings, 1.0) | dict(column.scales)
     return dict(sorted(units.items(), key=lambda item: -len(item[0])))
 
 
@@ -232,9 +232,7 @@ def _glued(
         **shared,
     )
     yield findings_of(
-        cells.select(
-            "row", pl.col("_other").alias("observed"), pl.col("_end").alias("suggestion")
-        ),
+        cells.select("row", pl.col("_other").alias("observed"), pl.col("_end").alias("suggestion")),
         column=other,
         expected=f"the {other} at the end of {name}",
         **shared,

@@ -8,14 +8,18 @@ hardly ever. That share, times the rare cells, is what the rule may harm (``boun
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 from rapidfuzz import process
 from rapidfuzz.distance import OSA
 
 from tasks.cleaning.findings import findings_of, joined
 from tasks.cleaning.repair.bound import HarmBound
+from tasks.cleaning.repair.cases import systematic
+from tasks.cleaning.repair.votes import encoded
 
 VERSION = "typos/1"
 
@@ -62,17 +66,22 @@ def typos(
     """
     config, domains = config or TypoConfig(), domains or {}
     parts, bounds = [], {}
+    codes = {name: encoded(frame[name])[0] for name in frame.columns}
     for column in columns:
-        counts = dict(
-            frame[column].drop_nulls().value_counts().sort("count", column, descending=[True, False])
-            .iter_rows()
-        )  # fmt: skip
+        found = frame[column].drop_nulls().value_counts()
+        counts = dict(found.sort("count", column, descending=[True, False]).iter_rows())
         if not 1 < len(counts) <= config.max_values or max(map(len, counts)) > config.max_length:
             continue
         targets, bound = _targets(counts, domains.get(column), config)
+        doubtful = frame[column].is_in(list(targets)).fill_null(value=False).to_numpy()
+        if column not in domains:
+            others = [code for name, code in codes.items() if name != column]
+            cases = systematic(doubtful, others)
+            bound = replace(bound, exceptions=bound.exceptions + int(cases.sum()))
+            doubtful = doubtful & ~cases
         bounds[column] = bound
-        if targets:
-            parts.append(_found(frame, column, targets, bound, alpha))
+        if doubtful.any():
+            parts.append(_found(frame, column, np.flatnonzero(doubtful), targets, bound, alpha))
     return joined(parts), bounds
 
 
@@ -115,22 +124,18 @@ def _nearest(text: str, common: Sequence[str], config: TypoConfig) -> tuple[str,
 def _found(
     frame: pl.DataFrame,
     column: str,
+    rows: NDArray[np.int64],
     targets: dict[str, tuple[str, int]],
     bound: HarmBound,
     alpha: float,
 ) -> pl.DataFrame:
-    cells = (
-        frame.select(pl.col(column).alias("observed"))
-        .with_row_index("row")
-        .filter(pl.col("observed").is_in(list(targets)))
-        .with_columns(
-            pl.col("observed")
-            .replace_strict({k: v[0] for k, v in targets.items()}, return_dtype=pl.String)
-            .alias("suggestion"),
-            pl.col("observed")
-            .replace_strict({k: v[1] for k, v in targets.items()}, return_dtype=pl.Int64)
-            .alias("edits"),
-        )
+    cells = pl.DataFrame({"row": rows, "observed": frame[column].gather(rows)}).with_columns(
+        pl.col("observed")
+        .replace_strict({k: v[0] for k, v in targets.items()}, return_dtype=pl.String)
+        .alias("suggestion"),
+        pl.col("observed")
+        .replace_strict({k: v[1] for k, v in targets.items()}, return_dtype=pl.Int64)
+        .alias("edits"),
     )
     sure = bound.holds(alpha)
     return findings_of(

@@ -1,13 +1,14 @@
 """Votes: what the other rows that share a determinant say a cell should hold.
 
 A dependency ``zip -> city`` splits the rows into groups of one zip; in a group whose rows mostly
-agree, a row that differs is in doubt. Votes need two rows that agree, and the share of a majority is
-taken over the filled cells of the group. (Declared dependencies with a majority vote, in the order of
-the contract; cf. Rekatsinas et al., HoloClean, VLDB 2017, whose statistical signals these are.)
+agree, a row that differs is in doubt. Votes need rows that agree, and the share of a majority is
+taken over the filled cells of the group. (Majority votes over dependencies are the strongest of
+the signals of HoloClean: Rekatsinas et al., VLDB 2017.)
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,7 +20,7 @@ from tasks.cleaning.contract.model import Dependency
 Codes = NDArray[np.int64]
 MISSING = -1
 MAJORITY = 0.6
-"""Least share of a group's filled cells that decides it: a plain plurality harms more than it mends."""
+"""Least share of a group's filled cells that decides it: a plurality harms more than it mends."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +62,7 @@ def encoded(column: pl.Series) -> tuple[Codes, list[str]]:
     return codes.to_numpy(), texts.to_list()
 
 
-def determinant_codes(codes: dict[str, Codes], dependency: Dependency) -> Codes:
+def determinant_codes(codes: Mapping[str, Codes], dependency: Dependency) -> Codes:
     """Return one code per combination of the determinant's columns, -1 where any is missing."""
     first, *others = (codes[name] for name in dependency.determinant)
     combined, missing = first.copy(), first == MISSING
