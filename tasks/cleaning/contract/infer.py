@@ -15,7 +15,7 @@ import polars as pl
 from tasks.cleaning.contract.model import ColumnContract, Contract, ContractError
 from tasks.cleaning.profile.dependencies import DiscoveryConfig, discover
 from tasks.cleaning.profile.units import unit_of
-from tasks.cleaning.repair.normalise import BLANKS, GLUE, NUMBER
+from tasks.cleaning.repair.normalise import BLANKS, GLUED, NUMBER
 
 CODES = (
     "N/A",
@@ -214,7 +214,7 @@ def _glued(
         for name in frame.columns:
             if name == other or columns[name].kind != "text":
                 continue
-            ends = frame[name].str.extract(f"\\S{GLUE}(\\S+)$").is_in(values)
+            ends = frame[name].str.extract(GLUED, 2).is_in(values)
             glued = int((ends & empty).sum()) / int(empty.sum())
             # Where the other value is there, the first one hardly ever ends in it.
             usual = int((ends & ~empty).sum()) / max(int((~empty).sum()), 1)

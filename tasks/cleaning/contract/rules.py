@@ -114,7 +114,8 @@ def _column_rules(name: str, column: ColumnContract) -> Iterator[RowRule]:
         yield rule("nullable", "a value", text.is_null(), f"{sql} IS NULL")
     if column.kind != "text":
         readable, query = _readable(column, text, sql)
-        yield rule("kind", f"{column.kind}", ~readable, f"NOT ({query})")
+        filled = text.is_not_null()
+        yield rule("kind", column.kind, filled & ~readable, f"{sql} IS NOT NULL AND NOT ({query})")
     if column.pattern:
         shape = f"^(?:{column.pattern})$"
         yield rule(

@@ -141,15 +141,19 @@ def _pairs(thing: Any) -> list[str]:
 
 def _key(name: str) -> str:
     bare = name.isascii() and name.replace("_", "").replace("-", "").isalnum()
-    return name if bare else json.dumps(name, ensure_ascii=False)
+    return name if bare else _string(name)
+
+
+def _string(text: str) -> str:
+    """Return a TOML string: one of JSON, but for a character that TOML wants escaped."""
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def _value(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, str):
-        # A JSON string is a TOML string, but for the escape of a slash, which nobody writes.
-        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+        return _string(value)
     if isinstance(value, tuple | list):
         return f"[{', '.join(_value(one) for one in value)}]"
     if isinstance(value, Mapping):

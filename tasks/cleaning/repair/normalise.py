@@ -20,7 +20,8 @@ from tasks.cleaning.findings import findings_of, joined
 VERSION = "normalise/1"
 NUMBER = r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?"
 BLANKS = r"[\s\u00a0\u200b\ufeff]+"
-GLUE = r"[\s,;/-]+"
+GLUED = r"^(.*[^\s,;/-])[\s,;/-]+(\S+)$"
+"""What stands before the last word, and that word."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,8 +215,8 @@ def _glued(
         "row",
         pl.col(name).alias("observed"),
         pl.col(other).alias("_other"),
-        pl.col(name).str.extract(f"^(.*\\S){GLUE}(\\S+)\\s*$", 1).alias("_rest"),
-        pl.col(name).str.extract(f"^(.*\\S){GLUE}(\\S+)\\s*$", 2).alias("_end"),
+        pl.col(name).str.extract(GLUED, 1).alias("_rest"),
+        pl.col(name).str.extract(GLUED, 2).alias("_end"),
     )
     empty = pl.col("_other").is_null() | pl.col("_other").is_in([*missing, ""])
     cells = parts.filter(empty & pl.col("_end").is_in(known))

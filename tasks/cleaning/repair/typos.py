@@ -22,6 +22,8 @@ from tasks.cleaning.repair.cases import systematic
 from tasks.cleaning.repair.votes import encoded
 
 VERSION = "typos/1"
+SHORT = 4
+"""Shorter texts may have as many edits as one of this length: one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +98,7 @@ def _targets(
     else:
         common = [text for text, n in counts.items() if n > config.rare]
         rare = [text for text, n in counts.items() if n <= config.rare]
-        near = sum(_nearest(t, common[:i], config) is not None for i, t in enumerate(common))
+        near = sum(bool(_near(text, common[:i], config)) for i, text in enumerate(common))
         cells = sum(counts[text] for text in rare)
         bound = HarmBound(round(cells * near / max(len(common), 1)), filled)
     targets = {}
@@ -109,16 +111,23 @@ def _targets(
 
 def _nearest(text: str, common: Sequence[str], config: TypoConfig) -> tuple[str, int] | None:
     """Return the one nearest text within reach and its edits; None where two are as near."""
-    if not common:
+    near = _near(text, common, config)
+    if not near or (len(near) == 2 and near[0][1] == near[1][1]):
         return None
+    return near[0]
+
+
+def _near(text: str, common: Sequence[str], config: TypoConfig) -> list[tuple[str, int]]:
+    """Return the two nearest texts within reach at most, with their edits."""
     reach = max(1, int(config.distance * len(text)))
     near = process.extract(
         text, common, scorer=OSA.distance, score_cutoff=reach, limit=2, processor=None
     )
-    if not near or (len(near) == 2 and near[0][1] == near[1][1]):
-        return None
-    best, edits, _ = near[0]
-    return (best, int(edits)) if edits <= config.distance * max(len(best), 4) else None
+    return [
+        (best, int(edits))
+        for best, edits, _ in near
+        if edits <= config.distance * max(len(best), SHORT)
+    ]
 
 
 def _found(

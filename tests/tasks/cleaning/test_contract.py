@@ -1,0 +1,88 @@
+"""Contracts: read, written, refused with the line at fault."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tasks.cleaning.contract.model import (
+    ColumnContract,
+    Contract,
+    ContractError,
+    Denial,
+    Dependency,
+)
+from tasks.cleaning.contract.toml import from_toml, to_toml
+
+names = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=12)
+columns = st.one_of(
+    st.builds(
+        ColumnContract,
+        nullable=st.booleans(),
+        unique=st.booleans(),
+        domain=st.lists(names, max_size=3).map(tuple),
+        missing=st.lists(names, max_size=3).map(tuple),
+        max_length=st.integers(0, 100),
+    ),
+    st.builds(
+        ColumnContract,
+        kind=st.sampled_from(["integer", "decimal"]),
+        minimum=st.none() | st.floats(-1e6, 0),
+        maximum=st.none() | st.integers(1, 10**6),
+        unit_spellings=st.lists(names, max_size=2).map(tuple),
+        scales=st.dictionaries(names, st.floats(0.001, 1000), max_size=2),
+    ),
+)
+
+
+@given(st.dictionaries(names, columns, min_size=2, max_size=4), names)
+def test_what_is_written_is_read(made, name):
+    first, second = list(made)[:2]
+    contract = Contract(
+        name=name,
+        columns=made,
+        dependencies=(Dependency((first,), second), Dependency((second,), first, 0.97)),
+        denials=(Denial("never", "1 = 2"),),
+        keys=((first, second),),
+        max_quarantine_share=0.25,
+    )
+    assert from_toml(to_toml(contract)) == contract
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("x = ", "no TOML"),
+        ("x = 1", "unknown line 'x'"),
+        ("name = 'a'", "no column"),
+        ("version = 'a'\n[columns.a]", "version = 'a' must be like 1"),
+        ("max_rows = true\n[columns.a]", "max_rows = True must be like 0"),
+        ("[columns.a]\nkind = 'number'", r"\[columns.a\]: kind is 'number'; give one of text"),
+        ("[columns.a]\ncolour = 1", "has no 'colour'; known: kind"),
+        ("[columns.a]\npattern = '('", "is no expression"),
+        ("[columns.a]\nkind='integer'\nminimum = 3\nmaximum = 1", "minimum 3 is above maximum 1"),
+        ("[columns.a]\nkind='integer'\nminimum = '3'", "without quotes"),
+        ("[columns.a]\nunit_spellings = ['kg']", "units belong to numbers"),
+        ("[columns.a]\nformats = ['%Y']", "formats belong to dates"),
+        ("[columns.a]\nmax_length = -1", "give 0 for any length"),
+        ("[columns.a]\n[dependency]\n", r"doubled brackets: \[\[dependency\]\]"),
+        ("[columns.a]\n[[dependency]]\ndependent = 'a'", "determinant"),
+        (
+            "[columns.a]\n[[dependency]]\ndeterminant = ['a']\ndependent = 'b'",
+            "names 'b', which is no column; there are a",
+        ),
+        ("[columns.a]\nsuffix_of = 'b'", "suffix_of of a names 'b'"),
+        ("keys = [['b']]\n[columns.a]", "key b names 'b'"),
+        ("min_rows = 3\nmax_rows = 2\n[columns.a]", "max_rows 2 is below min_rows 3"),
+        ("max_quarantine_share = 2.0\n[columns.a]", "is no share"),
+    ],
+)
+def test_a_wrong_contract_is_refused_with_the_line(text, told):
+    with pytest.raises(ContractError, match=told):
+        from_toml(text)
+
+
+def test_a_huge_contract_is_refused_before_it_is_read():
+    with pytest.raises(ContractError, match="at most 10,000,000"):
+        from_toml("#" * 10_000_001)

@@ -1,0 +1,114 @@
+"""A contract's rules over rows, as Polars expressions; their SQL is run by Flink in its own test."""
+
+from __future__ import annotations
+
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tasks.cleaning.contract.model import ContractError
+from tasks.cleaning.contract.rules import flink_sql, row_rules
+from tasks.cleaning.contract.toml import from_toml
+
+CONTRACT = from_toml(
+    """
+[columns.id]
+kind = "integer"
+nullable = false
+minimum = 3
+[columns.day]
+kind = "date"
+minimum = 2020-01-01
+[columns.at]
+kind = "datetime"
+[columns.word]
+pattern = "a+|b"
+domain = ["a", "aa", "b", "c"]
+max_length = 2
+[columns.flag]
+kind = "boolean"
+[columns.size]
+kind = "decimal"
+maximum = 9.5
+[[denial]]
+name = "five-a"
+forbidden = "id = '5' AND word = 'a'"
+"""
+)
+GOOD = {
+    "id": "7",
+    "day": "2024-02-29",
+    "at": "2024-02-29 23:59:59",
+    "word": "aa",
+    "flag": "Yes",
+    "size": "-.5e1",
+}
+
+
+def broken(**changes):
+    frame = pl.DataFrame([GOOD | changes], schema=dict.fromkeys(GOOD, pl.String))
+    return [rule.name for rule in row_rules(CONTRACT) if frame.select(rule.broken).item()]
+
+
+@pytest.mark.parametrize(
+    ("changes", "rules"),
+    [
+        ({}, []),
+        (dict.fromkeys(["day", "at", "word", "flag", "size"]), []),
+        ({"id": None}, ["nullable:id"]),
+        ({"id": "x"}, ["kind:id"]),
+        ({"id": "3.0"}, ["kind:id"]),
+        ({"id": "-3"}, ["minimum:id"]),
+        ({"day": "2023-02-29"}, ["kind:day"]),
+        ({"day": "24-01-01"}, ["kind:day"]),
+        ({"day": "2019-12-31"}, ["minimum:day"]),
+        ({"at": "2024-02-29 24:00:00"}, ["kind:at"]),
+        ({"at": "2024-02-30T12:00:00"}, ["kind:at"]),
+        ({"at": "2024-02-29T12:00:00.25"}, []),
+        ({"word": "c"}, ["pattern:word"]),
+        ({"word": "aaa"}, ["domain:word", "max_length:word"]),
+        ({"word": "xb"}, ["pattern:word", "domain:word"]),
+        ({"flag": "maybe"}, ["kind:flag"]),
+        ({"size": "9.51"}, ["maximum:size"]),
+        ({"size": "nan"}, ["kind:size"]),
+        ({"size": "1,5"}, ["kind:size"]),
+        ({"id": "5", "word": "a"}, ["denial:five-a"]),
+        ({"id": "5", "word": None}, []),
+    ],
+)
+def test_a_row_breaks_what_it_breaks_and_nothing_else(changes, rules):
+    assert broken(**changes) == rules
+
+
+@given(st.lists(st.none() | st.text(max_size=6), min_size=1, max_size=6))
+def test_verdicts_are_never_null_and_alike_on_lazy_and_streamed_frames(values):
+    frame = pl.DataFrame([GOOD | {"size": v, "day": v, "word": v} for v in values])
+    frame = frame.with_columns(pl.all().cast(pl.String))
+    verdicts = [rule.broken.alias(rule.name) for rule in row_rules(CONTRACT)]
+    eager = frame.select(verdicts)
+    assert sum(eager.null_count().row(0)) == 0
+    assert frame.lazy().select(verdicts).collect(engine="streaming").equals(eager)
+
+
+def test_unique_values_and_keys_set_aside_all_but_the_first():
+    contract = from_toml('keys = [["a", "b"]]\n[columns.a]\n[columns.b]\nunique = true')
+    frame = pl.DataFrame({"a": ["1", "1", "2", None, None], "b": ["x", "x", "y", "x", "x"]})
+    found = {
+        rule.name: frame.select(rule.broken).to_series().to_list() for rule in row_rules(contract)
+    }
+    assert found["unique:b"] == [False, True, False, True, True]
+    assert found["key:a+b"] == [False, True, False, False, False]
+
+
+def test_rules_across_rows_have_no_sql_and_say_so():
+    contract = from_toml("[columns.a]\nunique = true")
+    with pytest.raises(ContractError, match="unique:a: rules across rows"):
+        flink_sql(contract, "t")
+    assert flink_sql(CONTRACT, "odd`name").endswith("FROM `odd``name`")
+
+
+def test_a_denial_that_is_no_sql_is_refused():
+    contract = from_toml('[columns.a]\n[[denial]]\nname = "n"\nforbidden = "a ="')
+    with pytest.raises(ContractError, match="denial 'n'"):
+        row_rules(contract)
