@@ -1,4 +1,4 @@
-"""A contract's rules over rows, as Polars expressions; their SQL is run by Flink in its own test."""
+"""A contract's rules over rows, as Polars expressions; test_rules_flink.py runs their SQL."""
 
 from __future__ import annotations
 

@@ -1,0 +1,55 @@
+"""The repair benchmark: its keys, and that the promise holds on made-up data."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.benchmarks import clean_repair
+
+CONTRACTS = Path(clean_repair.__file__).with_name("contracts")
+
+
+def run(capsys, *words):
+    clean_repair.main([*words, "--json"])
+    return json.loads(capsys.readouterr().out.splitlines()[-1])
+
+
+def test_smoke(capsys):
+    result = run(capsys, "--smoke")
+    assert result["detect_f1"] > 0.9
+    assert result["harm_rate"] <= result["promised_harm"]
+    assert {"repair_p", "repair_r", "repair_f1", "harm_cells", "clean_cells", "seconds"} <= set(
+        result
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "contract", "least"),
+    [
+        ("hospital", True, 0.91),
+        ("hospital", False, 0.75),
+        ("beers", True, 0.9),
+        ("beers", False, 0.45),
+    ],
+)
+def test_the_figures_of_the_literature_are_passed(capsys, name, contract, least):
+    folder = Path(os.environ.get("PENSTOCK_DATA", "/nowhere")) / "cleaning" / name
+    if not folder.is_dir():
+        pytest.skip("set PENSTOCK_DATA to the folder of the evaluation data")
+    words = ["--data", str(folder)]
+    if contract:
+        words += ["--contract", str(CONTRACTS / f"{name}.toml")]
+    result = run(capsys, *words)
+    assert result["repair_f1"] >= least
+    assert result["harm_rate"] <= result["promised_harm"]
+
+
+def test_tables_that_do_not_match_are_refused(tmp_path):
+    (tmp_path / "dirty.csv").write_text("a\n1\n")
+    (tmp_path / "clean.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(ValueError, match=r"dirty.csv is \(1, 1\), clean.csv \(1, 2\)"):
+        clean_repair.read_pair(tmp_path)
