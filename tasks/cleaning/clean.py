@@ -21,6 +21,7 @@ from tasks.cleaning.contract.model import Contract, ContractError
 from tasks.cleaning.contract.rules import RowRule, row_rules
 from tasks.cleaning.findings import findings_of, joined
 from tasks.cleaning.quarantine import Rule, empty_quarantine, quarantine_rows
+from tasks.cleaning.repair.bound import HarmBound
 from tasks.cleaning.repair.engine import RepairConfig, Repaired, repair
 
 VERSION = "clean/1"
@@ -57,6 +58,7 @@ class Cleaned:
         changes: Every change, of quarantined rows too.
         review: Findings for a person, on clean rows.
         counts: Rows in, clean, repaired and quarantined; quarantined rows by rule.
+        bounds: By rule, the bound on harm of every rule that changed something.
         promised_harm: Share of the correct cells that the run promises to have changed at most.
         fixed: Whether the repair came to rest.
     """
@@ -67,6 +69,7 @@ class Cleaned:
     changes: pl.DataFrame
     review: pl.DataFrame
     counts: Mapping[str, int]
+    bounds: Mapping[str, HarmBound]
     promised_harm: float
     fixed: bool
 
@@ -119,6 +122,7 @@ def clean(
         repaired.changes,
         review,
         counts,
+        repaired.bounds,
         repaired.promised_harm,
         repaired.fixed,
     )

@@ -1,0 +1,1 @@
+"""The page that shows what a cleaning run did to a table."""
