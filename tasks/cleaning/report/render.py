@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from importlib import resources
@@ -126,13 +126,14 @@ def build_report(page: Page) -> str:
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {
+    filters: dict[str, Callable[..., str]] = {
         "count": lambda n: f"{n:,}",
         "percent": percent,
         "fixed": lambda x: f"{x:.3f}",
         "brief": brief,
         "shell": shlex.quote,
     }
+    environment.filters |= filters
     html = environment.from_string(_own_file("report.html")).render(
         r=page,
         css=Markup(css),  # noqa: S704 - our own file
