@@ -7,7 +7,6 @@ good rows go to the same reader. What a row is does not depend on which way it t
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from itertools import chain
 
 import numpy as np
 import polars as pl
@@ -16,18 +15,10 @@ from pyarrow import csv
 
 from tasks.cleaning.ingest.dialect import SAMPLE as SNIFFED
 from tasks.cleaning.ingest.dialect import Sniffed, sniff
-from tasks.cleaning.ingest.encodings import (
-    SAMPLE,
-    Utf16,
-    bom,
-    decide,
-    require_text,
-    utf16_without_mark,
-)
-from tasks.cleaning.ingest.errors import TableReadError
 from tasks.cleaning.ingest.options import MIB, ReadOptions, TableBatch, TableLayout, no_rows
 from tasks.cleaning.ingest.records import last_line_end, parse_record, scan, tidy
 from tasks.cleaning.ingest.rejects import TOO_FEW_CELLS, Reject, reject_table
+from tasks.cleaning.ingest.text_blocks import TextBlocks
 
 ARROW_BLOCK = MIB
 MARK = b"\xef\xbb\xbf"
@@ -60,20 +51,18 @@ class _Delimited:
         self.source = source
         self.options = options
         self.limits = options.limits
-        self.encoding: str = options.encoding or ""
-        self.utf16: Utf16 | None = None
+        self.text = TextBlocks(source, options)
         self.sniffed: Sniffed | None = None
         self.rows = 0
 
     def read(self, blocks: Iterable[bytes]) -> Iterator[TableBatch]:
         """Yield the batches of the file."""
         buffer, any_batch = b"", False
-        blocks = regroup(blocks, self.limits.block_bytes)
-        for block, final in _with_last(text_blocks(self, blocks)):
+        for block, final in self.text.read(blocks):
             buffer = buffer + block if buffer else block
             if self.sniffed is None:
                 if not final and not SNIFFED <= last_line_end(buffer, len(buffer)):
-                    self._require_progress(buffer)
+                    self.text.require_progress(len(buffer), self.rows)
                     continue
                 above, buffer = self._begin(buffer, final=final)
                 if above is not None:
@@ -81,7 +70,7 @@ class _Delimited:
                     yield above
             batch, used = self._take(buffer, final=final)
             buffer = buffer[used:]
-            self._require_progress(buffer)
+            self.text.require_progress(len(buffer), self.rows)
             if batch is not None:
                 any_batch = True
                 yield batch
@@ -96,7 +85,7 @@ class _Delimited:
         return TableLayout(
             "delimited",
             self.sniffed.names,
-            self.utf16.encoding if self.utf16 else self.encoding or "utf-8",
+            self.text.name,
             dialect.delimiter.decode(),
             dialect.quote.decode(),
             self.sniffed.header,
@@ -104,16 +93,16 @@ class _Delimited:
 
     def _begin(self, buffer: bytes, *, final: bool) -> tuple[TableBatch | None, bytes]:
         """Find out how the table is written; returns the rows above it, and what comes after."""
-        self._settle_encoding(buffer)
+        encoding = self.text.settle(buffer)
         sample = buffer if final else buffer[: last_line_end(buffer, len(buffer))]
-        self.sniffed = found = sniff(sample, self.source, self.options, self.encoding or "utf-8")
+        self.sniffed = found = sniff(sample, self.source, self.options, encoding)
         rest = buffer[found.data :]
         n = len(found.above)
         if not n:
             return None, rest
         expected = f"{len(found.names)} cells, as the table has columns; this stands above it"
         rejects = [
-            Reject(i - n, self._original(raw), TOO_FEW_CELLS, expected)
+            Reject(i - n, self.text.original(raw), TOO_FEW_CELLS, expected)
             for i, raw in enumerate(found.above)
         ]
         table = reject_table(rejects, self.source, self.options.time)
@@ -125,7 +114,7 @@ class _Delimited:
         assert self.sniffed  # noqa: S101 - set before
         if not buffer:
             return None, 0
-        self._settle_encoding(buffer)
+        encoding = self.text.settle(buffer)
         end, inside = tidy(buffer, self.sniffed.dialect, self.limits, final=final)
         if end:
             frame = self._parse(buffer[:end], inside=inside)
@@ -135,7 +124,7 @@ class _Delimited:
             buffer,
             self.sniffed.dialect,
             len(self.sniffed.names),
-            encoding=self.encoding or "utf-8",
+            encoding=encoding,
             limits=self.limits,
             final=final,
         )
@@ -152,7 +141,7 @@ class _Delimited:
         if not rows_in:
             return None
         first, self.rows = self.rows, self.rows + rows_in
-        moved = [r._replace(row=r.row + first, payload=self._original(r.payload)) for r in rejects]
+        moved = [r._replace(row=r.row + first, payload=self.text.original(r.payload)) for r in rejects]
         table = reject_table(moved, self.source, self.options.time)
         return TableBatch(frame, rows + first, table, rows_in, self.layout)
 
@@ -165,7 +154,7 @@ class _Delimited:
         if not text:
             return no_rows(self.layout).frame
         skip = 0
-        if self.encoding == "cp1252":
+        if self.text.encoding == "cp1252":
             try:
                 text = text.decode("cp1252").encode()
             except UnicodeDecodeError:
@@ -200,68 +189,9 @@ class _Delimited:
         """Return rows cell by cell, for what Arrow's reader reads otherwise than `scan`."""
         assert self.sniffed  # noqa: S101 - set before
         names, at, rows = self.sniffed.names, 0, []
-        encoding = self.encoding or "utf-8"
+        encoding = self.text.encoding or "utf-8"
         while at < len(text):
             record = parse_record(text, at, self.sniffed.dialect)
             at = record.end + (2 if text.startswith(b"\r\n", record.end) else 1)
             rows.append([cell.decode(encoding) for cell in record.cells])
         return pl.DataFrame(rows, schema=dict.fromkeys(names, pl.String), orient="row")
-
-    def _settle_encoding(self, buffer: bytes) -> None:
-        """Choose between UTF-8 and cp1252 at the first byte that differs in them."""
-        if not self.encoding and not buffer.isascii():
-            self.encoding = decide(buffer)
-
-    def _original(self, row: bytes) -> bytes:
-        return self.utf16.original(row) if self.utf16 else row
-
-    def _require_progress(self, buffer: bytes) -> None:
-        if len(buffer) > self.limits.row_bytes + self.limits.block_bytes:
-            raise TableReadError(
-                f"{self.source}, row {self.rows}",
-                f"one row takes more than {self.limits.row_bytes / MIB:.0f} MiB",
-                "check that it is a table with line ends, or raise the limit 'row_bytes'",
-            )
-
-
-def text_blocks(reader: _Delimited, blocks: Iterable[bytes]) -> Iterator[bytes]:
-    """Yield a file's text without its byte order mark, UTF-16 as UTF-8; settles the encoding."""
-    stream = iter(blocks)
-    head = b""
-    for block in stream:
-        head += block
-        if len(head) >= SAMPLE:
-            break
-    require_text(head, reader.source)
-    marked, length = bom(head)
-    encoding = reader.encoding or marked or utf16_without_mark(head) or ""
-    rest = chain([head[length:]], stream)
-    if encoding.startswith("utf-16"):
-        reader.utf16, reader.encoding = Utf16(encoding), "utf-8"
-        return reader.utf16.to_utf8(rest)
-    reader.encoding = encoding
-    return rest
-
-
-def regroup(blocks: Iterable[bytes], size: int) -> Iterator[bytes]:
-    """Join small blocks until they have ``size`` bytes at least."""
-    held: list[bytes] = []
-    length = 0
-    for block in blocks:
-        held.append(block)
-        length += len(block)
-        if length >= size:
-            yield b"".join(held)
-            held, length = [], 0
-    if length:
-        yield b"".join(held)
-
-
-def _with_last(blocks: Iterable[bytes]) -> Iterator[tuple[bytes, bool]]:
-    """Yield every block with whether it is the last; one empty one if there are none."""
-    held = b""
-    for block in blocks:
-        if held:
-            yield held, False
-        held = block or held
-    yield held, True
