@@ -10,7 +10,6 @@ from __future__ import annotations
 import stat
 import zlib
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -107,7 +106,7 @@ def read_whole(
         if size > options.limits.table_bytes:
             raise TableReadError(
                 str(path),
-                f"its texts take more than the {options.limits.table_bytes / 2**30:.1f} GiB granted",
+                f"its texts take more than {options.limits.table_bytes / 2**30:.1f} GiB",
                 "read it in batches, or raise the limit 'table_bytes'",
             )
         batches.append(batch)
@@ -140,7 +139,9 @@ def _read(
     if suffixes and suffixes[-1] in PACKED:
         if head and not packed:
             raise TableReadError(
-                str(path), "its first bytes are neither gzip's nor zstd's", "copy it again, or rename it"
+                str(path),
+                "its first bytes are neither gzip's nor zstd's",
+                "copy it again, or rename it",
             )
         suffixes.pop()
     told = kind or FORMATS.get(suffixes[-1] if suffixes else "")
@@ -215,7 +216,9 @@ def _unzstd(handle: BinaryIO, path: Path) -> Iterator[bytes]:
 
 
 def _damaged(path: Path, kind: str, error: Exception) -> TableReadError:
-    return TableReadError(str(path), f"its {kind} data are damaged ({_reason(error)})", "copy it again")
+    return TableReadError(
+        str(path), f"its {kind} data are damaged ({_reason(error)})", "copy it again"
+    )
 
 
 def _read_parquet(handle: BinaryIO, path: Path, options: ReadOptions) -> Iterator[TableBatch]:
@@ -260,14 +263,16 @@ def _require_modest(meta: pa.lib.Any, path: Path, limits: ReadLimits) -> None:
     if meta.num_columns > limits.columns or meta.num_columns == 0:
         raise TableReadError(
             str(path),
-            f"it has {meta.num_columns:,} columns, not between 1 and the {limits.columns:,} granted",
+            f"it has {meta.num_columns:,} columns, not 1 to {limits.columns:,}",
             "choose some, or raise the limit 'columns'",
         )
     size = path.stat().st_size
     unfolded = sum(meta.row_group(i).total_byte_size for i in range(meta.num_row_groups))
     folded_rows = meta.num_rows > limits.ratio_from and meta.num_rows > 8 * limits.ratio * size
-    if unfolded > limits.expanded_bytes or folded_rows or (
-        unfolded > limits.ratio_from and unfolded > limits.ratio * size
+    if (
+        unfolded > limits.expanded_bytes
+        or folded_rows
+        or (unfolded > limits.ratio_from and unfolded > limits.ratio * size)
     ):
         raise ExpansionError(
             str(path),

@@ -15,7 +15,13 @@ from numpy.typing import NDArray
 from tasks.cleaning.ingest.dialect import unique_names
 from tasks.cleaning.ingest.errors import TableReadError
 from tasks.cleaning.ingest.options import MIB, ReadLimits, ReadOptions, TableBatch, TableLayout
-from tasks.cleaning.ingest.rejects import CELL_TOO_LARGE, NUL_BYTE, UNDECODABLE, Reject, reject_table
+from tasks.cleaning.ingest.rejects import (
+    CELL_TOO_LARGE,
+    NUL_BYTE,
+    UNDECODABLE,
+    Reject,
+    reject_table,
+)
 from tasks.cleaning.quarantine import Rule, row_payloads
 
 PIECE_BYTES = 64 * MIB
@@ -119,7 +125,7 @@ def _as_text(
     kind = column.type
     if _is_text(kind):
         stood = column.cast(pa.large_binary())
-        _note(faults, name, UNDECODABLE, _not_utf8(column, stood))
+        _note(faults, name, UNDECODABLE, _not_utf8(stood))
         lengths = pc.fill_null(pc.binary_length(stood), 0).to_numpy()
         _note(faults, name, CELL_TOO_LARGE, np.flatnonzero(lengths > limits.cell_bytes))
         if faults:
@@ -159,7 +165,7 @@ def _is_text(kind: pa.DataType) -> bool:
     )
 
 
-def _not_utf8(column: pa.ChunkedArray, stood: pa.ChunkedArray) -> NDArray[np.int64]:
+def _not_utf8(stood: pa.ChunkedArray) -> NDArray[np.int64]:
     """Return rows whose bytes are no UTF-8."""
     try:
         stood.cast(pa.large_string())

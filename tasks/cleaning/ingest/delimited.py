@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 import polars as pl
 import pyarrow as pa
+from numpy.typing import NDArray
 from pyarrow import csv
 
 from tasks.cleaning.ingest.dialect import SAMPLE as SNIFFED
@@ -61,7 +62,7 @@ class _Delimited:
         for block, final in self.text.read(blocks):
             buffer = buffer + block if buffer else block
             if self.sniffed is None:
-                if not final and not SNIFFED <= last_line_end(buffer, len(buffer)):
+                if not final and last_line_end(buffer, len(buffer)) < SNIFFED:
                     self.text.require_progress(len(buffer), self.rows)
                     continue
                 above, buffer = self._begin(buffer, final=final)
@@ -136,18 +137,18 @@ class _Delimited:
         return self._batch(frame, found.good_rows, found.rejects, found.rows), found.used
 
     def _batch(
-        self, frame: pl.DataFrame, rows: np.ndarray, rejects: list[Reject], rows_in: int
+        self, frame: pl.DataFrame, rows: NDArray[np.int64], rejects: list[Reject], rows_in: int
     ) -> TableBatch | None:
         if not rows_in:
             return None
         first, self.rows = self.rows, self.rows + rows_in
-        moved = [r._replace(row=r.row + first, payload=self.text.original(r.payload)) for r in rejects]
+        moved = [
+            r._replace(row=r.row + first, payload=self.text.original(r.payload)) for r in rejects
+        ]
         table = reject_table(moved, self.source, self.options.time)
         return TableBatch(frame, rows + first, table, rows_in, self.layout)
 
-    def _parse(
-        self, text: bytes, *, inside: bool, whole: bool = False
-    ) -> pl.DataFrame | None:
+    def _parse(self, text: bytes, *, inside: bool, whole: bool = False) -> pl.DataFrame | None:
         """Return rows by Arrow's reader; None when it objects."""
         assert self.sniffed  # noqa: S101 - set before
         names, dialect = self.sniffed.names, self.sniffed.dialect

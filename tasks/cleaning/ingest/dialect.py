@@ -16,7 +16,8 @@ SAMPLE = 1 << 18
 RECORDS = 200
 AGREE = 0.9
 VALUE = re.compile(
-    rb"[-+]?[\d., ]*\d[\d., ]*(?:[eE][-+]?\d+)?\s*%?|\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}(?:[T ][\d:.+Zz-]+)?"
+    rb"[-+]?[\d., ]*\d[\d., ]*(?:[eE][-+]?\d+)?\s*%?"
+    rb"|\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}(?:[T ][\d:.+Zz-]+)?"
 )
 """A cell that is a number or a date: hardly the name of a column."""
 
@@ -52,7 +53,9 @@ def sniff(text: bytes, source: str, options: ReadOptions, encoding: str) -> Snif
     Raises:
         TableReadError: When there are no rows at all, or more columns than granted.
     """
-    text = text[:SAMPLE] if len(text) <= SAMPLE else text[: text.rfind(b"\n", 0, SAMPLE) + 1] or text
+    text = (
+        text[:SAMPLE] if len(text) <= SAMPLE else text[: text.rfind(b"\n", 0, SAMPLE) + 1] or text
+    )
     dialect = _dialect(text, options)
     starts, records = _records(text, dialect)
     if not records:
@@ -148,7 +151,7 @@ def _dialect(text: bytes, options: ReadOptions) -> Dialect:
 
 
 def _quote(text: bytes, dialect: Dialect) -> bytes:
-    """Return ``"`` unless cells that begin with it mostly do not end with it; then ``'`` or none."""
+    """Return ``"``; ``'`` where only that stands around cells; none where ``"`` mostly breaks."""
     bare = _records(text, Dialect(dialect.delimiter, b""))[1]
     opened = sum(c.startswith(b'"') for r in bare for c in r.cells)
     if opened:
@@ -162,8 +165,9 @@ def _quote(text: bytes, dialect: Dialect) -> bytes:
 
 
 def _records(text: bytes, dialect: Dialect) -> tuple[list[int], list[Record]]:
-    """Return the first records that are not blank and where they start; broken ones line by line."""
-    starts, records = [], []
+    """Return the first records, blank lines apart, and their starts; broken ones line by line."""
+    starts: list[int] = []
+    records: list[Record] = []
     at = 0
     while at < len(text) and len(records) < RECORDS:
         record = parse_record(text, at, dialect)

@@ -109,7 +109,7 @@ def decide(block: bytes) -> Encoding:
     UTF-8 if most sequences beyond ASCII are valid: a few broken rows do not turn a file into
     another encoding. Text in cp1252 has hardly any by chance.
     """
-    text = codecs.utf_8_decode(block, "replace", False)[0]
+    text = codecs.utf_8_decode(block, "replace")[0]  # a cut-off character at the end is no fault
     broken = text.count("\ufffd") - block.count(b"\xef\xbf\xbd")
     if not broken:
         return "utf-8"
@@ -131,7 +131,7 @@ def undecodable(block: bytes, encoding: str, ends: NDArray[np.int64]) -> NDArray
     at, view = 0, memoryview(block)
     while at < len(block):
         try:
-            codecs.utf_8_decode(view[at:], "strict", True)
+            str(view[at:], "utf-8")
         except UnicodeDecodeError as error:
             places.append(at + error.start)
             # The rest of the line is lost anyway, and one step a byte would be slow.

@@ -116,16 +116,11 @@ class _JsonLines:
         slow: list[tuple[int, Row]] = []
         for number, line in lines:
             try:
-                row = read_row(line, encoding, self.limits)
-                if self.columns and not row.keys() <= self.keys.keys():
-                    raise RowError(UNKNOWN_KEY, column=min(row.keys() - self.keys.keys()))
-                slow.append((number, row))
+                slow.append((number, self._known(read_row(line, encoding, self.limits))))
             except RowError as error:
                 raw = self.text.original(line)
                 shown = error.column.encode("utf-8", "backslashreplace").decode()
-                rejects.append(
-                    Reject(number + self.rows, raw, error.rule, error.expected, shown)
-                )
+                rejects.append(Reject(number + self.rows, raw, error.rule, error.expected, shown))
         if not self.columns and total:
             self._name_columns(fast, slow)
         frame, rows = self._frame(quick, fast, slow)
@@ -135,14 +130,18 @@ class _JsonLines:
         self.rows += total
         return batch
 
+    def _known(self, row: Row) -> Row:
+        """Return a row whose keys are columns, or raise; in the first block all are."""
+        if self.columns and not row.keys() <= self.keys.keys():
+            raise RowError(UNKNOWN_KEY, column=min(row.keys() - self.keys.keys()))
+        return row
+
     def _name_columns(self, fast: _Plain, slow: Sequence[tuple[int, Row]]) -> None:
         """Take the keys of the first block as columns, in their order."""
         first_fast = int(fast.rows[0][0]) if fast.rows else -1
         before = (key for number, row in slow if number < first_fast for key in row)
         after = (key for number, row in slow if number > first_fast for key in row)
-        self.keys = {
-            key: i for i, key in enumerate(dict.fromkeys(chain(before, fast.keys, after)))
-        }
+        self.keys = {key: i for i, key in enumerate(dict.fromkeys(chain(before, fast.keys, after)))}
         if len(self.keys) > self.limits.columns:
             raise TableReadError(
                 self.source,
@@ -171,7 +170,9 @@ class _JsonLines:
         schema = dict.fromkeys(self.columns, pl.String)
         parts, numbers = [], []
         if quick is not None and fast.rows:
-            missing = [pl.lit(None, pl.String).alias(c) for k, c in named.items() if k not in fast.keys]
+            missing = [
+                pl.lit(None, pl.String).alias(c) for k, c in named.items() if k not in fast.keys
+            ]
             renamed = quick.select(pl.col(k).alias(named[k]) for k in fast.keys)
             parts.append(renamed.with_columns(missing).select(self.columns))
             numbers += fast.rows
@@ -244,5 +245,7 @@ def _plain_keys(line: bytes, limits: ReadLimits) -> tuple[str, ...]:
     except RowError:
         return ()
     keys = tuple(row)
-    plain = all(key and key.isascii() and key.isprintable() and not set(key) & set('.\\"') for key in keys)
+    plain = all(
+        key and key.isascii() and key.isprintable() and not set(key) & set('.\\"') for key in keys
+    )
     return keys if plain and len(keys) <= PLAIN_KEYS else ()

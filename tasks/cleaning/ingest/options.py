@@ -77,7 +77,7 @@ class ReadOptions:
     def __post_init__(self) -> None:
         """Reject characters that cannot stand between or around cells."""
         for name, value in (("delimiter", self.delimiter), ("quote", self.quote or None)):
-            if value is not None and (len(value) != 1 or not " \t" <= value <= "~" and value != "\t"):
+            if value is not None and value != "\t" and (len(value) != 1 or not "!" <= value <= "~"):
                 raise ValueError(f"{name} {value!r} must be one ASCII character")
 
 

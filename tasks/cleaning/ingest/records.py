@@ -259,7 +259,9 @@ def scan(
     keep[first[fine]] = True
     keep = keep[head]
     good = bytes_[:used][np.repeat(keep, lines.next - lines.start)].tobytes()
-    return Scan(used, len(first), good, fine, rejects, inside=bool((keep & (head != np.arange(n))).any()))
+    return Scan(
+        used, len(first), good, fine, rejects, inside=bool((keep & (head != np.arange(n))).any())
+    )
 
 
 def _cells_per_line(
@@ -267,9 +269,7 @@ def _cells_per_line(
 ) -> tuple[Ints, Ints]:
     """Return cells per line [n], and the lines whose quotes do not stand as in a strict file."""
     delimiters = np.flatnonzero(bytes_ == dialect.delimiter[0])
-    quotes = (
-        np.flatnonzero(bytes_ == dialect.quote[0]) if dialect.quote else np.empty(0, np.int64)
-    )
+    quotes = np.flatnonzero(bytes_ == dialect.quote[0]) if dialect.quote else np.empty(0, np.int64)
     quotes = quotes[quotes < lines.next[-1]]
     suspects = np.empty(0, np.int64)
     if len(quotes):
@@ -336,7 +336,7 @@ def _suspects(
 
 
 def _stray(following: int, cells: Ints, doubtful: set[int], width: int) -> bool:
-    """Whether the line after an opened quote reads as a row of its own: the quote is a stray one."""
+    """Whether the line after an opened quote is a row of its own: then the quote is a stray one."""
     return (
         following < len(cells)
         and width > 1

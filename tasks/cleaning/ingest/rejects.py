@@ -21,7 +21,9 @@ def _rule(name: str, expected: str) -> Rule:
 
 UNDECODABLE = _rule("undecodable", "bytes that spell text in the encoding of the file")
 NUL_BYTE = _rule("nul-byte", "text without NUL characters")
-BROKEN_QUOTES = _rule("broken-quotes", "quotes that open at the start of a cell and close at its end")
+BROKEN_QUOTES = _rule(
+    "broken-quotes", "quotes that open at the start of a cell and close at its end"
+)
 TOO_FEW_CELLS = _rule("too-few-cells", "as many cells as the table has columns")
 TOO_MANY_CELLS = _rule("too-many-cells", "as many cells as the table has columns")
 CELL_TOO_LARGE = _rule("cell-too-large", "cells within the size limit")

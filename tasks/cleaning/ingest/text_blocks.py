@@ -1,4 +1,4 @@
-"""The bytes of a text file as blocks in UTF-8 or cp1252, and rows back as they stood in the file."""
+"""A text file as blocks in UTF-8 or cp1252, and its rows back as they stood in the file."""
 
 from __future__ import annotations
 

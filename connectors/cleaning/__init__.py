@@ -1,0 +1,1 @@
+"""Files that the cleaning engine reads and publishes."""
