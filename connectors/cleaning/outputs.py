@@ -77,6 +77,16 @@ class Published:
         """The file of clean rows."""
         return self.folder / self.generation / self.clean
 
+    def attached(self, name: str) -> Path:
+        """Return the path of a file that was published with the others.
+
+        Raises:
+            OutputError: When the run published no such file.
+        """
+        if name not in self.digests:
+            raise OutputError(f"{self.folder}: the run published no {name}; run it again")
+        return self.folder / self.generation / name
+
     @property
     def quarantine_path(self) -> Path:
         """The file of quarantine records."""
@@ -96,6 +106,7 @@ class OutputWriter:
         self._columns: tuple[str, ...] | None = None
         self._folder = folder
         self._kind = kind
+        self._attached: list[str] = []
         self._quarantine = _ParquetSink(folder / "quarantine.parquet", QUARANTINE_SCHEMA)
 
     def write(self, clean: pl.DataFrame, quarantine: pa.Table, rows_in: int) -> None:
@@ -137,6 +148,20 @@ class OutputWriter:
         self.rows_quarantined += aside
         self.records += quarantine.num_rows
 
+    def attach(self, name: str) -> Path:
+        """Return a path for one more file that is published with the others.
+
+        Args:
+            name: File name without folders; written by the caller before the block ends.
+        """
+        if Path(name).name != name or name in self._taken():
+            raise OutputError(f"{name!r} is no name for one more file beside the results")
+        self._attached.append(name)
+        return self._folder / name
+
+    def _taken(self) -> list[str]:
+        return ["quarantine.parquet", f"clean.{self._kind}", *self._attached]
+
     def finish(self) -> dict[str, Any]:
         """Bring both files to the disk, quarantine first; returns what a manifest says of them."""
         self._quarantine.close()
@@ -145,7 +170,9 @@ class OutputWriter:
                 f"{self._source}: nothing was written; write at least one batch, be it without rows"
             )
         self._clean.close()
-        names = ("quarantine.parquet", f"clean.{self._kind}")
+        for name in self._attached:
+            _sync(self._folder / name)
+        names = self._taken()
         return {
             "clean": names[1],
             "quarantine": names[0],
@@ -231,7 +258,7 @@ def published(folder: Path, *, check: bool = False) -> Published | None:
         found = Published(folder=folder, **{**said, "columns": tuple(said["columns"])})
     except (KeyError, TypeError) as error:
         raise OutputError(f"{folder / MANIFEST}: {error}; run it again") from error
-    for path in (found.quarantine_path, found.clean_path):
+    for path in (folder / found.generation / name for name in found.digests):
         if not path.is_file():
             raise OutputError(f"{path}: the manifest names it, but it is gone; run it again")
         if check and digest(path) != found.digests[path.name]:

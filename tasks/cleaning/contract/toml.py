@@ -49,17 +49,16 @@ def from_toml(text: str, *, source: str = "contract") -> Contract:
 
 
 def to_toml(contract: Contract) -> str:
-    """Write a contract; what has its default is left out, confidences stand as comments."""
+    """Write a contract; what has its default is left out.
+
+    Lines that were inferred are named in ``confidence``; taken out of it, a line is declared.
+    """
     lines = [f"{name} = {_value(value)}" for name, value in _changed(contract) if name in SCALARS]
     if contract.keys:
         lines.append(f"keys = {_value(contract.keys)}")
     for name, column in contract.columns.items():
         lines += ["", f"[columns.{_key(name)}]"]
-        for field, value in _changed(column):
-            if field != "confidence":
-                sure = column.confidence.get(field)
-                note = f"  # confidence {sure:.3f}" if sure is not None else ""
-                lines.append(f"{field} = {_value(value)}{note}")
+        lines += _pairs(column)
     for dependency in contract.dependencies:
         lines += ["", "[[dependency]]", *_pairs(dependency)]
     for denial in contract.denials:

@@ -1,0 +1,365 @@
+"""A cleaning run over a file: read, clean, publish; and what a person does with it afterwards.
+
+A run's folder holds, besides clean rows and quarantine (``outputs.py``), ``changes.parquet``,
+``review.parquet``, ``contract.toml`` and ``report.html``. Undoing, accepting and requeueing publish
+a new generation of the same files, so that they can be killed at any moment, too.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from connectors.cleaning.outputs import OutputError, OutputFormat, Published, outputs, published
+from connectors.tables import read_whole
+from tasks.cleaning.clean import CleanConfig, Cleaned, clean
+from tasks.cleaning.contract.infer import infer
+from tasks.cleaning.contract.model import Contract
+from tasks.cleaning.contract.toml import from_toml, to_toml
+from tasks.cleaning.ingest.options import ReadOptions
+from tasks.cleaning.repair.bound import HarmBound
+from tasks.cleaning.repair.changes import apply, as_changes, undo
+from tasks.cleaning.report.render import build_report, page_of
+
+CHANGES, REVIEW = "changes.parquet", "review.parquet"
+CONTRACT, REPORT, RUN = "contract.toml", "report.html", "run.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A published run, read back.
+
+    Attributes:
+        place: Its files.
+        frame: Clean rows as texts.
+        rows: int64 [clean rows] number of each in the source.
+        quarantine: Records of the rows set aside.
+        changes: Every change that stands.
+        review: Findings that wait for a person.
+        contract: What the table was held against.
+        facts: Source, time, settings, counts and bounds.
+    """
+
+    place: Published
+    frame: pl.DataFrame
+    rows: pl.Series
+    quarantine: pa.Table
+    changes: pl.DataFrame
+    review: pl.DataFrame
+    contract: Contract
+    facts: dict[str, Any]
+
+
+def clean_file(
+    path: Path,
+    folder: Path,
+    contract: Contract | None = None,
+    *,
+    config: CleanConfig | None = None,
+    kind: OutputFormat = "csv",
+    options: ReadOptions | None = None,
+    now: datetime | None = None,
+) -> Cleaned:
+    """Clean a file and publish the results.
+
+    Args:
+        path: Any file that ``connectors.tables`` reads.
+        folder: Folder of the run; what was published there before is replaced in one step.
+        contract: What the table must look like; inferred from it if None.
+        config: How to clean.
+        kind: Format of the clean rows.
+        options: What is known of the file.
+        now: The present, for records.
+
+    Returns:
+        What was published, rows numbered as in the file.
+
+    Raises:
+        TableReadError: When the file cannot be read at all.
+        ContractError: When the table is not of the contract's kind.
+        QuarantineLimitError: When too many rows are bad.
+    """
+    config, now = config or CleanConfig(), now or datetime.now(UTC)
+    batch = read_whole(path, options or ReadOptions(time=now))
+    frame = without_empty(batch.frame)
+    inferred = contract is None
+    contract = contract or infer(frame, path.stem)
+    done = renumbered(clean(frame, contract, path.name, config, now=now), batch.rows)
+    quarantine = pa.concat_tables([batch.quarantine, done.quarantine]).sort_by("row")
+    unread = batch.quarantine.num_rows
+    counts = dict(done.counts)
+    counts |= {
+        "rows_in": batch.rows_in,
+        "quarantined": counts["quarantined"] + unread,
+        **_by_rule(batch.quarantine),
+    }
+    done = replace(done, quarantine=quarantine, counts=counts)
+    facts = {"source": path.name, "inferred": inferred, "alpha": config.repair.alpha}
+    _publish(folder, done, contract, facts, kind, now)
+    return done
+
+
+def load_run(folder: Path) -> Run:
+    """Read a published run.
+
+    Raises:
+        OutputError: When there is none, or a file of it was altered.
+    """
+    place = published(folder, check=True)
+    if place is None:
+        raise OutputError(f"{folder}: no run is published there; penstock clean run makes one")
+    frame = (
+        pl.read_parquet(place.clean_path)
+        if place.clean_path.suffix == ".parquet"
+        else without_empty(pl.read_csv(place.clean_path, infer_schema=False))
+    )
+    quarantine = pq.read_table(place.quarantine_path)
+    facts = json.loads(place.attached(RUN).read_text(encoding="utf-8"))
+    text = place.attached(CONTRACT).read_text(encoding="utf-8")
+    return Run(
+        place,
+        frame,
+        pl.Series("row", facts.pop("rows"), pl.Int64),
+        quarantine,
+        pl.read_parquet(place.attached(CHANGES)),
+        pl.read_parquet(place.attached(REVIEW)),
+        from_toml(text, source=str(place.attached(CONTRACT))),
+        facts,
+    )
+
+
+def undo_changes(folder: Path, chosen: pl.Expr) -> int:
+    """Put cells of a run back to what they were, and publish that.
+
+    Args:
+        folder: Folder of the run.
+        chosen: Condition over the columns of its changes.
+
+    Returns:
+        How many changes were taken back.
+
+    Raises:
+        OutputError: When there is no run, or nothing is chosen.
+        ValueError: When the clean rows were altered since.
+    """
+    run = load_run(folder)
+    picked = run.changes.filter(chosen)
+    here = _placed(run)  # of rows in quarantine nothing is published, so nothing is put back
+    if picked.join(here, on="order", how="semi").is_empty():
+        raise OutputError(f"{folder}: no change of a clean row fits; {REPORT} shows them")
+    frame, kept = undo(run.frame, here, pl.col("order").is_in(picked["order"].implode()))
+    gone = here.join(kept, on="order", how="anti")
+    changes = run.changes.join(gone, on="order", how="anti")
+    _republish(run, frame=frame, changes=changes)
+    return run.changes.height - changes.height
+
+
+def decide(folder: Path, chosen: pl.Expr, *, accept: bool) -> int:
+    """Accept suggestions of a run, or reject them so that they are not shown again.
+
+    Args:
+        folder: Folder of the run.
+        chosen: Condition over the columns of its findings for review.
+        accept: Whether the suggestions are carried out.
+
+    Returns:
+        How many findings were decided.
+
+    Raises:
+        OutputError: When there is no run, nothing is chosen, or a chosen finding has no suggestion.
+    """
+    run = load_run(folder)
+    picked = run.review.filter(chosen).unique(["row", "column"], keep="first", maintain_order=True)
+    if picked.is_empty():
+        raise OutputError(f"{folder}: no finding fits; penstock clean review shows them")
+    left = run.review.join(picked, on=["row", "column"], how="anti")
+    decided = run.review.height - left.height
+    if not accept:
+        _republish(run, review=left)
+        return decided
+    if not picked["repairable"].all():
+        first = picked.filter(~pl.col("repairable")).row(0, named=True)
+        raise OutputError(
+            f"{folder}: row {first['row']}, column {first['column']!r} has no suggestion; choose "
+            "others, or reject it"
+        )
+    at = {row: i for i, row in enumerate(run.rows)}
+    places = picked.with_columns(pl.col("row").replace_strict(at, return_dtype=pl.Int64))
+    frame = apply(run.frame, places.rename({"suggestion": "after"}))
+    by_hand = picked.with_columns(
+        pl.format("accepted:{}", "rule").alias("rule"), pl.lit(1.0).alias("confidence")
+    )
+    first_order = int(run.changes["order"].max() or -1) + 1  # type: ignore[arg-type]
+    changes = run.changes.vstack(as_changes(by_hand, first=first_order, turn=0))
+    _republish(run, frame=frame, changes=changes, review=left)
+    return decided
+
+
+def requeue(folder: Path, contract: Contract | None = None, *, now: datetime | None = None) -> int:
+    """Clean a run's rows again, the quarantined ones with them, by a mended contract.
+
+    The rows are taken as they came: changes are undone and quarantined payloads read back. Rows
+    that could not be read as rows at all stay in quarantine; mend the file for them.
+
+    Args:
+        folder: Folder of the run.
+        contract: The mended contract; the run's own if None.
+        now: The present, for records.
+
+    Returns:
+        How many rows came back.
+    """
+    run, now = load_run(folder), now or datetime.now(UTC)
+    contract = contract or run.contract
+    original, _ = undo(run.frame, _placed(run))
+    back, unread = _payload_rows(run.quarantine, original.columns)
+    rows = pl.concat([original.with_columns(run.rows.alias("_row")), back]).sort("_row")
+    numbers = rows["_row"].to_numpy()
+    config = CleanConfig()
+    config = replace(config, repair=replace(config.repair, alpha=run.facts["alpha"]))
+    source = run.facts["source"]
+    done = renumbered(clean(rows.drop("_row"), contract, source, config, now=now), numbers)
+    quarantine = pa.concat_tables([unread, done.quarantine]).sort_by("row")
+    counts = dict(done.counts) | {
+        "rows_in": run.place.rows_in,
+        "quarantined": done.counts["quarantined"] + unread.num_rows,
+        **_by_rule(unread),
+    }
+    facts = run.facts | {"inferred": False}
+    done = replace(done, quarantine=quarantine, counts=counts)
+    _publish(folder, done, contract, facts, _kind(run.place), now)
+    return int(run.quarantine.num_rows - quarantine.num_rows)
+
+
+def without_empty(frame: pl.DataFrame) -> pl.DataFrame:
+    """Return a frame in which empty texts are missing: a CSV has no other way to say so."""
+    return frame.with_columns(pl.when(pl.all() != "").then(pl.all()))
+
+
+def renumbered(done: Cleaned, rows: NDArray[np.int64]) -> Cleaned:
+    """Return results whose rows are numbered as in their source.
+
+    Args:
+        done: Results, rows numbered by their place in the table that was cleaned.
+        rows: int64 [rows of that table] number of each in its source.
+    """
+    known = pl.Series("row", rows, pl.Int64)
+
+    def column(frame: pl.DataFrame) -> pl.DataFrame:
+        return frame.with_columns(known.gather(frame["row"]).alias("row"))
+
+    place = done.quarantine.schema.get_field_index("row")
+    numbers = pa.array(rows[done.quarantine["row"].to_numpy()], pa.int64())
+    field = done.quarantine.schema.field(place)
+    return replace(
+        done,
+        rows=known.gather(done.rows),
+        quarantine=done.quarantine.set_column(place, field, numbers),
+        changes=column(done.changes),
+        review=column(done.review),
+    )
+
+
+def _payload_rows(quarantine: pa.Table, columns: list[str]) -> tuple[pl.DataFrame, pa.Table]:
+    """Return the quarantined rows that can be read back, with ``_row``, and the other records."""
+    rows, unread = [], []
+    for i, (payload, number) in enumerate(
+        zip(quarantine["payload"].to_pylist(), quarantine["row"].to_pylist(), strict=True)
+    ):
+        try:
+            row = json.loads(payload)
+        except ValueError:
+            row = None
+        if isinstance(row, dict) and list(row) == columns:
+            rows.append([*row.values(), number])
+        else:
+            unread.append(i)
+    schema = dict.fromkeys(columns, pl.String) | {"_row": pl.Int64}
+    return pl.DataFrame(rows, schema=schema, orient="row"), quarantine.take(
+        pa.array(unread, pa.int64())
+    )
+
+
+def _publish(
+    folder: Path,
+    done: Cleaned,
+    contract: Contract,
+    facts: dict[str, Any],
+    kind: OutputFormat,
+    now: datetime,
+) -> None:
+    page = page_of(
+        done,
+        contract,
+        source=facts["source"],
+        folder=str(folder),
+        inferred=facts["inferred"],
+        alpha=facts["alpha"],
+        time=now,
+    )
+    record = facts | {
+        "time": now.isoformat(),
+        "counts": dict(done.counts),
+        "promised_harm": done.promised_harm,
+        "bounds": {name: [b.exceptions, b.cells] for name, b in done.bounds.items()},
+        "fixed": done.fixed,
+        "rows": done.rows.to_list(),
+    }
+    with outputs(folder, facts["source"], kind) as writer:
+        writer.write(done.frame, done.quarantine, done.counts["rows_in"])
+        done.changes.write_parquet(writer.attach(CHANGES))
+        done.review.write_parquet(writer.attach(REVIEW))
+        writer.attach(CONTRACT).write_text(to_toml(contract), encoding="utf-8")
+        writer.attach(RUN).write_text(json.dumps(record), encoding="utf-8")
+        writer.attach(REPORT).write_text(build_report(page), encoding="utf-8")
+
+
+def _republish(
+    run: Run,
+    *,
+    frame: pl.DataFrame | None = None,
+    changes: pl.DataFrame | None = None,
+    review: pl.DataFrame | None = None,
+) -> None:
+    """Publish a run after a person's decision."""
+    changes = run.changes if changes is None else changes
+    repaired = set(changes["row"].to_list()) & set(run.rows.to_list())
+    done = Cleaned(
+        frame=run.frame if frame is None else frame,
+        rows=run.rows,
+        quarantine=run.quarantine,
+        changes=changes,
+        review=run.review if review is None else review,
+        counts=run.facts["counts"] | {"repaired": len(repaired)},
+        bounds={name: HarmBound(*both) for name, both in run.facts["bounds"].items()},
+        promised_harm=run.facts["promised_harm"],
+        fixed=run.facts["fixed"],
+    )
+    facts = {name: run.facts[name] for name in ("source", "inferred", "alpha")}
+    _publish(run.place.folder, done, run.contract, facts, _kind(run.place), datetime.now(UTC))
+
+
+def _placed(run: Run) -> pl.DataFrame:
+    """Return the changes of clean rows, each at its row's place among them."""
+    at = pl.DataFrame({"row": run.rows, "_at": np.arange(len(run.rows))})
+    here = run.changes.join(at, on="row", how="inner").with_columns(pl.col("_at").alias("row"))
+    return here.drop("_at")
+
+
+def _kind(place: Published) -> OutputFormat:
+    return "parquet" if place.clean_path.suffix == ".parquet" else "csv"
+
+
+def _by_rule(quarantine: pa.Table) -> dict[str, int]:
+    counts = pc.value_counts(quarantine["rule"]).to_pylist()
+    return {f"quarantined:{one['values']}": one["counts"] for one in counts}

@@ -1,0 +1,214 @@
+"""``penstock clean``: infer a contract, clean a file, look at what was done, and take it back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from tasks.cleaning.contract.model import Contract
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, help="Clean tables.")
+
+File = Annotated[
+    Path, typer.Argument(help="CSV, TSV, JSON lines or Parquet, also packed.", show_default=False)
+]
+RunFolder = Annotated[
+    Path,
+    typer.Argument(help="Folder of a run, as penstock clean run tells it.", show_default=False),
+]
+ContractFile = Annotated[
+    Path | None, typer.Option("--contract", help="Contract [default: inferred from the file].")
+]
+Row = Annotated[int | None, typer.Option(help="Only this row of the source, from 0.")]
+Column = Annotated[str, typer.Option(help="Only this column.")]
+RuleName = Annotated[str, typer.Option("--rule", help="Only this rule, as the report names it.")]
+
+
+@app.command()
+def infer(
+    file: File,
+    *,
+    out: Annotated[Path | None, typer.Option(help="Where to write it [default: print].")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")] = False,
+) -> None:
+    """Propose a contract from a file; read and edit it."""
+    from connectors.cleaning.run import without_empty
+    from connectors.files import atomic_path
+    from connectors.tables import read_whole
+    from tasks.cleaning.contract.infer import infer as propose
+    from tasks.cleaning.contract.toml import to_toml
+
+    if out is not None and out.exists() and not force:
+        raise FileExistsError(f"{out} exists; choose another --out or add --force")
+    text = to_toml(propose(without_empty(read_whole(file).frame), file.stem))
+    if out is None:
+        typer.echo(text, nl=False)
+        return
+    with atomic_path(out) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    typer.echo(
+        f"wrote {out}; edit it (a line taken out of 'confidence' is declared), then: "
+        f"penstock clean run {file} --contract {out}"
+    )
+
+
+@app.command()
+def run(
+    file: File,
+    *,
+    contract: ContractFile = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the run [default: FILE.clean].")
+    ] = None,
+    parquet: Annotated[bool, typer.Option("--parquet", help="Clean rows as Parquet.")] = False,
+    alpha: Annotated[
+        float, typer.Option(help="Share of a column's correct cells a rule may change at most.")
+    ] = 0.01,
+    check_only: Annotated[
+        bool, typer.Option("--check-only", help="Change nothing, only set bad rows aside.")
+    ] = False,
+) -> None:
+    """Clean a file: repair, check, set aside, report."""
+    from connectors.cleaning.outputs import published
+    from connectors.cleaning.run import REPORT, clean_file
+    from tasks.cleaning.clean import CleanConfig
+    from tasks.cleaning.repair.engine import RepairConfig
+
+    folder = out or file.with_name(f"{file.name}.clean")
+    config = CleanConfig(repair=RepairConfig(alpha=alpha), repairs=not check_only)
+    kind = "parquet" if parquet else "csv"
+    done = clean_file(file, folder, _contract(contract), config=config, kind=kind)  # type: ignore[arg-type]
+    place = published(folder)
+    assert place is not None  # noqa: S101 - just published
+    counts = done.counts
+    typer.echo(
+        f"{counts['rows_in']:,} rows in, {counts['clean']:,} clean ({counts['repaired']:,} "
+        f"repaired), {counts['quarantined']:,} quarantined"
+    )
+    for name, number in counts.items():
+        if name.startswith("quarantined:"):
+            typer.echo(f"  {number:,} by {name.removeprefix('quarantined:')}")
+    cells = done.changes.select("row", "column").n_unique()
+    typer.echo(
+        f"{cells:,} cells changed; of the correct ones {done.promised_harm:.2%} at most, as "
+        f"estimated; {done.review.height:,} findings for review"
+    )
+    typer.echo(f"clean   {place.clean_path}")
+    typer.echo(f"report  {place.attached(REPORT)}")
+
+
+@app.command()
+def report(folder: RunFolder) -> None:
+    """Say where a run's report and files are."""
+    from connectors.cleaning.outputs import OutputError, published
+    from connectors.cleaning.run import REPORT
+
+    place = published(folder)
+    if place is None:
+        raise OutputError(f"{folder}: no run is published there; penstock clean run makes one")
+    typer.echo(f"clean       {place.clean_path}")
+    typer.echo(f"quarantine  {place.quarantine_path}")
+    typer.echo(f"report      {place.attached(REPORT)}")
+
+
+@app.command()
+def review(
+    folder: RunFolder,
+    *,
+    row: Row = None,
+    column: Column = "",
+    rule: RuleName = "",
+    accept: Annotated[bool, typer.Option("--accept", help="Carry the suggestions out.")] = False,
+    reject: Annotated[bool, typer.Option("--reject", help="Show them no more.")] = False,
+    limit: Annotated[int, typer.Option(help="Findings shown.", min=1)] = 20,
+) -> None:
+    """Show what a run left for a person; accept or reject it."""
+    from connectors.cleaning.run import decide, load_run
+
+    chosen = _chosen(row, column, rule)
+    if accept and reject:
+        raise typer.BadParameter("choose --accept or --reject, not both")
+    if accept or reject:
+        number = decide(folder, chosen, accept=accept)
+        typer.echo(f"{number:,} findings {'accepted' if accept else 'rejected'}")
+        return
+    found = load_run(folder).review.filter(chosen).sort("confidence", descending=True)
+    for one in found.head(limit).iter_rows(named=True):
+        suggestion = repr(one["suggestion"]) if one["repairable"] else f"({one['expected']})"
+        typer.echo(
+            f"row {one['row']}  {one['column']}: {one['observed']!r} -> {suggestion}  "
+            f"{one['rule']}; {one['premise']}"
+        )
+    if found.height > limit:
+        typer.echo(f"{found.height - limit:,} more; see --limit, --column, --rule")
+    elif found.is_empty():
+        typer.echo("nothing is left to decide")
+
+
+@app.command()
+def undo(
+    folder: RunFolder,
+    *,
+    row: Row = None,
+    column: Column = "",
+    rule: RuleName = "",
+    everything: Annotated[bool, typer.Option("--all", help="Take back every change.")] = False,
+) -> None:
+    """Put cells back to what they were."""
+    from connectors.cleaning.run import undo_changes
+
+    if not (everything or row is not None or column or rule):
+        raise typer.BadParameter("say which changes: --row, --column, --rule, or --all")
+    number = undo_changes(folder, _chosen(row, column, rule))
+    typer.echo(f"{number:,} changes undone")
+
+
+@app.command()
+def requeue(folder: RunFolder, *, contract: ContractFile = None) -> None:
+    """Bring quarantined rows back by a mended contract [default: the run's own]."""
+    from connectors.cleaning.run import requeue as bring_back
+
+    number = bring_back(folder, _contract(contract))
+    typer.echo(f"{number:,} rows came back")
+
+
+@app.command()
+def diff(
+    before: Annotated[Path, typer.Argument(help="A contract.", show_default=False)],
+    after: Annotated[Path, typer.Argument(help="Another one.", show_default=False)],
+) -> None:
+    """Say what changed from one contract to another, and what got stricter."""
+    from tasks.cleaning.contract.difference import differences
+
+    old, new = _contract(before), _contract(after)
+    assert old is not None and new is not None  # noqa: S101, PT018 - both were given
+    found = differences(old, new)
+    for one in found:
+        place = f"{one.where}: " if one.where else ""
+        typer.echo(f"{one.effect:<9} {place}{one.line} {one.before!r} -> {one.after!r}")
+    if not found:
+        typer.echo("no difference")
+
+
+def _contract(path: Path | None) -> Contract | None:
+    from tasks.cleaning.contract.toml import from_toml
+
+    return None if path is None else from_toml(path.read_text(encoding="utf-8"), source=str(path))
+
+
+def _chosen(row: int | None, column: str, rule: str) -> pl.Expr:
+    import polars as pl
+
+    chosen = pl.lit(value=True)
+    if row is not None:
+        chosen &= pl.col("row") == row
+    if column:
+        chosen &= pl.col("column") == column
+    if rule:
+        chosen &= pl.col("rule") == rule
+    return chosen
