@@ -58,6 +58,19 @@ def publish_scores(record: dict[str, Any]) -> None:
     create_table_artifact(rows, key=f"{artifact_key(record['model'])}-scores")
 
 
+def publish_cleaning(record: dict[str, Any]) -> None:
+    """Show what a cleaning run did to a table, and where its report is."""
+    told = {
+        **{name.replace("_", " "): f"{n:,}" for name, n in record["counts"].items()},
+        "cells changed": f"{record['changed']:,}",
+        "correct cells changed at most": f"{record['promised_harm']:.3%}",
+        "findings for review": f"{record['review']:,}",
+        "report": record["report"],
+    }
+    rows = [{"what": what, "value": value} for what, value in told.items()]
+    create_table_artifact(rows, key=f"{artifact_key(record['source'])}-cleaning")
+
+
 def publish_refresh(model: str, record: dict[str, Any]) -> None:
     """Show whether embeddings and head were swapped, and why or why not."""
     create_markdown_artifact(

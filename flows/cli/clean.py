@@ -184,10 +184,9 @@ def diff(
 ) -> None:
     """Say what changed from one contract to another, and what got stricter."""
     from tasks.cleaning.contract.difference import differences
+    from tasks.cleaning.contract.toml import read_contract
 
-    old, new = _contract(before), _contract(after)
-    assert old is not None and new is not None  # noqa: S101, PT018 - both were given
-    found = differences(old, new)
+    found = differences(read_contract(before), read_contract(after))
     for one in found:
         place = f"{one.where}: " if one.where else ""
         typer.echo(f"{one.effect:<9} {place}{one.line} {one.before!r} -> {one.after!r}")
@@ -196,9 +195,9 @@ def diff(
 
 
 def _contract(path: Path | None) -> Contract | None:
-    from tasks.cleaning.contract.toml import from_toml
+    from tasks.cleaning.contract.toml import read_contract
 
-    return None if path is None else from_toml(path.read_text(encoding="utf-8"), source=str(path))
+    return None if path is None else read_contract(path)
 
 
 def _chosen(row: int | None, column: str, rule: str) -> pl.Expr:

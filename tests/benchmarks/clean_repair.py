@@ -22,7 +22,7 @@ import polars as pl
 
 from tasks.cleaning.contract.infer import infer
 from tasks.cleaning.contract.model import Contract
-from tasks.cleaning.contract.toml import from_toml
+from tasks.cleaning.contract.toml import read_contract
 from tasks.cleaning.repair.engine import RepairConfig, Repaired, repair
 from tests.benchmarks._harness import emit, parser, run_program, stopwatch, table
 
@@ -93,9 +93,7 @@ def figures(dirty: pl.DataFrame, done: Repaired, truth: pl.DataFrame) -> dict[st
 
 def contract_for(dirty: pl.DataFrame, path: Path | None) -> Contract:
     """Return a declared contract, or the one that the dirty table shows."""
-    if path is None:
-        return infer(dirty, "inferred")
-    return from_toml(path.read_text(encoding="utf-8"), source=str(path))
+    return infer(dirty, "inferred") if path is None else read_contract(path)
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:

@@ -7,6 +7,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import MISSING, fields
 from datetime import date
+from pathlib import Path
 from typing import Any
 
 from tasks.cleaning.contract.model import (
@@ -46,6 +47,19 @@ def from_toml(text: str, *, source: str = "contract") -> Contract:
         return _contract(data)
     except ContractError as error:
         raise ContractError(f"{source}: {error}") from None
+
+
+def read_contract(path: Path) -> Contract:
+    """Read a contract's file.
+
+    Raises:
+        ContractError: When there is none, or it is no contract.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ContractError(f"{path} cannot be read: {error}") from None
+    return from_toml(text, source=str(path))
 
 
 def to_toml(contract: Contract) -> str:

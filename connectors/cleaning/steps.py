@@ -1,0 +1,51 @@
+"""Cleaning as a Prefect task."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from prefect import task
+
+HOUR = 3_600.0
+
+
+@task(name="clean table", timeout_seconds=4 * HOUR)
+def clean_table(
+    file: str, folder: str, contract: str = "", *, kind: str = "parquet", alpha: float = 0.01
+) -> dict[str, Any]:
+    """Clean a file and publish the results.
+
+    Returns:
+        JSON record: counts, cells changed, promised harm, findings for review, paths.
+
+    Raises:
+        ValueError: For another kind of file than csv or parquet.
+    """
+    from connectors.cleaning.outputs import published
+    from connectors.cleaning.run import REPORT, clean_file
+    from tasks.cleaning.clean import CleanConfig
+    from tasks.cleaning.contract.toml import read_contract
+    from tasks.cleaning.repair.engine import RepairConfig
+
+    if kind not in {"csv", "parquet"}:
+        raise ValueError(f"kind is {kind!r}; clean rows are written as csv or parquet")
+    done = clean_file(
+        Path(file),
+        Path(folder),
+        read_contract(Path(contract)) if contract else None,
+        config=CleanConfig(repair=RepairConfig(alpha=alpha)),
+        kind="csv" if kind == "csv" else "parquet",
+    )
+    place = published(Path(folder))
+    assert place is not None  # noqa: S101 - just published
+    return {
+        "source": Path(file).name,
+        "counts": dict(done.counts),
+        "changed": done.changes.select("row", "column").n_unique(),
+        "promised_harm": done.promised_harm,
+        "review": done.review.height,
+        "clean": str(place.clean_path),
+        "quarantine": str(place.quarantine_path),
+        "report": str(place.attached(REPORT)),
+    }

@@ -1,0 +1,88 @@
+"""``penstock clean`` from a stranger's file to a cell put back, in processes of its own."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+GOODS = """id,weight,town
+1,5 kg,Aldburgh
+2,6,Dorchester
+3,7 kilo,Aldburgh
+4,8kg,Dorchester
+5,N/A,Aldburgh
+5,9,Dorchester,too many
+"""
+
+
+@pytest.fixture
+def goods(tmp_path):
+    (tmp_path / "goods.csv").write_text(GOODS)
+    return tmp_path
+
+
+def penstock(folder, *words):
+    return subprocess.run(
+        [sys.executable, "-m", "flows.cli.main", "clean", *words],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def said(folder, *words):
+    done = penstock(folder, *words)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.slow
+def test_a_strangers_file_is_cleaned_in_one_go(goods):
+    told = said(goods, "run", "goods.csv")
+    assert "6 rows in, 5 clean (4 repaired), 1 quarantined" in told
+    assert "1 by too-many-cells" in told
+    clean = goods / told.split("clean   ")[1].split()[0]
+    assert clean.read_text().splitlines()[1:3] == ["1,5,Aldburgh", "2,6,Dorchester"]
+    assert "report  goods.csv.clean" in told
+    assert said(goods, "undo", "goods.csv.clean", "--row", "0") == "1 changes undone\n"
+    places = dict(line.split() for line in said(goods, "report", "goods.csv.clean").splitlines())
+    assert (goods / places["clean"]).read_text().splitlines()[1] == "1,5 kg,Aldburgh"
+    assert said(goods, "requeue", "goods.csv.clean") == "0 rows came back\n"
+    assert said(goods, "review", "goods.csv.clean") == "nothing is left to decide\n"
+
+
+@pytest.mark.slow
+def test_a_contract_is_proposed_compared_and_used(goods):
+    assert "wrote goods.toml" in said(goods, "infer", "goods.csv", "--out", "goods.toml")
+    text = (goods / "goods.toml").read_text()
+    (goods / "mine.toml").write_text(
+        text.replace("[columns.weight]", "[columns.weight]\nmaximum = 7")
+    )
+    told = said(goods, "diff", "goods.toml", "mine.toml")
+    assert told == "stricter  weight: maximum None -> 7\n"
+    told = said(goods, "run", "goods.csv", "--contract", "mine.toml", "--parquet")
+    assert "1 by maximum:weight" in told
+    assert "clean.parquet" in told
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["run", "nothing.csv"], "nothing.csv: No such file"),
+        (["run", "goods.csv", "--contract", "none.toml"], "none.toml cannot be read"),
+        (["run", "goods.csv", "--alpha", "0.9"], "alpha must lie in"),
+        (["undo", "goods.csv.clean", "--all"], "no run is published there"),
+        (["undo", "goods.csv.clean"], "say which changes"),
+        (["infer", "goods.csv", "--out", "goods.csv"], "goods.csv exists"),
+    ],
+)
+def test_wrong_input_is_told_in_one_line(goods, words, told):
+    done = penstock(goods, *words)
+    assert done.returncode != 0
+    assert told in done.stderr
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,78 @@
+"""What got stricter from one contract to another."""
+
+from __future__ import annotations
+
+import pytest
+
+from tasks.cleaning.contract.difference import differences
+from tasks.cleaning.contract.toml import from_toml
+
+BASE = """
+[columns.a]
+kind = "decimal"
+minimum = 1
+maximum = 9
+domain = ["x", "y"]
+pattern = "p"
+confidence = { domain = 0.9 }
+[columns.b]
+"""
+
+
+def effects(change, base=BASE):
+    before, after = from_toml(base), from_toml(change(base))
+    return [(one.where, one.line, one.effect) for one in differences(before, after)]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ("minimum = 1", "minimum = 2", [("a", "minimum", "stricter")]),
+        ("minimum = 1", "minimum = 0", [("a", "minimum", "looser")]),
+        ("minimum = 1", "", [("a", "minimum", "looser")]),
+        ("maximum = 9", "maximum = 8", [("a", "maximum", "stricter")]),
+        ("maximum = 9", "maximum = 10", [("a", "maximum", "looser")]),
+        ('domain = ["x", "y"]', 'domain = ["x"]', [("a", "domain", "stricter")]),
+        ('domain = ["x", "y"]', 'domain = ["x", "y", "z"]', [("a", "domain", "looser")]),
+        ('domain = ["x", "y"]', 'domain = ["x", "z"]', [("a", "domain", "other")]),
+        ('pattern = "p"', 'pattern = "q"', [("a", "pattern", "other")]),
+        ("confidence = { domain = 0.9 }", "", [("a", "confidence", "stricter")]),
+        ("[columns.b]", "[columns.b]\nnullable = false", [("b", "nullable", "stricter")]),
+        ("[columns.b]", "[columns.b]\nkind = 'integer'", [("b", "kind", "stricter")]),
+        ('kind = "decimal"', 'kind = "integer"', [("a", "kind", "stricter")]),
+        ("[columns.b]", "[columns.b]\nunique = true", [("b", "unique", "stricter")]),
+        ("[columns.b]", "[columns.b]\nmax_length = 3", [("b", "max_length", "stricter")]),
+        ("[columns.b]", "[columns.b]\nmissing = ['-']", [("b", "missing", "other")]),
+        ("[columns.b]", "[columns.b]\n[columns.c]", [("c", "column", "stricter")]),
+        ("[columns.b]", "", [("b", "column", "other")]),
+    ],
+)
+def test_a_columns_line(old, new, expected):
+    assert effects(lambda text: text.replace(old, new)) == expected
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("keys = [['a', 'b']]", ("a+b", "key", "stricter")),
+        ("min_rows = 3", ("", "min_rows", "stricter")),
+        ("max_rows = 3", ("", "max_rows", "stricter")),
+        ("max_quarantine_share = 0.1", ("", "max_quarantine_share", "stricter")),
+        ("extra_columns = true", ("", "extra_columns", "looser")),
+    ],
+)
+def test_a_line_of_the_table(line, expected):
+    assert effects(lambda text: line + text) == [expected]
+    (back,) = differences(from_toml(line + BASE), from_toml(BASE))
+    assert back.effect == {"stricter": "looser", "looser": "stricter"}[expected[2]]
+
+
+def test_what_binds_columns():
+    denial = "\n[[denial]]\nname = 'n'\nforbidden = 'a > b'\n"
+    fixes = "\n[[dependency]]\ndeterminant = ['a']\ndependent = 'b'\n"
+    assert effects(lambda text: text + denial) == [("n", "denial", "stricter")]
+    assert effects(lambda text: text + fixes) == [("a->b", "dependency", "other")]
+    assert effects(lambda t: t.replace("a > b", "a < b"), BASE + denial) == [
+        ("n", "denial", "other")
+    ]
+    assert effects(lambda text: text) == []
