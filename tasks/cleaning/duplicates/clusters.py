@@ -20,7 +20,7 @@ def components(n: int, left: Rows, right: Rows) -> Rows:
     return first_rows(connected_components(edges, directed=False)[1])
 
 
-def first_rows(labels: NDArray[np.integer]) -> Rows:
+def first_rows(labels: NDArray[np.int32] | Rows) -> Rows:
     """Return for every row the first row with its label: int64 [rows]."""
     _, first, inverse = np.unique(labels, return_index=True, return_inverse=True)
     return np.asarray(first[inverse], np.int64)

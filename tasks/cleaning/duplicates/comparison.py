@@ -151,4 +151,4 @@ def _numbers(values: Sequence[str], a: Codes, b: Codes) -> Levels:
         level = (apart <= _NUMBER[0] * size).astype(np.int8)
         level += apart <= _NUMBER[1] * size
         level += apart == 0
-    return level
+    return np.asarray(level, np.int8)

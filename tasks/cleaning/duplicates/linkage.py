@@ -171,12 +171,16 @@ def find_links(left: pl.DataFrame, right: pl.DataFrame, linkage: Linkage) -> Lin
 
 def find_duplicates(frame: pl.DataFrame, linkage: Linkage) -> Duplicates:
     """Find rows that mean the same entity; see :func:`score_pairs`."""
-    pairs = score_pairs(frame, None, linkage)
+    return duplicates_among(score_pairs(frame, None, linkage), frame.height, linkage)
+
+
+def duplicates_among(pairs: Pairs, rows: int, linkage: Linkage) -> Duplicates:
+    """Return what scored pairs of a table of so many rows mean at the linkage's precision."""
     promise = promised(pairs.odds, linkage.precision) if pairs.model.plausible else NO_LINKS
-    entity = np.arange(frame.height)
+    entity = np.arange(rows)
     if promise.links:
         entity = average_linkage(
-            frame.height, pairs.left, pairs.right, pairs.odds, pairs.score,
+            rows, pairs.left, pairs.right, pairs.odds, pairs.score,
             threshold=promise.log_odds, clip=max(linkage.clip, 2 * promise.log_odds),
             max_size=linkage.max_size,
         )  # fmt: skip
