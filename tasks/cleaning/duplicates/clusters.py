@@ -85,8 +85,12 @@ def _parted(n: int, left: Rows, right: Rows, odds: Array, threshold: float, max_
         large = np.bincount(label, minlength=n)[label[left]] > max_size
         if not large.any():
             break
-        # A tenth of the weakest pairs of the large components goes, until they fall apart.
-        weakest = large & (odds <= np.quantile(odds[large], 0.1))
+        # The weakest tenth of the pairs of large components goes, until they fall apart; pairs of
+        # equal odds stay or go together.
+        cut = np.quantile(odds[large], 0.1, method="lower")
+        weakest = large & (odds < cut)
+        if not weakest.any():
+            weakest = large & (odds <= cut)
         left, right, odds = left[~weakest], right[~weakest], odds[~weakest]
         label = components(n, left, right)
     return label

@@ -26,5 +26,8 @@ def first_equal_rows(frame: pl.DataFrame, columns: Sequence[str] = ()) -> NDArra
     missing = [name for name in names if name not in frame.columns]
     if missing or not names:
         raise ValueError(f"no columns {missing} to compare: there are {frame.columns}")
-    first = frame.select(pl.int_range(pl.len(), dtype=pl.Int64).min().over(names).alias("first"))
-    return first["first"].to_numpy()
+    row = "row"
+    while row in names:
+        row += "_"
+    first = frame.select(names).with_row_index(row).select(pl.col(row).min().over(names))
+    return first[row].cast(pl.Int64).to_numpy()

@@ -202,6 +202,8 @@ def _random_pairs(n: int, m: int | None, linkage: Linkage) -> tuple[Rows, Rows]:
     if m is None and n * (n - 1) // 2 <= linkage.random_pairs:
         a, b = np.triu_indices(n, 1)
         return a.astype(np.int64), b.astype(np.int64)
+    if m is not None and n * m <= linkage.random_pairs:
+        return np.repeat(np.arange(n), m), np.tile(np.arange(m), n)
     draw = np.random.default_rng(linkage.seed)
     a = draw.integers(0, n, linkage.random_pairs)
     b = draw.integers(0, n if m is None else m, linkage.random_pairs)
