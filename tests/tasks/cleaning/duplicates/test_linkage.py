@@ -39,6 +39,8 @@ def test_rows_of_one_person_are_found():
     pairs = np.triu(same & both, 1)
     equal = (town[:, None] == town[None, :])[pairs].mean()
     assert model.m[3][-1] == pytest.approx(equal, abs=0.05)
+    # u of equal accounts: hardly any two people share one, so random pairs show true ones alone.
+    assert model.u[4][-1] < 0.0005
 
 
 def test_nothing_is_merged_where_everybody_occurs_once():
