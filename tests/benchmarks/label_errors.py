@@ -222,7 +222,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise SystemExit(f"no folder {folder}: name the one with cifar10_pyx.npy with --data")
     if args.data or (not args.smoke and folder.is_dir()):
         sets = {name: read_set(folder, name) for name in SETS}
-        result |= {"injected": injected_part(sets, 1 if args.smoke else 4)}
+        result |= {"injected": injected_part(sets, 1 if args.smoke else 2)}
         result |= verdicts_part(sets, args.seed, 100 if args.smoke else DRAWS)
     show(result)
     emit(result, args)
