@@ -1,6 +1,6 @@
 """Columns of numbers inside a frame of texts, and how far from its column a number lies.
 
-Distances are robust (up to a quarter of a column may be wrong), have a scale of their own on either
+Distances are robust (somewhat less than a quarter may be wrong on either side), have a scale of their own on either
 side of the median, and are taken on a logarithmic scale where that makes the column symmetrical.
 """
 
@@ -83,7 +83,7 @@ def robust_z(values: Floats) -> Floats:
     right, left = (high - middle) / NORMAL_QUARTILE, (middle - low) / NORMAL_QUARTILE
     least = max(0.25 * max(right, left), 1e-12 * max(1.0, abs(middle)))
     z = (values - middle) / np.where(values >= middle, max(right, least), max(left, least))
-    return np.clip(z, -FARTHEST, FARTHEST)
+    return np.asarray(np.clip(z, -FARTHEST, FARTHEST), np.float64)
 
 
 def skewness(values: Floats) -> float:

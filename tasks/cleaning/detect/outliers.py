@@ -38,6 +38,7 @@ from tasks.cleaning.detect.sequences import Sequence, sequence_of
 from tasks.cleaning.findings import findings_of, joined
 
 VERSION = "outliers/1"
+FEW = 4  # odd cells below which a column shows no pattern
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +56,9 @@ class OutlierConfig:
         often: Taken away there where they are more than ``often_share``.
         often_share: Share of the column.
         one_side: Steady column with many values on one side.
+        few_wild: Steady column of amounts (``amount`` or more) where fewer than four cells
+            differ, by half the commonest value or more.
+        amount: See above: smaller numbers are often codes and flags.
         far: Robust deviations at which a cell of a spread column is in doubt.
         base, per_deviation: Spread column at ``far``; per further robust deviation.
         per_heaviness: Taken away per unit of heavy tail (``numbers.heaviness``), in deviations.
@@ -82,8 +86,10 @@ class OutlierConfig:
     often: float = 3.0
     often_share: float = 0.15
     one_side: float = -4.0
+    few_wild: float = 1.0
+    amount: float = 10.0
     far: float = 3.2
-    base: float = -2.3
+    base: float = -1.8
     per_deviation: float = 0.8
     per_heaviness: float = 3.0
     per_gap: float = 1.5
@@ -201,14 +207,17 @@ def _score(
 def _steady(numbers: Numbers, odd: Bools, commonest: float, config: OutlierConfig) -> Floats:
     values, count = numbers.values, int(odd.sum())
     below, above = int((values < commonest).sum()), int((values > commonest).sum())
-    if min(below, above) >= config.often_share * count and count >= 4:
+    if min(below, above) >= config.often_share * count and count >= FEW:
         score = config.both_sides + config.steadier * (1.0 - odd.mean() - config.steady)
         scores = score - config.same_value * (numbers.counts > 0.5 * count)
     elif numbers.distinct <= 3:
-        rare = count >= 4 and odd.mean() < config.often_share
+        rare = count >= FEW and odd.mean() < config.often_share
         scores = np.full(len(values), config.other_value - config.often * (not rare))
     else:
         scores = np.full(len(values), config.one_side)
+    if count < FEW and abs(commonest) >= config.amount:
+        wild = np.abs(values - commonest) >= 0.5 * abs(commonest)
+        scores = np.where(wild, np.maximum(scores, config.few_wild), scores)
     return np.where(odd, scores, config.least)
 
 

@@ -12,7 +12,13 @@ from collections.abc import Sequence
 import numpy as np
 import polars as pl
 
-from tasks.cleaning.detect.numbers import Floats, Numbers, normal_scores, numbers_of
+from tasks.cleaning.detect.numbers import (
+    NORMAL_QUARTILE,
+    Floats,
+    Numbers,
+    normal_scores,
+    numbers_of,
+)
 from tasks.cleaning.findings import findings_of, joined
 
 VERSION = "relations/1"
@@ -21,6 +27,8 @@ LEAST_ROWS = 20
 LEAST_DISTINCT = 10
 MOST_COLUMNS = 40
 UNIT_NOISE = 0.08  # most robust deviation (in powers of ten) at which a factor 10 stands out
+UNIT_FIX = 3.0  # both columns vary at least this many times as much as their ratio
+MOST_SLIPS = 0.05  # share of the rows of a pair
 UNIT_REACH = 0.2  # a slip lies this near to a whole power of ten
 MOST_POWERS = 6
 SLIP_CONFIDENCE = 0.9
@@ -69,7 +77,7 @@ def slipped_units(frame: pl.DataFrame) -> pl.DataFrame:
     blamed: dict[tuple[int, int], tuple[int, int]] = {}  # row, column -> votes, power
     for i, first in enumerate(logs):
         for j in range(i + 1, len(logs)):
-            for row, power in _slips(first - logs[j]):
+            for row, power in _slips(first, logs[j]):
                 near_i = abs(first[row] - np.nanmedian(first))
                 near_j = abs(logs[j][row] - np.nanmedian(logs[j]))
                 cell, sign = ((row, i), power) if near_i >= near_j else ((row, j), -power)
@@ -82,20 +90,27 @@ def slipped_units(frame: pl.DataFrame) -> pl.DataFrame:
     return joined(parts)
 
 
-def _slips(ratio: Floats) -> list[tuple[int, int]]:
+def _slips(first: Floats, second: Floats) -> list[tuple[int, int]]:
     """Return rows whose log ratio is off by a whole power of ten, with the power."""
-    known = np.isfinite(ratio)
-    if known.sum() < LEAST_ROWS:
+    known = np.flatnonzero(np.isfinite(first) & np.isfinite(second))
+    if len(known) < LEAST_ROWS:
         return []
-    middle = np.median(ratio[known])
-    off = np.where(known, ratio - middle, 0.0)
-    noise = 1.4826 * np.median(np.abs(off[known]))
-    varied = np.ptp(np.round(ratio[known], 12)) > 0
-    if noise > UNIT_NOISE or not varied:
+    ratio = (first - second)[known]
+    off = ratio - np.median(ratio)
+    noise = _deviation(off)
+    spread = min(_deviation(first[known]), _deviation(second[known]))
+    if noise > UNIT_NOISE or spread < max(UNIT_FIX * noise, UNIT_NOISE):
         return []
     powers = np.round(off).astype(int)
     hit = (powers != 0) & (np.abs(powers) <= MOST_POWERS) & (np.abs(off - powers) <= UNIT_REACH)
-    return [(int(r), int(powers[r])) for r in np.flatnonzero(hit)]
+    if hit.mean() > MOST_SLIPS:
+        return []
+    return [(int(known[i]), int(powers[i])) for i in np.flatnonzero(hit)]
+
+
+def _deviation(values: Floats) -> float:
+    """Return the median distance from the median, scaled to a normal deviation."""
+    return float(np.median(np.abs(values - np.median(values))) / NORMAL_QUARTILE)
 
 
 def _slip(frame: pl.DataFrame, numbers: Numbers, row: int, power: int, votes: int) -> pl.DataFrame:
