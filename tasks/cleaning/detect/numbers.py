@@ -1,7 +1,8 @@
 """Columns of numbers inside a frame of texts, and how far from its column a number lies.
 
-Distances are robust (somewhat less than a quarter may be wrong on either side), have a scale of their own on either
-side of the median, and are taken on a logarithmic scale where that makes the column symmetrical.
+Distances are robust (somewhat less than a quarter may be wrong on either side), have a scale of
+their own on either side of the median, and are taken on a logarithmic scale where that makes the
+column symmetrical.
 """
 
 from __future__ import annotations
