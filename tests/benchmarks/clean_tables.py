@@ -101,26 +101,6 @@ def lead(counts: Mapping[str, Floats], draws: int, seed: int) -> tuple[float, fl
     return float(low), float(high)
 
 
-def auroc_lead(
-    tables: Sequence[DirtyTable], scores: Mapping[str, Sequence[Floats]], draws: int, seed: int
-) -> tuple[float, float]:
-    """Return the 95 % interval of the engine's AUROC less the interquartile distance's."""
-    wrong, flat = pooled(tables, scores)
-    sizes = [int(t.judged.sum()) * t.frame.width for t in tables]
-    owner = np.repeat(np.arange(len(tables)), sizes)
-    rng = np.random.default_rng(seed)
-    gains = []
-    for _ in range(draws):
-        drawn = np.bincount(rng.integers(0, len(tables), len(tables)), minlength=len(tables))
-        weight = drawn[owner].astype(float)
-        ours, theirs = (
-            roc_auc_score(wrong, flat[name], sample_weight=weight) for name in ("engine", "iqr")
-        )
-        gains.append(ours - theirs)
-    low, high = np.quantile(gains, [0.025, 0.975])
-    return float(low), float(high)
-
-
 def pooled(
     tables: Sequence[DirtyTable], scores: Mapping[str, Sequence[Floats]]
 ) -> tuple[NDArray[np.bool_], dict[str, Floats]]:
@@ -247,8 +227,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         result |= figures(rest, others, "rest_")
         low, high = lead(per_table(rest, others), 2_000, args.seed)
         result |= {"rest_lead_low": low, "rest_lead_high": high}
-        low, high = auroc_lead(rest, others, 200, args.seed)
-        result |= {"rest_auroc_lead_low": low, "rest_auroc_lead_high": high}
     with stopwatch() as labelling:
         result |= label_curves(rest or tables, seeds, marks)
     result |= {

@@ -10,7 +10,7 @@ from tasks.cleaning.detect.active import evidence_of, next_row, refined
 from tasks.cleaning.detect.cells import doubtful_cells
 from tasks.cleaning.detect.chance import association, groupings, runs_z
 from tasks.cleaning.detect.combinations import impossible_combinations
-from tasks.cleaning.detect.numbers import magnitudes, numbers_of
+from tasks.cleaning.detect.numbers import magnitudes, numbers_of, robust_z
 from tasks.cleaning.detect.outliers import outliers, score_cells
 from tasks.cleaning.detect.patterns import pattern_of, rare_patterns
 from tasks.cleaning.detect.relations import expected_ranks, rank_table, slipped_units
@@ -118,6 +118,13 @@ def test_magnitudes_survive_a_constant_column_and_a_sixth_of_errors():
     assert magnitudes(np.full(9, 5.0)).max() == 0
     values = np.r_[rng().normal(0, 1, 150), np.full(30, 100.0)]
     assert magnitudes(values)[150:].min() > 15
+
+
+def test_magnitudes_of_a_skewed_column_are_those_of_its_logarithms():
+    logs = rng().normal(8, 1, N)
+    logs[5] = 0
+    assert np.allclose(magnitudes(np.exp(logs)), np.abs(robust_z(logs)))
+    assert magnitudes(np.exp(logs)).max() < 10 < np.abs(robust_z(np.exp(logs))).max()
 
 
 def test_chance():
