@@ -211,6 +211,19 @@ def test_labels_move_a_column_and_its_equal_values():
         next_row(evidence, [0, 1], before, np.array([0, 1]))
 
 
+def test_labels_move_odd_cells_of_other_values_too():
+    years = [2008] * N
+    for row in range(0, N, 8):
+        years[row] = 1500 + 7 * row
+    evidence = evidence_of(texts(year=years))
+    rows = [8, 16, 24]
+    before = refined(evidence, [], np.zeros((0, 1), bool))
+    after = refined(evidence, rows, np.zeros((3, 1), bool))
+    other = np.arange(32, N, 8)
+    assert (after[other, 0] < before[other, 0]).all()
+    assert (after[1::8] == before[1::8]).all()  # the steady value is not touched
+
+
 def test_scores_are_the_same_twice():
     frame = texts(a=rng().normal(0, 1, N), b=rng().integers(0, 3, N))
     first, second = score_cells(frame), score_cells(frame)
