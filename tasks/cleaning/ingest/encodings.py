@@ -106,7 +106,7 @@ def utf16_without_mark(head: bytes) -> Encoding | None:
 def decide(block: bytes) -> Encoding:
     """Return UTF-8 or cp1252 for a block that holds bytes beyond ASCII.
 
-    UTF-8 if most sequences beyond ASCII are valid: a few broken rows do not turn a file into
+    UTF-8 if no less sequences beyond ASCII are valid than broken: a few broken rows do not turn a file into
     another encoding. Text in cp1252 has hardly any by chance.
     """
     text = codecs.utf_8_decode(block, "replace")[0]  # a cut-off character at the end is no fault
@@ -114,7 +114,7 @@ def decide(block: bytes) -> Encoding:
     if not broken:
         return "utf-8"
     valid = len(text) - len(text.encode("ascii", "ignore"))
-    return "utf-8" if valid - broken > broken else "cp1252"
+    return "utf-8" if valid - broken >= broken else "cp1252"
 
 
 def undecodable(block: bytes, encoding: str, ends: NDArray[np.int64]) -> NDArray[np.int64]:
