@@ -24,7 +24,7 @@ from typing import Any, Literal
 import polars as pl
 import pyarrow as pa
 
-from connectors.files import DiskFullError, atomic_path, digest
+from connectors.files import DiskFullError, atomic_path
 from tasks.cleaning.quarantine import QUARANTINE_SCHEMA
 
 MANIFEST, LOCK = "manifest.json", ".lock"
@@ -180,7 +180,7 @@ class OutputWriter:
             "rows_clean": self.rows_clean,
             "rows_quarantined": self.rows_quarantined,
             "records": self.records,
-            "digests": {name: digest(self._folder / name) for name in names},
+            "digests": {name: _digest(self._folder / name) for name in names},
             "columns": list(self._columns or ()),
             "source": self._source,
         }
@@ -261,7 +261,7 @@ def published(folder: Path, *, check: bool = False) -> Published | None:
     for path in (folder / found.generation / name for name in found.digests):
         if not path.is_file():
             raise OutputError(f"{path}: the manifest names it, but it is gone; run it again")
-        if check and digest(path) != found.digests[path.name]:
+        if check and _digest(path) != found.digests[path.name]:
             raise OutputError(f"{path}: its content was changed since; run it again")
     return found
 
@@ -371,6 +371,11 @@ class _CsvSink:
 
     def abandon(self) -> None:
         self._handle.close()
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 def _sync(path: Path) -> None:

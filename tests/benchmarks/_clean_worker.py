@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
-import pyarrow as pa
 from pyarrow import compute, csv, parquet  # noqa: F401 - before any fork
 
 from connectors.cleaning.outputs import outputs

@@ -110,7 +110,11 @@ def good_files(rng: np.random.Generator, rows: int = 300) -> Iterator[Hostile]:
         for i in range(rows)
     ]
     head = ["id", "word", "size", "ok"]
-    for name, delimiter, end in (("a.csv", ",", "\n"), ("b.csv", ";", "\r\n"), ("c.tsv", "\t", "\n")):
+    for name, delimiter, end in (
+        ("a.csv", ",", "\n"),
+        ("b.csv", ";", "\r\n"),
+        ("c.tsv", "\t", "\n"),
+    ):
         text = end.join(delimiter.join(cells) for cells in (head, *lines)) + end
         yield Hostile(name, text.encode())
     quoted = "\n".join(",".join(f'"{c}\n""{c}"""' for c in cells) for cells in (head, *lines))
@@ -118,10 +122,11 @@ def good_files(rng: np.random.Generator, rows: int = 300) -> Iterator[Hostile]:
     plain = "\n".join("|".join(cells) for cells in (head, *lines))
     yield Hostile("e.txt", plain.replace("日本", "ø").encode("cp1252"))
     yield Hostile("f.csv", b"\xff\xfe" + plain.replace("|", ",").encode("utf-16-le"))
-    objects = (json.dumps(dict(zip(head, cells, strict=True)), ensure_ascii=False) for cells in lines)
-    as_json = "\n".join(objects).encode()
+    rows_ = [dict(zip(head, cells, strict=True)) for cells in lines]
+    as_json = "\n".join(json.dumps(row, ensure_ascii=False) for row in rows_).encode()
     yield Hostile("g.jsonl", as_json)
-    nested = (json.dumps({"id": i, "in": {"x": [i, None], "y": {"z": c[1]}}}) for i, c in enumerate(lines))
+    inner = [{"id": i, "in": {"x": [i, None], "y": {"z": c[1]}}} for i, c in enumerate(lines)]
+    nested = [json.dumps(row) for row in inner]
     yield Hostile("h.ndjson", "\n".join(nested).encode())
     yield Hostile("i.parquet", _parquet(rng, rows))
     yield Hostile("j.csv.gz", gzip.compress(plain.replace("|", ",").encode()))
@@ -139,8 +144,10 @@ def spoilt(rng: np.random.Generator, count: int) -> Iterator[Hostile]:
         yield Hostile(f"{i:04d}-{source.name}", bytes(content))
 
 
-TOKENS = (b'"', b'""', b",", b";", b"\t", b"\n", b"\r", b"\r\n", b"\0", b"\xff", b"\xc3", b"{", b"}",
-          b"[" * 50, b'\n"', b'",', b"\xef\xbb\xbf", b"\\", b"'", b"\xed\xa0\x80", b"\x1a")  # fmt: skip
+TOKENS = (
+    b'"', b'""', b",", b";", b"\t", b"\n", b"\r", b"\r\n", b"\0", b"\xff", b"\xc3", b"{", b"}",
+    b"[" * 50, b'\n"', b'",', b"\xef\xbb\xbf", b"\\", b"'", b"\xed\xa0\x80", b"\x1a",
+)  # fmt: skip
 
 
 def _spoil(content: bytearray, rng: np.random.Generator) -> None:

@@ -42,8 +42,10 @@ def messy(path: Path, rows: int, first: int, rng: np.random.Generator, every: in
     lines = ["id,word,size"]
     kinds = rng.integers(len(faults), size=rows)
     bad = rng.random(rows) < 1 / every
-    for i in range(rows):
-        lines.append(faults[kinds[i]].format(first + i) if bad[i] else f'{first + i},wörd,"{i},5"')
+    lines += [
+        faults[kinds[i]].format(first + i) if bad[i] else f'{first + i},wörd,"{i},5"'
+        for i in range(rows)
+    ]
     path.write_bytes("\n".join(lines).encode("utf-8", "surrogateescape") + b"\n")
 
 
@@ -57,7 +59,8 @@ class Runs:
 
     def begin(self, source: Path, folder: Path, step: int = 0) -> int:
         """Start a run; returns its process id."""
-        assert self.process.stdin and self.process.stdout
+        assert self.process.stdin
+        assert self.process.stdout
         self.process.stdin.write(f"{source}\t{folder}\t{step}\n")
         self.process.stdin.flush()
         return int(self.process.stdout.readline())
@@ -70,8 +73,10 @@ class Runs:
     def close(self) -> None:
         """End the process that forks."""
         assert self.process.stdin
+        assert self.process.stdout
         self.process.stdin.close()
         self.process.wait()
+        self.process.stdout.close()
 
 
 @contextmanager
@@ -167,9 +172,9 @@ def read_hostile(files: Sequence[Hostile], folder: Path) -> dict[str, Any]:
     for name, outcome in outcomes.items():
         file = known.get(name, Hostile(name, b"", REFUSED))
         rows = REFUSED if "refused" in outcome else outcome.get("rows")
-        if file.rows != UNKNOWN and rows != file.rows:
+        if file.rows not in {UNKNOWN, rows}:
             wrong.append((name, f"{rows} rows instead of {file.rows}"))
-        elif file.aside != UNKNOWN and outcome.get("aside") != file.aside:
+        elif file.aside not in {UNKNOWN, outcome.get("aside")}:
             wrong.append((name, f"{outcome.get('aside')} set aside instead of {file.aside}"))
         elif outcome.get("same_in_small_blocks") not in (None, True):
             wrong.append((name, f"in small blocks: {outcome['same_in_small_blocks']}"))

@@ -22,6 +22,8 @@ from tasks.cleaning.ingest.rejects import TOO_FEW_CELLS, Reject, reject_table
 from tasks.cleaning.ingest.text_blocks import TextBlocks
 
 ARROW_BLOCK = MIB
+PIECE = MIB
+"""Blocks with problems are cut into pieces of so many bytes."""
 MARK = b"\xef\xbb\xbf"
 
 
@@ -62,19 +64,22 @@ class _Delimited:
         for block, final in self.text.read(blocks):
             buffer = buffer + block if buffer else block
             if self.sniffed is None:
-                if not final and last_line_end(buffer, len(buffer)) < SNIFFED:
-                    self.text.require_progress(len(buffer), self.rows)
+                end = last_line_end(buffer, len(buffer))
+                if not final and end < SNIFFED:
+                    self.text.require_progress(len(buffer) - end, self.rows)
                     continue
                 above, buffer = self._begin(buffer, final=final)
                 if above is not None:
                     any_batch = True
                     yield above
-            batch, used = self._take(buffer, final=final)
-            buffer = buffer[used:]
+            at = 0
+            for batch, used in self._take(buffer, final=final):
+                at += used
+                if batch is not None and batch.rows_in:
+                    any_batch = True
+                    yield batch
+            buffer = buffer[at:]
             self.text.require_progress(len(buffer), self.rows)
-            if batch is not None:
-                any_batch = True
-                yield batch
         if not any_batch:
             yield no_rows(self.layout)
 
@@ -110,37 +115,60 @@ class _Delimited:
         empty = no_rows(self.layout)
         return TableBatch(empty.frame, empty.rows, table, n, empty.layout), rest
 
-    def _take(self, buffer: bytes, *, final: bool) -> tuple[TableBatch | None, int]:
-        """Return the rows that a buffer holds whole, and how many of its bytes they take."""
-        assert self.sniffed  # noqa: S101 - set before
-        if not buffer:
-            return None, 0
+    def _take(self, buffer: bytes, *, final: bool) -> Iterator[tuple[TableBatch | None, int]]:
+        """Yield the rows that a buffer holds whole, and how many of its bytes they take.
+
+        A buffer with problems is cut into pieces, so that only those with problems take long.
+        """
         encoding = self.text.settle(buffer)
-        end, inside = tidy(buffer, self.sniffed.dialect, self.limits, final=final)
-        if end:
-            frame = self._parse(buffer[:end], inside=inside)
-            if frame is not None:
-                return self._batch(frame, np.arange(frame.height), [], frame.height), end
+        if taken := self._quick(buffer, final=final):
+            yield taken
+            return
+        at, calm = 0, len(buffer) > PIECE
+        while at < len(buffer):
+            piece, ends = buffer[at : at + PIECE], final and at + PIECE >= len(buffer)
+            quick = self._quick(piece, final=ends) if calm else None
+            if quick:
+                yield quick
+                at += quick[1]
+                continue
+            (batch, used), calm = self._slow(piece, encoding, final=ends)
+            if not used and at + PIECE < len(buffer):
+                (batch, used), calm = self._slow(buffer[at:], encoding, final=final)
+            if not used:
+                return
+            yield batch, used
+            at += used
+
+    def _quick(self, text: bytes, *, final: bool) -> tuple[TableBatch, int] | None:
+        """Return rows and bytes taken when Arrow's reader finds nothing wrong."""
+        assert self.sniffed  # noqa: S101 - set before
+        end, inside = tidy(text, self.sniffed.dialect, self.limits, final=final)
+        frame = self._parse(text[:end], inside=inside) if end else None
+        if frame is None:
+            return None
+        return self._batch(frame, np.arange(frame.height), [], frame.height), end
+
+    def _slow(
+        self, text: bytes, encoding: str, *, final: bool
+    ) -> tuple[tuple[TableBatch | None, int], bool]:
+        """Return rows and bytes taken, none when more is needed, and whether nothing was wrong."""
+        assert self.sniffed  # noqa: S101 - set before
+        width = len(self.sniffed.names)
         found = scan(
-            buffer,
-            self.sniffed.dialect,
-            len(self.sniffed.names),
-            encoding=encoding,
-            limits=self.limits,
-            final=final,
+            text, self.sniffed.dialect, width, encoding=encoding, limits=self.limits, final=final
         )
         if not found.used:
-            return None, 0
+            return (None, 0), False
         frame = self._parse(found.good, inside=found.inside, whole=True)
         if frame is None or frame.height != len(found.good_rows):
             frame = self._parse_slowly(found.good)
-        return self._batch(frame, found.good_rows, found.rejects, found.rows), found.used
+        batch = self._batch(frame, found.good_rows, found.rejects, found.rows)
+        return (batch, found.used), not found.rejects
 
     def _batch(
         self, frame: pl.DataFrame, rows: NDArray[np.int64], rejects: list[Reject], rows_in: int
-    ) -> TableBatch | None:
-        if not rows_in:
-            return None
+    ) -> TableBatch:
         first, self.rows = self.rows, self.rows + rows_in
         moved = [
             r._replace(row=r.row + first, payload=self.text.original(r.payload)) for r in rejects

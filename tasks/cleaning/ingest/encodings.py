@@ -106,10 +106,11 @@ def utf16_without_mark(head: bytes) -> Encoding | None:
 def decide(block: bytes) -> Encoding:
     """Return UTF-8 or cp1252 for a block that holds bytes beyond ASCII.
 
-    UTF-8 if no less sequences beyond ASCII are valid than broken: a few broken rows do not turn a file into
-    another encoding. Text in cp1252 has hardly any by chance.
+    UTF-8 if at least as many sequences beyond ASCII are valid as broken: a few broken rows do not
+    turn a file into another encoding, and text in cp1252 has hardly a valid one by chance.
     """
-    text = codecs.utf_8_decode(block, "replace")[0]  # a cut-off character at the end is no fault
+    # A character that is cut off at the end is left out, and no fault.
+    text = codecs.utf_8_decode(block, "replace")[0]
     broken = text.count("\ufffd") - block.count(b"\xef\xbf\xbd")
     if not broken:
         return "utf-8"

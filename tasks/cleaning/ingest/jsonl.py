@@ -23,9 +23,9 @@ from tasks.cleaning.ingest.options import ReadLimits, ReadOptions, TableBatch, T
 from tasks.cleaning.ingest.rejects import UNKNOWN_KEY, Reject, reject_table
 from tasks.cleaning.ingest.text_blocks import TextBlocks
 
-STRING = rb'"(?:[^"\\\x00-\x1f]++|\\["\\/bfnrt])*+"'
-NUMBER = rb"-?(?:0|[1-9]\d{0,8})(?:\.\d{0,3}[1-9])?(?![\d.eE])|[1-9]\d{9,14}(?![\d.eE])"
-VALUE = rb"(?:" + STRING + rb"|(?:" + NUMBER + rb")(?<!-0)|true|false|null)"
+STRING = rb'"[^"\\\x00-\x1f]*+(?:\\["\\/bfnrt][^"\\\x00-\x1f]*+)*+"'
+NUMBER = rb"-?[1-9]\d{0,8}\.\d{0,5}[1-9]|-?0\.\d{0,3}[1-9]|-?[1-9]\d{0,14}|0"
+VALUE = rb"(?:" + STRING + rb"|(?:" + NUMBER + rb")(?![\d.eE])|true|false|null)"
 """Values that Polars' reader gives back as they stand in the file."""
 
 

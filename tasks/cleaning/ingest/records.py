@@ -145,8 +145,8 @@ def tidy(block: bytes, dialect: Dialect, limits: ReadLimits, *, final: bool) -> 
     while not final and end and np.searchsorted(quotes, end) % 2:
         end = last_line_end(block, end - 1)
     # A quote in the last place may be the first half of a doubled one: its record is cut off.
-    feeds = np.flatnonzero((bytes_ == LF) | (bytes_ == CR))
-    inside = bool((np.searchsorted(quotes, feeds) % 2).any())
+    ends = np.flatnonzero((bytes_ == LF) | (bytes_ == CR) if b"\r" in block else bytes_ == LF)
+    inside = bool((np.searchsorted(quotes, ends) % 2).any())
     return end, inside
 
 
@@ -187,7 +187,7 @@ class _Lines:
         lone = returns[following != LF]
         if not final and len(lone) and lone[-1] == len(block) - 1:
             lone = lone[:-1]  # a line feed may follow in the next block
-        ends = np.union1d(feeds, lone)
+        ends = np.sort(np.concatenate([feeds, lone])) if len(lone) else feeds
         paired = (bytes_[ends] == LF) & (ends > 0) & (bytes_[ends - 1] == CR)
         stop, after = ends - paired, ends + 1
         if final and (not len(after) or after[-1] < len(block)):
@@ -258,7 +258,9 @@ def scan(
     keep = np.zeros(n, np.bool_)
     keep[first[fine]] = True
     keep = keep[head]
-    good = bytes_[:used][np.repeat(keep, lines.next - lines.start)].tobytes()
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], keep, [False]])))
+    runs = zip(lines.start[edges[0::2]].tolist(), lines.next[edges[1::2] - 1].tolist(), strict=True)
+    good = b"".join([block[begin:end] for begin, end in runs])
     return Scan(
         used, len(first), good, fine, rejects, inside=bool((keep & (head != np.arange(n))).any())
     )
@@ -273,8 +275,8 @@ def _cells_per_line(
     quotes = quotes[quotes < lines.next[-1]]
     suspects = np.empty(0, np.int64)
     if len(quotes):
-        line = np.searchsorted(lines.next, quotes, "right")
         earlier = np.searchsorted(quotes, lines.start)  # quotes before each line
+        line = np.repeat(np.arange(len(earlier)), np.diff(np.append(earlier, len(quotes))))
         opening = (np.arange(len(quotes)) - earlier[line]) % 2 == 0
         edge = np.zeros(256, np.bool_)
         edge[[dialect.delimiter[0], dialect.quote[0]]] = True
@@ -316,7 +318,8 @@ def _suspects(
         start = int(lines.start[i])
         record = parse_record(block, start, dialect)
         waiting = record.state == "open" and len(block) - start <= limits.cell_bytes
-        cut_off = record.state == "fine" and record.end == len(block)
+        # Its end, or a carriage return that may be half of it, lies behind the last whole line.
+        cut_off = record.state == "fine" and record.end > lines.stop[-1]
         if not final and (waiting or cut_off):
             return head[:i]
         if record.state != "fine":
