@@ -36,7 +36,9 @@ def from_toml(text: str, *, source: str = "contract") -> Contract:
         ContractError: With the line or the field at fault.
     """
     if len(text) > MAX_BYTES:
-        raise ContractError(f"{source} has {len(text):,} characters; at most {MAX_BYTES:,} are read")
+        raise ContractError(
+            f"{source} has {len(text):,} characters; at most {MAX_BYTES:,} are read"
+        )
     try:
         data = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:

@@ -233,9 +233,7 @@ def _glued(
         **shared,
     )
     yield findings_of(
-        cells.select(
-            "row", pl.col("_other").alias("observed"), pl.col("_end").alias("suggestion")
-        ),
+        cells.select("row", pl.col("_other").alias("observed"), pl.col("_end").alias("suggestion")),
         column=other,
         expected=f"the {other} at the end of {name}",
         **shared,
