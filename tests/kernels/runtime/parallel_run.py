@@ -39,6 +39,7 @@ from kernels.runtime.optimizer import OptimizerConfig
 from kernels.runtime.parallel import ParallelConfig
 from kernels.runtime.precision import PrecisionConfig
 from kernels.runtime.runner import Runner
+from kernels.runtime.spread import Spread
 from tests.benchmarks._forked import forked
 from tests.kernels.runtime.small import weights
 
@@ -395,6 +396,53 @@ def compressed(config: CompressionConfig) -> dict[str, Any]:
     }
 
 
+def compressed_beside_context() -> dict[str, Any]:
+    """Sum gradients over two dimensions; only one is compressed, and what it leaves is kept."""
+    group = Group.current()
+    layout = ParallelConfig(context=2, compression=COMPRESSIONS["topk"])
+    model = nn.ParameterList(nn.Parameter(torch.zeros_like(g)) for g in gradients(0, 0))
+    spread = Spread(model, layout, group)
+    assert spread.compression is not None
+    parameters = list(spread.model.parameters())
+    sent = [torch.zeros_like(p) for p in parameters]
+    wanted = [torch.zeros_like(p) for p in parameters]
+    for step in range(3):
+        every = [gradients(step, rank) for rank in range(group.size)]
+        for k, parameter in enumerate(parameters):
+            parameter.grad = every[group.rank][k].clone()
+            wanted[k] += sum(each[k] for each in every)
+        spread.sum_gradients(parameters)
+        for k, parameter in enumerate(parameters):
+            sent[k] += parameter.grad
+    state = spread.compression.state_dict()
+    left = group.gather({"errors": state["errors"]})
+    rest = [sum(one["errors"].get(k, torch.zeros(())) for one in left) for k in range(2)]
+    missing = [float((s + r - w).abs().max()) for s, r, w in zip(sent, rest, wanted, strict=True)]
+    return {
+        "missing": max(missing),
+        "behind": float((sent[0] - wanted[0]).abs().max()),
+        "steps": state["steps"],
+        "apart": apart(torch.cat([s.reshape(-1) for s in sent])),
+    }
+
+
+def strides() -> dict[str, Any]:
+    """Sum gradients of a picture's layout and of rows; return their strides and values."""
+    group = Group.current()
+    rows = torch.arange(96.0).reshape(2, 3, 4, 4)
+    found = {}
+    for kind in (torch.channels_last, torch.contiguous_format):
+        parameter = nn.Parameter(torch.zeros_like(rows).to(memory_format=kind))
+        parameter.grad = (rows + group.rank).to(memory_format=kind)
+        group.sum_gradients([parameter])
+        wanted = group.size * rows + sum(range(group.size))
+        found[str(kind)] = {
+            "kept": parameter.grad.stride() == parameter.stride(),
+            "right": torch.equal(parameter.grad, wanted),
+        }
+    return found
+
+
 def resumed_compressed(folder: Path) -> dict[str, Any]:
     """Return weights of a run at once, of one in two halves, and the log of another layout."""
     config = CompressionConfig(method="topk", share=0.2)
@@ -444,6 +492,8 @@ def work() -> None:
         found["bf16"] = trained(LAYOUTS["data"], parameters=narrow, loss=narrow_loss)
         found["context"] = {name: attentive(layout) for name, layout in CONTEXTS.items()}
         found["compressed"] = {name: compressed(config) for name, config in COMPRESSIONS.items()}
+        found["compressed beside context"] = compressed_beside_context()
+        found["strides"] = strides()
         found["resumed compressed"] = resumed_compressed(folder / "compressed")
         if group.is_first:
             (folder / "found.json").write_text(json.dumps(found))

@@ -154,6 +154,23 @@ def test_what_compression_leaves_out_is_not_lost(found, method):
 
 
 @pytest.mark.slow
+def test_what_compression_leaves_out_is_not_lost_beside_cut_sequences(found):
+    """The sums over the parts of a sequence are sent whole, and leave nothing."""
+    one = found["compressed beside context"]
+    assert one["missing"] <= 1e-12
+    assert one["behind"] > 1
+    assert one["steps"] == 3
+    assert one["apart"] == 0.0
+
+
+@pytest.mark.slow
+def test_summed_gradients_keep_the_layout_of_their_parameters(found):
+    every = found["strides"]
+    assert len(every) == 2
+    assert all(one == {"kept": True, "right": True} for one in every.values())
+
+
+@pytest.mark.slow
 def test_compression_is_as_exact_as_its_message(found):
     behind = {method: each["behind"] for method, each in found["compressed"].items()}
     assert max(behind["powersgd"][:2]) <= 1e-12  # the sum has the rank that is sent
