@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 import os
 import random
 import signal
@@ -20,8 +21,9 @@ from kernels.runtime import checkpoint_files, packing
 from kernels.runtime.callbacks import History
 from kernels.runtime.checkpoint import CheckpointConfig, Checkpoints
 from kernels.runtime.checkpoint_files import MANIFEST, STATE, TENSORS, CheckpointError
+from kernels.runtime.evaluation import EvaluationConfig
 from kernels.runtime.randomness import random_state, seeded, set_random_state
-from kernels.runtime.runner import run
+from kernels.runtime.runner import Runner, run
 from kernels.runtime.termination import Terminated
 from tests.kernels.runtime.small import Stop, batches, config, make_model, squared, weights
 
@@ -105,6 +107,42 @@ def test_shared_memory_holds_the_newest_and_is_cleared_at_the_end(tmp_path):
     assert torch.equal(trained(tmp_path, plan, history), trained(None, config(12)))
     assert history.steps[0].step == 10
     assert not place.exists()
+
+
+def test_shared_memory_is_kept_when_the_last_evaluation_fails(tmp_path):
+    plan = config(6, checkpoint=CheckpointConfig(memory_every=1))
+
+    def failing(model):
+        raise OSError("the file of the held-out rows is gone")
+
+    with pytest.raises(OSError, match="held-out"):
+        Runner(make_model(), batches, squared, plan, folder=tmp_path, evaluate=failing).run()
+    (place,) = [Path("/dev/shm") / (tmp_path / "in-memory").read_text().strip()]
+    assert [p.name for p in place.iterdir()] == ["step-00000005"]
+    again = Runner(make_model(), batches, squared, plan, folder=tmp_path, evaluate=lambda _: 0.0)
+    assert again.run().steps == 1
+    assert not place.exists()
+
+
+@pytest.mark.parametrize(("goal", "sign"), [("min", 1.0), ("max", -1.0)])
+def test_the_best_is_kept_with_its_own_figure(tmp_path, goal, sign):
+    """The best step is none of those that are saved anyway; two figures are no numbers."""
+    figures = {2: math.nan, 4: 1.0, 6: math.nan, 8: 2.0, 10: 3.0}
+    plan = config(
+        12,
+        evaluation=EvaluationConfig(every=2, goal=goal),
+        checkpoint=CheckpointConfig(every=3, keep_last=1, keep_best=2),
+    )
+    runner = Runner(
+        *(make_model(), batches, squared, plan),
+        folder=tmp_path,
+        evaluate=lambda _: sign * figures.get(runner.step, 4.0),
+    )
+    report = runner.run()
+    assert (report.best, report.best_step) == (sign, 4)
+    kept = {each.step: each.metric for each in checkpoint_files.stored_in(tmp_path)}
+    # Step 8 was better than the last one, but neither the best by then nor due: not saved at all.
+    assert kept == {4: sign, 12: 4.0 * sign}
 
 
 def test_a_full_disk_costs_a_checkpoint_but_not_the_run(tmp_path, monkeypatch, caplog):

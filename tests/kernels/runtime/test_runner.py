@@ -14,6 +14,7 @@ from kernels.runtime.callbacks import History
 from kernels.runtime.checkpoint import CheckpointConfig
 from kernels.runtime.checkpoint_files import CheckpointError
 from kernels.runtime.clipping import ClippingConfig
+from kernels.runtime.compensation import ParametersConfig
 from kernels.runtime.ema import EmaConfig
 from kernels.runtime.evaluation import EvaluationConfig
 from kernels.runtime.finite import NonFiniteConfig, NonFiniteError
@@ -307,6 +308,35 @@ def test_a_run_without_progress_ends_early_and_keeps_its_best(tmp_path):
     again = Runner(make_model(), batches, squared, plan, folder=tmp_path, evaluate=lambda _: 0.0)
     report = again.run()
     assert (report.steps, report.stopped) == (0, "no progress since step 6")
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        {"parameters": ParametersConfig(dtype="bf16", rounding="master")},
+        {"parameters": ParametersConfig(optimizer_on="cpu")},
+        {"ema": EmaConfig(decay=0.9)},
+    ],
+    ids=["bf16", "on the cpu", "averaged"],
+)
+def test_weights_that_are_loaded_before_run_are_the_ones_trained_on(parts):
+    """Copies and averages were made when the Runner was, of the weights of then."""
+    narrow = "parameters" in parts and parts["parameters"].dtype == "bf16"
+
+    def source(index):
+        return tuple(t.bfloat16() if narrow else t for t in batches(index))
+
+    wanted, found = make_model(), make_model()
+    with torch.no_grad():
+        for parameter in wanted.parameters():
+            parameter.mul_(-2.0).add_(0.5)
+    loaded = {name: t.clone() for name, t in wanted.state_dict().items()}
+    plan = config(4, **parts)
+    run(wanted, source, squared, plan)
+    runner = Runner(found, source, squared, plan)
+    found.load_state_dict(loaded)
+    runner.run()
+    assert torch.equal(weights(found), weights(wanted))
 
 
 def test_an_evaluation_changes_nothing():
