@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from contextvars import copy_context
+from dataclasses import replace
 
 import pytest
 
@@ -103,6 +104,24 @@ def test_devices_are_shared_up_to_their_limits_and_given_back(content, limits):
             assert {*first, *other} == {0, 1}
     with on_devices(request(5, kind="large", devices=2, memory=16.0), content, POOL) as whole:
         assert whole == (0, 1)
+
+
+def test_a_part_of_a_gib_that_no_slot_stands_for_is_not_given_away(content, limits):
+    """Of 15.5 GiB a server has 15 slots: 10 and 5.5 fit in GiB, but 10 and 6 not in slots."""
+    from flows.hand_over import apply_limits, on_devices
+
+    pool = f"{POOL}-parts"
+    policy, cluster = replace(PROFILED, fullest_first=True), replace(CLUSTER, memory=15.5)
+    uneven = replace(content, policy=policy, cluster=cluster)
+    assert apply_limits(uneven, pool).gib == 15
+    with (
+        on_devices(request(1, memory=10.0), uneven, pool) as first,
+        # Looking at the full one for ever would leave the other one idle.
+        on_devices(request(2, memory=5.5), uneven, pool, timeout=0.1) as second,
+    ):
+        assert {*first, *second} == {0, 1}
+        with on_devices(request(3, memory=5.0), uneven, pool, timeout=0.1) as third:
+            assert third == first
 
 
 def test_who_waits_gets_the_devices_when_they_are_free(content, limits, monkeypatch):

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from kernels.runtime import advice
+from kernels.runtime import advice, finder
 from kernels.runtime.advice import (
     data_advice,
     format_advice,
@@ -142,6 +142,29 @@ def test_advice_depends_on_what_holds_the_memory():
     full = memory_advice(MemoryUse(100 * MIB, 100 * MIB, 200 * MIB, MIB, MIB), 200 * MIB)
     assert full.where == "optimizer"
     assert "ParametersConfig(dtype='bf16'" in full.fix
+
+
+def test_what_a_step_holds_already_needs_no_room_again(monkeypatch):
+    """Of a machine on which there is room for a batch and little more."""
+    model = nn.Sequential(nn.Linear(64, 64), nn.Tanh())
+    batch = (torch.ones(8, 64),)
+    optimizer = torch.optim.AdamW(model.parameters())
+    use = memory_use(model, square_loss, batch)
+    room = use.batch + use.activations + use.total // 4
+    monkeypatch.setattr(finder, "available_bytes", lambda device: room)
+
+    def said():
+        advised = find(model, batch, loss=square_loss, optimizer=optimizer)
+        return [a for a in advised if a.topic == "memory"]
+
+    (before,) = said()  # gradients and moments are still to come
+    assert "does not fit" in before.what
+    square_loss(model, batch)[0].backward()
+    assert len(said()) == 1  # the moments still are
+    optimizer.step()
+    assert said() == []
+    optimizer.zero_grad()
+    assert len(said()) == 1
 
 
 def test_running_out_of_memory_says_what_held_it():

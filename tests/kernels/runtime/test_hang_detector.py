@@ -98,6 +98,26 @@ def test_code_that_lets_no_python_run_leaves_its_stack_as_well(tmp_path):
         child.wait()
 
 
+HANGING = """
+import sys, time
+from pathlib import Path
+from kernels.runtime.hang_detector import HangConfig, HangDetector
+
+with HangDetector(Path(sys.argv[1]), HangConfig(timeout=0.4, interval=0.1), rank=0, size=1):
+    time.sleep(20)
+"""
+
+
+def test_a_process_that_hangs_is_ended_also_where_that_cannot_be_written_down(tmp_path):
+    """A folder lies where the file would be; a full disk refuses by the same kind of error."""
+    root = Path(__file__).resolve().parents[3]
+    (tmp_path / "hang.txt").mkdir()
+    command = [sys.executable, "-c", HANGING, str(tmp_path)]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+    assert done.returncode == HANG_EXIT_CODE, done.stderr
+    assert "rank 0 of 1 hangs" in done.stderr
+
+
 def test_who_only_waits_or_moves_is_not_blamed():
     moving = replace(MOVING, rank=1, since=1029.0)
     assert judged([WAITING, moving], 2, 1030.0, CONFIG) == ""

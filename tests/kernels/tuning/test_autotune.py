@@ -18,7 +18,7 @@ import pytest
 from kernels.runtime.accumulation import AccumulationConfig
 from kernels.tuning.asha import AshaConfig, may_go_on
 from kernels.tuning.autotune import AutoTune, AutoTuneConfig, Trial
-from kernels.tuning.journal import JournalError
+from kernels.tuning.journal import Journal, JournalError
 from kernels.tuning.space import Choice, Integer, Space, Uniform
 from kernels.tuning.training import run_trial
 from tests.kernels.tuning.small import SPACE, STEPS, build, search_config
@@ -401,6 +401,17 @@ def test_ctrl_c_gives_a_trial_back(tmp_path):
         assert run_trial(tune, again, build, folder=tmp_path, callbacks=[listener]).steps == STEPS
         assert heard[0] == 9  # from the checkpoint after step 8
         assert tune.best.number == 0
+
+
+def test_a_journal_that_is_closed_twice_closes_no_other_file(tmp_path):
+    """The system gives the number of a closed file to the next one that is opened."""
+    journal = Journal(tmp_path / "a.jsonl")
+    number = journal._file
+    journal.close()
+    with (tmp_path / "other").open("w", encoding="utf-8") as other:
+        assert other.fileno() == number
+        journal.close()
+        os.fstat(number)
 
 
 def test_a_training_without_a_figure_is_refused(tmp_path):
