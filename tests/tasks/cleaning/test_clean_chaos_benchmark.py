@@ -12,6 +12,7 @@ def test_smoke(capsys):
     result = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert result["benchmark"] == "clean-chaos"
     assert result["kills"] >= 3
+    assert result["known_counts"] >= 40
     assert result["hostile_files"] >= 60
     for key in ("rows_lost", "rows_doubled", "torn", "crashes", "wrong_counts",
                 "hostile_rows_lost", "hostile_rows_doubled"):  # fmt: skip
