@@ -135,7 +135,7 @@ def review(
         raise typer.BadParameter("choose --accept or --reject, not both")
     if accept or reject:
         number = decide(folder, chosen, accept=accept)
-        typer.echo(f"{number:,} findings {'accepted' if accept else 'rejected'}")
+        typer.echo(f"{_some(number, 'finding')} {'accepted' if accept else 'rejected'}")
         return
     found = load_run(folder).review.filter(chosen).sort("confidence", descending=True)
     for one in found.head(limit).iter_rows(named=True):
@@ -165,7 +165,7 @@ def undo(
     if not (everything or row is not None or column or rule):
         raise typer.BadParameter("say which changes: --row, --column, --rule, or --all")
     number = undo_changes(folder, _chosen(row, column, rule))
-    typer.echo(f"{number:,} changes undone")
+    typer.echo(f"{_some(number, 'change')} undone")
 
 
 @app.command()
@@ -174,7 +174,7 @@ def requeue(folder: RunFolder, *, contract: ContractFile = None) -> None:
     from connectors.cleaning.run import requeue as bring_back
 
     number = bring_back(folder, _contract(contract))
-    typer.echo(f"{number:,} rows came back")
+    typer.echo(f"{_some(number, 'row')} came back")
 
 
 @app.command()
@@ -192,6 +192,10 @@ def diff(
         typer.echo(f"{one.effect:<9} {place}{one.line} {one.before!r} -> {one.after!r}")
     if not found:
         typer.echo("no difference")
+
+
+def _some(number: int, thing: str) -> str:
+    return f"{number:,} {thing}{'' if number == 1 else 's'}"
 
 
 def _contract(path: Path | None) -> Contract | None:

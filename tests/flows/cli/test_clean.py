@@ -48,7 +48,7 @@ def test_a_strangers_file_is_cleaned_in_one_go(goods):
     clean = goods / told.split("clean   ")[1].split()[0]
     assert clean.read_text().splitlines()[1:3] == ["1,5,Aldburgh", "2,6,Dorchester"]
     assert "report  goods.csv.clean" in told
-    assert said(goods, "undo", "goods.csv.clean", "--row", "0") == "1 changes undone\n"
+    assert said(goods, "undo", "goods.csv.clean", "--row", "0") == "1 change undone\n"
     places = dict(line.split() for line in said(goods, "report", "goods.csv.clean").splitlines())
     assert (goods / places["clean"]).read_text().splitlines()[1] == "1,5 kg,Aldburgh"
     assert said(goods, "requeue", "goods.csv.clean") == "0 rows came back\n"
