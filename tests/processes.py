@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 
 import psutil
+
+COVERAGE = ("COVERAGE_PROCESS_START", "COVERAGE_PROCESS_CONFIG")
+
+
+def unmeasured() -> dict[str, str]:
+    """Return the environment without coverage, for a process that is to be interrupted.
+
+    Its collector takes a lock without care for signals: Ctrl-C while it notes a new file leaves the
+    lock locked, and the next line of another new file waits for good.
+    """
+    return {name: value for name, value in os.environ.items() if name not in COVERAGE}
 
 
 def wait_for(condition: Callable[[], object], what: str = "", *, seconds: float = 20.0) -> None:

@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from flows.cli.interrupts import Interrupts, Terminated, watch_interrupts
-from tests.processes import alive, wait_for
+from tests.processes import alive, unmeasured, wait_for
 
 PENSTOCK = Path(sys.executable).parent / "penstock"
 PATIENCE = 120
@@ -63,7 +63,7 @@ def test_the_temporary_server_ends_with_a_killed_command(tmp_path, end_with_run)
 
 def test_sigterm_in_training_ends_in_order_with_the_temporary_server(tmp_path, mlflow_server):
     home = tmp_path / "home"
-    environment = os.environ | {
+    environment = unmeasured() | {
         "PENSTOCK_HOME": str(home),
         "PENSTOCK_MLFLOW_TRACKING_URI": mlflow_server,
     }

@@ -24,6 +24,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from connectors.files import read_table, write_table
+from tests.processes import unmeasured
 
 PENSTOCK = Path(sys.executable).parent / "penstock"
 PATIENCE = 240  # seconds; only a hanging command takes that long
@@ -54,7 +55,7 @@ class Command:
 
     def __init__(self, folder: Path, home: Path, *words: str | Path, **variables: str) -> None:
         self.out, self.err = folder / "out.txt", folder / "err.txt"
-        environment = {k: v for k, v in os.environ.items() if k != "PENSTOCK_DEBUG"}
+        environment = {k: v for k, v in unmeasured().items() if k != "PENSTOCK_DEBUG"}
         environment |= {"PENSTOCK_HOME": str(home), "OMP_NUM_THREADS": "1", **variables}
         with self.out.open("wb") as out, self.err.open("wb") as err:
             self.process = subprocess.Popen(
@@ -126,9 +127,11 @@ def assert_one_line(command: Command, *parts: str) -> None:
 
 def assert_interrupted(command: Command, home: Path) -> None:
     """Ctrl-C ended the command with 130, one line, no process and no draft left."""
-    code = command.process.wait(PATIENCE)
-    left = command.group()
-    command.kill()
+    try:
+        code = command.process.wait(PATIENCE)
+    finally:
+        left = command.group()
+        command.kill()
     assert code == 130, command.told()
     assert left == []
     assert_one_line(command, "interrupted", "run the command again to resume")
