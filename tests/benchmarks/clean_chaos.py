@@ -264,10 +264,10 @@ def speeds(rows: int, repeats: int, seed: int, folder: Path) -> dict[str, float]
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the benchmark."""
     made = parser("clean-chaos", __doc__.splitlines()[0])
-    made.add_argument("--kills", type=int, default=0, help="runs to kill (default 32)")
+    made.add_argument("--kills", type=int, default=0, help="runs to kill (default 24)")
     made.add_argument("--files", type=int, default=0, help="spoilt files (default 440)")
     args = made.parse_args(argv)
-    kills = args.kills or (3 if args.smoke else 32)
+    kills = args.kills or (3 if args.smoke else 24)
     count = args.files or (22 if args.smoke else 440)
     sized = 5_000 if args.smoke else 200_000
     with tempfile.TemporaryDirectory(prefix="clean-chaos-") as name:
