@@ -29,6 +29,7 @@ from tasks.cleaning.contract.toml import from_toml, to_toml
 from tasks.cleaning.ingest.options import ReadOptions
 from tasks.cleaning.repair.bound import HarmBound
 from tasks.cleaning.repair.changes import apply, as_changes, undo
+from tasks.cleaning.repair.engine import RepairConfig
 from tasks.cleaning.report.render import build_report, page_of
 
 CHANGES, REVIEW = "changes.parquet", "review.parquet"
@@ -104,7 +105,12 @@ def clean_file(
         **_by_rule(batch.quarantine),
     }
     done = replace(done, quarantine=quarantine, counts=counts)
-    facts = {"source": path.name, "inferred": inferred, "alpha": config.repair.alpha}
+    facts = {
+        "source": path.name,
+        "inferred": inferred,
+        "alpha": config.repair.alpha,
+        "repairs": config.repairs,
+    }
     _publish(folder, done, contract, facts, kind, now)
     return done
 
@@ -179,30 +185,36 @@ def decide(folder: Path, chosen: pl.Expr, *, accept: bool) -> int:
         OutputError: When there is no run, nothing is chosen, or a chosen finding has no suggestion.
     """
     run = load_run(folder)
-    picked = run.review.filter(chosen).unique(["row", "column"], keep="first", maintain_order=True)
+    at = {row: i for i, row in enumerate(run.rows)}
+    # Of two suggestions for a cell the surer one; a cell that was changed since keeps its value.
+    picked = run.review.filter(chosen)
     if picked.is_empty():
         raise OutputError(f"{folder}: no finding fits; penstock clean review shows them")
-    left = run.review.join(picked, on=["row", "column"], how="anti")
-    decided = run.review.height - left.height
+    same = ["row", "column", "rule"]
+    left = run.review.join(picked.select(same), on=same, how="anti", nulls_equal=True)
     if not accept:
         _republish(run, review=left)
-        return decided
-    if not picked["repairable"].all():
-        first = picked.filter(~pl.col("repairable")).row(0, named=True)
-        raise OutputError(
-            f"{folder}: row {first['row']}, column {first['column']!r} has no suggestion; choose "
-            "others, or reject it"
-        )
-    at = {row: i for i, row in enumerate(run.rows)}
+        return picked.height
+    picked = picked.unique(["row", "column"], keep="first", maintain_order=True)
+    for one in picked.iter_rows(named=True):
+        held = run.frame[at[one["row"]], one["column"]]
+        if not one["repairable"] or held != one["observed"]:
+            why = "has no suggestion" if not one["repairable"] else f"holds {held!r} by now"
+            raise OutputError(
+                f"{folder}: row {one['row']}, column {one['column']!r} {why}; choose others, or "
+                "reject it"
+            )
     places = picked.with_columns(pl.col("row").replace_strict(at, return_dtype=pl.Int64))
     frame = apply(run.frame, places.rename({"suggestion": "after"}))
     by_hand = picked.with_columns(
         pl.format("accepted:{}", "rule").alias("rule"), pl.lit(1.0).alias("confidence")
     )
-    first_order = int(run.changes["order"].max() or -1) + 1  # type: ignore[arg-type]
-    changes = run.changes.vstack(as_changes(by_hand, first=first_order, turn=0))
+    orders = run.changes["order"].to_list()
+    first = max(orders) + 1 if orders else 0
+    changes = run.changes.vstack(as_changes(by_hand, first=first, turn=0))
+    left = left.join(picked.select("row", "column"), on=["row", "column"], how="anti")
     _republish(run, frame=frame, changes=changes, review=left)
-    return decided
+    return picked.height
 
 
 def requeue(folder: Path, contract: Contract | None = None, *, now: datetime | None = None) -> int:
@@ -219,26 +231,27 @@ def requeue(folder: Path, contract: Contract | None = None, *, now: datetime | N
     Returns:
         How many rows came back.
     """
-    run, now = load_run(folder), now or datetime.now(UTC)
-    contract = contract or run.contract
+    run, now, given = load_run(folder), now or datetime.now(UTC), contract
+    contract = given or run.contract
     original, _ = undo(run.frame, _placed(run))
-    back, unread = _payload_rows(run.quarantine, original.columns)
-    rows = pl.concat([original.with_columns(run.rows.alias("_row")), back]).sort("_row")
-    numbers = rows["_row"].to_numpy()
-    config = CleanConfig()
-    config = replace(config, repair=replace(config.repair, alpha=run.facts["alpha"]))
-    source = run.facts["source"]
-    done = renumbered(clean(rows.drop("_row"), contract, source, config, now=now), numbers)
+    back, known, unread = _payload_rows(run.quarantine, original.columns)
+    numbers = np.concatenate([run.rows.to_numpy(), known])
+    order = np.argsort(numbers, kind="stable")
+    rows = pl.concat([original, back])[order.tolist()]
+    config = CleanConfig(
+        repair=RepairConfig(alpha=run.facts["alpha"]), repairs=run.facts["repairs"]
+    )
+    done = renumbered(clean(rows, contract, run.facts["source"], config, now=now), numbers[order])
     quarantine = pa.concat_tables([unread, done.quarantine]).sort_by("row")
     counts = dict(done.counts) | {
         "rows_in": run.place.rows_in,
         "quarantined": done.counts["quarantined"] + unread.num_rows,
         **_by_rule(unread),
     }
-    facts = run.facts | {"inferred": False}
+    facts = run.facts if given is None else run.facts | {"inferred": False}
     done = replace(done, quarantine=quarantine, counts=counts)
     _publish(folder, done, contract, facts, _kind(run.place), now)
-    return int(run.quarantine.num_rows - quarantine.num_rows)
+    return len(set(run.quarantine["row"].to_pylist()) - set(quarantine["row"].to_pylist()))
 
 
 def without_empty(frame: pl.DataFrame) -> pl.DataFrame:
@@ -270,24 +283,22 @@ def renumbered(done: Cleaned, rows: NDArray[np.int64]) -> Cleaned:
     )
 
 
-def _payload_rows(quarantine: pa.Table, columns: list[str]) -> tuple[pl.DataFrame, pa.Table]:
-    """Return the quarantined rows that can be read back, with ``_row``, and the other records."""
-    rows, unread = [], []
-    for i, (payload, number) in enumerate(
-        zip(quarantine["payload"].to_pylist(), quarantine["row"].to_pylist(), strict=True)
-    ):
-        try:
-            row = json.loads(payload)
-        except ValueError:
-            row = None
-        if isinstance(row, dict) and list(row) == columns:
-            rows.append([*row.values(), number])
+def _payload_rows(
+    quarantine: pa.Table, columns: list[str]
+) -> tuple[pl.DataFrame, NDArray[np.int64], pa.Table]:
+    """Return the rows that were set aside by a contract, their numbers, and all other records."""
+    rows, numbers, unread = [], [], []
+    for i, record in enumerate(quarantine.to_pylist()):
+        # What the reader refused was no row, even where its bytes can be read as one.
+        by_contract = record["detector_version"].startswith("clean/")
+        row = json.loads(record["payload"]) if by_contract else {}
+        if by_contract and list(row) == columns:
+            rows.append(list(row.values()))
+            numbers.append(record["row"])
         else:
             unread.append(i)
-    schema = dict.fromkeys(columns, pl.String) | {"_row": pl.Int64}
-    return pl.DataFrame(rows, schema=schema, orient="row"), quarantine.take(
-        pa.array(unread, pa.int64())
-    )
+    read = pl.DataFrame(rows, schema=dict.fromkeys(columns, pl.String), orient="row")
+    return read, np.array(numbers, np.int64), quarantine.take(pa.array(unread, pa.int64()))
 
 
 def _publish(
@@ -345,7 +356,7 @@ def _republish(
         promised_harm=run.facts["promised_harm"],
         fixed=run.facts["fixed"],
     )
-    facts = {name: run.facts[name] for name in ("source", "inferred", "alpha")}
+    facts = {name: run.facts[name] for name in ("source", "inferred", "alpha", "repairs")}
     _publish(run.place.folder, done, run.contract, facts, _kind(run.place), datetime.now(UTC))
 
 

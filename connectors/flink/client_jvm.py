@@ -47,6 +47,13 @@ def client_jvm() -> JavaGateway:
     java_gateway.launch_gateway_server_process = noting
     try:
         gateway = java_gateway.get_gateway()
+    except BaseException:
+        # Half a gateway would be taken for one that runs, and nobody would read its errors.
+        for process in started:
+            process.kill()
+            process.wait()
+        java_gateway._gateway = None  # noqa: SLF001 - there is no public way
+        raise
     finally:
         java_gateway.launch_gateway_server_process = start
     for process in started:
@@ -64,7 +71,8 @@ def end_client_jvm() -> None:
         return
     with contextlib.suppress(Exception):  # it may be gone
         pid = int(gateway.jvm.java.lang.ProcessHandle.current().pid())
-        gateway.shutdown()
+        with contextlib.suppress(Exception):
+            gateway.shutdown()
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
     java_gateway._gateway = None  # noqa: SLF001

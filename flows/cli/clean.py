@@ -78,6 +78,7 @@ def run(
     from connectors.cleaning.run import REPORT, clean_file
     from tasks.cleaning.clean import CleanConfig
     from tasks.cleaning.repair.engine import RepairConfig
+    from tasks.cleaning.report.render import percent
 
     folder = out or file.with_name(f"{file.name}.clean")
     config = CleanConfig(repair=RepairConfig(alpha=alpha), repairs=not check_only)
@@ -95,8 +96,8 @@ def run(
             typer.echo(f"  {number:,} by {name.removeprefix('quarantined:')}")
     cells = done.changes.select("row", "column").n_unique()
     typer.echo(
-        f"{cells:,} cells changed; of the correct ones {done.promised_harm:.2%} at most, as "
-        f"estimated; {done.review.height:,} findings for review"
+        f"{cells:,} cells changed; votes and typos change {percent(done.promised_harm)} of the "
+        f"correct ones at most, as estimated; {done.review.height:,} findings for review"
     )
     typer.echo(f"clean   {place.clean_path}")
     typer.echo(f"report  {place.attached(REPORT)}")

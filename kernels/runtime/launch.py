@@ -123,13 +123,18 @@ def _guard(grace: float) -> Iterator[Callable[[int], None]]:
 
         def tell(pid: int) -> None:
             assert guard.stdin is not None  # noqa: S101 - for types
-            guard.stdin.write(f"{pid}\n".encode())
-            guard.stdin.flush()
+            try:
+                guard.stdin.write(f"{pid}\n".encode())
+                guard.stdin.flush()
+            except BrokenPipeError:
+                logger.warning("the guard is gone: a kill of this process would leave %d", pid)
 
         try:
             yield tell
         finally:
             guard.kill()
+            with suppress(BrokenPipeError):  # of what it was not told any more
+                guard.stdin.close() if guard.stdin else None
 
 
 def _wait(started: list[Process], termination: Termination) -> None:
@@ -147,13 +152,18 @@ def _wait(started: list[Process], termination: Termination) -> None:
             # Who was killed died of it; who ended with an error may have lost the killed one.
             rank = min(failed, key=lambda r: (codes[r] or 0) > 0)
             code = codes[rank] or 0
-            how = (
-                f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with {code}"
-            )
+            how = f"was killed by {_signal_name(-code)}" if code < 0 else f"ended with {code}"
             raise RankFailedError(f"rank {rank} of {len(started)} {how}; the others were ended")
         if all(code == 0 for code in codes):
             return
         time.sleep(0.02)
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # a real-time signal has none
+        return f"signal {number}"
 
 
 def _end(started: list[Process], grace: float, termination: Termination) -> None:
@@ -189,5 +199,11 @@ def _kill(started: list[Process]) -> None:
 
 
 def _send(process: Process, number: signal.Signals) -> None:
+    """Kill a process with all that it has started, or tell it alone to end.
+
+    What it has started is its own to end: a loader that loses a worker fails the step that is to
+    be saved.
+    """
+    send = os.killpg if number == signal.SIGKILL else os.kill
     with suppress(ProcessLookupError):
-        os.killpg(process.pid, number)
+        send(process.pid, number)

@@ -27,14 +27,17 @@ def guard(parent: int, grace: float) -> None:
         grace: Seconds that they may take to save and end.
     """
     # A number may be another process's by then.
-    left = [pid for pid, birth in _told(parent) if birth and _birth(pid) == birth]
-    for pid in left:
-        _send(pid, signal.SIGTERM)
+    left = [(pid, birth) for pid, birth in _told(parent) if birth and _birth(pid) == birth]
+    # What they have started is their own to end: a loader that loses a worker fails the last step.
+    for pid, _ in left:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGTERM)
     deadline = time.monotonic() + grace
-    while time.monotonic() < deadline and any(_is_there(pid) for pid in left):
+    while time.monotonic() < deadline and any(_birth(pid) == birth for pid, birth in left):
         time.sleep(POLL_SECONDS)
-    for pid in left:
-        _send(pid, signal.SIGKILL)
+    for pid, _ in left:
+        with suppress(ProcessLookupError):
+            os.killpg(pid, signal.SIGKILL)
 
 
 def _told(parent: int) -> list[tuple[int, str]]:
@@ -59,19 +62,6 @@ def _birth(pid: int) -> str:
     except OSError:
         return ""
     return stat.rpartition(")")[2].split()[19]
-
-
-def _is_there(group: int) -> bool:
-    try:
-        os.killpg(group, 0)
-    except ProcessLookupError:
-        return False
-    return True
-
-
-def _send(group: int, number: signal.Signals) -> None:
-    with suppress(ProcessLookupError):
-        os.killpg(group, number)
 
 
 if __name__ == "__main__":

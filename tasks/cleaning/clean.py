@@ -177,7 +177,7 @@ def _verdicts(
     rules = list(rules)
     if not rules:
         return [], joined([])
-    verdicts = frame.select(rule.broken.alias(f"{i}") for i, rule in enumerate(rules))
+    verdicts = _checked(frame, rules)
     broken, shown = [], []
     for i, rule in enumerate(rules):
         mask = verdicts[f"{i}"].to_numpy()
@@ -199,6 +199,26 @@ def _verdicts(
                 )
             )
     return broken, joined(shown)
+
+
+def _checked(frame: pl.DataFrame, rules: list[RowRule]) -> pl.DataFrame:
+    """Return a column of verdicts for every rule.
+
+    Raises:
+        ContractError: For a rule that cannot be computed, as of numbers made of any text by CAST.
+    """
+    try:
+        return frame.select(rule.broken.alias(f"{i}") for i, rule in enumerate(rules))
+    except pl.exceptions.PolarsError:
+        for rule in rules:
+            try:
+                frame.select(rule.broken)
+            except pl.exceptions.PolarsError as error:
+                raise ContractError(
+                    f"{rule.name} cannot be computed: {error}; columns are texts: compare "
+                    "numbers by TRY_CAST(... AS DOUBLE)"
+                ) from None
+        raise
 
 
 def _set_aside(

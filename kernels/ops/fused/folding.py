@@ -115,8 +115,9 @@ def _layer_before(
     if not isinstance(before, fx.Node) or before.op != "call_module" or len(before.users) != 1:
         return None
     layer = modules[str(before.target)]
-    is_shared = sum(n.target == before.target for n in node.graph.nodes) > 1
-    if is_shared or getattr(norm, "running_mean", None) is None:
+    is_changed = not (_is_plain(layer) and _is_plain(norm))
+    keeps_nothing = getattr(norm, "running_mean", None) is None
+    if is_changed or keeps_nothing or _is_used_elsewhere(before, node.graph):
         return None
     if isinstance(layer, nn.Linear):
         # Of [N, L, C] it normalises L.
@@ -127,6 +128,24 @@ def _layer_before(
     batched = layer.weight.ndim
     fits = layer.out_channels == norm.num_features
     return before if fits and dimensions.get(before, batched) == batched else None
+
+
+def _is_used_elsewhere(layer: fx.Node, graph: fx.Graph) -> bool:
+    """Whether a layer is called twice, or its weights are read by themselves."""
+    place = str(layer.target)
+    reads = [
+        n
+        for n in graph.nodes
+        if n.op in {"call_module", "get_attr"}
+        and (str(n.target) == place or str(n.target).startswith(f"{place}."))
+    ]
+    return len(reads) > 1
+
+
+def _is_plain(module: nn.Module) -> bool:
+    """Whether a module does what its class does: no hooks, weights that are no others' product."""
+    hooks = module._forward_hooks or module._forward_pre_hooks  # noqa: SLF001 - no public way
+    return not hooks and not torch.nn.utils.parametrize.is_parametrized(module)
 
 
 def _in_place(traced: fx.GraphModule, modules: dict[str, nn.Module]) -> int:

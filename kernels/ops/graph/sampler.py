@@ -18,6 +18,7 @@ from kernels.ops.graph.sampling import sample_roots
 from kernels.ops.graph.threads import share
 
 INT32_MAX = 2**31 - 1
+INT64_MAX = 2**63 - 1
 Ints = NDArray[np.int32]
 
 
@@ -96,6 +97,10 @@ class TemporalSampler:
         self._link[::2], self._link[1::2] = ends[0][order], order
         # Half the memory to search where the span of the times allows.
         self._first = int(when.min()) if len(when) else 0
+        # To any later root all edges are past, and a greater difference might not fit.
+        self._after = (int(when.max()) if len(when) else 0) + 1
+        if self._after - self._first > INT64_MAX:
+            raise ValueError("times span more than 64 bits; give them in a coarser unit")
         short = len(when) > 0 and int(when.max()) - self._first < INT32_MAX
         self._time = (when[order] - self._first).astype(np.int32 if short else np.int64)
         self._indptr = np.zeros(n_nodes + 1, np.int32)
@@ -126,7 +131,8 @@ class TemporalSampler:
             raise ValueError(f"{len(nodes)} roots of {edges} edges each overflow int32; take fewer")
         graph = self._indptr, self._link, self._time
         fan_outs = np.array(self.fan_outs, np.int64)
-        start, since = nodes.astype(np.int32), np.maximum(before, self._first) - self._first
+        start = nodes.astype(np.int32)
+        since = np.clip(before, self._first, min(self._after, INT64_MAX)) - self._first
         node = np.empty(len(nodes) * (edges + 1), np.int32)
         ends = np.empty((3, len(nodes) * edges), np.int32)
         ptr = np.zeros((2, len(nodes) + 1), np.int32)

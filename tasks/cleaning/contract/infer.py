@@ -15,7 +15,7 @@ import polars as pl
 from tasks.cleaning.contract.model import ColumnContract, Contract, ContractError
 from tasks.cleaning.profile.dependencies import DiscoveryConfig, discover
 from tasks.cleaning.profile.units import unit_of
-from tasks.cleaning.repair.normalise import BLANKS, GLUED, NUMBER
+from tasks.cleaning.repair.normalise import BLANKS, GLUED, NUMBER, YEAR
 
 CODES = (
     "N/A",
@@ -78,10 +78,19 @@ def infer(frame: pl.DataFrame, name: str, config: InferConfig | None = None) -> 
             f"nothing can be inferred from {frame.height} rows of {frame.width} columns"
         )
     columns = {column: infer_column(frame[column], config) for column in frame.columns}
+    columns = {column: _doubted(made, frame.height) for column, made in columns.items()}
     for column, other in _glued(frame, columns, config):
         columns[column] = replace(columns[column], suffix_of=other)
     dependencies = discover(frame, config=config.discovery)
     return Contract(name=name, columns=columns, dependencies=tuple(dependencies))
+
+
+def _doubted(column: ColumnContract, rows: int) -> ColumnContract:
+    """Return a column whose lines on missing and doubled values say that nobody vouched."""
+    sure = (rows + 1) / (rows + 2)  # Laplace's rule: no row of the batch broke them
+    lines = {"nullable": not column.nullable, "unique": column.unique}
+    said = {line: sure for line, holds in lines.items() if holds}
+    return replace(column, confidence=said | dict(column.confidence))
 
 
 def infer_column(values: pl.Series, config: InferConfig) -> ColumnContract:
@@ -118,7 +127,9 @@ def _number(text: pl.Series, config: InferConfig) -> ColumnContract | None:
     )
     # "oz. can": the unit and a remark. Such a text counts as a number, but is left for a person.
     units = {
-        tail: unit_of(tail) or unit_of(tail.split()[0]) for tail in parts["tail"].unique() if tail
+        tail: unit_of(tail) or unit_of((tail.split() or [""])[0])
+        for tail in parts["tail"].unique()
+        if tail
     }
     readable = parts.filter(
         pl.col("number").is_not_null()
@@ -164,6 +175,7 @@ def _scales(readable: pl.DataFrame, spellings: Sequence[str]) -> Mapping[str, fl
 def _date(text: pl.Series, config: InferConfig) -> ColumnContract | None:
     reads = {
         form: text.str.strptime(pl.Date, form, strict=False, exact=True).is_not_null()
+        & text.str.contains(YEAR)
         for form in DATE_FORMATS
     }
     best = max(reads, key=lambda form: int(reads[form].sum()))
@@ -185,15 +197,14 @@ def _date(text: pl.Series, config: InferConfig) -> ColumnContract | None:
 
 
 def _domain(text: pl.Series, config: InferConfig) -> tuple[tuple[str, ...], float]:
-    counts = text.value_counts().sort("count", text.name or "", descending=[True, False])
-    names = counts.columns
+    counts = text.alias("text").value_counts().sort("count", "text", descending=[True, False])
     common = counts.filter(pl.col("count") >= max(3, 0.002 * len(text)))
     held = int(common["count"].sum())
     if not 1 <= common.height <= config.max_domain or held < config.kind_share * len(text):
         return (), 0.0
     if held < config.domain_rows * common.height:
         return (), 0.0
-    return tuple(sorted(common[names[0]].to_list())), held / len(text)
+    return tuple(sorted(common["text"].to_list())), held / len(text)
 
 
 def _unique(text: pl.Series) -> bool:

@@ -44,11 +44,11 @@ def apply(frame: pl.DataFrame, changes: pl.DataFrame) -> pl.DataFrame:
         frame: Texts, its rows numbered from 0.
         changes: Columns ``row``, ``column`` and ``after``.
     """
-    columns = {}
-    for (name,), mine in changes.group_by("column"):
+    columns = []
+    for (name,), mine in changes.group_by("column", maintain_order=True):
         new = frame[str(name)].cast(pl.String).clone()
-        columns[str(name)] = new.scatter(mine["row"].to_list(), mine["after"].to_list())
-    return frame.with_columns(**columns) if columns else frame
+        columns.append(new.scatter(mine["row"].to_list(), mine["after"].to_list()))
+    return frame.with_columns(columns)
 
 
 def undo(

@@ -78,7 +78,7 @@ def opinions_of(codes: Mapping[str, Codes], dependencies: Sequence[Dependency]) 
     for one in dependencies:
         value = codes[one.dependent]
         votes = vote(determinant_codes(codes, one), value)
-        decided = votes.decides(declared=one.declared)
+        decided = votes.decides(declared=one.declared) & ((value != MISSING) | votes.is_filled)
         said.append(Opinion(one, votes, decided, decided & (votes.value != value)))
     for determinant in dict.fromkeys(one.determinant for one in dependencies):
         mine = [i for i, one in enumerate(dependencies) if one.determinant == determinant]

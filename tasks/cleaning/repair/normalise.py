@@ -18,7 +18,14 @@ from tasks.cleaning.contract.model import ColumnContract, Contract
 from tasks.cleaning.findings import findings_of, joined
 
 VERSION = "normalise/1"
-NUMBER = r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?"
+NUMBER = r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?"
+OBSERVED, VALUE = "observed", "value"
+"""Names of a column's texts while it is rewritten, whatever its own name."""
+EXACT_DIGITS = 15
+"""Digits that a float of 64 bits holds."""
+NOISE = r"^[+-]?[0-9]*\.[0-9]{3,}(?:0{6,}|9{6,})[0-9]{1,2}$"
+"""A fraction that ends in a long run of zeros or nines and one or two other digits."""
+SMALLEST_NOISY = 1e-3
 BLANKS = r"[\s\u00a0\u200b\ufeff]+"
 GLUED = r"^(.*[^\s,;/-])[\s,;/-]+(\S+)$"
 """What stands before the last word, and that word."""
@@ -69,39 +76,42 @@ def normalise(frame: pl.DataFrame, contract: Contract) -> pl.DataFrame:
         Findings with suggestions; where several steps concern a cell, the suggestion is the last
         one's and the rule names all of them.
     """
-    parts = [
+    alone = joined(
         found
         for name, column in contract.columns.items()
         for found in _column_findings(frame, name, column, contract.detector_version)
-    ]
-    parts += [
-        found
-        for name, column in contract.columns.items()
-        if column.suffix_of
-        for found in _glued(frame, name, column.suffix_of, contract)
-    ]
+    )
+    # Both halves of a glued value move together, so it waits where either column has a rewriting.
+    parts = [alone]
+    for name, column in contract.columns.items():
+        if column.suffix_of:
+            busy = alone.filter(pl.col("column").is_in([name, column.suffix_of]))["row"]
+            free = ~pl.col("row").is_in(busy.implode())
+            parts += [
+                found.filter(free) for found in _glued(frame, name, column.suffix_of, contract)
+            ]
     return joined(parts)
 
 
 def _column_findings(
     frame: pl.DataFrame, name: str, column: ColumnContract, version: str
 ) -> Iterator[pl.DataFrame]:
-    steps = normalisers(name, column)
-    after = frame.select(pl.col(name).alias("observed"), pl.col(name))
+    steps = normalisers(VALUE, column)
+    after = pl.DataFrame({OBSERVED: frame[name], VALUE: frame[name]})
     for i, step in enumerate(steps):
         after = after.with_columns(step.expression.alias("_next")).with_columns(
-            pl.when(pl.col("_next").ne_missing(pl.col(name)))
+            pl.when(pl.col("_next").ne_missing(pl.col(VALUE)))
             .then(pl.lit(step.rule))
             .alias(f"_{i}"),
-            pl.col("_next").alias(name),
+            pl.col("_next").alias(VALUE),
         )
     cells = (
         after.with_row_index("row")
-        .filter(pl.col(name).ne_missing(pl.col("observed")))
+        .filter(pl.col(VALUE).ne_missing(pl.col(OBSERVED)))
         .select(
             "row",
-            "observed",
-            pl.col(name).alias("suggestion"),
+            pl.col(OBSERVED).alias("observed"),
+            pl.col(VALUE).alias("suggestion"),
             pl.concat_list(f"_{i}" for i in range(len(steps)))
             .list.drop_nulls()
             .list.unique(maintain_order=True)
@@ -131,7 +141,9 @@ def _expected(column: ColumnContract) -> str:
 
 
 def _trimmed(name: str) -> pl.Expr:
-    return pl.col(name).str.replace(f"^{BLANKS}", "").str.replace(f"{BLANKS}$", "")
+    text = pl.col(name).str.replace(f"^{BLANKS}", "").str.replace(f"{BLANKS}$", "")
+    # Nothing but blanks is nothing: a CSV cannot tell it from a missing value.
+    return pl.when(text != "").then(text)
 
 
 def _missing(name: str, codes: tuple[str, ...]) -> Step:
@@ -150,19 +162,34 @@ def _units(column: ColumnContract) -> dict[str, float]:
 def _unit(name: str, spelling: str, factor: float, unit: str) -> Step:
     text = pl.col(name)
     found = text.str.extract(f"^({NUMBER})\\s*{re.escape(spelling)}$")
-    number = found.cast(pl.Float64, strict=False) * factor
-    expression = pl.when(found.is_not_null()).then(shortest(number)).otherwise(text)
+    number = tidied(found) if factor == 1.0 else shortest(found, factor)
+    expression = pl.coalesce([number, text])
     rule = "unit" if factor == 1.0 else "scale"
     times = "" if factor == 1.0 else f", {factor:g} times"
     return Step(rule, expression, "a number", f"{spelling!r} means {unit or 'the unit'}{times}")
 
 
-def shortest(number: pl.Expr) -> pl.Expr:
-    """Return numbers as their shortest texts, without a trailing ``.0``."""
-    rounded = number.round(12)
-    text = rounded.cast(pl.String)
-    whole = (rounded == rounded.round(0)) & (rounded.abs() < 1e15)
-    return pl.when(whole).then(rounded.cast(pl.Int64, strict=False).cast(pl.String)).otherwise(text)
+def tidied(number: pl.Expr) -> pl.Expr:
+    """Return texts of numbers without a plus and zeros that end a fraction, digit for digit.
+
+    But for the noise of binary fractions: ``0.06700000000000001`` is somebody's ``0.067``.
+    """
+    value = number.cast(pl.Float64, strict=False).round(12)
+    is_noise = number.str.contains(NOISE) & (value.abs() >= SMALLEST_NOISY)
+    plain = pl.when(is_noise).then(value.cast(pl.String)).otherwise(number)
+    whole = plain.str.replace(r"^\+", "").str.replace(r"^(-?[0-9]+)\.0*$", "${1}")
+    short = whole.str.replace(r"^(-?[0-9]*\.[0-9]*[1-9])0+$", "${1}")
+    return short.str.replace(r"^(-?)\.", "${1}0.")
+
+
+def shortest(number: pl.Expr, factor: float) -> pl.Expr:
+    """Return texts of numbers times a factor, null where a float would not hold the digits."""
+    exact = number.str.replace_all(r"[^0-9]", "").str.len_chars() <= EXACT_DIGITS
+    value = (number.cast(pl.Float64, strict=False) * factor).round(12)
+    text = value.cast(pl.String)
+    whole = (value == value.round(0)) & (value.abs() < 10.0**EXACT_DIGITS)
+    text = pl.when(whole).then(value.cast(pl.Int64, strict=False).cast(pl.String)).otherwise(text)
+    return pl.when(exact & value.is_finite() & ~text.str.contains("e")).then(text)
 
 
 def _whole(name: str) -> Step:
@@ -174,16 +201,20 @@ def _whole(name: str) -> Step:
 def _dates(name: str, column: ColumnContract) -> Step:
     text = pl.col(name)
     kind = pl.Date if column.kind == "date" else pl.Datetime("us")
-    shape = "%Y-%m-%d" if column.kind == "date" else "%Y-%m-%dT%H:%M:%S"
-    read = pl.coalesce(
-        [text.str.strptime(kind, form, strict=False, exact=True) for form in column.formats]
-    )
+    shape = "%Y-%m-%d" if column.kind == "date" else "%Y-%m-%dT%H:%M:%S%.f"
+    reads = [text.str.strptime(kind, form, strict=False, exact=True) for form in column.formats]
+    # %Y takes short years, too: 24 is not the year 24.
+    read = pl.when(text.str.contains(YEAR)).then(pl.coalesce(reads))
     return Step(
         "date-format",
         pl.coalesce([read.dt.to_string(shape), text]),
         "a date in ISO form",
         f"read as {', '.join(column.formats)}",
     )
+
+
+YEAR = r"(?:^|[^0-9])[0-9]{4}(?:[^0-9]|$)|^[0-9]{8}$"
+"""A text with the four digits of a year."""
 
 
 def _spelling(name: str, domain: tuple[str, ...]) -> Step:
@@ -211,12 +242,13 @@ def _glued(
         frame[other].drop_nulls().unique().sort().to_list()
     )
     missing = contract.columns[other].missing
-    parts = frame.with_row_index("row").select(
-        "row",
-        pl.col(name).alias("observed"),
-        pl.col(other).alias("_other"),
-        pl.col(name).str.extract(GLUED, 1).alias("_rest"),
-        pl.col(name).str.extract(GLUED, 2).alias("_end"),
+    parts = (
+        pl.DataFrame({"observed": frame[name], "_other": frame[other]})
+        .with_row_index("row")
+        .with_columns(
+            pl.col("observed").str.extract(GLUED, 1).alias("_rest"),
+            pl.col("observed").str.extract(GLUED, 2).alias("_end"),
+        )
     )
     empty = pl.col("_other").is_null() | pl.col("_other").is_in([*missing, ""])
     cells = parts.filter(empty & pl.col("_end").is_in(known))

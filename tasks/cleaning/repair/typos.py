@@ -7,6 +7,7 @@ hardly ever. That share, times the rare cells, is what the rule may harm (``boun
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -70,8 +71,8 @@ def typos(
     parts, bounds = [], {}
     codes = {name: encoded(frame[name])[0] for name in frame.columns}
     for column in columns:
-        found = frame[column].drop_nulls().value_counts()
-        counts = dict(found.sort("count", column, descending=[True, False]).iter_rows())
+        found = frame[column].drop_nulls().alias("text").value_counts()
+        counts = dict(found.sort("count", "text", descending=[True, False]).iter_rows())
         if not 1 < len(counts) <= config.max_values or max(map(len, counts)) > config.max_length:
             continue
         targets, bound = _targets(counts, domains.get(column), config)
@@ -100,7 +101,8 @@ def _targets(
         rare = [text for text, n in counts.items() if n <= config.rare]
         near = sum(bool(_near(text, common[:i], config)) for i, text in enumerate(common))
         cells = sum(counts[text] for text in rare)
-        bound = HarmBound(round(cells * near / max(len(common), 1)), filled)
+        # Laplace's rule: that no two of few common values are near says little.
+        bound = HarmBound(math.ceil(cells * (near + 1) / (len(common) + 2)), filled)
     targets = {}
     for text in rare:
         found = _nearest(text, common, config)

@@ -32,12 +32,14 @@ class Votes:
         count: Rows that hold it.
         own: Rows of the group, this one included, that hold what this row holds.
         size: Filled cells of the group.
+        rows: Rows of the group.
     """
 
     value: Codes
     count: Codes
     own: Codes
     size: Codes
+    rows: Codes
 
     @property
     def share(self) -> NDArray[np.float64]:
@@ -51,6 +53,11 @@ class Votes:
         discovered in the same rows, it takes three.
         """
         return (self.count >= (2 if declared else 3)) & (self.share >= MAJORITY)
+
+    @property
+    def is_filled(self) -> NDArray[np.bool_]:
+        """Where most rows of the group hold anything: elsewhere a missing cell is no error."""
+        return self.size >= MAJORITY * self.rows
 
 
 def encoded(column: pl.Series) -> tuple[Codes, list[str]]:
@@ -81,7 +88,10 @@ def vote(group: Codes, value: Codes) -> Votes:
         value: [rows] code of the dependent, -1 where missing.
     """
     none = np.full(len(group), 0, np.int64)
-    result = Votes(np.full(len(group), MISSING, np.int64), none, none.copy(), none.copy())
+    rows = none.copy()
+    grouped = group != MISSING
+    rows[grouped] = np.bincount(group[grouped])[group[grouped]] if grouped.any() else 0
+    result = Votes(np.full(len(group), MISSING, np.int64), none, none.copy(), none.copy(), rows)
     voting = (group != MISSING) & (value != MISSING)
     if not voting.any():
         return result

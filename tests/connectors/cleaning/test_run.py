@@ -188,3 +188,32 @@ def test_values_of_a_stranger_are_text_on_the_page(tmp_path):
     assert "<script>" not in page
     assert "&lt;script&gt;" in page
     assert json.loads(place.attached("run.json").read_text())["counts"]["quarantined"] == 2
+
+
+def test_a_cell_of_blanks_is_missing_and_the_run_can_be_undone(tmp_path):
+    file = tmp_path / "b.csv"
+    file.write_text('a,b\n"   ",x\n y,z\n')
+    clean_file(file, tmp_path / "run", from_toml("[columns.a]\n[columns.b]"))
+    assert load_run(tmp_path / "run").frame["a"].to_list() == [None, "y"]
+    assert undo_changes(tmp_path / "run", pl.col("column") == "a") == 2
+    assert load_run(tmp_path / "run").frame["a"].to_list() == ["   ", " y"]
+
+
+def test_an_accepted_suggestion_is_a_change_of_its_own(tmp_path):
+    file = tmp_path / "towns.csv"
+    towns = [" Aldburgh"] + ["Aldburgh"] * 30 + ["Dorchester"] * 30 + ["Aldbxrgh"]
+    file.write_text("town,n\n" + "".join(f"{town},{i}\n" for i, town in enumerate(towns)))
+    folder = tmp_path / "run"
+    clean_file(file, folder, from_toml("[columns.town]\n[columns.n]\nkind='integer'"))
+    decide(folder, pl.col("row") == 61, accept=True)
+    assert load_run(folder).changes["order"].to_list() == [0, 1]
+    assert undo_changes(folder, pl.col("rule") == "accepted:typo") == 1
+    assert load_run(folder).frame["town"][0] == "Aldburgh"
+
+
+def test_what_the_reader_refused_does_not_come_back_as_a_row(tmp_path):
+    file = tmp_path / "j.jsonl"
+    file.write_text('{"a":"1","b":"p"}\n{"a":"1","a":"2","b":"q"}\n')
+    clean_file(file, tmp_path / "run", from_toml("[columns.a]\n[columns.b]"))
+    assert requeue(tmp_path / "run") == 0
+    assert load_run(tmp_path / "run").frame.height == 1

@@ -323,3 +323,28 @@ def test_the_benchmark_prints_its_keys_and_all_agree(capsys):
         assert result[f"{name}_max_error"] < 1e-4
     ratio = result["adamw_torch_ms"] / result["adamw_own_ms"]
     assert result["x_adamw"] == pytest.approx(ratio)
+
+
+def test_a_layer_whose_weights_are_read_elsewhere_or_that_has_hooks_is_not_folded():
+    torch.manual_seed(0)
+
+    class Tied(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.encode, self.norm = nn.Linear(4, 3), nn.BatchNorm1d(3)
+
+        def forward(self, x):
+            return nn.functional.linear(self.norm(self.encode(x)), self.encode.weight.t())
+
+    tied = Tied().double().eval()
+    hooked = nn.Sequential(nn.Conv2d(2, 3, 1), nn.BatchNorm2d(3)).double().eval()
+    hooked[0].register_forward_hook(lambda _module, _inputs, result: result.relu())
+    normed = nn.Sequential(
+        nn.utils.parametrizations.weight_norm(nn.Conv2d(2, 3, 1)), nn.BatchNorm2d(3)
+    )
+    for model, shape in ((tied, (5, 4)), (hooked, (2, 2, 4, 4)), (normed, (2, 2, 4, 4))):
+        model.double().eval()
+        norm = next(m for m in model.modules() if isinstance(m, (nn.BatchNorm1d, nn.BatchNorm2d)))
+        nn.init.uniform_(norm.running_mean)
+        x = torch.randn(shape, dtype=torch.float64)
+        torch.testing.assert_close(folded(model, x)(x), model(x), rtol=1e-12, atol=1e-12)

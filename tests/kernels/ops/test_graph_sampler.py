@@ -119,3 +119,12 @@ def test_wrong_input_is_refused(monkeypatch):
     monkeypatch.setattr(module, "INT32_MAX", 5)
     with pytest.raises(ValueError, match="take fewer"):
         sampler.sample([1, 2], [3, 3])
+
+
+def test_a_root_of_any_later_time_sees_all_edges_also_of_times_before_zero():
+    for when in ([-5, -4], [0, 1]):
+        sampler = TemporalSampler([1, 2], [0, 0], when, 3, [5])
+        for before in (2, np.iinfo(np.int64).max):
+            assert len(sampler.sample([0], [before]).edge) == 2
+    with pytest.raises(ValueError, match="more than 64 bits"):
+        TemporalSampler([1, 2], [0, 0], [-(2**62) - 1, 2**62], 3, [5])

@@ -14,6 +14,7 @@ import torch
 
 from kernels.runtime.group import BUCKET_BYTES, Group, buckets
 from kernels.runtime.launch import RankFailedError, launch
+from tests.processes import wait_for
 
 PROGRAM = Path(__file__).with_name("group_run.py")
 
@@ -94,3 +95,31 @@ def test_a_failing_program_is_named(tmp_path):
     with pytest.raises(RankFailedError, match="rank 0 of 1 ended with 3"):
         launch([sys.executable, "-c", "raise SystemExit(3)"], 1)
     launch([sys.executable, "-c", "pass"], 2)
+
+
+def test_who_is_told_to_end_keeps_what_it_has_started_until_it_has_ended(tmp_path):
+    """A loader that loses a worker fails the step that is to be saved."""
+    rank = """
+import pathlib, signal, subprocess, sys, time
+worker = subprocess.Popen(["sleep", "60"])
+def end(*_):
+    time.sleep(0.3)
+    pathlib.Path(sys.argv[1], "kept" if worker.poll() is None else "lost").touch()
+    worker.kill(); worker.wait(); sys.exit(0)
+signal.signal(signal.SIGTERM, end)
+pathlib.Path(sys.argv[1], "ready").touch()
+time.sleep(60)
+"""
+    program = (
+        "import sys; from kernels.runtime.launch import launch; "
+        "launch([sys.executable, '-c', sys.argv[1], sys.argv[2]], 1)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", program, rank, str(tmp_path)])
+    try:
+        wait_for((tmp_path / "ready").exists, seconds=60)
+        process.terminate()
+        process.wait(30)
+    finally:
+        process.kill()
+        process.wait()
+    assert (tmp_path / "kept").exists()

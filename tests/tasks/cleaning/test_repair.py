@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tasks.cleaning.contract.infer import infer
 from tasks.cleaning.contract.model import ColumnContract, Contract, Dependency
 from tasks.cleaning.contract.toml import from_toml
 from tasks.cleaning.repair.bound import HarmBound
@@ -64,6 +65,7 @@ domain = ["NY", "CA"]
         (2, "count"): "4",
         (3, "count"): None,
         (0, "day"): "2024-12-31",
+        (4, "day"): None,
         (6, "day"): "2024-01-01",
         (0, "state"): "NY",
         (3, "state"): "CA",
@@ -77,7 +79,7 @@ def test_a_glued_value_goes_where_it_belongs_only_where_that_is_empty():
     frame = pl.DataFrame(
         {
             "city": ["Denton TX", "Denton TX", "Bend", "New York", "Reno, NV"],
-            "state": [None, "TX", "OR", None, ""],
+            "state": [None, "TX", "OR", None, None],
         }
     )
     lines = {
@@ -237,3 +239,47 @@ def test_every_repair_comes_to_rest_is_repeatable_and_can_be_undone(wrong, vouch
     restored, kept = undo(done.frame, done.changes)
     assert restored.equals(dirty)
     assert kept.is_empty()
+
+
+def test_columns_may_be_called_anything():
+    names = ["count", "row", "observed", "value", "_0", "_next", "self", "text"]
+    words = [" Aldburgh"] + ["Aldburgh"] * 30 + ["Dorchester"] * 30 + ["Aldbxrgh"]
+    frame = pl.DataFrame(dict.fromkeys(names, words))
+    contract = infer(frame, "names")
+    done = repair(frame, contract, RepairConfig(alpha=0.4))
+    assert {(r, c) for r, c in done.changes.select("row", "column").iter_rows()} == {
+        (row, name) for row in (0, 61) for name in names
+    }
+    assert undo(done.frame, done.changes)[0].equals(frame)
+
+
+def test_numbers_keep_their_digits_and_what_a_float_cannot_hold_is_left():
+    held = ["12345678901234567 kg", "0.0000000000001 kg", "1e400 kg", "+1.50 kg", ".5 kg", "٣ kg"]
+    frame = pl.DataFrame({"w": held})
+    contract = from_toml("[columns.w]\nkind = 'decimal'\nunit_spellings = ['kg']")
+    assert repair(frame, contract).frame["w"].to_list() == [
+        "12345678901234567", "0.0000000000001", "1e400", "1.5", "0.5", "٣ kg",
+    ]  # fmt: skip
+    scaled = from_toml("[columns.w]\nkind = 'decimal'\nscales = {kg = 1000}")
+    kept = repair(frame, scaled).frame["w"].to_list()
+    assert (kept[0], kept[2], kept[3], kept[4]) == (held[0], held[2], "1500", "500")
+
+
+def test_short_years_are_no_years_of_antiquity():
+    frame = pl.DataFrame({"day": ["01.02.24", "13.02.24", "22.03.21"] * 4})
+    assert infer(frame, "d").columns["day"].kind == "text"
+    contract = from_toml("[columns.day]\nkind = 'date'\nformats = ['%d.%m.%Y']")
+    assert repair(frame, contract).frame.equals(frame)
+
+
+def test_a_group_that_is_mostly_missing_fills_nothing():
+    prices = ["5"] * 2 + [None] * 18 + ["7"] * 20
+    frame = pl.DataFrame({"plan": ["p"] * 20 + ["q"] * 20, "price": prices})
+    fixes = (Dependency(("plan",), "price"),)
+    contract = Contract(name="c", columns=columns_of(frame), dependencies=fixes)
+    assert repair(frame, contract).changes.is_empty()
+
+
+def test_few_common_names_say_nothing_of_nearness():
+    frame = pl.DataFrame({"n": ["Anna"] * 600 + ["Zoe"] * 200 + ["Anne", "Ana", "Annas", "Anja"]})
+    assert not typos(frame, ["n"], alpha=0.001)[0]["confidence"].max() > 0.5
