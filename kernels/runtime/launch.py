@@ -1,4 +1,6 @@
-"""Starts the processes of a run on this machine, and leaves none behind, however it ends.
+"""Starts the processes of a run on this machine, and leaves none of them behind.
+
+What a process that ended well has started is its own; of all others it ends with them.
 
 What ``torchrun`` does for many machines, without its store and its restarts: whoever waits for a
 dead process would wait for minutes, so the others are ended, and the message names the dead one.
