@@ -193,7 +193,9 @@ class OutputWriter:
 
 
 @contextmanager
-def outputs(folder: Path, source: str, kind: OutputFormat = "parquet") -> Iterator[OutputWriter]:
+def outputs(
+    folder: Path, source: str, kind: OutputFormat = "parquet", *, after: str = ""
+) -> Iterator[OutputWriter]:
     """Yield a writer; when the block ends well, what it took replaces the published results.
 
     On any exception, and after a kill at any moment, the results published before stay as they
@@ -204,15 +206,19 @@ def outputs(folder: Path, source: str, kind: OutputFormat = "parquet") -> Iterat
         folder: The folder of results, of this table only; made if absent.
         source: What is read, for the manifest.
         kind: Format of the clean rows; quarantine is Parquet, since it holds bytes.
+        after: The generation that these results were made from; "" where they are made anew.
 
     Raises:
-        OutputBusyError: When another process writes there.
+        OutputBusyError: When another process writes there, or has since ``after``.
         OutputError: When rows were lost or doubled.
         DiskFullError: When no space is left; nothing was changed.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with _locked(folder):
         _sweep(folder)
+        before = published(folder) if after else None
+        if after and (before is None or before.generation != after):
+            raise OutputBusyError(f"{folder}: another process has changed the results; try again")
         staging = folder / f"{UNFINISHED}{os.getpid()}"
         staging.mkdir()
         writer = OutputWriter(staging, source, kind)

@@ -250,7 +250,7 @@ def requeue(folder: Path, contract: Contract | None = None, *, now: datetime | N
     }
     facts = run.facts if given is None else run.facts | {"inferred": False}
     done = replace(done, quarantine=quarantine, counts=counts)
-    _publish(folder, done, contract, facts, _kind(run.place), now)
+    _publish(folder, done, contract, facts, _kind(run.place), now, run.place.generation)
     return len(set(run.quarantine["row"].to_pylist()) - set(quarantine["row"].to_pylist()))
 
 
@@ -308,6 +308,7 @@ def _publish(
     facts: dict[str, Any],
     kind: OutputFormat,
     now: datetime,
+    after: str = "",
 ) -> None:
     page = page_of(
         done,
@@ -326,7 +327,7 @@ def _publish(
         "fixed": done.fixed,
         "rows": done.rows.to_list(),
     }
-    with outputs(folder, facts["source"], kind) as writer:
+    with outputs(folder, facts["source"], kind, after=after) as writer:
         writer.write(done.frame, done.quarantine, done.counts["rows_in"])
         done.changes.write_parquet(writer.attach(CHANGES))
         done.review.write_parquet(writer.attach(REVIEW))
@@ -357,7 +358,15 @@ def _republish(
         fixed=run.facts["fixed"],
     )
     facts = {name: run.facts[name] for name in ("source", "inferred", "alpha", "repairs")}
-    _publish(run.place.folder, done, run.contract, facts, _kind(run.place), datetime.now(UTC))
+    _publish(
+        run.place.folder,
+        done,
+        run.contract,
+        facts,
+        _kind(run.place),
+        datetime.now(UTC),
+        run.place.generation,
+    )
 
 
 def _placed(run: Run) -> pl.DataFrame:

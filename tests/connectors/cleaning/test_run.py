@@ -7,7 +7,7 @@ import json
 import polars as pl
 import pytest
 
-from connectors.cleaning.outputs import OutputError, published
+from connectors.cleaning.outputs import OutputBusyError, OutputError, published
 from connectors.cleaning.run import (
     REPORT,
     clean_file,
@@ -217,3 +217,15 @@ def test_what_the_reader_refused_does_not_come_back_as_a_row(tmp_path):
     clean_file(file, tmp_path / "run", from_toml("[columns.a]\n[columns.b]"))
     assert requeue(tmp_path / "run") == 0
     assert load_run(tmp_path / "run").frame.height == 1
+
+
+def test_who_decides_on_results_that_another_has_changed_is_told_so(goods, tmp_path, monkeypatch):
+    folder = tmp_path / "run"
+    clean_file(goods, folder, CONTRACT)
+    seen = load_run(folder)
+    undo_changes(folder, pl.col("row") == 0)
+    monkeypatch.setattr("connectors.cleaning.run.load_run", lambda _: seen)
+    with pytest.raises(OutputBusyError, match="another process has changed the results"):
+        undo_changes(folder, pl.col("row") == 5)
+    monkeypatch.undo()
+    assert load_run(folder).frame["weight"].to_list() == ["5 kg", "6", "8", "9"]
