@@ -10,6 +10,7 @@ import typer
 if TYPE_CHECKING:
     import polars as pl
 
+    from connectors.cleaning.outputs import OutputFormat
     from tasks.cleaning.contract.model import Contract
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Clean tables.")
@@ -82,8 +83,8 @@ def run(
 
     folder = out or file.with_name(f"{file.name}.clean")
     config = CleanConfig(repair=RepairConfig(alpha=alpha), repairs=not check_only)
-    kind = "parquet" if parquet else "csv"
-    done = clean_file(file, folder, _contract(contract), config=config, kind=kind)  # type: ignore[arg-type]
+    kind: OutputFormat = "parquet" if parquet else "csv"
+    done = clean_file(file, folder, _contract(contract), config=config, kind=kind)
     place = published(folder)
     assert place is not None  # noqa: S101 - just published
     counts = done.counts

@@ -56,11 +56,10 @@ def differences(before: Contract, after: Contract) -> list[Difference]:
         if denial.name in said and said[denial.name].forbidden != denial.forbidden:
             was = said[denial.name].forbidden
             found.append(Difference(denial.name, "denial", was, denial.forbidden, "other"))
-    for line, up in (("min_rows", "stricter"), ("max_quarantine_share", "looser")):
+    for line, bound in (("min_rows", "minimum"), ("max_quarantine_share", "maximum")):
         was, now = getattr(before, line), getattr(after, line)
         if was != now:
-            down: Effect = "looser" if up == "stricter" else "stricter"
-            found.append(Difference("", line, was, now, up if now > was else down))  # type: ignore[arg-type]
+            found.append(Difference("", line, was, now, _restriction(bound, was, now)))
     if before.max_rows != after.max_rows:
         smaller = after.max_rows > 0 and not 0 < before.max_rows < after.max_rows
         effect: Effect = "stricter" if smaller else "looser"
@@ -107,7 +106,7 @@ def _effect(line: str, was: Any, now: Any) -> Effect:
         return "looser" if True in widens else "stricter" if True in narrows else "other"
     if line == "confidence":
         # What was inferred only shows; what is declared sets rows aside.
-        return _grown(set(was), set(now), more="looser")
+        return _grown(set(was), set(now))
     return _restriction(line, was, now) if line in RESTRICTIONS else "other"
 
 
@@ -117,15 +116,14 @@ def _restriction(line: str, was: Any, now: Any) -> Effect:
     if absent in (was, now):
         return "stricter" if was == absent else "looser"
     if line == "domain":
-        return _grown(set(was), set(now), more="looser")
+        return _grown(set(was), set(now))
     if line == "pattern" or isinstance(was, str) != isinstance(now, str):
         return "other"
     return "stricter" if (now > was) == (line == "minimum") else "looser"
 
 
-def _grown(was: set[str], now: set[str], *, more: Effect) -> Effect:
-    """Tell what it means that a set grew (``more``), shrank, or is another one."""
+def _grown(was: set[str], now: set[str]) -> Effect:
+    """Tell what it means that a set of what is let pass grew, shrank, or is another one."""
     if was < now:
-        return more
-    less: Effect = "stricter" if more == "looser" else "looser"
-    return less if now < was else "other"
+        return "looser"
+    return "stricter" if now < was else "other"
