@@ -60,7 +60,9 @@ def balance(costs: Sequence[float] | NDArray[np.float64], sets: Sequence[Sequenc
     1.0
     """
     sums = [float(np.asarray(costs, np.float64)[list(each)].sum()) for each in sets]
-    return float(np.mean(sums)) / max(sums) if max(sums) > 0 else 1.0
+    most = max(sums)
+    # Divided one by one: the mean of the smallest numbers there are would be 0.
+    return float(np.mean([each / most for each in sums])) if most > 0 else 1.0
 
 
 def _longest_first(costs: NDArray[np.float64], workers: int) -> list[list[int]]:

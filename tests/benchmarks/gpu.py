@@ -11,6 +11,7 @@ import csv
 import datetime as dt
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from kernels.ops.attention.config import SparseAttentionConfig
 from kernels.ops.attention.module import SparseAttention
 from kernels.ops.graph import CsrGraph, SAGEConv
 from kernels.runtime.precision import Precision, PrecisionConfig
-from tests.benchmarks._gnn_cases import Sage, skewed, sparse_rows, training_step
+from tests.benchmarks._gnn_cases import Sage, gat_case, skewed, sparse_rows, training_step
 from tests.benchmarks._harness import emit, parser, run_program, table
 from tests.benchmarks._pyg import pyg
 
@@ -110,11 +111,11 @@ def fp8_ways(device: torch.device, *, small: bool) -> dict[str, Step]:
     return {"bf16": lambda: a @ b, "fp8": product}
 
 
-def attention_ways(device: torch.device, *, small: bool) -> dict[str, Step]:
-    """Return forward and backward of dense and of sparse attention."""
+def attention_ways(device: torch.device, rows: int, *, small: bool) -> dict[str, Step]:
+    """Return forward and backward of dense and of sparse attention over ``rows`` sequences."""
     heads, n, dim = (2, 512, 32) if small else (8, 16_384, 64)
     kind = torch.float32 if device.type == "cpu" else torch.bfloat16
-    inputs = [torch.randn(1, heads, n, dim, device=device, dtype=kind) for _ in "qkvg"]
+    inputs = [torch.randn(rows, heads, n, dim, device=device, dtype=kind) for _ in "qkvg"]
     config = SparseAttentionConfig(heads=heads, head_dim=dim, dense="never")
     sparse = SparseAttention(config).to(device)
 
@@ -125,9 +126,16 @@ def attention_ways(device: torch.device, *, small: bool) -> dict[str, Step]:
 
         return step
 
+    @torch.no_grad()
+    def infer(attend: Callable[..., Tensor]) -> Tensor:
+        return attend(*inputs[:3])
+
+    dense = functional.scaled_dot_product_attention
     return {
-        "dense": step_of(functional.scaled_dot_product_attention),
+        "dense": step_of(dense),
         "sparse": step_of(sparse),
+        "dense_inference": lambda: infer(dense),
+        "sparse_inference": lambda: infer(sparse),
     }
 
 
@@ -152,6 +160,25 @@ def graph_ways(device: torch.device, *, small: bool, seed: int) -> dict[str, Ste
     }
 
 
+def gat_ways(device: torch.device, make: str, *, small: bool, seed: int) -> dict[str, Step]:
+    """Return a step of an attention layer of 4 heads of 16 channels: PyG's, ours."""
+    nodes, edges = (500, 4_000) if small else (300_000, 6_000_000)
+    ways, _ = gat_case(make, nodes, edges, seed)
+    wanted = torch.randn(nodes, 64, device=device)
+
+    def on_device(structure: Any) -> Any:
+        if isinstance(structure, CsrGraph):
+            return CsrGraph(skewed(nodes, edges, seed).to(device), nodes, nodes)
+        return structure.to(device)
+
+    return {
+        name: training_step(
+            net.to(device), x.to(device), on_device(structure), lambda out: (out * wanted).sum()
+        )
+        for name, (net, x, structure) in ways.items()
+    }
+
+
 RATIOS = {
     "amp_fp16_x_fp32": ("precision", "fp32", "fp16"),
     "amp_bf16_x_fp32": ("precision", "fp32", "bf16"),
@@ -159,8 +186,12 @@ RATIOS = {
     "compile_x_eager": ("precision", "bf16", "compiled_bf16"),
     "fp8_x_bf16": ("fp8", "bf16", "fp8"),
     "attention_x_dense_16k": ("attention", "dense", "sparse"),
+    "attention_inference_x_dense_16k": ("attention", "dense_inference", "sparse_inference"),
+    "attention_x_dense_16k_8_rows": ("attention of 8 rows", "dense", "sparse"),
     "sage_x_eager": ("graph", "eager", "ours"),
     "sage_x_csr": ("graph", "csr", "ours"),
+    "gat_x_eager": ("GATConv", "eager", "ours"),
+    "gatv2_x_eager": ("GATv2Conv", "eager", "ours"),
 }
 """Key -> part, slower way, faster way."""
 
@@ -190,12 +221,15 @@ def main(argv: list[str] | None = None) -> int:
     makers: dict[str, Callable[[], dict[str, Step]]] = {
         "precision": lambda: precision_ways(device, small=args.smoke),
         "fp8": lambda: fp8_ways(device, small=args.smoke),
-        "attention": lambda: attention_ways(device, small=args.smoke),
+        "attention": lambda: attention_ways(device, 1, small=args.smoke),
+        "attention of 8 rows": lambda: attention_ways(device, 8, small=args.smoke),
         "graph": lambda: graph_ways(device, small=args.smoke, seed=args.seed),
     }
+    for make in ("GATConv", "GATv2Conv"):
+        makers[make] = partial(gat_ways, device, make, small=args.smoke, seed=args.seed)
     times: dict[str, dict[str, float]] = {}
-    for part, make in makers.items():
-        times[part] = least_ms(make(), device, 1 if args.smoke else args.repeats)
+    for part, ways in makers.items():
+        times[part] = least_ms(ways(), device, 1 if args.smoke else args.repeats)
         if device.type == "cuda":
             torch.cuda.empty_cache()
     figures: dict[str, Any] = {

@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from kernels.ops.attention.config import SparseAttentionConfig
 from kernels.ops.attention.dispatch import block_sparse_attention
-from kernels.ops.attention.gate import BlockGate
+from kernels.ops.attention.gate import BlockGate, block_shares, triton_gate
 
 # Triton runs here only in the process that test_attention_triton.py starts for it.
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
@@ -122,3 +122,33 @@ def test_short_floats_lose_no_more_than_their_own_rounding(backend, dtype):
     for a, b in zip(found, exact, strict=True):
         assert a.dtype == dtype
         assert (a.double() - b).norm() / b.norm() < 2 * torch.finfo(dtype).eps
+
+
+@pytest.mark.skipif(not INTERPRETED, reason="in a process of its own: test_attention_triton.py")
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize(("pool", "double", "n"), [(4, True, 130), (16, False, 128)])
+def test_the_gate_on_triton_equals_its_definition(causal, pool, double, n):
+    lengths = torch.tensor([n, 45])
+    q, k = drawn((2, 2, n, 24))[:2]
+    drawn_rows = torch.tensor([[0, 99, n - 1], [0, 44, 20]])
+    found = []
+    for backend in ("reference", "triton"):
+        config = SparseAttentionConfig(
+            heads=2, head_dim=24, block=16, query_block=16 * (1 + double), causal=causal,
+            pool=pool, rank=20, backend=backend, per_log2=0.6,
+        )  # fmt: skip
+        torch.manual_seed(0)
+        gate = BlockGate(config)
+        with torch.no_grad():
+            for parameter in gate.parameters():
+                parameter.normal_()
+        pooled = gate.pooled(q, k, lengths)
+        shares = block_shares if backend == "reference" else triton_gate().block_shares
+        torch.manual_seed(1)
+        loss = gate.loss(pooled, q, k, lengths)
+        loss.backward()
+        grads = [p.grad for p in gate.parameters()]
+        target = shares(q, k, drawn_rows, lengths, config)
+        found.append([*pooled, target, loss.detach(), *grads, gate.choose(pooled, lengths, n)])
+    for a, b in zip(*found, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)

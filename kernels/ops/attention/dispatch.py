@@ -61,9 +61,25 @@ def block_sparse_attention(
     """
     limits = check_inputs(q, k, v, lengths)
     _check_index(q, index, block, query_block, causal=causal)
-    chosen = choose_backend(backend, q.device)
     factor = q.shape[-1] ** -0.5 if scale is None else scale
     options = KernelOptions(block=block, query_block=query_block, causal=causal, scale=factor)
+    return attend(q, k, v, index, limits, options, backend)
+
+
+def attend(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    index: Tensor,
+    limits: Tensor,
+    options: KernelOptions,
+    backend: Backend,
+) -> Tensor:
+    """Do what `block_sparse_attention` does with inputs that are known to be right.
+
+    Checking an index makes a GPU wait; a gate's own lists need no check.
+    """
+    chosen = choose_backend(backend, q.device)
     if chosen == "reference":
         return attention_reference(q, k, v, index, limits, options)
     result: Tensor = _Attention.apply(q, k, v, index, limits, _kernel(chosen), options)

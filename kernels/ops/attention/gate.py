@@ -15,6 +15,8 @@ exactly; the gate's scores never touch the output.
 
 from __future__ import annotations
 
+import importlib
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import torch
@@ -23,6 +25,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from kernels.ops.attention.config import SparseAttentionConfig
+from kernels.ops.attention.dispatch import choose_backend
 
 STEP = 0.1  # a learned weight's part of a projection: the gate moves slower than the model
 ROWS_PER_TILE = 8  # drawn rows come in groups of one query block, whose scores they share
@@ -76,12 +79,13 @@ class BlockGate(nn.Module):
             lengths: int64 [B], valid positions.
         """
         config = self.config
-        queries, keys = (_means(x, lengths, config) for x in (q, k))
+        means = triton_gate().means if self._on_triton(q.device) else _means
+        queries, keys = (means(x, lengths, config) for x in (q, k))
         first = torch.arange(keys.shape[2], device=k.device) * config.pool
         filled = first < lengths[:, None]
         return Pooled(
-            queries.unflatten(2, (config.tiles(q.shape[2]), -1)),  # type: ignore[no-untyped-call]  # torch's
-            keys.unflatten(2, (config.blocks(q.shape[2]), -1)),  # type: ignore[no-untyped-call]  # torch's
+            queries.unflatten(2, (config.tiles(q.shape[2]), -1)),
+            keys.unflatten(2, (config.blocks(q.shape[2]), -1)),
             filled.view(len(filled), config.blocks(q.shape[2]), -1),
         )
 
@@ -98,14 +102,43 @@ class BlockGate(nn.Module):
 
     def _scores(self, queries: Tensor, keys: Tensor, filled: Tensor) -> Tensor:
         tiles, blocks = queries.shape[2], keys.shape[2]
-        scale = self.config.head_dim**-0.5 * self.sharpness.float().exp()
-        left = queries.flatten(2, 3) @ (self.rotation + self.query * STEP).float()
-        right = keys.flatten(2, 3) @ (self.rotation + self.key * STEP).float()
-        found = (left * scale) @ right.mT
+        left, right = self._projected(queries, keys)
+        found = left @ right.mT
         found = found.masked_fill(~filled.flatten(1)[:, None, None], -1e30)
         each = found.view(*found.shape[:2], tiles, -1, blocks, filled.shape[2])
         result: Tensor = each.logsumexp((3, 5)) * self.temperature.float().exp()
         return result
+
+    def _projected(self, queries: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
+        """Return means of queries, scaled, and of keys in few dimensions, [B, H, means, rank]."""
+        scale = self.config.head_dim**-0.5 * self.sharpness.float().exp()
+        left = queries.flatten(2, 3) @ (self.rotation + self.query * STEP).float()
+        right = keys.flatten(2, 3) @ (self.rotation + self.key * STEP).float()
+        return left * scale, right
+
+    @torch.no_grad()
+    def choose(self, pooled: Pooled, lengths: Tensor, n: int) -> Tensor:
+        """Return the key blocks with the highest scores, as `select` does.
+
+        Args:
+            pooled: What `pooled` returned.
+            lengths: int64 [B].
+            n: Positions of the (padded) sequences.
+        """
+        if not self._on_triton(lengths.device):
+            return self.select(self.scores(*pooled), lengths, n)
+        with torch.autocast(lengths.device.type, enabled=False):
+            left, right = self._projected(pooled.queries, pooled.keys)
+            heat = self.temperature.float().exp().flatten()
+            ranked = triton_gate().ranked(left, right, heat, lengths, n, self.config)
+        return self._best(ranked, n)
+
+    def _best(self, ranked: Tensor, n: int) -> Tensor:
+        best = ranked.topk(self.config.kept(n), -1)
+        return best.indices.masked_fill(best.values == float("-inf"), -1)
+
+    def _on_triton(self, device: torch.device) -> bool:
+        return choose_backend(self.config.backend, device) == "triton"
 
     def select(self, scores: Tensor, lengths: Tensor, n: int) -> Tensor:
         """Return the blocks with the highest scores, as `block_sparse_attention` takes them.
@@ -123,8 +156,7 @@ class BlockGate(nn.Module):
         own = self.config.own
         for place in range(own):
             ranked[..., place::own].diagonal(dim1=-2, dim2=-1).fill_(1e30 * (own - place))
-        best = ranked.topk(self.config.kept(n), -1)
-        return best.indices.masked_fill(best.values == float("-inf"), -1)
+        return self._best(ranked, n)
 
     def loss(self, pooled: Pooled, q: Tensor, k: Tensor, lengths: Tensor) -> Tensor:
         """Return how badly the scores foretell the attention of rows drawn at random, a scalar.
@@ -148,7 +180,8 @@ class BlockGate(nn.Module):
         start = tile[..., None] * config.query_block
         room = (lengths[:, None, None] - start).clamp(1, config.query_block)
         rows = (start + (inside * room).long()).clamp(max=n - 1)
-        target = block_shares(q, k, rows.flatten(1), lengths, config)
+        shares = triton_gate().block_shares if self._on_triton(q.device) else block_shares
+        target = shares(q, k, rows.flatten(1), lengths, config)
         target = target.view(*target.shape[:2], count, per_tile, -1).mean(3)
         chosen = pooled.queries.take_along_dim(tile[:, None, :, None, None], 2)
         scores = self.scores(chosen, pooled.keys, pooled.filled)
@@ -158,6 +191,11 @@ class BlockGate(nn.Module):
         allowed = allowed & (holder != tile[:, None, :, None])
         log_share = scores.masked_fill(~allowed, -1e30).log_softmax(-1)
         return -(target * log_share.masked_fill(~allowed, 0.0)).sum(-1).mean()
+
+
+def triton_gate() -> ModuleType:
+    """Import on use: Triton reads TRITON_INTERPRET when it is imported."""
+    return importlib.import_module("kernels.ops.attention.triton_gate")
 
 
 def candidates(lengths: Tensor, n: int, config: SparseAttentionConfig) -> Tensor:
@@ -203,7 +241,8 @@ def _means(x: Tensor, lengths: Tensor, config: SparseAttentionConfig) -> Tensor:
     gap = -x.shape[2] % config.query_block
     if gap:
         x = functional.pad(x, (0, 0, 0, gap))
-    if not bool((lengths + gap == x.shape[2]).all()):
+    # To ask a GPU whether anything is to be masked takes longer than to mask.
+    if x.device.type != "cpu" or not bool((lengths + gap == x.shape[2]).all()):
         beyond = torch.arange(x.shape[2], device=x.device) >= lengths[:, None]
         x = x.masked_fill(beyond[:, None, :, None], 0.0)
     groups = x.reshape(*x.shape[:2], -1, config.pool, x.shape[3])

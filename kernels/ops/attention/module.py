@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from kernels.ops.attention.config import SparseAttentionConfig
+from kernels.ops.attention.config import KernelOptions, SparseAttentionConfig
 from kernels.ops.attention.crossover import Crossover
-from kernels.ops.attention.dispatch import block_sparse_attention, check_inputs, choose_backend
-from kernels.ops.attention.gate import AttachLoss, BlockGate
+from kernels.ops.attention.dispatch import attend, check_inputs, choose_backend
+from kernels.ops.attention.gate import AttachLoss, BlockGate, Pooled
 
 logger = logging.getLogger(__name__)
 
@@ -63,24 +63,30 @@ class SparseAttention(nn.Module):
         dense = self._use_dense(q)
         learns = self.training and torch.is_grad_enabled() and self.config.gate_weight > 0
         learns = learns and self.gate.query.requires_grad
+        if dense and not learns:
+            return dense_attention(q, k, v, lengths, causal=self.config.causal)
+        pooled = self.gate.pooled(q, k, limits)
         if dense:
             out = dense_attention(q, k, v, lengths, causal=self.config.causal)
         else:
-            out = self._sparse(q, k, v, limits)
+            out = self._sparse(q, k, v, pooled, limits)
         if not learns:
             return out
-        loss = self.gate.loss(self.gate.pooled(q, k, limits), q.detach(), k.detach(), limits)
+        loss = self.gate.loss(pooled, q.detach(), k.detach(), limits)
         self.gate_loss = loss.detach()
         taught: Tensor = AttachLoss.apply(out, loss, self.config.gate_weight)
         return taught
 
-    def _sparse(self, q: Tensor, k: Tensor, v: Tensor, lengths: Tensor) -> Tensor:
+    def _sparse(self, q: Tensor, k: Tensor, v: Tensor, pooled: Pooled, lengths: Tensor) -> Tensor:
         config = self.config
-        index = self.kept(q, k, lengths)
-        return block_sparse_attention(
-            q, k, v, index, block=config.block, query_block=config.query_block,
-            causal=config.causal, lengths=lengths, backend=config.backend,
-        )  # fmt: skip
+        options = KernelOptions(
+            block=config.block,
+            query_block=config.query_block,
+            causal=config.causal,
+            scale=config.head_dim**-0.5,
+        )
+        index = self.gate.choose(pooled, lengths, q.shape[2])
+        return attend(q, k, v, index, lengths, options, config.backend)
 
     @torch.no_grad()
     def kept(self, q: Tensor, k: Tensor, lengths: Tensor) -> Tensor:
@@ -91,8 +97,7 @@ class SparseAttention(nn.Module):
             k: Keys [B, H, n, D].
             lengths: int64 [B].
         """
-        scores = self.gate.scores(*self.gate.pooled(q, k, lengths))
-        return self.gate.select(scores, lengths, q.shape[2])
+        return self.gate.choose(self.gate.pooled(q, k, lengths), lengths, q.shape[2])
 
     def _use_dense(self, q: Tensor) -> bool:
         config, n = self.config, q.shape[2]

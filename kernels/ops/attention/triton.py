@@ -1,13 +1,15 @@
-"""Triton kernel: a program per query block, and per key block for gradients of keys and values.
+"""Triton kernel: a program per part of a query block, and of a key block for its gradients.
 
 The forward pass keeps a running maximum and sum over the listed key blocks (FlashAttention, Dao et
 al. 2022); the backward pass recomputes the weights from the saved log-sum-exp. A key block finds
 the query blocks that listed it in a transposed list, so nothing is added atomically and results do
-not vary from run to run.
+not vary from run to run. Logits and their log-sum-exp are in base 2, whose power is one instruction
+of the device.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -18,6 +20,13 @@ from torch import Tensor
 from kernels.ops.attention.config import KernelOptions
 
 MASKED = tl.constexpr(-1e30)  # finite, so that a row without keys has no NaN
+LOG2_E = tl.constexpr(math.log2(math.e))
+TOGETHER = 1024
+"""Entries of lists that a program looks at at a time."""
+TENSOR_CORES = (8, 0)
+"""Compute capability from which products of float32 can be made of three in tf32."""
+LARGE_SHARED = 160 * 1024
+"""Bytes of shared memory per program of data centres' devices; others have about 100 KiB."""
 
 
 def forward(
@@ -28,7 +37,7 @@ def forward(
     lengths: Tensor,
     options: KernelOptions,
 ) -> tuple[Tensor, Tensor]:
-    """Return the output [B, H, n, D] and the log-sum-exp of each row [B * H, padded n].
+    """Return the output [B, H, n, D] and the log-sum-exp (base 2) of each row [B * H, padded n].
 
     Arguments are those of `block_sparse_attention`, checked.
     """
@@ -37,10 +46,12 @@ def forward(
     out = torch.empty_like(q)
     kind = torch.promote_types(q.dtype, torch.float32)
     lse = torch.empty(batch * heads, tiles * options.query_block, dtype=kind, device=q.device)
-    sizes = _sizes(q, options)
-    _forward[(tiles, batch * heads)](
-        q, k, v, index, lengths, out, lse, options.scale, q.shape[2], heads, tiles, width, **sizes
-    )
+    sizes = sizes_of(q.dtype, q.shape[3], options, q.device, back=False)
+    grid = (tiles * options.query_block // sizes["ROWS"], batch * heads)
+    _forward[grid](
+        q, k, v, index, lengths, out, lse, q.shape[2], heads, tiles, width,
+        LISTED=triton.next_power_of_2(width), **sizes,
+    )  # fmt: skip
     return out, lse
 
 
@@ -59,16 +70,18 @@ def backward(
     q, k, v, index, grad = (x.contiguous() for x in (q, k, v, index, grad))
     batch, heads, tiles, width = index.shape
     blocks = tiles * options.query_block // options.block
-    delta = (grad.to(lse.dtype) * out.to(lse.dtype)).sum(-1)
     dq, dk, dv = torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
+    delta = row_products(grad, out, lse.dtype)
     starts, readers = transposed(index, blocks)
-    sizes = _sizes(q, options)
+    sizes = sizes_of(q.dtype, q.shape[3], options, q.device, back=True)
     given = (q, k, v, grad, lse, delta, lengths)
-    _backward_queries[(tiles, batch * heads)](
-        *given, index, dq, options.scale, q.shape[2], heads, tiles, width, **sizes
-    )
-    _backward_keys[(blocks, batch * heads)](
-        *given, starts, readers, dk, dv, options.scale, q.shape[2], heads, tiles, blocks, **sizes
+    padded = tiles * options.query_block
+    _backward_queries[(padded // sizes["ROWS"], batch * heads)](
+        *given, index, dq, q.shape[2], heads, tiles, width,
+        LISTED=triton.next_power_of_2(width), **sizes,
+    )  # fmt: skip
+    _backward_keys[(padded // sizes["COLUMNS"], batch * heads)](
+        *given, starts, readers, dk, dv, q.shape[2], heads, tiles, blocks, **sizes
     )
     return dq, dk, dv
 
@@ -81,160 +94,288 @@ def transposed(index: Tensor, blocks: int) -> tuple[Tensor, Tensor]:
         blocks: Number of key blocks.
 
     Returns:
-        int64 [B * H * blocks + 1] where each key block's readers start, and the readers, int64,
-        ascending for each key block.
+        int32 [B * H * blocks + 1] where each key block's readers start, and the readers, int32,
+        ascending for each key block; room for more lies behind them.
     """
-    tiles, width = index.shape[2:]
-    flat = index.reshape(-1, tiles * width)
-    head = torch.arange(len(flat), device=index.device)[:, None]
-    key = torch.where(flat >= 0, head * blocks + flat, len(flat) * blocks).flatten()
-    order = key.argsort(stable=True)
-    counts = key.bincount(minlength=len(flat) * blocks + 1)
-    starts = torch.cat([counts.new_zeros(1), counts[:-1].cumsum(0)])
-    return starts, torch.div(order % (tiles * width), width, rounding_mode="floor")
+    size = index.shape[2] * index.shape[3]
+    lists = index.shape[0] * index.shape[1]
+    ends = torch.zeros(lists * blocks + 1, dtype=torch.int32, device=index.device)
+    readers = torch.empty(lists * size, dtype=torch.int32, device=index.device)
+    grid, sizes = (blocks, lists), {"TOGETHER": TOGETHER, "num_warps": 4}
+    _count_readers[grid](index, ends, size, blocks, **sizes)
+    starts = ends.cumsum(0, dtype=torch.int32)
+    _list_readers[grid](index, starts, readers, size, index.shape[3], blocks, **sizes)
+    return starts, readers
 
 
-def _sizes(q: Tensor, options: KernelOptions) -> dict[str, Any]:
+def row_products(one: Tensor, other: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return the product of each row with the other's, of contiguous [B, H, n, D]; [B, H, n]."""
+    dim = one.shape[3]
+    out = torch.empty(one.shape[:3], dtype=dtype, device=one.device)
+    wide = triton.next_power_of_2(dim)
+    together = TOGETHER * 4 // wide
+    _row_products[(triton.cdiv(out.numel(), together),)](
+        one, other, out, out.numel(), DIM=dim, WIDE=wide, ROWS=together
+    )
+    return out
+
+
+def sizes_of(
+    dtype: torch.dtype, dim: int, options: KernelOptions, device: torch.device, *, back: bool
+) -> dict[str, Any]:
+    """Return what the kernels are compiled for.
+
+    A program takes ``ROWS`` queries of a query block and ``COLUMNS`` keys of a key block at a time,
+    as many as registers and shared memory hold.
+
+    Args:
+        dtype: Of queries, keys and values.
+        dim: Width of a head.
+        options: Blocks, and whether the past alone is seen.
+        device: Where it runs.
+        back: Whether for gradients, which hold more at a time.
+    """
+    interpreted = triton.knobs.runtime.interpret
+    capable, shared = False, LARGE_SHARED
+    if device.type == "cuda":
+        found = torch.cuda.get_device_properties(device)
+        capable = (found.major, found.minor) >= TENSOR_CORES
+        shared = found.shared_memory_per_block_optin  # type: ignore[attr-defined]  # it has
+    rows, columns, warps, stages = _tiles(dtype, dim, shared, back=back)
     return {
-        "DIM": q.shape[3],
-        "WIDE": triton.next_power_of_2(q.shape[3]),
-        "ROWS": options.query_block,
+        "SCALE": options.scale,
+        "DIM": dim,
+        "WIDE": triton.next_power_of_2(dim),
+        "TILE": options.query_block,
         "BLOCK": options.block,
+        "ROWS": min(rows, options.query_block),
+        "COLUMNS": min(columns, options.block),
         "CAUSAL": options.causal,
-        "KIND": tl.float64 if q.dtype == torch.float64 else tl.float32,
+        "KIND": tl.float64 if dtype == torch.float64 else tl.float32,
+        "PRECISION": "tf32x3" if capable else "ieee",
         # Triton's interpreter multiplies the bit patterns of bfloat16.
-        "WIDEN": triton.knobs.runtime.interpret and q.dtype == torch.bfloat16,
+        "WIDEN": interpreted and dtype == torch.bfloat16,
+        "num_warps": warps,
+        "num_stages": stages,
     }
 
 
+def _tiles(dtype: torch.dtype, dim: int, shared: int, *, back: bool) -> tuple[int, int, int, int]:
+    """Return rows, columns, warps and stages of the pipeline that loads them.
+
+    Args:
+        dtype: Of queries, keys and values.
+        dim: Width of a head.
+        shared: Bytes of shared memory that a program may have.
+        back: Whether for gradients.
+    """
+    if dtype == torch.float64:
+        return 16, 16, 4, 1
+    if dtype == torch.float32:
+        return (64, 32, 4, 2) if dim <= 64 else (32, 32, 4, 1)
+    if dim <= 64:
+        return (64, 64, 4, 3) if back else (128, 64, 4, 3)
+    return (128, 64, 8, 2) if shared >= LARGE_SHARED else (64, 64, 4, 2)
+
+
 @triton.jit  # type: ignore[untyped-decorator]  # triton has no type information
-def _load(base: Any, places: Any, n: Any, dims: Any, dim: tl.constexpr) -> Any:
+def _count_readers(
+    index: tl.tensor, ends: tl.tensor, size: tl.tensor, blocks: tl.tensor, TOGETHER: tl.constexpr
+) -> None:
+    block, head = tl.program_id(0), tl.program_id(1).to(tl.int64)
+    count = tl.zeros((TOGETHER,), tl.int32)
+    for first in range(0, size, TOGETHER):
+        entry = first + tl.arange(0, TOGETHER)
+        count += tl.load(index + head * size + entry, mask=entry < size, other=-1) == block
+    tl.store(ends + 1 + head * blocks + block, tl.sum(count, 0))
+
+
+@triton.jit  # type: ignore[untyped-decorator]  # as above
+def _list_readers(
+    index: tl.tensor, starts: tl.tensor, readers: tl.tensor, size: tl.tensor, width: tl.tensor,
+    blocks: tl.tensor, TOGETHER: tl.constexpr,
+) -> None:  # fmt: skip
+    block, head = tl.program_id(0), tl.program_id(1).to(tl.int64)
+    place = tl.load(starts + head * blocks + block)
+    for first in range(0, size, TOGETHER):
+        entry = first + tl.arange(0, TOGETHER)
+        lists = tl.load(index + head * size + entry, mask=entry < size, other=-1) == block
+        before = tl.cumsum(lists.to(tl.int32), 0) - 1
+        tl.store(readers + place + before, entry // width, mask=lists)
+        place += tl.sum(lists.to(tl.int32), 0)
+
+
+@triton.jit  # type: ignore[untyped-decorator]  # as above
+def _row_products(
+    one: tl.tensor, other: tl.tensor, out: tl.tensor, rows: tl.tensor, DIM: tl.constexpr,
+    WIDE: tl.constexpr, ROWS: tl.constexpr,
+) -> None:  # fmt: skip
+    row, dims = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS), tl.arange(0, WIDE)
+    place = row[:, None] * DIM + dims[None, :]
+    inside = (row < rows)[:, None] & (dims < DIM)[None, :]
+    kind: tl.constexpr = out.dtype.element_ty
+    left = tl.load(one + place, mask=inside, other=0.0).to(kind)
+    right = tl.load(other + place, mask=inside, other=0.0).to(kind)
+    tl.store(out + row, tl.sum(left * right, 1), mask=row < rows)
+
+
+@triton.jit  # type: ignore[untyped-decorator]  # as above
+def _load(
+    base: tl.tensor, places: tl.tensor, n: tl.tensor, dims: tl.tensor, DIM: tl.constexpr
+) -> tl.tensor:
     """Load rows of a matrix; zeros beyond n and beyond the head's width."""
-    inside = (places[:, None] < n) & (dims[None, :] < dim)
-    return tl.load(base + places[:, None] * dim + dims[None, :], mask=inside, other=0.0)
+    inside = (places[:, None] < n) & (dims[None, :] < DIM)
+    return tl.load(base + places[:, None] * DIM + dims[None, :], mask=inside, other=0.0)
 
 
 @triton.jit  # type: ignore[untyped-decorator]  # as above
-def _store(base: Any, places: Any, n: Any, dims: Any, dim: tl.constexpr, value: Any) -> None:
-    inside = (places[:, None] < n) & (dims[None, :] < dim)
-    tl.store(base + places[:, None] * dim + dims[None, :], value, mask=inside)
+def _store(
+    base: tl.tensor, places: tl.tensor, n: tl.tensor, dims: tl.tensor, DIM: tl.constexpr,
+    value: tl.tensor,
+) -> None:  # fmt: skip
+    inside = (places[:, None] < n) & (dims[None, :] < DIM)
+    tl.store(base + places[:, None] * DIM + dims[None, :], value, mask=inside)
 
 
 @triton.jit  # type: ignore[untyped-decorator]  # as above
-def _dot(a: Any, b: Any, KIND: tl.constexpr, WIDEN: tl.constexpr) -> Any:
+def _dot(
+    a: tl.tensor, b: tl.tensor, KIND: tl.constexpr, PRECISION: tl.constexpr, WIDEN: tl.constexpr
+) -> tl.tensor:  # fmt: skip
     if WIDEN:
         a, b = a.to(KIND), b.to(KIND)
-    return tl.dot(a, b, input_precision="ieee", out_dtype=KIND)
+    return tl.dot(a, b, input_precision=PRECISION, out_dtype=KIND)
 
 
 @triton.jit  # type: ignore[untyped-decorator]  # as above
-def _scores(
-    queries: Any, keys: Any, rows: Any, columns: Any, length: Any, scale: Any,
-    CAUSAL: tl.constexpr, KIND: tl.constexpr, WIDEN: tl.constexpr,
-) -> Any:  # fmt: skip
-    """Return the logits [rows, columns], `MASKED` where a row may not look."""
-    logits = _dot(queries, tl.trans(keys), KIND, WIDEN) * scale
-    seen = (columns[None, :] < length) & (rows[:, None] < length)
+def _masked(
+    logits: tl.tensor, rows: tl.tensor, columns: tl.tensor, length: tl.tensor,
+    CAUSAL: tl.constexpr,
+) -> tl.tensor:  # fmt: skip
+    """Return logits, `MASKED` where a row may not look; rows and columns broadcast to them."""
+    seen = (columns < length) & (rows < length)
     if CAUSAL:
-        seen = seen & (columns[None, :] <= rows[:, None])
+        seen = seen & (columns <= rows)
     return tl.where(seen, logits, MASKED)
 
 
 @triton.jit  # type: ignore[untyped-decorator]  # as above
+def _listed(index: tl.tensor, width: tl.tensor, LISTED: tl.constexpr) -> tl.tensor:
+    """Return how many key blocks a list holds, whose empty slots come last."""
+    slots = tl.arange(0, LISTED)
+    blocks = tl.load(index + slots, mask=slots < width, other=-1)
+    return tl.sum((blocks >= 0).to(tl.int32), 0)
+
+
+@triton.jit  # type: ignore[untyped-decorator]  # as above
 def _forward(
-    q: Any, k: Any, v: Any, index: Any, lengths: Any, out: Any, lse: Any, scale: Any,
-    n: Any, heads: Any, tiles: Any, width: Any,
-    DIM: tl.constexpr, WIDE: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
-    CAUSAL: tl.constexpr, KIND: tl.constexpr, WIDEN: tl.constexpr,
+    q: tl.tensor, k: tl.tensor, v: tl.tensor, index: tl.tensor, lengths: tl.tensor,
+    out: tl.tensor, lse: tl.tensor, n: tl.tensor, heads: tl.tensor, tiles: tl.tensor,
+    width: tl.tensor, LISTED: tl.constexpr, SCALE: tl.constexpr, DIM: tl.constexpr,
+    WIDE: tl.constexpr, TILE: tl.constexpr, BLOCK: tl.constexpr, ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr, CAUSAL: tl.constexpr, KIND: tl.constexpr, PRECISION: tl.constexpr,
+    WIDEN: tl.constexpr,
 ) -> None:  # fmt: skip
-    tile, head = tl.program_id(0), tl.program_id(1)
+    place, head = tl.program_id(0), tl.program_id(1)
     length = tl.load(lengths + head // heads)
     base = head.to(tl.int64) * n * DIM
+    index += (head * tiles + place // (TILE // ROWS)).to(tl.int64) * width
     dims = tl.arange(0, WIDE)
-    rows = tile * ROWS + tl.arange(0, ROWS)
+    rows = place * ROWS + tl.arange(0, ROWS)
     queries = _load(q + base, rows, n, dims, DIM)
     top = tl.full((ROWS,), MASKED, KIND)
     total = tl.zeros((ROWS,), KIND)
     result = tl.zeros((ROWS, WIDE), KIND)
-    for slot in range(width):
-        key_block = tl.load(index + (head * tiles + tile) * width + slot)
-        if key_block >= 0:
-            columns = key_block * BLOCK + tl.arange(0, BLOCK)
-            keys = _load(k + base, columns, n, dims, DIM)
-            logits = _scores(queries, keys, rows, columns, length, scale, CAUSAL, KIND, WIDEN)
-            higher = tl.maximum(top, tl.max(logits, 1))
-            weights = tl.exp(logits - higher[:, None])
-            shrink = tl.exp(top - higher)
-            total = total * shrink + tl.sum(weights, 1)
-            values = _load(v + base, columns, n, dims, DIM)
-            part = _dot(weights.to(values.dtype), values, KIND, WIDEN)
-            result = result * shrink[:, None] + part
-            top = higher
+    parts: tl.constexpr = BLOCK // COLUMNS
+    for step in range(_listed(index, width, LISTED) * parts):
+        first = tl.load(index + step // parts) * BLOCK + step % parts * COLUMNS
+        columns = first + tl.arange(0, COLUMNS)
+        keys = _load(k + base, columns, n, dims, DIM)
+        logits = _dot(queries, tl.trans(keys), KIND, PRECISION, WIDEN) * (SCALE * LOG2_E)
+        logits = _masked(logits, rows[:, None], columns[None, :], length, CAUSAL)
+        higher = tl.maximum(top, tl.max(logits, 1))
+        weights = tl.exp2(logits - higher[:, None])
+        shrink = tl.exp2(top - higher)
+        total = total * shrink + tl.sum(weights, 1)
+        values = _load(v + base, columns, n, dims, DIM)
+        part = _dot(weights.to(values.dtype), values, KIND, PRECISION, WIDEN)
+        result = result * shrink[:, None] + part
+        top = higher
     there = rows < length
     result = tl.where(there[:, None], result / total[:, None], 0.0)
     _store(out + base, rows, n, dims, DIM, result.to(queries.dtype))
-    row_lse = tl.where(there, top + tl.log(total), float("inf"))
-    tl.store(lse + (head * tiles + tile) * ROWS + tl.arange(0, ROWS), row_lse)
+    row_lse = tl.where(there, top + tl.log2(total), float("inf"))
+    tl.store(lse + head.to(tl.int64) * tiles * TILE + rows, row_lse)
 
 
 @triton.jit  # type: ignore[untyped-decorator]  # as above
 def _backward_queries(
-    q: Any, k: Any, v: Any, grad: Any, lse: Any, delta: Any, lengths: Any,
-    index: Any, dq: Any, scale: Any, n: Any, heads: Any, tiles: Any, width: Any,
-    DIM: tl.constexpr, WIDE: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
-    CAUSAL: tl.constexpr, KIND: tl.constexpr, WIDEN: tl.constexpr,
+    q: tl.tensor, k: tl.tensor, v: tl.tensor, grad: tl.tensor, lse: tl.tensor, delta: tl.tensor,
+    lengths: tl.tensor, index: tl.tensor, dq: tl.tensor, n: tl.tensor, heads: tl.tensor,
+    tiles: tl.tensor, width: tl.tensor, LISTED: tl.constexpr, SCALE: tl.constexpr,
+    DIM: tl.constexpr, WIDE: tl.constexpr, TILE: tl.constexpr, BLOCK: tl.constexpr,
+    ROWS: tl.constexpr, COLUMNS: tl.constexpr, CAUSAL: tl.constexpr, KIND: tl.constexpr,
+    PRECISION: tl.constexpr, WIDEN: tl.constexpr,
 ) -> None:  # fmt: skip
-    tile, head = tl.program_id(0), tl.program_id(1)
+    place, head = tl.program_id(0), tl.program_id(1)
     length = tl.load(lengths + head // heads)
     base = head.to(tl.int64) * n * DIM
+    index += (head * tiles + place // (TILE // ROWS)).to(tl.int64) * width
     dims = tl.arange(0, WIDE)
-    rows = tile * ROWS + tl.arange(0, ROWS)
+    rows = place * ROWS + tl.arange(0, ROWS)
     queries, upper = _load(q + base, rows, n, dims, DIM), _load(grad + base, rows, n, dims, DIM)
-    row_lse = tl.load(lse + head * tiles * ROWS + rows)
-    row_delta = tl.load(delta + head * n + rows, mask=rows < n, other=0.0)
+    row_lse = tl.load(lse + head.to(tl.int64) * tiles * TILE + rows)
+    row_delta = tl.load(delta + head.to(tl.int64) * n + rows, mask=rows < n, other=0.0)
     result = tl.zeros((ROWS, WIDE), KIND)
-    for slot in range(width):
-        key_block = tl.load(index + (head * tiles + tile) * width + slot)
-        if key_block >= 0:
-            columns = key_block * BLOCK + tl.arange(0, BLOCK)
-            keys = _load(k + base, columns, n, dims, DIM)
-            values = _load(v + base, columns, n, dims, DIM)
-            logits = _scores(queries, keys, rows, columns, length, scale, CAUSAL, KIND, WIDEN)
-            weights = tl.exp(logits - row_lse[:, None])
-            slope = _dot(upper, tl.trans(values), KIND, WIDEN)
-            slope = (weights * (slope - row_delta[:, None])).to(keys.dtype)
-            result += _dot(slope, keys, KIND, WIDEN)
-    _store(dq + base, rows, n, dims, DIM, (result * scale).to(queries.dtype))
+    parts: tl.constexpr = BLOCK // COLUMNS
+    for step in range(_listed(index, width, LISTED) * parts):
+        first = tl.load(index + step // parts) * BLOCK + step % parts * COLUMNS
+        columns = first + tl.arange(0, COLUMNS)
+        keys = _load(k + base, columns, n, dims, DIM)
+        values = _load(v + base, columns, n, dims, DIM)
+        logits = _dot(queries, tl.trans(keys), KIND, PRECISION, WIDEN) * (SCALE * LOG2_E)
+        logits = _masked(logits, rows[:, None], columns[None, :], length, CAUSAL)
+        weights = tl.exp2(logits - row_lse[:, None])
+        slope = _dot(upper, tl.trans(values), KIND, PRECISION, WIDEN)
+        slope = (weights * (slope - row_delta[:, None])).to(keys.dtype)
+        result += _dot(slope, keys, KIND, PRECISION, WIDEN)
+    _store(dq + base, rows, n, dims, DIM, (result * SCALE).to(queries.dtype))
 
 
 @triton.jit  # type: ignore[untyped-decorator]  # as above
 def _backward_keys(
-    q: Any, k: Any, v: Any, grad: Any, lse: Any, delta: Any, lengths: Any,
-    starts: Any, readers: Any, dk: Any, dv: Any, scale: Any,
-    n: Any, heads: Any, tiles: Any, blocks: Any,
-    DIM: tl.constexpr, WIDE: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
-    CAUSAL: tl.constexpr, KIND: tl.constexpr, WIDEN: tl.constexpr,
+    q: tl.tensor, k: tl.tensor, v: tl.tensor, grad: tl.tensor, lse: tl.tensor, delta: tl.tensor,
+    lengths: tl.tensor, starts: tl.tensor, readers: tl.tensor, dk: tl.tensor, dv: tl.tensor,
+    n: tl.tensor, heads: tl.tensor, tiles: tl.tensor, blocks: tl.tensor, SCALE: tl.constexpr,
+    DIM: tl.constexpr, WIDE: tl.constexpr, TILE: tl.constexpr, BLOCK: tl.constexpr,
+    ROWS: tl.constexpr, COLUMNS: tl.constexpr, CAUSAL: tl.constexpr, KIND: tl.constexpr,
+    PRECISION: tl.constexpr, WIDEN: tl.constexpr,
 ) -> None:  # fmt: skip
-    key_block, head = tl.program_id(0), tl.program_id(1)
+    """Keys stand in rows here, queries in columns: no weights have to be turned."""
+    place, head = tl.program_id(0), tl.program_id(1)
     length = tl.load(lengths + head // heads)
     base = head.to(tl.int64) * n * DIM
+    lse += head.to(tl.int64) * tiles * TILE
+    delta += head.to(tl.int64) * n
+    starts += head.to(tl.int64) * blocks + place // (BLOCK // COLUMNS)
     dims = tl.arange(0, WIDE)
-    columns = key_block * BLOCK + tl.arange(0, BLOCK)
+    columns = place * COLUMNS + tl.arange(0, COLUMNS)
     keys, values = _load(k + base, columns, n, dims, DIM), _load(v + base, columns, n, dims, DIM)
-    key_sum, value_sum = tl.zeros((BLOCK, WIDE), KIND), tl.zeros((BLOCK, WIDE), KIND)
-    place = head * blocks + key_block
-    for entry in range(tl.load(starts + place), tl.load(starts + place + 1)):
-        rows = tl.load(readers + entry) * ROWS + tl.arange(0, ROWS)
+    key_sum, value_sum = tl.zeros((COLUMNS, WIDE), KIND), tl.zeros((COLUMNS, WIDE), KIND)
+    parts: tl.constexpr = TILE // ROWS
+    begin, end = tl.load(starts), tl.load(starts + 1)
+    for step in range((end - begin) * parts):
+        first = tl.load(readers + begin + step // parts) * TILE + step % parts * ROWS
+        rows = first + tl.arange(0, ROWS)
         queries = _load(q + base, rows, n, dims, DIM)
         upper = _load(grad + base, rows, n, dims, DIM)
-        row_lse = tl.load(lse + head * tiles * ROWS + rows)
-        row_delta = tl.load(delta + head * n + rows, mask=rows < n, other=0.0)
-        logits = _scores(queries, keys, rows, columns, length, scale, CAUSAL, KIND, WIDEN)
-        weights = tl.exp(logits - row_lse[:, None])
-        across = tl.trans(weights.to(upper.dtype))
-        value_sum += _dot(across, upper, KIND, WIDEN)
-        slope = _dot(upper, tl.trans(values), KIND, WIDEN)
-        slope = tl.trans((weights * (slope - row_delta[:, None])).to(queries.dtype))
-        key_sum += _dot(slope, queries, KIND, WIDEN)
-    _store(dk + base, columns, n, dims, DIM, (key_sum * scale).to(keys.dtype))
+        row_lse = tl.load(lse + rows)
+        row_delta = tl.load(delta + rows, mask=rows < n, other=0.0)
+        logits = _dot(keys, tl.trans(queries), KIND, PRECISION, WIDEN) * (SCALE * LOG2_E)
+        logits = _masked(logits, rows[None, :], columns[:, None], length, CAUSAL)
+        weights = tl.exp2(logits - row_lse[None, :])
+        value_sum += _dot(weights.to(upper.dtype), upper, KIND, PRECISION, WIDEN)
+        slope = _dot(values, tl.trans(upper), KIND, PRECISION, WIDEN)
+        slope = (weights * (slope - row_delta[None, :])).to(queries.dtype)
+        key_sum += _dot(slope, queries, KIND, PRECISION, WIDEN)
+    _store(dk + base, columns, n, dims, DIM, (key_sum * SCALE).to(keys.dtype))
     _store(dv + base, columns, n, dims, DIM, value_sum.to(values.dtype))

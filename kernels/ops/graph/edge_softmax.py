@@ -12,7 +12,7 @@ from torch.autograd.function import once_differentiable
 
 from kernels.ops.graph import attention, attention_v2
 from kernels.ops.graph.aggregation import check_reals, flat
-from kernels.ops.graph.backend import choose
+from kernels.ops.graph.backend import BACKENDS, choose
 from kernels.ops.graph.csr import CsrGraph
 from kernels.ops.graph.reference import gat_reference, gatv2_reference
 from kernels.ops.graph.threads import by_columns, by_edges, fixed_parts, share
@@ -38,7 +38,7 @@ def gat_attention(
         score_src: [n_src, H].
         score_dst: [n_dst, H].
         negative_slope: Slope of the leaky ReLU below 0.
-        backend: "cpu" or "reference"; None for the best one here.
+        backend: "cpu", "triton" or "reference"; None for the best one here.
 
     Returns:
         [n_dst, H, C], 0 for targets without edges.
@@ -56,8 +56,13 @@ def gat_attention(
             f"{list(score_src.shape)} and {list(score_dst.shape)}"
         )
     check_reals("gat", graph, x=x, score_src=score_src, score_dst=score_dst)
-    if choose("gat", backend, x, ("cpu", "reference")) == "reference":
+    chosen = choose("gat", backend, x, BACKENDS)
+    if chosen == "reference":
         return gat_reference(graph, x, score_src, score_dst, negative_slope)
+    if chosen == "triton":
+        from kernels.ops.graph.triton_attention import TritonGat
+
+        return TritonGat.apply(graph, x, score_src, score_dst, negative_slope)  # type: ignore[no-any-return]  # torch's
     return _Gat.apply(graph, x, score_src, score_dst, negative_slope)  # type: ignore[no-any-return]  # torch's
 
 
@@ -81,7 +86,7 @@ def gatv2_attention(
         x_dst: [n_dst, H, C].
         att: [H, C].
         negative_slope: Slope of the leaky ReLU below 0.
-        backend: "cpu" or "reference"; None for the best one here.
+        backend: "cpu", "triton" or "reference"; None for the best one here.
 
     Returns:
         [n_dst, H, C], 0 for targets without edges.
@@ -98,8 +103,13 @@ def gatv2_attention(
             f"{list(x_dst.shape)} and {list(att.shape)}"
         )
     check_reals("gatv2", graph, x_src=x_src, x_dst=x_dst, att=att)
-    if choose("gatv2", backend, x_src, ("cpu", "reference")) == "reference":
+    chosen = choose("gatv2", backend, x_src, BACKENDS)
+    if chosen == "reference":
         return gatv2_reference(graph, x_src, x_dst, att, negative_slope)
+    if chosen == "triton":
+        from kernels.ops.graph.triton_attention_v2 import TritonGatV2
+
+        return TritonGatV2.apply(graph, x_src, x_dst, att, negative_slope)  # type: ignore[no-any-return]  # torch's
     return _GatV2.apply(graph, x_src, x_dst, att, negative_slope)  # type: ignore[no-any-return]  # torch's
 
 

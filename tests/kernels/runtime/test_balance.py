@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from kernels.runtime.balance import balance, share_out
@@ -15,6 +15,7 @@ from kernels.runtime.balance import balance, share_out
     st.integers(1, 6),
     st.sampled_from(["differences", "longest-first"]),
 )
+@example([5e-324], 2, "differences")  # its half is 0
 def test_every_sample_goes_to_one_worker(costs, workers, method):
     sets = share_out(costs, workers, method)
     assert len(sets) == workers
