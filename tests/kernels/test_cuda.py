@@ -1,6 +1,6 @@
 """What needs a CUDA device: kernels against their definitions, and the runtime's own paths there.
 
-Skipped elsewhere; ``make test-gpu`` runs it where there is one. References are computed in float64.
+Skipped elsewhere. References are computed in float64.
 """
 
 from __future__ import annotations
