@@ -204,20 +204,23 @@ RATIOS = {
     "fp8_x_bf16": ("fp8", "bf16", "fp8"),
     "attention_x_dense_16k": ("attention", "dense", "sparse"),
     "attention_graph_x_dense_16k": ("attention", "dense_graph", "sparse_graph"),
-    "attention_inference_x_dense_16k": ("attention", "dense_inference", "sparse_inference"),
     "attention_x_dense_16k_8_rows": ("attention of 8 rows", "dense", "sparse"),
     "attention_graph_x_dense_16k_8_rows": ("attention of 8 rows", "dense_graph", "sparse_graph"),
-    "attention_inference_x_dense_16k_8_rows": (
-        "attention of 8 rows",
-        "dense_inference",
-        "sparse_inference",
-    ),
     "sage_x_eager": ("graph", "eager", "ours"),
     "sage_x_csr": ("graph", "csr", "ours"),
     "gat_x_eager": ("GATConv", "eager", "ours"),
     "gatv2_x_eager": ("GATv2Conv", "eager", "ours"),
 }
 """Key -> part, slower way, faster way."""
+RATIOS |= {
+    f"attention_inference{graph}_x_dense_16k{rows}": (
+        f"attention{' of 8 rows' if rows else ''}",
+        f"dense_inference{graph}",
+        f"sparse_inference{graph}",
+    )
+    for graph in ("", "_graph")
+    for rows in ("", "_8_rows")
+}
 
 
 def append(path: Path, figures: dict[str, Any]) -> None:

@@ -58,6 +58,28 @@ def test_selection_keeps_own_blocks_first_and_then_the_best(causal):
         assert [j for j in index[b, h, tile].tolist() if j >= 0] == wanted
 
 
+@pytest.mark.parametrize("wrong", [float("nan"), float("inf")])
+def test_a_broken_query_shows_no_row_the_future(wrong):
+    config = config_of(block=16, query_block=16, causal=True, share=0.7, gate_weight=0.0)
+    q, k, v = drawn(48, batch=1)
+    q[0, 0, 20] = wrong
+    module = SparseAttention(config)
+    index = module.kept(q, k, torch.tensor([48]))
+    assert torch.equal(index[0, 0, :, 0], torch.arange(3))
+    before = module(q, k, v)[0, 0]
+    v[0, 0, 30] += 1
+    after = module(q, k, v)[0, 0]
+    others = [row for row in range(30) if row != 20]
+    assert torch.equal(before[others], after[others])
+
+
+def test_lengths_need_not_lie_side_by_side():
+    q, k, v = drawn(100)
+    module = SparseAttention(config_of())
+    table = torch.tensor([[20, 1], [90, 2]])
+    assert torch.equal(module(q, k, v, table[:, 0]), module(q, k, v, table[:, 0].clone()))
+
+
 def test_the_gate_learns_and_changes_no_other_gradient():
     inputs = [x.requires_grad_() for x in drawn()]
     module = SparseAttention(config_of())

@@ -200,7 +200,7 @@ def wide(index):
      MemoryConfig(to_cpu=True), MemoryConfig(budget_mib=0.3)],
     ids=str,
 )  # fmt: skip
-def test_plans_of_memory_change_no_bit(memory):
+def test_plans_of_memory_change_no_result(memory):
     plain, planned = stack(), stack()
     run(plain, wide, squared, config(4))
     run(planned, wide, squared, config(4, memory=memory))

@@ -14,6 +14,7 @@ from torch.autograd.function import once_differentiable
 
 from kernels.ops.attention.config import BACKENDS, Backend, KernelOptions, check_blocks
 from kernels.ops.attention.reference import attention_reference
+from kernels.ops.current_device import current_device_of
 
 logger = logging.getLogger(__name__)
 FLOATS = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
@@ -78,6 +79,21 @@ def attend(
     """Do what `block_sparse_attention` does with inputs that are known to be right.
 
     Checking an index makes a GPU wait; a gate's own lists need no check.
+
+    Args:
+        q: Queries [B, H, n, D].
+        k: Keys, like ``q``.
+        v: Values, like ``q``.
+        index: int64 [B, H, query blocks, w].
+        limits: int64 [B], contiguous, what `check_inputs` returned.
+        options: Blocks, scale, and whether the past alone is seen.
+        backend: See `block_sparse_attention`.
+
+    Returns:
+        [B, H, n, D] in the dtype of ``q``.
+
+    Raises:
+        RuntimeError: When the backend asked for cannot run here.
     """
     chosen = choose_backend(backend, q.device)
     if chosen == "reference":
@@ -149,7 +165,7 @@ def check_inputs(q: Tensor, k: Tensor, v: Tensor, lengths: Tensor | None) -> Ten
         )
     if not bool(((lengths >= 0) & (lengths <= q.shape[2])).all()):
         raise ValueError(f"lengths must lie in 0..{q.shape[2]}, got {lengths.tolist()}")
-    return lengths.to(q.device, torch.int64)
+    return lengths.to(q.device, torch.int64).contiguous()
 
 
 def _check_index(q: Tensor, index: Tensor, block: int, query_block: int, *, causal: bool) -> None:
@@ -193,7 +209,7 @@ class _Attention(torch.autograd.Function):
         kernel: ModuleType,
         options: KernelOptions,
     ) -> Tensor:
-        with torch.autocast(q.device.type, enabled=False):
+        with torch.autocast(q.device.type, enabled=False), current_device_of(q):
             out, lse = kernel.forward(q, k, v, index, lengths, options)
         ctx.save_for_backward(q, k, v, index, lengths, out, lse)
         ctx.kernel, ctx.options = kernel, options
@@ -203,6 +219,6 @@ class _Attention(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        with torch.autocast(grad.device.type, enabled=False):
+        with torch.autocast(grad.device.type, enabled=False), current_device_of(grad):
             grads = ctx.kernel.backward(grad, *ctx.saved_tensors, ctx.options)
         return (*grads, None, None, None, None)

@@ -124,8 +124,11 @@ class BlockGate(nn.Module):
             pooled: What `pooled` returned.
             lengths: int64 [B].
             n: Positions of the (padded) sequences.
+
+        Returns:
+            int64 [B, H, query blocks, kept], as `block_sparse_attention` takes them.
         """
-        if not self._on_triton(lengths.device):
+        if not self._on_triton(lengths.device) or not triton_gate().fits(self.config):
             return self.select(self.scores(*pooled), lengths, n)
         with torch.autocast(lengths.device.type, enabled=False):
             left, right = self._projected(pooled.queries, pooled.keys)
@@ -152,7 +155,9 @@ class BlockGate(nn.Module):
             int64 [B, H, query blocks, kept]; a query block's own blocks come first.
         """
         allowed = candidates(lengths, n, self.config)
-        ranked = scores.detach().masked_fill(~allowed, float("-inf"))
+        # NaN counts as 0, and nothing goes before a block of the query block's own.
+        ranked = scores.detach().nan_to_num(nan=0.0).clamp(-1e29, 1e29)
+        ranked = ranked.masked_fill(~allowed, float("-inf"))
         own = self.config.own
         for place in range(own):
             ranked[..., place::own].diagonal(dim1=-2, dim2=-1).fill_(1e30 * (own - place))

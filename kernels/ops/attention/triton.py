@@ -4,7 +4,7 @@ The forward pass keeps a running maximum and sum over the listed key blocks (Fla
 al. 2022); the backward pass recomputes the weights from the saved log-sum-exp. A key block finds
 the query blocks that listed it in a transposed list, so nothing is added atomically and results do
 not vary from run to run. Logits and their log-sum-exp are in base 2, whose power is one instruction
-of the device.
+of the device; products of float32 are made of three in tf32. Needs compute capability 8.0.
 """
 
 from __future__ import annotations
@@ -23,8 +23,6 @@ MASKED = tl.constexpr(-1e30)  # finite, so that a row without keys has no NaN
 LOG2_E = tl.constexpr(math.log2(math.e))
 TOGETHER = 1024
 """Entries of lists that a program looks at at a time."""
-TENSOR_CORES = (8, 0)
-"""Compute capability from which products of float32 can be made of three in tf32."""
 
 
 def forward(
@@ -44,8 +42,8 @@ def forward(
     out = torch.empty_like(q)
     kind = torch.promote_types(q.dtype, torch.float32)
     lse = torch.empty(batch * heads, tiles * options.query_block, dtype=kind, device=q.device)
-    sizes = sizes_of(q.dtype, q.shape[3], options, q.device, back=False)
-    grid = (tiles * options.query_block // sizes["ROWS"], batch * heads)
+    sizes = sizes_of(q.dtype, q.shape[3], options, back=False)
+    grid = (batch * heads, tiles * options.query_block // sizes["ROWS"])
     _forward[grid](
         q, k, v, index, lengths, out, lse, q.shape[2], heads, tiles, width,
         LISTED=triton.next_power_of_2(width), **sizes,
@@ -71,14 +69,14 @@ def backward(
     dq, dk, dv = torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
     delta = row_products(grad, out, lse.dtype)
     starts, readers = transposed(index, blocks)
-    sizes = sizes_of(q.dtype, q.shape[3], options, q.device, back=True)
+    sizes = sizes_of(q.dtype, q.shape[3], options, back=True)
     given = (q, k, v, grad, lse, delta, lengths)
     padded = tiles * options.query_block
-    _backward_queries[(padded // sizes["ROWS"], batch * heads)](
+    _backward_queries[(batch * heads, padded // sizes["ROWS"])](
         *given, index, dq, q.shape[2], heads, tiles, width,
         LISTED=triton.next_power_of_2(width), **sizes,
     )  # fmt: skip
-    _backward_keys[(padded // sizes["COLUMNS"], batch * heads)](
+    _backward_keys[(batch * heads, padded // sizes["COLUMNS"])](
         *given, starts, readers, dk, dv, q.shape[2], heads, tiles, blocks, **sizes
     )
     return dq, dk, dv
@@ -92,16 +90,16 @@ def transposed(index: Tensor, blocks: int) -> tuple[Tensor, Tensor]:
         blocks: Number of key blocks.
 
     Returns:
-        int32 [B * H * blocks + 1] where each key block's readers start, and the readers, int32,
+        int64 [B * H * blocks + 1] where each key block's readers start, and the readers, int32,
         ascending for each key block; room for more lies behind them.
     """
     size = index.shape[2] * index.shape[3]
     lists = index.shape[0] * index.shape[1]
     ends = torch.zeros(lists * blocks + 1, dtype=torch.int32, device=index.device)
     readers = torch.empty(lists * size, dtype=torch.int32, device=index.device)
-    grid, sizes = (blocks, lists), {"TOGETHER": TOGETHER, "num_warps": 4}
+    grid, sizes = (lists, blocks), {"TOGETHER": TOGETHER, "num_warps": 4}
     _count_readers[grid](index, ends, size, blocks, **sizes)
-    starts = ends.cumsum(0, dtype=torch.int32)
+    starts = ends.cumsum(0)
     _list_readers[grid](index, starts, readers, size, index.shape[3], blocks, **sizes)
     return starts, readers
 
@@ -118,9 +116,7 @@ def row_products(one: Tensor, other: Tensor, dtype: torch.dtype) -> Tensor:
     return out
 
 
-def sizes_of(
-    dtype: torch.dtype, dim: int, options: KernelOptions, device: torch.device, *, back: bool
-) -> dict[str, Any]:
+def sizes_of(dtype: torch.dtype, dim: int, options: KernelOptions, *, back: bool) -> dict[str, Any]:
     """Return what the kernels are compiled for.
 
     A program takes ``ROWS`` queries of a query block and ``COLUMNS`` keys of a key block at a time,
@@ -130,12 +126,10 @@ def sizes_of(
         dtype: Of queries, keys and values.
         dim: Width of a head.
         options: Blocks, and whether the past alone is seen.
-        device: Where it runs.
         back: Whether for gradients, which hold more at a time.
     """
     interpreted = triton.knobs.runtime.interpret
     rows, columns, warps, stages = _tiles(dtype, dim, back=back)
-    capable = device.type == "cuda" and torch.cuda.get_device_capability(device) >= TENSOR_CORES
     return {
         "SCALE": options.scale,
         "DIM": dim,
@@ -146,7 +140,6 @@ def sizes_of(
         "COLUMNS": min(columns, options.block),
         "CAUSAL": options.causal,
         "KIND": tl.float64 if dtype == torch.float64 else tl.float32,
-        "PRECISION": "tf32x3" if capable else "ieee",
         # Triton's interpreter multiplies the bit patterns of bfloat16.
         "WIDEN": interpreted and dtype == torch.bfloat16,
         "num_warps": warps,
@@ -172,7 +165,7 @@ def _tiles(dtype: torch.dtype, dim: int, *, back: bool) -> tuple[int, int, int, 
 def _count_readers(
     index: tl.tensor, ends: tl.tensor, size: tl.tensor, blocks: tl.tensor, TOGETHER: tl.constexpr
 ) -> None:
-    block, head = tl.program_id(0), tl.program_id(1).to(tl.int64)
+    head, block = tl.program_id(0).to(tl.int64), tl.program_id(1)
     count = tl.zeros((TOGETHER,), tl.int32)
     for first in range(0, size, TOGETHER):
         entry = first + tl.arange(0, TOGETHER)
@@ -185,7 +178,7 @@ def _list_readers(
     index: tl.tensor, starts: tl.tensor, readers: tl.tensor, size: tl.tensor, width: tl.tensor,
     blocks: tl.tensor, TOGETHER: tl.constexpr,
 ) -> None:  # fmt: skip
-    block, head = tl.program_id(0), tl.program_id(1).to(tl.int64)
+    head, block = tl.program_id(0).to(tl.int64), tl.program_id(1)
     place = tl.load(starts + head * blocks + block)
     for first in range(0, size, TOGETHER):
         entry = first + tl.arange(0, TOGETHER)
@@ -229,11 +222,11 @@ def _store(
 
 @triton.jit  # type: ignore[untyped-decorator]  # as above
 def _dot(
-    a: tl.tensor, b: tl.tensor, KIND: tl.constexpr, PRECISION: tl.constexpr, WIDEN: tl.constexpr
+    a: tl.tensor, b: tl.tensor, KIND: tl.constexpr, WIDEN: tl.constexpr
 ) -> tl.tensor:  # fmt: skip
     if WIDEN:
         a, b = a.to(KIND), b.to(KIND)
-    return tl.dot(a, b, input_precision=PRECISION, out_dtype=KIND)
+    return tl.dot(a, b, input_precision="tf32x3", out_dtype=KIND)
 
 
 @triton.jit  # type: ignore[untyped-decorator]  # as above
@@ -262,10 +255,10 @@ def _forward(
     out: tl.tensor, lse: tl.tensor, n: tl.tensor, heads: tl.tensor, tiles: tl.tensor,
     width: tl.tensor, LISTED: tl.constexpr, SCALE: tl.constexpr, DIM: tl.constexpr,
     WIDE: tl.constexpr, TILE: tl.constexpr, BLOCK: tl.constexpr, ROWS: tl.constexpr,
-    COLUMNS: tl.constexpr, CAUSAL: tl.constexpr, KIND: tl.constexpr, PRECISION: tl.constexpr,
+    COLUMNS: tl.constexpr, CAUSAL: tl.constexpr, KIND: tl.constexpr,
     WIDEN: tl.constexpr,
 ) -> None:  # fmt: skip
-    place, head = tl.program_id(0), tl.program_id(1)
+    head, place = tl.program_id(0), tl.program_id(1)
     length = tl.load(lengths + head // heads)
     base = head.to(tl.int64) * n * DIM
     index += (head * tiles + place // (TILE // ROWS)).to(tl.int64) * width
@@ -280,14 +273,14 @@ def _forward(
         first = tl.load(index + step // parts) * BLOCK + step % parts * COLUMNS
         columns = first + tl.arange(0, COLUMNS)
         keys = _load(k + base, columns, n, dims, DIM)
-        logits = _dot(queries, tl.trans(keys), KIND, PRECISION, WIDEN) * (SCALE * LOG2_E)
+        logits = _dot(queries, tl.trans(keys), KIND, WIDEN) * (SCALE * LOG2_E)
         logits = _masked(logits, rows[:, None], columns[None, :], length, CAUSAL)
         higher = tl.maximum(top, tl.max(logits, 1))
         weights = tl.exp2(logits - higher[:, None])
         shrink = tl.exp2(top - higher)
         total = total * shrink + tl.sum(weights, 1)
         values = _load(v + base, columns, n, dims, DIM)
-        part = _dot(weights.to(values.dtype), values, KIND, PRECISION, WIDEN)
+        part = _dot(weights.to(values.dtype), values, KIND, WIDEN)
         result = result * shrink[:, None] + part
         top = higher
     there = rows < length
@@ -304,9 +297,9 @@ def _backward_queries(
     tiles: tl.tensor, width: tl.tensor, LISTED: tl.constexpr, SCALE: tl.constexpr,
     DIM: tl.constexpr, WIDE: tl.constexpr, TILE: tl.constexpr, BLOCK: tl.constexpr,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr, CAUSAL: tl.constexpr, KIND: tl.constexpr,
-    PRECISION: tl.constexpr, WIDEN: tl.constexpr,
+    WIDEN: tl.constexpr,
 ) -> None:  # fmt: skip
-    place, head = tl.program_id(0), tl.program_id(1)
+    head, place = tl.program_id(0), tl.program_id(1)
     length = tl.load(lengths + head // heads)
     base = head.to(tl.int64) * n * DIM
     index += (head * tiles + place // (TILE // ROWS)).to(tl.int64) * width
@@ -322,12 +315,12 @@ def _backward_queries(
         columns = first + tl.arange(0, COLUMNS)
         keys = _load(k + base, columns, n, dims, DIM)
         values = _load(v + base, columns, n, dims, DIM)
-        logits = _dot(queries, tl.trans(keys), KIND, PRECISION, WIDEN) * (SCALE * LOG2_E)
+        logits = _dot(queries, tl.trans(keys), KIND, WIDEN) * (SCALE * LOG2_E)
         logits = _masked(logits, rows[:, None], columns[None, :], length, CAUSAL)
         weights = tl.exp2(logits - row_lse[:, None])
-        slope = _dot(upper, tl.trans(values), KIND, PRECISION, WIDEN)
+        slope = _dot(upper, tl.trans(values), KIND, WIDEN)
         slope = (weights * (slope - row_delta[:, None])).to(keys.dtype)
-        result += _dot(slope, keys, KIND, PRECISION, WIDEN)
+        result += _dot(slope, keys, KIND, WIDEN)
     _store(dq + base, rows, n, dims, DIM, (result * SCALE).to(queries.dtype))
 
 
@@ -338,10 +331,10 @@ def _backward_keys(
     n: tl.tensor, heads: tl.tensor, tiles: tl.tensor, blocks: tl.tensor, SCALE: tl.constexpr,
     DIM: tl.constexpr, WIDE: tl.constexpr, TILE: tl.constexpr, BLOCK: tl.constexpr,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr, CAUSAL: tl.constexpr, KIND: tl.constexpr,
-    PRECISION: tl.constexpr, WIDEN: tl.constexpr,
+    WIDEN: tl.constexpr,
 ) -> None:  # fmt: skip
     """Keys stand in rows here, queries in columns: no weights have to be turned."""
-    place, head = tl.program_id(0), tl.program_id(1)
+    head, place = tl.program_id(0), tl.program_id(1)
     length = tl.load(lengths + head // heads)
     base = head.to(tl.int64) * n * DIM
     lse += head.to(tl.int64) * tiles * TILE
@@ -353,19 +346,19 @@ def _backward_keys(
     key_sum, value_sum = tl.zeros((COLUMNS, WIDE), KIND), tl.zeros((COLUMNS, WIDE), KIND)
     parts: tl.constexpr = TILE // ROWS
     begin, end = tl.load(starts), tl.load(starts + 1)
-    for step in range((end - begin) * parts):
+    for step in range((end - begin).to(tl.int32) * parts):
         first = tl.load(readers + begin + step // parts) * TILE + step % parts * ROWS
         rows = first + tl.arange(0, ROWS)
         queries = _load(q + base, rows, n, dims, DIM)
         upper = _load(grad + base, rows, n, dims, DIM)
         row_lse = tl.load(lse + rows)
         row_delta = tl.load(delta + rows, mask=rows < n, other=0.0)
-        logits = _dot(keys, tl.trans(queries), KIND, PRECISION, WIDEN) * (SCALE * LOG2_E)
+        logits = _dot(keys, tl.trans(queries), KIND, WIDEN) * (SCALE * LOG2_E)
         logits = _masked(logits, rows[None, :], columns[:, None], length, CAUSAL)
         weights = tl.exp2(logits - row_lse[None, :])
-        value_sum += _dot(weights.to(upper.dtype), upper, KIND, PRECISION, WIDEN)
-        slope = _dot(values, tl.trans(upper), KIND, PRECISION, WIDEN)
+        value_sum += _dot(weights.to(upper.dtype), upper, KIND, WIDEN)
+        slope = _dot(values, tl.trans(upper), KIND, WIDEN)
         slope = (weights * (slope - row_delta[None, :])).to(queries.dtype)
-        key_sum += _dot(slope, queries, KIND, PRECISION, WIDEN)
+        key_sum += _dot(slope, queries, KIND, WIDEN)
     _store(dk + base, columns, n, dims, DIM, (key_sum * SCALE).to(keys.dtype))
     _store(dv + base, columns, n, dims, DIM, value_sum.to(values.dtype))

@@ -6,6 +6,7 @@ Each is one kernel that keeps nothing of the size of its products in memory.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 import triton
@@ -13,6 +14,7 @@ import triton.language as tl
 from torch import Tensor
 
 from kernels.ops.attention.config import SparseAttentionConfig
+from kernels.ops.current_device import current_device_of
 
 MASKED = tl.constexpr(-1e30)  # finite, so that differences are no NaN
 LOG2_E = tl.constexpr(math.log2(math.e))
@@ -28,9 +30,9 @@ def _means(
     groups: tl.tensor, DIM: tl.constexpr, WIDE: tl.constexpr, POOL: tl.constexpr,
     GROUPS: tl.constexpr,
 ) -> None:  # fmt: skip
-    head = tl.program_id(1).to(tl.int64)
+    head = tl.program_id(0).to(tl.int64)
     length = tl.load(lengths + head // heads)
-    group, dims = tl.program_id(0) * GROUPS + tl.arange(0, GROUPS), tl.arange(0, WIDE)
+    group, dims = tl.program_id(1) * GROUPS + tl.arange(0, GROUPS), tl.arange(0, WIDE)
     position = group[:, None] * POOL + tl.arange(0, POOL)[None, :]
     inside = (position < length)[:, :, None] & (dims < DIM)[None, None, :]
     place = (head * n + position)[:, :, None] * DIM + dims[None, None, :]
@@ -47,9 +49,8 @@ def _ranked(
     heads: tl.tensor, tiles: tl.tensor, blocks: tl.tensor, RANK: tl.constexpr,
     WIDE: tl.constexpr, QUERIES: tl.constexpr, PADDED: tl.constexpr, PER_BLOCK: tl.constexpr,
     CHUNK: tl.constexpr, POOL: tl.constexpr, OWN: tl.constexpr, CAUSAL: tl.constexpr,
-    PRECISION: tl.constexpr,
 ) -> None:  # fmt: skip
-    tile, head = tl.program_id(0), tl.program_id(1).to(tl.int64)
+    head, tile = tl.program_id(0).to(tl.int64), tl.program_id(1)
     length = tl.load(lengths + head // heads)
     heat = tl.load(temperature + head % heads)
     row, rank = tl.arange(0, PADDED), tl.arange(0, WIDE)
@@ -62,7 +63,7 @@ def _ranked(
         filled = (mean * POOL < length) & (mean < blocks * PER_BLOCK)
         place = (head * blocks * PER_BLOCK + mean)[:, None] * RANK + rank[None, :]
         keys = tl.load(right + place, mask=filled[:, None] & (rank < RANK)[None, :], other=0.0)
-        logits = tl.dot(queries, tl.trans(keys), input_precision=PRECISION)
+        logits = tl.dot(queries, tl.trans(keys), input_precision="tf32x3")
         logits = tl.where((row < QUERIES)[:, None] & filled[None, :], logits, MASKED)
         logits = tl.reshape(logits, (PADDED, CHUNK, PER_BLOCK))
         most = tl.max(tl.max(logits, 2), 0)
@@ -74,8 +75,9 @@ def _ranked(
         allowed = block * (PER_BLOCK * POOL) < length
         if CAUSAL:
             allowed = allowed & (block < (tile + 1) * OWN)
+        # NaN counts as 0, and nothing goes before a block of the query block's own.
+        score = tl.where(score == score, tl.minimum(tl.maximum(score, -1e29), 1e29), 0.0)  # noqa: PLR0124
         score = tl.where(allowed, score, float("-inf"))
-        # A block of the query block's own comes first, in order.
         own = block - tile * OWN
         score = tl.where((own >= 0) & (own < OWN), 1e30 * (OWN - own), score)
         tl.store(out + (head * tiles + tile) * blocks + block, score, mask=block < blocks)
@@ -86,9 +88,9 @@ def _block_lse(
     q: tl.tensor, k: tl.tensor, rows: tl.tensor, lengths: tl.tensor, out: tl.tensor,
     n: tl.tensor, heads: tl.tensor, blocks: tl.tensor, count: tl.tensor, SCALE: tl.constexpr,
     DIM: tl.constexpr, WIDE: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
-    CAUSAL: tl.constexpr, WIDEN: tl.constexpr, PRECISION: tl.constexpr,
+    CAUSAL: tl.constexpr, WIDEN: tl.constexpr,
 ) -> None:  # fmt: skip
-    block, head = tl.program_id(0), tl.program_id(1).to(tl.int64)
+    head, block = tl.program_id(0).to(tl.int64), tl.program_id(1)
     length = tl.load(lengths + head // heads)
     drawn = tl.program_id(2) * ROWS + tl.arange(0, ROWS)
     row = tl.load(rows + head // heads * count + drawn, mask=drawn < count, other=0)
@@ -104,7 +106,7 @@ def _block_lse(
     )  # fmt: skip
     if WIDEN:
         queries, keys = queries.to(tl.float32), keys.to(tl.float32)
-    logits = tl.dot(queries, tl.trans(keys), input_precision=PRECISION, out_dtype=tl.float32)
+    logits = tl.dot(queries, tl.trans(keys), input_precision="tf32x3", out_dtype=tl.float32)
     # A sequence without positions sees its first one.
     seen = column[None, :] < tl.maximum(length, 1)
     if CAUSAL:
@@ -114,6 +116,29 @@ def _block_lse(
     total = tl.sum(tl.exp2((logits - most[:, None]) * LOG2_E), 1)
     place = (head * count + drawn) * blocks + block
     tl.store(out + place, most + tl.log(total), mask=drawn < count)
+
+
+def fits(config: SparseAttentionConfig) -> bool:
+    """Whether a query block's projected means and a chunk of the keys' fit into shared memory."""
+    queries, per_block = config.query_block // config.pool, config.block // config.pool
+    return max(queries, per_block) <= MEANS and queries * config.rank <= MEANS * LEAST * 2
+
+
+def ranked_sizes(config: SparseAttentionConfig, rank: int) -> dict[str, Any]:
+    """Return what the kernel of `ranked` is compiled for; ``rank`` is that of the projections."""
+    per_block, queries = config.block // config.pool, config.query_block // config.pool
+    return {
+        "RANK": rank,
+        "WIDE": max(LEAST, triton.next_power_of_2(rank)),
+        "QUERIES": queries,
+        "PADDED": max(LEAST, queries),
+        "PER_BLOCK": per_block,
+        "CHUNK": MEANS // per_block,
+        "POOL": config.pool,
+        "OWN": config.own,
+        "CAUSAL": config.causal,
+        "num_stages": 2,
+    }
 
 
 def means(x: Tensor, lengths: Tensor, config: SparseAttentionConfig) -> Tensor:
@@ -126,11 +151,12 @@ def means(x: Tensor, lengths: Tensor, config: SparseAttentionConfig) -> Tensor:
     """
     batch, heads, n, dim = x.shape
     groups, together = config.blocks(n) * config.block // config.pool, POSITIONS // config.pool
-    out = torch.empty(batch, heads, groups, dim, device=x.device)
-    _means[triton.cdiv(groups, together), batch * heads](
-        x.contiguous(), lengths, out, n, heads, groups, DIM=dim,
-        WIDE=triton.next_power_of_2(dim), POOL=config.pool, GROUPS=together,
-    )  # fmt: skip
+    out = torch.empty(batch, heads, groups, dim, dtype=torch.float32, device=x.device)
+    with current_device_of(out):
+        _means[batch * heads, triton.cdiv(groups, together)](
+            x.contiguous(), lengths.contiguous(), out, n, heads, groups, DIM=dim,
+            WIDE=triton.next_power_of_2(dim), POOL=config.pool, GROUPS=together,
+        )  # fmt: skip
     return out
 
 
@@ -151,15 +177,13 @@ def ranked(
         config: Settings.
     """
     batch, heads = left.shape[:2]
-    tiles, blocks, per_block = config.tiles(n), config.blocks(n), config.block // config.pool
-    queries, rank = config.query_block // config.pool, left.shape[3]
-    out = torch.empty(batch, heads, tiles, blocks, device=left.device)
-    _ranked[tiles, batch * heads](
-        left.contiguous(), right.contiguous(), temperature, lengths, out, heads, tiles, blocks,
-        RANK=rank, WIDE=max(LEAST, triton.next_power_of_2(rank)), QUERIES=queries,
-        PADDED=max(LEAST, queries), PER_BLOCK=per_block, CHUNK=max(1, MEANS // per_block),
-        POOL=config.pool, OWN=config.own, CAUSAL=config.causal, PRECISION="tf32x3",
-    )  # fmt: skip
+    tiles, blocks = config.tiles(n), config.blocks(n)
+    out = torch.empty(batch, heads, tiles, blocks, dtype=torch.float32, device=left.device)
+    with current_device_of(out):
+        _ranked[batch * heads, tiles](
+            left.contiguous(), right.contiguous(), temperature, lengths.contiguous(), out,
+            heads, tiles, blocks, **ranked_sizes(config, left.shape[3]),
+        )  # fmt: skip
     return out
 
 
@@ -172,13 +196,15 @@ def block_shares(
     """
     batch, heads, n, dim = q.shape
     count, blocks = rows.shape[1], config.blocks(n)
-    out = torch.empty(batch, heads, count, blocks, device=q.device)
+    out = torch.empty(batch, heads, count, blocks, dtype=torch.float32, device=q.device)
     wide = q.dtype == torch.float64 or (
         triton.knobs.runtime.interpret and q.dtype == torch.bfloat16
     )
-    _block_lse[blocks, batch * heads, triton.cdiv(count, ROWS)](
-        q.contiguous(), k.to(q.dtype).contiguous(), rows, lengths, out, n, heads, blocks, count,
-        SCALE=config.head_dim**-0.5, DIM=dim, WIDE=triton.next_power_of_2(dim), ROWS=ROWS,
-        BLOCK=config.block, CAUSAL=config.causal, WIDEN=wide, PRECISION="tf32x3",
-    )  # fmt: skip
+    with current_device_of(out):
+        _block_lse[batch * heads, blocks, triton.cdiv(count, ROWS)](
+            q.contiguous(), k.to(q.dtype).contiguous(), rows.contiguous(), lengths.contiguous(),
+            out, n, heads, blocks, count, SCALE=config.head_dim**-0.5, DIM=dim,
+            WIDE=triton.next_power_of_2(dim), ROWS=ROWS, BLOCK=config.block,
+            CAUSAL=config.causal, WIDEN=wide,
+        )  # fmt: skip
     return out.softmax(-1)

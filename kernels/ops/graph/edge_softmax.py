@@ -50,6 +50,7 @@ def gat_attention(
     wanted = ((graph.n_src, heads), (graph.n_dst, heads))
     if x.dim() != 3 or len(x) != graph.n_src:
         raise ValueError(f"gat: x must be [{graph.n_src}, H, C]; got {list(x.shape)}")
+    _require_channels("gat", x)
     if (tuple(score_src.shape), tuple(score_dst.shape)) != wanted:
         raise ValueError(
             f"gat: scores must be {list(wanted[0])} and {list(wanted[1])}; got "
@@ -96,6 +97,7 @@ def gatv2_attention(
     """
     if x_src.dim() != 3 or len(x_src) != graph.n_src:
         raise ValueError(f"gatv2: x_src must be [{graph.n_src}, H, C]; got {list(x_src.shape)}")
+    _require_channels("gatv2", x_src)
     sizes = x_src.shape[1:]
     if (x_dst.shape, att.shape) != (torch.Size([graph.n_dst, *sizes]), sizes):
         raise ValueError(
@@ -111,6 +113,11 @@ def gatv2_attention(
 
         return TritonGatV2.apply(graph, x_src, x_dst, att, negative_slope)  # type: ignore[no-any-return]  # torch's
     return _GatV2.apply(graph, x_src, x_dst, att, negative_slope)  # type: ignore[no-any-return]  # torch's
+
+
+def _require_channels(operator: str, x: Tensor) -> None:
+    if 0 in x.shape[1:]:
+        raise ValueError(f"{operator}: at least one head and one channel, got {list(x.shape)}")
 
 
 def _add_products(

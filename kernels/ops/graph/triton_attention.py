@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from triton import language as tl
 
+from kernels.ops.current_device import current_device_of
 from kernels.ops.graph.csr import CsrGraph
 from kernels.ops.graph.triton_rows import EMPTY, launch_sizes, leaky
 from kernels.ops.graph.triton_sum import sum_rows
@@ -48,7 +49,7 @@ def _gat_forward(
         score = tl.load(score_src + other[:, None] * heads + head[None, :], mask=known, other=0.0)
         score = tl.where(there[:, None], leaky(score + own[None, :], SLOPE), EMPTY)
         higher = tl.maximum(top, tl.max(score, 0))
-        weight = tl.exp(score - higher[None, :])
+        weight = tl.where(there[:, None], tl.exp(score - higher[None, :]), 0.0)
         shrink = tl.exp(top - higher)
         total = total * shrink + tl.sum(weight, 0)
         rows = tl.load(
@@ -57,7 +58,7 @@ def _gat_forward(
         )  # fmt: skip
         result = result * shrink[:, None] + tl.sum(weight[:, :, None] * rows, 0)
         top = higher
-    result = tl.where(total[:, None] > 0, result / total[:, None], 0.0)
+    result = tl.where(end > begin, result / total[:, None], 0.0)
     tl.store(out + row * heads * channels + place, result, mask=filled)
     tl.store(lse + row * heads + head, top + tl.log(total), mask=real)
 
@@ -126,10 +127,11 @@ class TritonGat(torch.autograd.Function):
         heads, channels = x.shape[1:]
         out, lse = x.new_empty(graph.n_dst, heads, channels), x.new_empty(graph.n_dst, heads)
         if out.numel():
-            _gat_forward[(graph.n_dst,)](
-                graph.csr.indptr, graph.csr.indices, x, score_src, score_dst, out, lse, heads,
-                channels, SLOPE=slope, **head_sizes(heads, channels),
-            )  # fmt: skip
+            with current_device_of(out):
+                _gat_forward[(graph.n_dst,)](
+                    graph.csr.indptr, graph.csr.indices, x, score_src, score_dst, out, lse, heads,
+                    channels, SLOPE=slope, **head_sizes(heads, channels),
+                )  # fmt: skip
         ctx.graph, ctx.slope = graph, slope
         ctx.save_for_backward(x, score_src, score_dst, out, lse)
         return out
@@ -145,10 +147,11 @@ class TritonGat(torch.autograd.Function):
         dx, dsrc = torch.empty_like(x), torch.empty_like(score_src)
         by_edge = x.new_empty(graph.n_edges, heads)
         if dx.numel():
-            _gat_backward[(graph.n_src,)](
-                graph.csc.indptr, graph.csc.indices, graph.csc.edge, x, score_src, score_dst, lse,
-                delta, gradient, dx, dsrc, by_edge, heads, channels, SLOPE=ctx.slope,
-                **head_sizes(heads, channels),
-            )  # fmt: skip
+            with current_device_of(dx):
+                _gat_backward[(graph.n_src,)](
+                    graph.csc.indptr, graph.csc.indices, graph.csc.edge, x, score_src, score_dst,
+                    lse, delta, gradient, dx, dsrc, by_edge, heads, channels, SLOPE=ctx.slope,
+                    **head_sizes(heads, channels),
+                )  # fmt: skip
         ddst = sum_rows(graph.csr, by_edge, graph.n_dst, gathered=False)
         return None, dx, dsrc, ddst, None

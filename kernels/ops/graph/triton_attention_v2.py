@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from triton import language as tl
 
+from kernels.ops.current_device import current_device_of
 from kernels.ops.graph.csr import CsrGraph
 from kernels.ops.graph.triton_attention import head_sizes
 from kernels.ops.graph.triton_rows import EMPTY, leaky
@@ -46,12 +47,12 @@ def _gatv2_forward(
         score = tl.sum(leaky(rows + own[None, :, :], SLOPE) * factor[None, :, :], 2)
         score = tl.where(there[:, None], score, EMPTY)
         higher = tl.maximum(top, tl.max(score, 0))
-        weight = tl.exp(score - higher[None, :])
+        weight = tl.where(there[:, None], tl.exp(score - higher[None, :]), 0.0)
         shrink = tl.exp(top - higher)
         total = total * shrink + tl.sum(weight, 0)
         result = result * shrink[:, None] + tl.sum(weight[:, :, None] * rows, 0)
         top = higher
-    result = tl.where(total[:, None] > 0, result / total[:, None], 0.0)
+    result = tl.where(end > begin, result / total[:, None], 0.0)
     tl.store(out + row * heads * channels + place, result, mask=filled)
     tl.store(lse + row * heads + head, top + tl.log(total), mask=head < heads)
 
@@ -142,10 +143,11 @@ class TritonGatV2(torch.autograd.Function):
         heads, channels = att.shape
         out, lse = torch.empty_like(x_dst), x_dst.new_empty(graph.n_dst, heads)
         if out.numel():
-            _gatv2_forward[(graph.n_dst,)](
-                graph.csr.indptr, graph.csr.indices, x_src, x_dst, att, out, lse, heads, channels,
-                SLOPE=slope, **head_sizes(heads, channels),
-            )  # fmt: skip
+            with current_device_of(out):
+                _gatv2_forward[(graph.n_dst,)](
+                    graph.csr.indptr, graph.csr.indices, x_src, x_dst, att, out, lse, heads,
+                    channels, SLOPE=slope, **head_sizes(heads, channels),
+                )  # fmt: skip
         ctx.graph, ctx.slope = graph, slope
         ctx.save_for_backward(x_src, x_dst, att, out, lse)
         return out
@@ -162,11 +164,20 @@ class TritonGatV2(torch.autograd.Function):
         sizes = {"SLOPE": ctx.slope, **head_sizes(heads, channels)}
         dsrc, ddst, datt = torch.empty_like(x_src), torch.empty_like(x_dst), torch.zeros_like(x_dst)
         if dsrc.numel():
-            _gatv2_by_source[(graph.n_src,)](
-                graph.csc.indptr, graph.csc.indices, *given, dsrc, heads, channels, **sizes
-            )
+            with current_device_of(dsrc):
+                _gatv2_by_source[(graph.n_src,)](
+                    graph.csc.indptr, graph.csc.indices, *given, dsrc, heads, channels, **sizes
+                )
         if ddst.numel():
-            _gatv2_by_target[(graph.n_dst,)](
-                graph.csr.indptr, graph.csr.indices, *given, ddst, datt, heads, channels, **sizes
-            )
+            with current_device_of(ddst):
+                _gatv2_by_target[(graph.n_dst,)](
+                    graph.csr.indptr,
+                    graph.csr.indices,
+                    *given,
+                    ddst,
+                    datt,
+                    heads,
+                    channels,
+                    **sizes,
+                )
         return None, dsrc, ddst, datt.sum(dim=0), None

@@ -8,8 +8,8 @@ from triton import language as tl
 MOST_NUMBERS = 512
 """Numbers that a program holds of the rows at the other ends of its edges."""
 MOST_EDGES, FEWEST_EDGES, MOST_WARPS = 32, 4, 8
-EMPTY = tl.constexpr(-1e30)
-"""Largest score of no edges; finite, so that differences from it are no NaN."""
+EMPTY = tl.constexpr(-3.4e38)
+"""Largest score of no edges: about the least float32, finite, so that differences are no NaN."""
 
 
 def launch_sizes(width: int, per_warp: int) -> dict[str, int]:

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from triton import language as tl
 
+from kernels.ops.current_device import current_device_of
 from kernels.ops.graph.csr import Compressed, CsrGraph
 from kernels.ops.graph.triton_rows import launch_sizes
 
@@ -94,7 +95,7 @@ def sum_rows(
 
     Args:
         edges: Edges grouped by row.
-        x: [nodes at the other ends, F]; rows may lie apart.
+        x: float32 or float64 [nodes at the other ends, F]; rows may lie apart.
         rows: How many.
         weight: Factor of each edge, in the order of ``place``.
         place: Where each edge's factor lies; None: in the order of ``edges``.
@@ -109,12 +110,13 @@ def sum_rows(
         return out
     columns = min(MOST_COLUMNS, triton.next_power_of_2(width))
     unused = edges.indices  # any pointer does for what is not read
-    _sum_rows[rows, triton.cdiv(width, columns)](
-        edges.indptr, edges.indices, unused if weight is None else weight,
-        unused if place is None else place, unused if scale is None else scale, x, out, width,
-        x.stride(0), GATHERED=gathered, WEIGHTED=weight is not None, PLACED=place is not None,
-        SCALED=scale is not None, MEAN=mean, COLUMNS=columns, **launch_sizes(columns, PER_WARP),
-    )  # fmt: skip
+    with current_device_of(x):
+        _sum_rows[rows, triton.cdiv(width, columns)](
+            edges.indptr, edges.indices, unused if weight is None else weight,
+            unused if place is None else place, unused if scale is None else scale, x, out, width,
+            x.stride(0), GATHERED=gathered, WEIGHTED=weight is not None, PLACED=place is not None,
+            SCALED=scale is not None, MEAN=mean, COLUMNS=columns, **launch_sizes(columns, PER_WARP),
+        )  # fmt: skip
     return out
 
 
@@ -161,8 +163,9 @@ def _weight_gradient(graph: CsrGraph, x: Tensor, gradient: Tensor, *, mean: bool
     out = x.new_zeros(graph.n_edges)
     if out.numel() and width:
         columns = min(MOST_COLUMNS, triton.next_power_of_2(width))
-        _edge_products[(graph.n_dst,)](
-            graph.csr.indptr, graph.csr.indices, graph.csr.edge, x, gradient.contiguous(), out,
-            width, x.stride(0), MEAN=mean, COLUMNS=columns, **launch_sizes(columns, PER_WARP),
-        )  # fmt: skip
+        with current_device_of(x):
+            _edge_products[(graph.n_dst,)](
+                graph.csr.indptr, graph.csr.indices, graph.csr.edge, x, gradient.contiguous(), out,
+                width, x.stride(0), MEAN=mean, COLUMNS=columns, **launch_sizes(columns, PER_WARP),
+            )  # fmt: skip
     return out

@@ -54,6 +54,15 @@ for heads, channels in ((1, 3), (3, 5), (4, 16)):
 large = [t.detach() * 300 for t in scores]
 found = gat_attention(graph, drawn(7, 4, 16).detach(), *large, backend="triton")
 assert found.isfinite().all()
+for wrong in (float("nan"), float("inf"), float("-inf"), -1e31):
+    given = drawn(7, 2, 3).detach(), drawn(7, 2).detach(), drawn(11, 2).detach()
+    given[1][3, 1] = wrong
+    pair = [gat_attention(graph, *given, backend=b) for b in ("triton", "reference")]
+    torch.testing.assert_close(*pair, equal_nan=True)
+    both = drawn(7, 2, 3).detach(), drawn(11, 2, 3).detach(), drawn(2, 3).detach()
+    both[0][3, 1, 0] = wrong
+    pair = [gatv2_attention(graph, *both, backend=b) for b in ("triton", "reference")]
+    assert torch.equal(pair[0].isfinite().all(2), pair[1].isfinite().all(2))
 empty = CsrGraph(torch.zeros((2, 0), dtype=torch.int64), 7, 3)
 assert not aggregate(empty, x, backend="triton").any()
 assert not gat_attention(empty, drawn(7, 2, 3), drawn(7, 2), drawn(3, 2), backend="triton").any()
