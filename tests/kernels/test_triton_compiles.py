@@ -27,7 +27,7 @@ NAMES = {
     torch.bfloat16: "bf16",
     torch.float16: "fp16",
 }
-SHARED_BYTES = {80: 166_912, 86: 101_376, 90: 232_448}
+SHARED_BYTES = {86: 101_376, 90: 232_448}
 """Shared memory that a block of threads may have, by compute capability (CUDA's table 30)."""
 INT64 = {"index", "lengths", "starts"}
 INT32 = {"indptr", "indices", "edge_of", "place", "readers", "ends"}
@@ -127,12 +127,13 @@ def test_sums_over_rows(dtype):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("capability", [86, 90])
 @pytest.mark.parametrize(("heads", "channels"), [(4, 16), (3, 60), (8, 128)])
-def test_graph_attention(dtype, heads, channels):
+def test_graph_attention(dtype, heads, channels, capability):
     for kernel in (
         triton_attention._gat_forward, triton_attention._gat_backward,
         triton_attention_v2._gatv2_forward, triton_attention_v2._gatv2_by_source,
         triton_attention_v2._gatv2_by_target,
     ):  # fmt: skip
         sizes = {"SLOPE": 0.2, **triton_attention.head_sizes(heads, channels)}
-        compiled(kernel, dtype, sizes, 86)
+        compiled(kernel, dtype, sizes, capability)
