@@ -8,7 +8,7 @@ only stays and is shown for review: nobody has vouched for the line.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -98,22 +98,17 @@ def clean(
     config, now = config or CleanConfig(), now or datetime.now(UTC)
     require_shape(frame, contract)
     repaired = _repaired(frame, contract, config)
-    broken, shown = _verdicts(repaired.frame, row_rules(contract), contract)
-    if config.drop_copies:
+    broken, shown = verdicts(repaired.frame, row_rules(contract), contract)
+    if config.drop_copies and config.repair.across_rows:
         copies = (
             repaired.frame.is_duplicated()
             & ~repaired.frame.select(pl.struct(pl.all()).is_first_distinct()).to_series()
         )
         broken = [(COPY, copies.to_numpy()), *broken]
-    quarantine, bad = _set_aside(frame, repaired.frame, broken, source, contract, now)
+    quarantine, bad = set_aside(frame, repaired.frame, broken, source, contract, now)
     kept = np.flatnonzero(~bad)
-    counts = _counts(frame.height, kept, quarantine, repaired.changes)
-    if frame.height and bad.mean() > contract.max_quarantine_share:
-        raise QuarantineLimitError(
-            f"{source}: {bad.sum():,} of {frame.height:,} rows are bad, more than the allowed "
-            f"{contract.max_quarantine_share:.0%}; most break {_most(quarantine)}. Mend the "
-            "contract, or raise max_quarantine_share"
-        )
+    counts = counted(frame.height, kept, quarantine, repaired.changes)
+    require_few_bad(int(bad.sum()), frame.height, contract, source, _most(quarantine))
     review = joined([repaired.review, shown]).filter(pl.col("row").is_in(kept.tolist()))
     return Cleaned(
         repaired.frame[kept.tolist()],
@@ -144,21 +139,60 @@ def require_shape(frame: pl.DataFrame, contract: Contract) -> None:
     Raises:
         ContractError: With the columns or the number of rows at fault.
     """
-    missing = [name for name in contract.columns if name not in frame.columns]
-    extra = [name for name in frame.columns if name not in contract.columns]
+    require_columns(frame.columns, contract)
+    require_rows(frame.height, contract)
+
+
+def require_columns(columns: Sequence[str], contract: Contract) -> None:
+    """Refuse other columns than the contract's.
+
+    Raises:
+        ContractError: With the columns at fault.
+    """
+    missing = [name for name in contract.columns if name not in columns]
+    extra = [name for name in columns if name not in contract.columns]
     if missing:
         raise ContractError(
-            f"columns {', '.join(missing)} are missing; the table has {', '.join(frame.columns)}"
+            f"columns {', '.join(missing)} are missing; the table has {', '.join(columns)}"
         )
     if extra and not contract.extra_columns:
         raise ContractError(
             f"columns {', '.join(extra)} are not in contract {contract.name!r}; name them there or "
             "set extra_columns = true"
         )
-    if frame.height < contract.min_rows or 0 < contract.max_rows < frame.height:
+
+
+def require_rows(rows: int, contract: Contract) -> None:
+    """Refuse a table that is too short or too long.
+
+    Raises:
+        ContractError: With the number of rows.
+    """
+    if rows < contract.min_rows or 0 < contract.max_rows < rows:
         raise ContractError(
-            f"{frame.height:,} rows; contract {contract.name!r} asks for {contract.min_rows:,} to "
+            f"{rows:,} rows; contract {contract.name!r} asks for {contract.min_rows:,} to "
             f"{contract.max_rows or 'any number of'}"
+        )
+
+
+def require_few_bad(bad: int, rows: int, contract: Contract, source: str, most: str) -> None:
+    """Refuse a result that sets more rows aside than the contract allows.
+
+    Args:
+        bad: Rows that were set aside.
+        rows: Rows that came in.
+        contract: The contract.
+        source: Name of the file.
+        most: The rule that most of them break.
+
+    Raises:
+        QuarantineLimitError: With the numbers.
+    """
+    if rows and bad / rows > contract.max_quarantine_share:
+        raise QuarantineLimitError(
+            f"{source}: {bad:,} of {rows:,} rows are bad, more than the allowed "
+            f"{contract.max_quarantine_share:.0%}; most break {most}. Mend the contract, or raise "
+            "max_quarantine_share"
         )
 
 
@@ -170,7 +204,7 @@ def _repaired(frame: pl.DataFrame, contract: Contract, config: CleanConfig) -> R
     return Repaired(frame, no_changes(), joined([]), {}, fixed=True)
 
 
-def _verdicts(
+def verdicts(
     frame: pl.DataFrame, rules: Iterable[RowRule], contract: Contract
 ) -> tuple[list[tuple[RowRule, Mask]], pl.DataFrame]:
     """Return the rows that break each declared rule, and findings of the inferred ones."""
@@ -221,7 +255,7 @@ def _checked(frame: pl.DataFrame, rules: list[RowRule]) -> pl.DataFrame:
         raise
 
 
-def _set_aside(
+def set_aside(
     frame: pl.DataFrame,
     repaired: pl.DataFrame,
     broken: list[tuple[RowRule, Mask]],
@@ -256,9 +290,14 @@ def _set_aside(
     return pa.concat_tables(parts).sort_by("row"), bad
 
 
-def _counts(
+def counted(
     rows: int, kept: NDArray[np.int64], quarantine: pa.Table, changes: pl.DataFrame
 ) -> dict[str, int]:
+    """Return rows in, clean, repaired and quarantined, and quarantined rows by rule.
+
+    Raises:
+        AssertionError: When a row was lost or doubled.
+    """
     repaired = set(changes["row"].unique().to_list()) & set(kept.tolist())
     by_rule = dict(
         pl.Series(quarantine["rule"].to_pylist(), dtype=pl.String).value_counts().iter_rows()
@@ -278,4 +317,4 @@ def _counts(
 
 def _most(quarantine: pa.Table) -> str:
     counts = pl.Series(quarantine["rule"].to_pylist(), dtype=pl.String).value_counts(sort=True)
-    return str(counts[0, 0])
+    return str(counts[0, 0]) if counts.height else ""

@@ -99,13 +99,17 @@ def _batch(
     faults: dict[int, tuple[Rule, str]] = {}
     columns, raw = [], []
     for name, column in zip(layout.columns, table.columns, strict=True):
+        sound = _is_sound(column, options.limits)
         if pa.types.is_dictionary(column.type):
             column = column.cast(column.type.value_type)  # noqa: PLW2901 - the same, unfolded
-        text, binary = _as_text(column, faults, name, options.limits)
+        if sound:
+            text, binary = pl.Series(name, pl.from_arrow(column), pl.String), column
+        else:
+            text, binary = _as_text(column, faults, name, options.limits)
         columns.append(text)
         raw.append(binary)
     bad = np.array(sorted(faults), np.int64)
-    kept = np.setdiff1d(np.arange(table.num_rows), bad)
+    kept = np.delete(np.arange(table.num_rows), bad)
     frame = pl.DataFrame(dict(zip(layout.columns, columns, strict=True)))
     rejects: list[Reject] = []
     if len(bad):
@@ -116,6 +120,25 @@ def _batch(
             rejects.append(Reject(number + first, payload, rule, column=column_name))
     records = reject_table(rejects, source, options.time)
     return TableBatch(frame, kept + first, records, table.num_rows, layout)
+
+
+def _is_sound(column: pa.ChunkedArray, limits: ReadLimits) -> bool:
+    """Return whether all values are texts without any fault, told by the buffers as a whole.
+
+    False may also mean that it was not found out: `_as_text` looks at each value.
+    """
+    for chunk in column.chunks:
+        values = chunk.dictionary if pa.types.is_dictionary(chunk.type) else chunk
+        if not (pa.types.is_string(values.type) or pa.types.is_large_string(values.type)):
+            return False
+        try:
+            values.validate(full=True)
+        except pa.ArrowInvalid:
+            return False
+        text = values.buffers()[2]
+        if text is not None and (text.size > limits.cell_bytes or b"\0" in text.to_pybytes()):
+            return False
+    return True
 
 
 def _as_text(

@@ -27,11 +27,14 @@ class RepairConfig:
 
     Attributes:
         alpha: Share of the correct cells of a column that a rule may change at most.
+        across_rows: Whether rules may look at other rows: votes, typos, copies. Without it every
+            row is repaired by itself, as where rows stream through.
         max_passes: Rounds at most.
         typos: What counts as a typo.
     """
 
     alpha: float = 0.01
+    across_rows: bool = True
     max_passes: int = 5
     typos: TypoConfig = field(default_factory=TypoConfig)
 
@@ -83,9 +86,10 @@ def repair(frame: pl.DataFrame, contract: Contract, config: RepairConfig | None 
     config = config or RepairConfig()
     changes, bounds = no_changes(), dict[str, HarmBound]()
     review = joined([])
+    steps = (_normalised, _voted, _spelt) if config.across_rows else (_normalised,)
     for turn in range(1, config.max_passes + 1):
         before, review = changes.height, joined([])
-        for step in (_normalised, _voted, _spelt):
+        for step in steps:
             found, limits = step(frame, contract, config)
             sure = found.filter(pl.col("repairable") & (pl.col("confidence") > 0.5))
             sure = _unseen(sure, changes).unique(

@@ -12,7 +12,9 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from tasks.cleaning.contract.model import ColumnContract, Contract
 from tasks.cleaning.findings import findings_of, joined
@@ -27,6 +29,10 @@ NOISE = r"^[+-]?[0-9]*\.[0-9]{3,}(?:0{6,}|9{6,})[0-9]{1,2}$"
 """A fraction that ends in a long run of zeros or nines and one or two other digits."""
 SMALLEST_NOISY = 1e-3
 BLANKS = r"[\s\u00a0\u200b\ufeff]+"
+BLANK_CHARACTERS = "\t\n\x0b\x0c\r \x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000\ufeff" + "".join(
+    map(chr, range(0x2000, 0x200C))
+)
+"""What ``BLANKS`` matches, one by one."""
 GLUED = r"^(.*[^\s,;/-])[\s,;/-]+(\S+)$"
 """What stands before the last word, and that word."""
 
@@ -141,7 +147,7 @@ def _expected(column: ColumnContract) -> str:
 
 
 def _trimmed(name: str) -> pl.Expr:
-    text = pl.col(name).str.replace(f"^{BLANKS}", "").str.replace(f"{BLANKS}$", "")
+    text = pl.col(name).str.strip_chars(BLANK_CHARACTERS)
     # Nothing but blanks is nothing: a CSV cannot tell it from a missing value.
     return pl.when(text != "").then(text)
 
@@ -234,24 +240,33 @@ def _key(value: str) -> str:
     return re.sub(BLANKS, " ", value.lower())
 
 
+def ends_in(frame: pl.DataFrame, name: str, other: str, contract: Contract) -> NDArray[np.bool_]:
+    """Return the rows in which a column ends in the other one's value, missing over there [rows].
+
+    The other column's values are its domain, or all that stand in the frame.
+    """
+    known = contract.columns[other].domain or tuple(
+        frame[other].drop_nulls().unique().sort().to_list()
+    )
+    empty = pl.col(other).is_null() | pl.col(other).is_in([*contract.columns[other].missing, ""])
+    ends = pl.col(name).str.extract(GLUED, 2).is_in(known)
+    mask = frame.select((empty & ends).fill_null(value=False).alias("ends"))["ends"]
+    return np.asarray(mask.to_numpy(), np.bool_)
+
+
 def _glued(
     frame: pl.DataFrame, name: str, other: str, contract: Contract
 ) -> Iterator[pl.DataFrame]:
     """Take the other column's value off the end of this one where it is missing over there."""
-    known = contract.columns[other].domain or tuple(
-        frame[other].drop_nulls().unique().sort().to_list()
-    )
-    missing = contract.columns[other].missing
-    parts = (
+    cells = (
         pl.DataFrame({"observed": frame[name], "_other": frame[other]})
         .with_row_index("row")
+        .filter(pl.Series(ends_in(frame, name, other, contract)))
         .with_columns(
             pl.col("observed").str.extract(GLUED, 1).alias("_rest"),
             pl.col("observed").str.extract(GLUED, 2).alias("_end"),
         )
     )
-    empty = pl.col("_other").is_null() | pl.col("_other").is_in([*missing, ""])
-    cells = parts.filter(empty & pl.col("_end").is_in(known))
     shared = {
         "rule": "glued",
         "premise": f"{other} is missing and its value stands at the end of {name}",
