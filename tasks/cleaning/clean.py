@@ -284,7 +284,7 @@ def set_aside(
             at = part.schema.get_field_index("observed")
             part = part.set_column(at, part.schema.field(at), seen)
             at = part.schema.get_field_index("column")
-            part = part.set_column(at, part.schema.field(at), pa.array([rule.column] * len(part)))
+            part = part.set_column(at, part.schema.field(at), pa.repeat(rule.column, len(part)))
         parts.append(part)
         bad |= new
     return pa.concat_tables(parts).sort_by("row"), bad

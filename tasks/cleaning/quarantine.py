@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 import numpy as np
+import polars as pl
 import pyarrow as pa
 from numpy.typing import NDArray
 
@@ -99,27 +100,45 @@ def quarantine_rows(
         return empty_quarantine()
     chosen = table.take(pa.array(numbers))
     n = len(numbers)
-    observed = (
-        [None if v is None else _text(v) for v in chosen.column(column).to_pylist()]
-        if column
-        else [None] * n
-    )
+    observed = pa.nulls(n, pa.string())
+    if column:
+        values = chosen.column(column)
+        observed = (
+            values.cast(pa.string()).combine_chunks()
+            if _is_text(values.type)
+            else pa.array(
+                [None if v is None else _text(v) for v in values.to_pylist()], pa.string()
+            )
+        )
     return pa.table(
         [
-            pa.array(row_payloads(chosen), pa.binary()),
-            pa.array([source] * n),
+            payload_array(chosen),
+            pa.repeat(source, n),
             pa.array(numbers + first_row),
-            pa.array([rule.name] * n),
-            pa.array([column] * n),
-            pa.array(observed, pa.string()),
-            pa.array([rule.expected] * n if expected is None else list(expected), pa.string()),
-            pa.array([rule.severity] * n),
-            pa.array([rule.detector_version] * n),
-            pa.array([rule.confidence] * n),
-            pa.array([time or datetime.now(UTC)] * n, pa.timestamp("us", tz="UTC")),
+            pa.repeat(rule.name, n),
+            pa.repeat(column, n),
+            observed,
+            pa.repeat(rule.expected, n) if expected is None else pa.array(expected, pa.string()),
+            pa.repeat(rule.severity, n),
+            pa.repeat(rule.detector_version, n),
+            pa.repeat(rule.confidence, n),
+            pa.repeat(pa.scalar(time or datetime.now(UTC), pa.timestamp("us", tz="UTC")), n),
         ],
         schema=QUARANTINE_SCHEMA,
     )
+
+
+def payload_array(table: pa.Table) -> pa.Array:
+    """Return `row_payloads` as an Arrow array of binary; tables of texts alone are quick."""
+    if not table.num_columns or not all(_is_text(field.type) for field in table.schema):
+        return pa.array(row_payloads(table), pa.binary())
+    frame = pl.DataFrame(table)
+    encoded = frame.select(pl.struct(pl.all()).struct.json_encode().alias("payload"))
+    return encoded["payload"].to_arrow().cast(pa.binary())
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
 
 
 def row_payloads(table: pa.Table) -> list[bytes]:

@@ -46,17 +46,20 @@ class Step:
         expression: New text of every value, null where it is missing.
         expected: What a value should look like, for people.
         premise: Why the meaning stays.
+        touches: Cheap condition that holds for every value that would be rewritten, and for few
+            others.
     """
 
     rule: str
     expression: pl.Expr
     expected: str
     premise: str
+    touches: pl.Expr
 
 
 def normalisers(name: str, column: ColumnContract) -> list[Step]:
     """Return a column's rewritings in their order, each to be applied to what the last one left."""
-    steps = [Step("blank", _trimmed(name), "no blanks around", "blanks around carry no meaning")]
+    steps = [_blank(name)]
     if column.missing:
         steps.append(_missing(name, column.missing))
     if column.is_number:
@@ -103,7 +106,11 @@ def _column_findings(
     frame: pl.DataFrame, name: str, column: ColumnContract, version: str
 ) -> Iterator[pl.DataFrame]:
     steps = normalisers(VALUE, column)
-    after = pl.DataFrame({OBSERVED: frame[name], VALUE: frame[name]})
+    touched = pl.any_horizontal(step.touches for step in steps).fill_null(value=False)
+    few = frame.select(pl.col(name).alias(VALUE)).with_row_index("row").filter(touched)
+    if few.is_empty():
+        return
+    after = few.lazy().with_columns(pl.col(VALUE).alias(OBSERVED))
     for i, step in enumerate(steps):
         after = after.with_columns(step.expression.alias("_next")).with_columns(
             pl.when(pl.col("_next").ne_missing(pl.col(VALUE)))
@@ -112,8 +119,7 @@ def _column_findings(
             pl.col("_next").alias(VALUE),
         )
     cells = (
-        after.with_row_index("row")
-        .filter(pl.col(VALUE).ne_missing(pl.col(OBSERVED)))
+        after.filter(pl.col(VALUE).ne_missing(pl.col(OBSERVED)))
         .select(
             "row",
             pl.col(OBSERVED).alias("observed"),
@@ -124,6 +130,7 @@ def _column_findings(
             .list.join("+")
             .alias("rule"),
         )
+        .collect()
     )
     if cells.is_empty():
         return
@@ -146,17 +153,24 @@ def _expected(column: ColumnContract) -> str:
     return " ".join(words)
 
 
-def _trimmed(name: str) -> pl.Expr:
+def _blank(name: str) -> Step:
     text = pl.col(name).str.strip_chars(BLANK_CHARACTERS)
-    # Nothing but blanks is nothing: a CSV cannot tell it from a missing value.
-    return pl.when(text != "").then(text)
+    return Step(
+        "blank",
+        # Nothing but blanks is nothing: a CSV cannot tell it from a missing value.
+        pl.when(text != "").then(text),
+        "no blanks around",
+        "blanks around carry no meaning",
+        (pl.col(name) == "") | (text != pl.col(name)),
+    )
 
 
 def _missing(name: str, codes: tuple[str, ...]) -> Step:
     text = pl.col(name)
     expression = pl.when(text.is_in(codes)).then(None).otherwise(text)
     shown = ", ".join(repr(code) for code in codes)
-    return Step("missing-code", expression, "a value or nothing", f"{shown}: declared as missing")
+    premise = f"{shown}: declared as missing"
+    return Step("missing-code", expression, "a value or nothing", premise, text.is_in(codes))
 
 
 def _units(column: ColumnContract) -> dict[str, float]:
@@ -172,7 +186,8 @@ def _unit(name: str, spelling: str, factor: float, unit: str) -> Step:
     expression = pl.coalesce([number, text])
     rule = "unit" if factor == 1.0 else "scale"
     times = "" if factor == 1.0 else f", {factor:g} times"
-    return Step(rule, expression, "a number", f"{spelling!r} means {unit or 'the unit'}{times}")
+    premise = f"{spelling!r} means {unit or 'the unit'}{times}"
+    return Step(rule, expression, "a number", premise, text.str.ends_with(spelling))
 
 
 def tidied(number: pl.Expr) -> pl.Expr:
@@ -201,7 +216,13 @@ def shortest(number: pl.Expr, factor: float) -> pl.Expr:
 def _whole(name: str) -> Step:
     text = pl.col(name)
     expression = text.str.replace(r"^([+-]?\d+)\.0*$", "$1")
-    return Step("whole-number", expression, "a whole number", "nothing stands after the point")
+    return Step(
+        "whole-number",
+        expression,
+        "a whole number",
+        "nothing stands after the point",
+        text.str.contains(".", literal=True),
+    )
 
 
 def _dates(name: str, column: ColumnContract) -> Step:
@@ -211,12 +232,9 @@ def _dates(name: str, column: ColumnContract) -> Step:
     reads = [text.str.strptime(kind, form, strict=False, exact=True) for form in column.formats]
     # %Y takes short years, too: 24 is not the year 24.
     read = pl.when(text.str.contains(YEAR)).then(pl.coalesce(reads))
-    return Step(
-        "date-format",
-        pl.coalesce([read.dt.to_string(shape), text]),
-        "a date in ISO form",
-        f"read as {', '.join(column.formats)}",
-    )
+    written = pl.coalesce([read.dt.to_string(shape), text])
+    premise = f"read as {', '.join(column.formats)}"
+    return Step("date-format", written, "a date in ISO form", premise, written != text)
 
 
 YEAR = r"(?:^|[^0-9])[0-9]{4}(?:[^0-9]|$)|^[0-9]{8}$"
@@ -233,7 +251,8 @@ def _spelling(name: str, domain: tuple[str, ...]) -> Step:
     written = key.replace_strict(known, default=None, return_dtype=pl.String)
     wrong = ~text.is_in(domain) & written.is_not_null()
     expression = pl.when(wrong).then(written).otherwise(text)
-    return Step("spelling", expression, "a known value", "differs in case and blanks only")
+    premise = "differs in case and blanks only"
+    return Step("spelling", expression, "a known value", premise, ~text.is_in(domain))
 
 
 def _key(value: str) -> str:
