@@ -107,7 +107,7 @@ def read_whole(
             raise TableReadError(
                 str(path),
                 f"its texts take more than {options.limits.table_bytes / 2**30:.1f} GiB",
-                "read it in batches, or raise the limit 'table_bytes'",
+                "stream it (penstock clean run --stream), or raise the limit 'table_bytes'",
             )
         batches.append(batch)
     return TableBatch(

@@ -140,8 +140,11 @@ class OutputWriter:
         self._quarantine.write(quarantine)
         if self._clean is None:
             name = self._folder / f"clean.{self._kind}"
-            schema = clean.to_arrow().schema
-            self._clean = _ParquetSink(name, schema) if self._kind == "parquet" else _CsvSink(name)
+            self._clean = (
+                _ParquetSink(name, clean.to_arrow().schema, _repetitive(clean))
+                if self._kind == "parquet"
+                else _CsvSink(name)
+            )
         self._clean.write(clean.to_arrow() if self._kind == "parquet" else clean)
         self.rows_in += rows_in
         self.rows_clean += clean.height
@@ -339,12 +342,22 @@ def _locked(folder: Path) -> Iterator[None]:
         yield
 
 
+def _repetitive(frame: pl.DataFrame) -> list[str]:
+    """Return the columns whose values repeat: a dictionary of the others would be thrown away."""
+    return [name for name in frame.columns if 2 * frame[name].n_unique() <= frame.height]
+
+
 class _ParquetSink:
-    def __init__(self, path: Path, schema: pa.Schema) -> None:
+    def __init__(self, path: Path, schema: pa.Schema, repetitive: list[str] | None = None) -> None:
         from pyarrow import parquet
 
         self._path = path
-        self._writer = parquet.ParquetWriter(path, schema, compression="zstd")
+        self._writer = parquet.ParquetWriter(
+            path,
+            schema,
+            compression="zstd",
+            use_dictionary=True if repetitive is None else repetitive,
+        )
 
     def write(self, table: pa.Table) -> None:
         if table.num_rows:

@@ -73,10 +73,16 @@ def run(
     check_only: Annotated[
         bool, typer.Option("--check-only", help="Change nothing, only set bad rows aside.")
     ] = False,
+    stream: Annotated[
+        bool,
+        typer.Option("--stream", help="Row by row in bounded memory; nothing across rows."),
+    ] = False,
 ) -> None:
     """Clean a file: repair, check, set aside, report."""
     from connectors.cleaning.outputs import published
     from connectors.cleaning.run import REPORT, clean_file
+    from connectors.cleaning.stream import clean_stream
+    from flows.cli.row_progress import row_progress
     from tasks.cleaning.clean import CleanConfig
     from tasks.cleaning.repair.engine import RepairConfig
     from tasks.cleaning.report.render import percent
@@ -84,10 +90,18 @@ def run(
     folder = out or file.with_name(f"{file.name}.clean")
     config = CleanConfig(repair=RepairConfig(alpha=alpha), repairs=not check_only)
     kind: OutputFormat = "parquet" if parquet else "csv"
-    done = clean_file(file, folder, _contract(contract), config=config, kind=kind)
+    if stream:
+        with row_progress(file) as progress:
+            seen = clean_stream(
+                file, folder, _contract(contract), config=config, kind=kind, progress=progress
+            )
+        counts, cells, harm, reviews = seen.counts, seen.cells, 0.0, seen.reviews
+    else:
+        done = clean_file(file, folder, _contract(contract), config=config, kind=kind)
+        cells = done.changes.select("row", "column").n_unique()
+        counts, harm, reviews = done.counts, done.promised_harm, done.review.height
     place = published(folder)
     assert place is not None  # noqa: S101 - just published
-    counts = done.counts
     typer.echo(
         f"{counts['rows_in']:,} rows in, {counts['clean']:,} clean ({counts['repaired']:,} "
         f"repaired), {counts['quarantined']:,} quarantined"
@@ -95,11 +109,12 @@ def run(
     for name, number in counts.items():
         if name.startswith("quarantined:"):
             typer.echo(f"  {number:,} by {name.removeprefix('quarantined:')}")
-    cells = done.changes.select("row", "column").n_unique()
-    typer.echo(
-        f"{cells:,} cells changed; votes and typos change {percent(done.promised_harm)} of the "
-        f"correct ones at most, as estimated; {done.review.height:,} findings for review"
+    promise = (
+        "spellings only"
+        if stream
+        else f"votes and typos change {percent(harm)} of the correct ones at most, as estimated"
     )
+    typer.echo(f"{cells:,} cells changed; {promise}; {reviews:,} findings for review")
     typer.echo(f"clean   {place.clean_path}")
     typer.echo(f"report  {place.attached(REPORT)}")
 
