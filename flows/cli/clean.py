@@ -95,11 +95,11 @@ def run(
             seen = clean_stream(
                 file, folder, _contract(contract), config=config, kind=kind, progress=progress
             )
-        counts, cells, harm, reviews = seen.counts, seen.cells, 0.0, seen.reviews
+        counts, cells, harm, reviews = dict(seen.counts), seen.cells, 0.0, seen.reviews
     else:
         done = clean_file(file, folder, _contract(contract), config=config, kind=kind)
         cells = done.changes.select("row", "column").n_unique()
-        counts, harm, reviews = done.counts, done.promised_harm, done.review.height
+        counts, harm, reviews = dict(done.counts), done.promised_harm, done.review.height
     place = published(folder)
     assert place is not None  # noqa: S101 - just published
     typer.echo(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -64,7 +65,7 @@ def test_batches_give_what_the_whole_gives(table, cuts):
     bounds = sorted({0, frame.height, *(c for c in cuts if c < frame.height)})
     parts = [
         cleaner.clean(frame[a:b], np.arange(a, b) + 100, "s", NOW)
-        for a, b in zip(bounds, bounds[1:], strict=False)
+        for a, b in itertools.pairwise(bounds)
     ] or [cleaner.clean(frame, np.arange(0), "s", NOW)]
     assert pl.concat([p.frame for p in parts]).equals(whole.frame)
     assert pl.concat([p.rows for p in parts]).to_list() == [r + 100 for r in whole.rows]
