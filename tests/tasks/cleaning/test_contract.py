@@ -60,7 +60,7 @@ def test_what_is_written_is_read(made, name):
         ("max_rows = true\n[columns.a]", "max_rows = True must be like 0"),
         ("[columns.a]\nkind = 'number'", r"\[columns.a\]: kind is 'number'; give one of text"),
         ("[columns.a]\ncolour = 1", "has no 'colour'; known: kind"),
-        ("[columns.a]\npattern = '('", "is no expression"),
+        ("[columns.a]\npattern = '('", "pattern '\\(', at character 2: a group is not closed"),
         ("[columns.a]\nkind='integer'\nminimum = 3\nmaximum = 1", "minimum 3 is above maximum 1"),
         ("[columns.a]\nkind='integer'\nminimum = '3'", "without quotes"),
         ("[columns.a]\nunit_spellings = ['kg']", "units belong to numbers"),

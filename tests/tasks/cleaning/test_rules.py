@@ -108,7 +108,3 @@ def test_rules_across_rows_have_no_sql_and_say_so():
     assert flink_sql(CONTRACT, "odd`name").endswith("FROM `odd``name`")
 
 
-def test_a_denial_that_is_no_sql_is_refused():
-    contract = from_toml('[columns.a]\n[[denial]]\nname = "n"\nforbidden = "a ="')
-    with pytest.raises(ContractError, match="denial 'n'"):
-        row_rules(contract)
