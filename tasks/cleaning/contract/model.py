@@ -79,6 +79,12 @@ class ColumnContract:
             raise ContractError(f"units belong to numbers; kind is {self.kind!r}")
         if self.formats and self.kind not in {"date", "datetime"}:
             raise ContractError(f"formats belong to dates; kind is {self.kind!r}")
+        for form in self.formats:
+            if "%Z" in form or (self.kind == "date" and ("%z" in form or "%:z" in form)):
+                raise ContractError(
+                    f"format {form!r}: names of zones are ambiguous and days have no zone; moments "
+                    "(kind = 'datetime') take %z, an offset such as +0200"
+                )
 
     def _require_bounds(self) -> None:
         """Reject bounds of another kind than the values."""
