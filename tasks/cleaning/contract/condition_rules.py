@@ -42,7 +42,7 @@ def compiled(node: Node) -> Both:
 
 
 def _literal(node: Node) -> Both:
-    if node.kind == "text" or node.kind == "date":
+    if node.kind in {"text", "date"}:
         return Both(pl.lit(node.value), quoted(node.value))
     if node.kind == "boolean":
         return Both(pl.lit(node.value == "TRUE"), node.value)
@@ -74,12 +74,12 @@ COMPARED: Mapping[str, Callable[[pl.Expr, pl.Expr], pl.Expr]] = {
 }
 
 
-def _quotient(node: Node, a: Both, b: Both) -> Both:
+def _quotient(_: Node, a: Both, b: Both) -> Both:
     divisor = pl.when(b.expr != 0.0).then(b.expr)
     return Both(a.expr / divisor, f"({a.sql} / NULLIF({b.sql}, {double(0.0)}))")
 
 
-def _days(node: Node, a: Both, b: Both) -> Both:
+def _days(_: Node, a: Both, b: Both) -> Both:
     later, earlier = (
         side.expr.str.to_date("%Y-%m-%d", strict=False, cache=False) for side in (a, b)
     )
@@ -121,9 +121,7 @@ OPERATIONS: Mapping[str, Callable[..., Both]] = {
     "lower": _letters,
     "upper": _letters,
     "trim": lambda _, a: Both(a.expr.str.strip_chars(" "), f"TRIM({a.sql})"),
-    "coalesce": lambda _, a, b: Both(
-        pl.coalesce(a.expr, b.expr), f"COALESCE({a.sql}, {b.sql})"
-    ),
+    "coalesce": lambda _, a, b: Both(pl.coalesce(a.expr, b.expr), f"COALESCE({a.sql}, {b.sql})"),
     "decimal": lambda _, a: Both(a.expr.cast(pl.Float64), f"CAST({a.sql} AS DOUBLE)"),
     "midnight": lambda _, a: midnight(a),
     "like": _like,

@@ -116,7 +116,9 @@ class _Reader:
 
     def boolean(self, node: Node) -> Node:
         if node.kind != "boolean":
-            raise ConditionError(f"{_shown(node)} is of kind {node.kind!r}, no condition; compare it")
+            raise ConditionError(
+                f"{_shown(node)} is of kind {node.kind!r}, no condition; compare it"
+            )
         return node
 
     def either(self) -> Node:
@@ -146,29 +148,33 @@ class _Reader:
             return _negated(Node("null", "boolean", (left,)), negated=negated)
         negated = self.takes("NOT")
         if self.takes("BETWEEN"):
-            low = self.sum()
-            self.require("AND")
-            pair = (_compared(">=", left, low), _compared("<=", left, self.sum()))
-            return _negated(Node("and", "boolean", pair), negated=negated)
+            return _negated(self.between(left), negated=negated)
         if self.takes("IN"):
-            self.require("(")
-            parts = [_compared("=", left, self.sum())]
-            while self.takes(","):
-                parts.append(_compared("=", left, self.sum()))
-            self.require(")")
-            return _negated(_balanced("or", parts), negated=negated)
+            return _negated(self.among(left), negated=negated)
         if self.takes("LIKE"):
             if left.kind != "text" or self.kind() != "text":
                 raise ConditionError(f"LIKE compares a text with a '…' literal, not {_shown(left)}")
             return _negated(Node("like", "boolean", (left,), self.literal()), negated=negated)
         if negated:
             raise self.unexpected("BETWEEN, IN or LIKE")
-        if self.takes("!="):
-            return _compared("<>", left, self.sum())
-        for sign in COMPARISONS:
+        for sign in ("!=", *COMPARISONS):
             if self.takes(sign):
-                return _compared(sign, left, self.sum())
+                return _compared("<>" if sign == "!=" else sign, left, self.sum())
         return left
+
+    def between(self, left: Node) -> Node:
+        low = self.sum()
+        self.require("AND")
+        pair = (_compared(">=", left, low), _compared("<=", left, self.sum()))
+        return Node("and", "boolean", pair)
+
+    def among(self, left: Node) -> Node:
+        self.require("(")
+        parts = [_compared("=", left, self.sum())]
+        while self.takes(","):
+            parts.append(_compared("=", left, self.sum()))
+        self.require(")")
+        return _balanced("or", parts)
 
     def sum(self) -> Node:
         self.depth += 1
@@ -254,8 +260,8 @@ class _Reader:
     def column(self, name: str) -> Node:
         if name not in self.kinds:
             raise ConditionError(
-                f"{name!r} is no column; there are {', '.join(self.kinds)} (texts stand in 'single' "
-                "quotes)"
+                f"{name!r} is no column; there are {', '.join(self.kinds)} (texts stand in "
+                "'single' quotes)"
             )
         return Node("column", self.kinds[name], value=name)
 
@@ -270,7 +276,9 @@ class _Reader:
             self.require(")")
             return _cast(node, kind)
         if name not in FUNCTIONS:
-            raise ConditionError(f"{name} is not known to all engines; known: {', '.join(FUNCTIONS)}")
+            raise ConditionError(
+                f"{name} is not known to all engines; known: {', '.join(FUNCTIONS)}"
+            )
         parts = [self.sum()]
         while self.takes(","):
             parts.append(self.sum())
@@ -393,7 +401,9 @@ def _cast(node: Node, kind: str) -> Node:
         return _as_decimal(node)
     if node.kind == "date" and kind == "datetime":
         return _as_datetime(node)
-    raise ConditionError(f"{_shown(node)} is of kind {node.kind!r}; only texts are cast to {kind!r}")
+    raise ConditionError(
+        f"{_shown(node)} is of kind {node.kind!r}; only texts are cast to {kind!r}"
+    )
 
 
 def _coalesce(parts: list[Node]) -> Node:

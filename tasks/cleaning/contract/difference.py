@@ -74,9 +74,7 @@ def _table(before: Contract, after: Contract) -> Iterator[Difference]:
     if was and now:
         for line in ("column", "features"):
             if getattr(was, line) != getattr(now, line):
-                yield Difference(
-                    "label", line, getattr(was, line), getattr(now, line), "other"
-                )
+                yield Difference("label", line, getattr(was, line), getattr(now, line), "other")
         if was.max_noise != now.max_noise:
             effect = _restriction("maximum", was.max_noise, now.max_noise)
             yield Difference("label", "max_noise", was.max_noise, now.max_noise, effect)

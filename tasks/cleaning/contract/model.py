@@ -101,9 +101,9 @@ class ColumnContract:
                 form = "YYYY-MM-DD" + ("" if self.kind == "date" else " or YYYY-MM-DDTHH:MM:SS")
                 raise ContractError(f"{line} is {bound!r}; give {form}")
         # Of moments with zones the texts do not tell which is the later one.
-        if self.minimum is not None and self.maximum is not None and self.kind != "datetime":
-            if self.minimum > self.maximum:  # type: ignore[operator]
-                raise ContractError(f"minimum {self.minimum} is above maximum {self.maximum}")
+        both = self.minimum is not None and self.maximum is not None and self.kind != "datetime"
+        if both and self.minimum > self.maximum:  # type: ignore[operator]
+            raise ContractError(f"minimum {self.minimum} is above maximum {self.maximum}")
 
     @property
     def is_number(self) -> bool:
@@ -176,8 +176,8 @@ class Reference:
         """Reject a reference to nothing."""
         if not self.columns or len(self.columns) != len(self.to) or not self.table:
             raise ContractError(
-                f"a reference of {list(self.columns)} to {list(self.to)} of {self.table!r}; give as "
-                "many columns of the other table as of this one, and the table's file"
+                f"a reference of {list(self.columns)} to {list(self.to)} of {self.table!r}; give "
+                "as many columns of the other table as of this one, and the table's file"
             )
         if len(set(self.columns)) < len(self.columns):
             raise ContractError(f"a reference names a column of {list(self.columns)} twice")
@@ -275,7 +275,9 @@ class Contract:
         if self.label:
             for name in self.label.features:
                 if not self.columns[name].is_number:
-                    raise ContractError(f"label: feature {name!r} is no number; give it such a kind")
+                    raise ContractError(
+                        f"label: feature {name!r} is no number; give it such a kind"
+                    )
         if any(not key for key in self.keys):
             raise ContractError("a key names no column; write keys = [['id']]")
         if self.min_rows < 0 or self.max_rows < 0:

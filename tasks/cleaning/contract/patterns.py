@@ -1,14 +1,14 @@
-"""Regular expressions that mean the same to Rust, Java and Python; all others are refused.
+r"""Regular expressions that mean the same to Rust, Java and Python; all others are refused.
 
 The subset: characters, ``.``, classes ``[a-z_]`` and ``[^...]``, groups ``(...)`` and ``(?:...)``,
-alternatives ``|``, repeats ``* + ? {2} {2,} {2,5}`` (also lazy), escaped punctuation, ``\\n \\r \\t
-\\f \\v \\xHH \\uHHHH``, and ``\\d \\w \\s \\D \\W \\S``. A pattern matches the whole text, so ``^``
-may begin and ``$`` end it or one of its alternatives.
+alternatives ``|``, repeats ``* + ? {2} {2,} {2,5}`` (also lazy), escaped punctuation, ``\n \r \t \f
+\v \xHH \uHHHH``, and ``\d \w \s \D \W \S``. A pattern matches the whole text, so ``^`` may begin
+and ``$`` end it or one of its alternatives.
 
-The engines differ over the meaning of ``.`` (Java stops at five kinds of line ends), of ``\\d`` (all
-digits of Unicode in Rust and Python), of ``\\v`` and of ``$`` (before a final newline in Java and
-Python), so a pattern is written anew: ``.`` is anything but ``\\n``, the classes are those of ASCII,
-and the whole stands between ``\\A`` and ``\\z``.
+The engines differ over the meaning of ``.`` (Java stops at five kinds of line ends), of ``\d`` (all
+digits of Unicode in Rust and Python), of ``\v`` and of ``$`` (before a final newline in Java and
+Python), so a pattern is written anew: ``.`` is anything but a newline, the classes are those of
+ASCII, and the whole stands between ``\A`` and ``\z``.
 """
 
 from __future__ import annotations
@@ -126,7 +126,9 @@ class _Reader:
 
     def bounded(self, size: int) -> int:
         if size > MAX_SIZE:
-            raise self.error(f"the pattern is too large; at most {MAX_SIZE:,} characters written out")
+            raise self.error(
+                f"the pattern is too large; at most {MAX_SIZE:,} characters written out"
+            )
         return size
 
     def atom(self) -> _Part:
@@ -227,7 +229,9 @@ class _Reader:
         self.at += 1
         high = self.class_character()
         if len(low) > 1 or len(high) > 1 or low > high:
-            raise self.error("a range goes up from one character to another; write \\- for a hyphen")
+            raise self.error(
+                "a range goes up from one character to another; write \\- for a hyphen"
+            )
         return f"{_literal(low)}-{_literal(high)}"
 
     def class_character(self) -> str:

@@ -71,9 +71,7 @@ def row_rules(
     Raises:
         ContractError: When another table or a column of it is not there.
     """
-    columns = [
-        rule for name, one in contract.columns.items() for rule in _column_rules(name, one)
-    ]
+    columns = [rule for name, one in contract.columns.items() for rule in _column_rules(name, one)]
     kinds = {name: one.kind for name, one in contract.columns.items()}
     denials = [
         _rule(f"denial:{denial.name}", "", denial.expected or f"not: {denial.forbidden}",
@@ -81,8 +79,7 @@ def row_rules(
         for denial in contract.denials
     ]  # fmt: skip
     references = [_reference_rule(one, tables or {}) for one in contract.references]
-    single = [rule for rule in columns if not rule.key]
-    across = [rule for rule in columns if rule.key]
+    single, across = ([one for one in columns if bool(one.key) is many] for many in (False, True))
     keys = [_unique_rule("key", key, declared=True) for key in contract.keys]
     return [*single, *denials, *references, *across, *keys]
 
@@ -110,9 +107,7 @@ def flink_sql(contract: Contract, table: str, *, rows_only: bool = False) -> str
     taken = sorted({BROKEN, DOUBTFUL} & set(contract.columns))
     if taken:
         raise ContractError(f"column {taken[0]!r} has the name of a column of verdicts; rename it")
-    single = Contract(
-        name=contract.name, columns=contract.columns, denials=contract.denials
-    )
+    single = Contract(name=contract.name, columns=contract.columns, denials=contract.denials)
     rules = [rule for rule in row_rules(single) if rule.sql]
     broken = _names([rule for rule in rules if rule.declared])
     doubtful = _names([rule for rule in rules if not rule.declared])
@@ -146,16 +141,13 @@ def _names(rules: list[RowRule]) -> str:
     if not rules:
         return "''"
     cases = (
-        f"CASE WHEN {rule.sql} THEN "
-        f"{quoted(rule.name.replace('%', '%25').replace(',', '%2C'))} END"
+        f"CASE WHEN {rule.sql} THEN {quoted(rule.name.replace('%', '%25').replace(',', '%2C'))} END"
         for rule in rules
     )
     return f"CONCAT_WS(',', {', '.join(cases)})"
 
 
-def _rule(
-    name: str, column: str, expected: str, broken: Both, *, declared: bool = True
-) -> RowRule:
+def _rule(name: str, column: str, expected: str, broken: Both, *, declared: bool = True) -> RowRule:
     """Return a rule that is false where its condition is not known."""
     expression = broken.expr.fill_null(value=False)
     return RowRule(name, column, expected, expression, f"COALESCE({broken.sql}, FALSE)", declared)
@@ -229,21 +221,18 @@ def _sides(text: Both, kind: str, line: str, bound: float | str) -> tuple[Both, 
     always = Both(pl.lit(value=True), "TRUE")
     if isinstance(bound, str):
         # Dates of one shape compare as their texts do; moments with zones do not.
-        literal = Both(pl.lit(bound), quoted(bound))
         if kind == "datetime":
-            moment = instant(literal if len(bound) > 10 else Both(pl.lit(f"{bound} 00:00:00"),
-                                                                  quoted(f"{bound} 00:00:00")))  # fmt: skip
+            first = bound if len(bound) > len("YYYY-MM-DD") else f"{bound} 00:00:00"
+            moment = instant(Both(pl.lit(first), quoted(first)))
             return instant(text), moment, always
-        return text, literal, readable(text, kind)
+        return text, Both(pl.lit(bound), quoted(bound)), readable(text, kind)
     if kind == "integer":
         # Of whole numbers the bound is the next whole number within it; beyond them it is moot.
         whole = math.ceil(bound) if line == "minimum" else math.floor(bound)
         if -(2**63) < whole < 2**63:
             limit = Both(pl.lit(whole, pl.Int64), f"CAST({whole} AS BIGINT)")
             return integer(text), limit, always
-    number = Both(
-        text.expr.cast(pl.Float64, strict=False), f"TRY_CAST({text.sql} AS DOUBLE)"
-    )
+    number = Both(text.expr.cast(pl.Float64, strict=False), f"TRY_CAST({text.sql} AS DOUBLE)")
     return number, Both(pl.lit(float(bound)), double(float(bound))), readable(text, kind)
 
 
@@ -261,8 +250,8 @@ def _reference_rule(reference: Reference, tables: Mapping[str, pl.DataFrame]) ->
     if other is None:
         there = ", ".join(tables) or "none"
         raise ContractError(
-            f"reference {reference.name}: table {reference.table!r} was not given (given: {there}); "
-            "pass it as tables={name: frame}"
+            f"reference {reference.name}: table {reference.table!r} was not given (given: "
+            f"{there}); pass it as tables={{name: frame}}"
         )
     missing = [name for name in reference.to if name not in other.columns]
     if missing:
@@ -270,7 +259,9 @@ def _reference_rule(reference: Reference, tables: Mapping[str, pl.DataFrame]) ->
             f"reference {reference.name}: {reference.table} has no column {missing[0]!r}; it has "
             f"{', '.join(other.columns)}"
         )
-    known = other.select(pl.col(name).cast(pl.String) for name in reference.to).drop_nulls().unique()
+    known = (
+        other.select(pl.col(name).cast(pl.String) for name in reference.to).drop_nulls().unique()
+    )
     if len(reference.columns) == 1:
         found = pl.col(reference.columns[0]).is_in(known.to_series().implode())
     else:

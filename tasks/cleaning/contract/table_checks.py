@@ -53,7 +53,9 @@ def require_fresh(frame: pl.DataFrame, contract: Contract, now: datetime) -> Non
     found = newest.collect().item()
     limit = timedelta(days=contract.max_age_days)
     if found is None or present - found > limit:
-        shown = "no date that can be read and has come" if found is None else f"{found} at the newest"
+        shown = (
+            "no date that can be read and has come" if found is None else f"{found} at the newest"
+        )
         raise StaleTableError(
             f"column {contract.newest!r} holds {shown}; on {present:%Y-%m-%d %H:%M} UTC contract "
             f"{contract.name!r} asks for one of the last {contract.max_age_days:g} days. Fetch a "

@@ -22,7 +22,7 @@ from tasks.cleaning.contract.model import (
 )
 
 FORMAT = 1
-"""Version of the format, the line ``format``; raised when an older Penstock would misread a file."""
+"""What the line ``format`` says; raised when an older Penstock would misread a file."""
 TABLES = {"dependency": Dependency, "denial": Denial, "reference": Reference}
 NESTED = {"columns", "dependencies", "denials", "references", "keys", "label"}
 SCALARS = tuple(f.name for f in fields(Contract) if f.name not in NESTED)
@@ -168,7 +168,9 @@ def _made(kind: type, where: str, given: Any) -> Any:
             raise ContractError(
                 f"{where}: {name} = {_shown(given[name])} must be like {_example(hints[name])}"
             )
-    absent = [f.name for f in fields(kind) if f.default is f.default_factory and f.name not in plain]
+    absent = [
+        f.name for f in fields(kind) if f.default is f.default_factory and f.name not in plain
+    ]
     if absent:
         raise ContractError(f"{where}: {absent[0]} is missing, for example "
                             f"{absent[0]} = {_example(hints[absent[0]])}")  # fmt: skip

@@ -72,7 +72,9 @@ def readable(text: Both, kind: str) -> Both:
         return Both(integer(text).expr.is_not_null(), f"{integer(text).sql} IS NOT NULL")
     if kind == "decimal":
         # One reading and no shape: Polars reads as numbers just what NUMBER says, and inf and nan.
-        return Both(_float(text).is_finite().fill_null(value=False), f"{decimal(text).sql} IS NOT NULL")
+        return Both(
+            _float(text).is_finite().fill_null(value=False), f"{decimal(text).sql} IS NOT NULL"
+        )
     return matches(text, SHAPES[kind])
 
 
@@ -86,7 +88,9 @@ def read(text: Both, kind: str) -> Both:
 
 def integer(text: Both) -> Both:
     """Return whole numbers, BIGINT."""
-    shown = f"CASE WHEN REGEXP({text.sql}, {quoted(INTEGER)}) THEN TRY_CAST({text.sql} AS BIGINT) END"
+    shown = (
+        f"CASE WHEN REGEXP({text.sql}, {quoted(INTEGER)}) THEN TRY_CAST({text.sql} AS BIGINT) END"
+    )
     return Both(text.expr.cast(pl.Int64, strict=False), shown)
 
 
@@ -128,7 +132,9 @@ def instant(text: Both) -> Both:
     offset = pl.duration(minutes=sign * (hours * 60 + minutes), time_unit="us")
     moment = read_as + pl.duration(microseconds=digits.fill_null(0), time_unit="us") - offset
     fraction = f"COALESCE(REGEXP_EXTRACT({sql}, '\\.[0-9]+', 0), '')"
-    whole = f"CONCAT(SUBSTRING({sql} FROM 1 FOR 10), ' ', SUBSTRING({sql} FROM 12 FOR 8), {fraction})"
+    whole = (
+        f"CONCAT(SUBSTRING({sql} FROM 1 FOR 10), ' ', SUBSTRING({sql} FROM 12 FOR 8), {fraction})"
+    )
     cast = f"TRY_CAST({whole} AS TIMESTAMP(6))"
     end = f"SUBSTRING({sql} FROM CHAR_LENGTH({sql})"
     ahead = (

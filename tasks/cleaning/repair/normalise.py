@@ -218,7 +218,9 @@ def _read_date(text: pl.Expr, form: str, kind: str) -> pl.Expr:
         return text.str.to_date(form, strict=False, exact=True).dt.to_string("%Y-%m-%d")
     shape = "%Y-%m-%dT%H:%M:%S%.f"
     if "%z" in form or "%:z" in form:
-        zoned = text.str.to_datetime(form, time_unit="us", time_zone="UTC", strict=False, exact=True)
+        zoned = text.str.to_datetime(
+            form, time_unit="us", time_zone="UTC", strict=False, exact=True
+        )
         return zoned.dt.to_string(f"{shape}Z")
     read = text.str.to_datetime(form, time_unit="us", strict=False, exact=True)
     return read.dt.to_string(shape)

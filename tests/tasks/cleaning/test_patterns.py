@@ -32,7 +32,8 @@ def in_polars(pattern: str, text: str) -> bool:
         ("(a$)b", "within the pattern"),
         ("[[:alpha:]]", "within a class"),
         ("[a&&b]", "write it once"),
-        ("[]", "a class is empty"), ("[a", "ends too early"),
+        ("[]", "a class is empty"),
+        ("[a", "ends too early"),
         ("[z-a]", "goes up"),
         (r"[\d-z]", "goes up"),
         (r"[\D]", "outside of classes"),
@@ -92,7 +93,9 @@ def test_escaped_texts_match_themselves_and_nothing_else(text, other):
     assert in_polars(pattern, other) == (text == other)
 
 
-pieces = st.sampled_from(["a", "b", "[ab]", "[^a]", ".", r"\d", "(?:a|b)", "a{2}", "b?", r"\-", "é*"])
+pieces = st.sampled_from(
+    ["a", "b", "[ab]", "[^a]", ".", r"\d", "(?:a|b)", "a{2}", "b?", r"\-", "é*"]
+)
 
 
 @given(st.lists(pieces, min_size=1, max_size=6).map("".join), st.text("ab1é\n-", max_size=6))
