@@ -107,6 +107,11 @@ def flink_sql(contract: Contract, table: str, *, rows_only: bool = False) -> str
     taken = sorted({BROKEN, DOUBTFUL} & set(contract.columns))
     if taken:
         raise ContractError(f"column {taken[0]!r} has the name of a column of verdicts; rename it")
+    unsaid = [name for name in contract.columns if "\n" in name or "\r" in name]
+    if unsaid:
+        raise ContractError(
+            f"column {unsaid[0]!r} has a line end in its name, which Flink's SQL lacks"
+        )
     single = Contract(name=contract.name, columns=contract.columns, denials=contract.denials)
     rules = [rule for rule in row_rules(single) if rule.sql]
     broken = _names([rule for rule in rules if rule.declared])
@@ -238,11 +243,10 @@ def _sides(text: Both, kind: str, line: str, bound: float | str) -> tuple[Both, 
 
 def _unique_rule(line: str, columns: tuple[str, ...], *, declared: bool) -> RowRule:
     several = ~pl.struct(columns).is_first_distinct()
-    filled = pl.all_horizontal(pl.col(name).is_not_null() for name in columns)
     column = columns[0] if len(columns) == 1 else ""
     name = f"{line}:{'+'.join(columns)}"
     expected = "a value that occurs once"
-    return RowRule(name, column, expected, several & filled, "", declared, columns)
+    return RowRule(name, column, expected, several & filled(columns), "", declared, columns)
 
 
 def _reference_rule(reference: Reference, tables: Mapping[str, pl.DataFrame]) -> RowRule:
@@ -267,8 +271,12 @@ def _reference_rule(reference: Reference, tables: Mapping[str, pl.DataFrame]) ->
     else:
         pairs = known.select(pl.struct(pl.all()).struct.rename_fields(list(reference.columns)))
         found = pl.struct(reference.columns).is_in(pairs.to_series().implode())
-    filled = pl.all_horizontal(pl.col(name).is_not_null() for name in reference.columns)
     column = reference.columns[0] if len(reference.columns) == 1 else ""
     expected = f"a value of {'+'.join(reference.to)} in {reference.table}"
-    broken = (filled & ~found).fill_null(value=False)
+    broken = (filled(reference.columns) & ~found).fill_null(value=False)
     return RowRule(f"reference:{reference.name}", column, expected, broken, "", declared=True)
+
+
+def filled(columns: tuple[str, ...]) -> pl.Expr:
+    """Return where something stands in every one of some columns."""
+    return pl.all_horizontal(pl.col(name).is_not_null() for name in columns)

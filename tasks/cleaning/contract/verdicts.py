@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import polars as pl
 
-from tasks.cleaning.contract.rules import RowRule
+from tasks.cleaning.contract.rules import RowRule, filled
 
 
 def verdicts(
@@ -35,7 +35,7 @@ def verdicts(
         pl.lit(value=True).alias("good") if good is None else good.alias("good"),
         *(rules[i].broken.alias(f"{i}") for i in single),
         *(pl.struct(rules[i].key).alias(f"key{i}") for i in across),
-        *(_filled(rules[i].key).alias(f"filled{i}") for i in across),
+        *(filled(rules[i].key).alias(f"filled{i}") for i in across),
     )
     bad = [pl.col(f"{i}") for i in single if rules[i].declared]
     if across and bad:
@@ -46,7 +46,3 @@ def verdicts(
         if rules[i].declared:
             told = told.with_columns(pl.col("good") & ~pl.col(f"{i}"))
     return told.select(f"{i}" for i in range(len(rules)))
-
-
-def _filled(key: tuple[str, ...]) -> pl.Expr:
-    return pl.all_horizontal(pl.col(name).is_not_null() for name in key)

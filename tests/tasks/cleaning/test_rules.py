@@ -107,6 +107,10 @@ def test_rules_across_rows_have_no_sql_and_say_so():
     with pytest.raises(ContractError, match="unique:a: rules across rows"):
         flink_sql(contract, "t")
     assert flink_sql(CONTRACT, "odd`name").endswith("FROM `odd``name`")
+    with pytest.raises(ContractError, match="line end in its name"):
+        flink_sql(from_toml('[columns."a\\nb"]'), "t")
+    with pytest.raises(ContractError, match="'broken_rules' has the name of a column of verdicts"):
+        flink_sql(from_toml("[columns.broken_rules]"), "t")
 
 
 @pytest.mark.parametrize(
