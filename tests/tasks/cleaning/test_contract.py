@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.cleaning.contract.model import (
@@ -38,6 +38,7 @@ columns = st.one_of(
 )
 
 
+@settings(deadline=None)
 @given(st.dictionaries(names, columns, min_size=2, max_size=4), names)
 def test_what_is_written_is_read(made, name):
     first, second = list(made)[:2]
