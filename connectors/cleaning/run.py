@@ -24,7 +24,7 @@ from connectors.cleaning.outputs import OutputError, OutputFormat, Published, ou
 from connectors.tables import read_whole
 from tasks.cleaning.clean import CleanConfig, Cleaned, clean
 from tasks.cleaning.contract.infer import infer
-from tasks.cleaning.contract.model import Contract
+from tasks.cleaning.contract.model import Contract, ContractError
 from tasks.cleaning.contract.toml import from_toml, to_toml
 from tasks.cleaning.ingest.options import ReadOptions
 from tasks.cleaning.repair.bound import HarmBound
@@ -70,6 +70,7 @@ def clean_file(
     kind: OutputFormat = "csv",
     options: ReadOptions | None = None,
     now: datetime | None = None,
+    tables: Path | None = None,
 ) -> Cleaned:
     """Clean a file and publish the results.
 
@@ -80,14 +81,15 @@ def clean_file(
         config: How to clean.
         kind: Format of the clean rows.
         options: What is known of the file.
-        now: The present, for records.
+        now: The present, with its zone: for records, and to tell how old the table is.
+        tables: Folder of the other tables that the contract's references name; the file's if None.
 
     Returns:
         What was published, rows numbered as in the file.
 
     Raises:
-        TableReadError: When the file cannot be read at all.
-        ContractError: When the table is not of the contract's kind.
+        TableReadError: When the file or a table of a reference cannot be read at all.
+        ContractError: When the table is not of the contract's kind, too old, or labelled too badly.
         QuarantineLimitError: When too many rows are bad.
     """
     config, now = config or CleanConfig(), now or datetime.now(UTC)
@@ -95,7 +97,10 @@ def clean_file(
     frame = without_empty(batch.frame)
     inferred = contract is None
     contract = contract or infer(frame, path.stem)
-    done = renumbered(clean(frame, contract, path.name, config, now=now), batch.rows)
+    folder_of_tables = (tables or path.parent).resolve()
+    others = read_references(contract, folder_of_tables)
+    done = clean(frame, contract, path.name, config, now=now, tables=others)
+    done = renumbered(done, batch.rows)
     quarantine = pa.concat_tables([batch.quarantine, done.quarantine]).sort_by("row")
     unread = batch.quarantine.num_rows
     counts = dict(done.counts)
@@ -110,9 +115,30 @@ def clean_file(
         "inferred": inferred,
         "alpha": config.repair.alpha,
         "repairs": config.repairs,
+        "tables": str(folder_of_tables),
     }
     _publish(folder, done, contract, facts, kind, now)
     return done
+
+
+def read_references(contract: Contract, folder: Path) -> dict[str, pl.DataFrame]:
+    """Read the other tables that a contract's references name.
+
+    Raises:
+        TableReadError: When one cannot be read at all.
+        ContractError: When there is no such file.
+    """
+    found: dict[str, pl.DataFrame] = {}
+    for reference in contract.references:
+        path = folder / reference.table
+        if not path.is_file():
+            raise ContractError(
+                f"reference {reference.name}: there is no file {path}; tables of references lie "
+                "beside the contract"
+            )
+        if reference.table not in found:
+            found[reference.table] = without_empty(read_whole(path).frame)
+    return found
 
 
 def load_run(folder: Path) -> Run:
@@ -238,10 +264,13 @@ def requeue(folder: Path, contract: Contract | None = None, *, now: datetime | N
     numbers = np.concatenate([run.rows.to_numpy(), known])
     order = np.argsort(numbers, kind="stable")
     rows = pl.concat([original, back])[order.tolist()]
+    # The rows were fresh when they came.
     config = CleanConfig(
-        repair=RepairConfig(alpha=run.facts["alpha"]), repairs=run.facts["repairs"]
+        repair=RepairConfig(alpha=run.facts["alpha"]), repairs=run.facts["repairs"], fresh=False
     )
-    done = renumbered(clean(rows, contract, run.facts["source"], config, now=now), numbers[order])
+    others = read_references(contract, Path(run.facts.get("tables", ".")))
+    done = clean(rows, contract, run.facts["source"], config, now=now, tables=others)
+    done = renumbered(done, numbers[order])
     quarantine = pa.concat_tables([unread, done.quarantine]).sort_by("row")
     counts = dict(done.counts) | {
         "rows_in": run.place.rows_in,
@@ -357,7 +386,8 @@ def _republish(
         promised_harm=run.facts["promised_harm"],
         fixed=run.facts["fixed"],
     )
-    facts = {name: run.facts[name] for name in ("source", "inferred", "alpha", "repairs")}
+    kept = ("source", "inferred", "alpha", "repairs", "tables")
+    facts = {name: run.facts[name] for name in kept if name in run.facts}
     _publish(
         run.place.folder,
         done,

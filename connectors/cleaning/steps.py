@@ -36,6 +36,7 @@ def clean_table(
         read_contract(Path(contract)) if contract else None,
         config=CleanConfig(repair=RepairConfig(alpha=alpha)),
         kind="csv" if kind == "csv" else "parquet",
+        tables=Path(contract).parent if contract else None,
     )
     place = published(Path(folder))
     assert place is not None  # noqa: S101 - just published

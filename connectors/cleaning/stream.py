@@ -21,7 +21,15 @@ from pyarrow import parquet
 
 from connectors.cleaning.outputs import OutputFormat, OutputWriter, outputs
 from connectors.cleaning.pipeline import Behind, ahead
-from connectors.cleaning.run import CHANGES, CONTRACT, REPORT, REVIEW, RUN, without_empty
+from connectors.cleaning.run import (
+    CHANGES,
+    CONTRACT,
+    REPORT,
+    REVIEW,
+    RUN,
+    read_references,
+    without_empty,
+)
 from connectors.tables import read_batches
 from tasks.cleaning.clean import CleanConfig, Cleaned, require_few_bad, require_rows
 from tasks.cleaning.contract.infer import infer
@@ -90,6 +98,7 @@ def clean_stream(
     kind: OutputFormat = "parquet",
     options: ReadOptions | None = None,
     now: datetime | None = None,
+    tables: Path | None = None,
     progress: Progress | None = None,
 ) -> Streamed:
     """Clean a file in batches and publish the results.
@@ -103,6 +112,7 @@ def clean_stream(
         kind: Format of the clean rows.
         options: What is known of the file.
         now: The present, for records.
+        tables: Folder of the other tables that the contract's references name; the file's if None.
         progress: Told after every batch.
 
     Raises:
@@ -116,13 +126,15 @@ def clean_stream(
     options = options or ReadOptions(time=now)
     inferred = contract is None
     contract = contract or reference_contract(path, options)
-    cleaner = RowCleaner(contract, config)
+    folder_of_tables = (tables or path.parent).resolve()
+    cleaner = RowCleaner(contract, config, read_references(contract, folder_of_tables))
     facts = {
         "source": path.name,
         "inferred": inferred,
         "alpha": config.repair.alpha,
         "repairs": config.repairs,
         "across_rows": False,
+        "tables": str(folder_of_tables),
     }
     with outputs(folder, path.name, kind) as writer:
         sinks = _Sinks(writer)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -77,6 +78,10 @@ def run(
         bool,
         typer.Option("--stream", help="Row by row in bounded memory; nothing across rows."),
     ] = False,
+    now: Annotated[
+        datetime | None,
+        typer.Option(help="UTC time at which the table must be fresh [default: now]."),
+    ] = None,
 ) -> None:
     """Clean a file: repair, check, set aside, report."""
     from connectors.cleaning.outputs import published
@@ -93,11 +98,25 @@ def run(
     if stream:
         with row_progress(file) as progress:
             seen = clean_stream(
-                file, folder, _contract(contract), config=config, kind=kind, progress=progress
+                file,
+                folder,
+                _contract(contract),
+                config=config,
+                kind=kind,
+                tables=contract and contract.parent,
+                progress=progress,
             )
         counts, cells, harm, reviews = dict(seen.counts), seen.cells, 0.0, seen.reviews
     else:
-        done = clean_file(file, folder, _contract(contract), config=config, kind=kind)
+        done = clean_file(
+            file,
+            folder,
+            _contract(contract),
+            config=config,
+            kind=kind,
+            now=now and now.replace(tzinfo=UTC),
+            tables=contract and contract.parent,
+        )
         cells = done.changes.select("row", "column").n_unique()
         counts, harm, reviews = dict(done.counts), done.promised_harm, done.review.height
     place = published(folder)
@@ -209,6 +228,27 @@ def diff(
         typer.echo(f"{one.effect:<9} {place}{one.line} {one.before!r} -> {one.after!r}")
     if not found:
         typer.echo("no difference")
+
+
+@app.command(name="contract-sql")
+def contract_sql(
+    contract: Annotated[Path, typer.Argument(help="A contract.", show_default=False)],
+    *,
+    table: Annotated[str, typer.Option(help="Table in Flink, all columns STRING.")],
+    rows_only: Annotated[
+        bool, typer.Option("--rows-only", help="Leave out what needs more than single rows.")
+    ] = False,
+) -> None:
+    """Print a contract's rules over rows as a query of Flink SQL."""
+    from tasks.cleaning.contract.rules import batch_only, flink_sql
+    from tasks.cleaning.contract.toml import read_contract
+
+    read = read_contract(contract)
+    query = flink_sql(read, table, rows_only=rows_only)
+    left = ", ".join(batch_only(read))
+    if left:
+        typer.echo(f"left out, for whole tables only: {left}", err=True)
+    typer.echo(query)
 
 
 def _some(number: int, thing: str) -> str:

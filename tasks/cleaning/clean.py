@@ -19,6 +19,8 @@ from numpy.typing import NDArray
 
 from tasks.cleaning.contract.model import Contract, ContractError
 from tasks.cleaning.contract.rules import RowRule, row_rules
+from tasks.cleaning.contract.table_checks import label_noise, require_fresh
+from tasks.cleaning.contract.verdicts import verdicts
 from tasks.cleaning.findings import findings_of, joined
 from tasks.cleaning.quarantine import Rule, empty_quarantine, quarantine_rows
 from tasks.cleaning.repair.bound import HarmBound
@@ -40,11 +42,14 @@ class CleanConfig:
         repair: How far repairs go by themselves.
         repairs: Whether anything is repaired at all.
         drop_copies: Whether rows that equal an earlier one in every column are quarantined.
+        fresh: Whether the table must be as recent as its contract says; not so when it is cleaned
+            again later.
     """
 
     repair: RepairConfig = field(default_factory=RepairConfig)
     repairs: bool = True
     drop_copies: bool = True
+    fresh: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +86,7 @@ def clean(
     config: CleanConfig | None = None,
     *,
     now: datetime | None = None,
+    tables: Mapping[str, pl.DataFrame] | None = None,
 ) -> Cleaned:
     """Clean a table.
 
@@ -89,29 +95,34 @@ def clean(
         contract: What it must look like.
         source: Name of the file, for records.
         config: How.
-        now: The present, for records.
+        now: The present, with its zone: for records, and to tell how old the table is.
+        tables: By name, the other tables that the contract's references name; texts.
 
     Raises:
-        ContractError: When columns are missing or too many, or the number of rows is out of bounds.
+        ContractError: When columns are missing or too many, the number of rows is out of bounds, a
+            table of a reference is not there, the newest date is too old (``StaleTableError``) or
+            too many labels are wrong (``LabelNoiseError``).
         QuarantineLimitError: When more rows are bad than the contract allows.
     """
     config, now = config or CleanConfig(), now or datetime.now(UTC)
     require_shape(frame, contract)
     repaired = _repaired(frame, contract, config)
-    broken, shown = verdicts(repaired.frame, row_rules(contract), contract)
-    if config.drop_copies and config.repair.across_rows:
-        copies = (
-            repaired.frame.is_duplicated()
-            & ~repaired.frame.select(pl.struct(pl.all()).is_first_distinct()).to_series()
-        )
-        broken = [(COPY, copies.to_numpy()), *broken]
+    if config.fresh:
+        require_fresh(repaired.frame, contract, now)
+    rules = row_rules(contract, tables)
+    copies = config.drop_copies and config.repair.across_rows
+    broken, shown = judged(repaired.frame, rules, contract, drop_copies=copies)
     quarantine, bad = set_aside(frame, repaired.frame, broken, source, contract, now)
     kept = np.flatnonzero(~bad)
     counts = counted(frame.height, kept, quarantine, repaired.changes)
     require_few_bad(int(bad.sum()), frame.height, contract, source, _most(quarantine))
-    review = joined([repaired.review, shown]).filter(pl.col("row").is_in(kept.tolist()))
+    good = repaired.frame[kept.tolist()]
+    noise = label_noise(good, contract).with_columns(
+        row=pl.lit(int(kept[0]) if len(kept) else 0, pl.Int64)
+    )
+    review = joined([repaired.review, shown, noise]).filter(pl.col("row").is_in(kept.tolist()))
     return Cleaned(
-        repaired.frame[kept.tolist()],
+        good,
         pl.Series("row", kept, pl.Int64),
         quarantine,
         repaired.changes,
@@ -204,17 +215,18 @@ def _repaired(frame: pl.DataFrame, contract: Contract, config: CleanConfig) -> R
     return Repaired(frame, no_changes(), joined([]), {}, fixed=True)
 
 
-def verdicts(
-    frame: pl.DataFrame, rules: Iterable[RowRule], contract: Contract
+def judged(
+    frame: pl.DataFrame, rules: Iterable[RowRule], contract: Contract, *, drop_copies: bool
 ) -> tuple[list[tuple[RowRule, Mask]], pl.DataFrame]:
     """Return the rows that break each declared rule, and findings of the inferred ones."""
     rules = list(rules)
-    if not rules:
-        return [], joined([])
-    verdicts = _checked(frame, rules)
-    broken, shown = [], []
+    copies = pl.Series("copies", np.zeros(frame.height, bool))
+    if drop_copies and frame.height:
+        copies = ~frame.select(pl.struct(pl.all()).is_first_distinct()).to_series()
+    told = verdicts(frame, rules, ~pl.lit(copies)).collect()
+    broken, shown = [(COPY, copies.to_numpy())], []
     for i, rule in enumerate(rules):
-        mask = verdicts[f"{i}"].to_numpy()
+        mask = told[f"{i}"].to_numpy()
         if rule.declared:
             broken.append((rule, mask))
         elif mask.any():
@@ -233,26 +245,6 @@ def verdicts(
                 )
             )
     return broken, joined(shown)
-
-
-def _checked(frame: pl.DataFrame, rules: list[RowRule]) -> pl.DataFrame:
-    """Return a column of verdicts for every rule.
-
-    Raises:
-        ContractError: For a rule that cannot be computed, as of numbers made of any text by CAST.
-    """
-    try:
-        return frame.select(rule.broken.alias(f"{i}") for i, rule in enumerate(rules))
-    except pl.exceptions.PolarsError:
-        for rule in rules:
-            try:
-                frame.select(rule.broken)
-            except pl.exceptions.PolarsError as error:
-                raise ContractError(
-                    f"{rule.name} cannot be computed: {error}; columns are texts: compare "
-                    "numbers by TRY_CAST(... AS DOUBLE)"
-                ) from None
-        raise
 
 
 def set_aside(

@@ -8,6 +8,7 @@ of expressions; only the others go through the repair.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime
 
@@ -20,9 +21,9 @@ from tasks.cleaning.clean import (
     CleanConfig,
     Cleaned,
     counted,
+    judged,
     require_columns,
     set_aside,
-    verdicts,
 )
 from tasks.cleaning.contract.model import Contract, ContractError
 from tasks.cleaning.contract.rules import row_rules
@@ -34,8 +35,10 @@ from tasks.cleaning.repair.normalise import ends_in, normalisers
 
 def across_rows(contract: Contract) -> list[str]:
     """Return the lines of a contract that look at other rows, as messages name them."""
-    lines = [rule.name for rule in row_rules(contract) if not rule.sql]
+    lines = [f"unique:{name}" for name, column in contract.columns.items() if column.unique]
+    lines += [f"key:{'+'.join(key)}" for key in contract.keys]
     lines += [f"dependency:{one.name}" for one in contract.dependencies]
+    lines += ["newest"] * bool(contract.newest) + ["label"] * (contract.label is not None)
     return lines + [
         f"suffix_of:{name} (without a domain of {column.suffix_of})"
         for name, column in contract.columns.items()
@@ -55,7 +58,9 @@ def without_across_rows(contract: Contract) -> Contract:
         )
         for name, column in contract.columns.items()
     }
-    return replace(contract, columns=columns, dependencies=(), keys=())
+    return replace(
+        contract, columns=columns, dependencies=(), keys=(), newest="", max_age_days=0.0, label=None
+    )
 
 
 class RowCleaner:
@@ -64,12 +69,18 @@ class RowCleaner:
     Args:
         contract: What each row must look like.
         config: How; ``repair.across_rows`` must be off, it is what it says.
+        tables: By name, the other tables that the contract's references name; texts.
 
     Raises:
         ContractError: When the contract has lines that look at other rows.
     """
 
-    def __init__(self, contract: Contract, config: CleanConfig) -> None:
+    def __init__(
+        self,
+        contract: Contract,
+        config: CleanConfig,
+        tables: Mapping[str, pl.DataFrame] | None = None,
+    ) -> None:
         if config.repair.across_rows:
             raise ValueError("rows are cleaned by themselves: set RepairConfig(across_rows=False)")
         if lines := across_rows(contract):
@@ -79,7 +90,7 @@ class RowCleaner:
             )
         self.contract = contract
         self.config = config
-        self._rules = row_rules(contract)
+        self._rules = row_rules(contract, tables)
         self._steps = [normalisers(name, column) for name, column in contract.columns.items()]
         self._checked = False
 
@@ -104,7 +115,7 @@ class RowCleaner:
             require_columns(frame.columns, self.contract)
             self._checked = True
         repaired = self._repaired(frame)
-        broken, shown = verdicts(repaired.frame, self._rules, self.contract)
+        broken, shown = judged(repaired.frame, self._rules, self.contract, drop_copies=False)
         quarantine, bad = set_aside(frame, repaired.frame, broken, source, self.contract, now)
         kept = np.flatnonzero(~bad)
         review = joined([repaired.review, shown])

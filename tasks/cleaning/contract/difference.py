@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
@@ -19,7 +19,7 @@ class Difference:
     """One line that is not the same.
 
     Attributes:
-        where: Column, or the name of a dependency, denial or key; "" for the table.
+        where: Column, or the name of a dependency, denial, reference or key; "" for the table.
         line: The line of the contract.
         before: What it said, None for nothing.
         after: What it says, None for nothing.
@@ -36,49 +36,71 @@ class Difference:
 
 def differences(before: Contract, after: Contract) -> list[Difference]:
     """Return every difference, columns in the new contract's order, then what binds them."""
-    found = [*_columns(before, after)]
-    for line, names in (
-        (
-            "dependency",
-            ({d.name for d in before.dependencies}, {d.name for d in after.dependencies}),
-        ),
-        ("denial", ({d.name for d in before.denials}, {d.name for d in after.denials})),
-        ("key", ({"+".join(k) for k in before.keys}, {"+".join(k) for k in after.keys})),
-    ):
+    return [*_columns(before, after), *_bindings(before, after), *_table(before, after)]
+
+
+def _bindings(before: Contract, after: Contract) -> Iterator[Difference]:
+    """Compare what binds several columns, by its name."""
+    old, new = _named(before), _named(after)
+    for line in new:
         # A dependency repairs; alone it sets no row aside.
-        effects: tuple[Effect, Effect] = (
-            ("other", "other") if line == "dependency" else ("looser", "stricter")
-        )
-        found += [Difference(n, line, n, None, effects[0]) for n in sorted(names[0] - names[1])]
-        found += [Difference(n, line, None, n, effects[1]) for n in sorted(names[1] - names[0])]
-    said = {d.name: d for d in before.denials}
-    for denial in after.denials:
-        if denial.name in said and said[denial.name].forbidden != denial.forbidden:
-            was = said[denial.name].forbidden
-            found.append(Difference(denial.name, "denial", was, denial.forbidden, "other"))
-    for line, bound in (("min_rows", "minimum"), ("max_quarantine_share", "maximum")):
-        was, now = getattr(before, line), getattr(after, line)
-        if was != now:
-            found.append(Difference("", line, was, now, _restriction(bound, was, now)))
-    if before.max_rows != after.max_rows:
-        smaller = after.max_rows > 0 and not 0 < before.max_rows < after.max_rows
-        effect: Effect = "stricter" if smaller else "looser"
-        found.append(Difference("", "max_rows", before.max_rows, after.max_rows, effect))
-    if before.extra_columns != after.extra_columns:
-        effect = "looser" if after.extra_columns else "stricter"
-        found.append(
-            Difference("", "extra_columns", before.extra_columns, after.extra_columns, effect)
-        )
-    return found
+        gone, come = ("other", "other") if line == "dependency" else ("looser", "stricter")
+        for name in sorted(set(old[line]) - set(new[line])):
+            yield Difference(name, line, name, None, gone)  # type: ignore[arg-type]
+        for name in sorted(set(new[line]) - set(old[line])):
+            yield Difference(name, line, None, name, come)  # type: ignore[arg-type]
+        for name in (name for name in new[line] if name in old[line]):
+            was, now = old[line][name], new[line][name]
+            if was != now:
+                yield Difference(name, line, was, now, "other")
 
 
-def _bindings(contract: Contract) -> dict[str, set[str]]:
-    """Return the names of what binds several columns, by kind of line."""
+def _named(contract: Contract) -> Mapping[str, Mapping[str, Any]]:
+    """Return what binds several columns, by line and name, with what else the lines say."""
     return {
-        "dependency": {one.name for one in contract.dependencies},
-        "denial": {one.name for one in contract.denials},
-        "key": {"+".join(key) for key in contract.keys},
+        "dependency": {one.name: one.confidence for one in contract.dependencies},
+        "denial": {one.name: one.forbidden for one in contract.denials},
+        "reference": {one.name: one.table for one in contract.references},
+        "key": {"+".join(key): key for key in contract.keys},
     }
+
+
+def _table(before: Contract, after: Contract) -> Iterator[Difference]:
+    """Compare the lines of the whole table."""
+    was, now = before.label, after.label
+    if (was is None) != (now is None):
+        effect: Effect = "stricter" if now else "looser"
+        yield Difference("", "label", was and was.column, now and now.column, effect)
+    if was and now:
+        for line in ("column", "features"):
+            if getattr(was, line) != getattr(now, line):
+                yield Difference("label", line, getattr(was, line), getattr(now, line), "other")
+        if was.max_noise != now.max_noise:
+            effect = _restriction("maximum", was.max_noise, now.max_noise)
+            yield Difference("label", "max_noise", was.max_noise, now.max_noise, effect)
+    for line in TABLE_LINES:
+        old, new = getattr(before, line), getattr(after, line)
+        if old != new:
+            yield Difference("", line, old, new, _table_effect(line, old, new))
+
+
+TABLE_LINES = (
+    "name", "version", "extra_columns", "min_rows", "max_rows", "newest", "max_age_days",
+    "max_quarantine_share",
+)  # fmt: skip
+ABSENT = {"max_rows": 0, "newest": "", "max_age_days": 0.0}
+
+
+def _table_effect(line: str, was: Any, now: Any) -> Effect:
+    if line in ABSENT and ABSENT[line] in (was, now):
+        return "stricter" if was == ABSENT[line] else "looser"
+    if line == "extra_columns":
+        return "looser" if now else "stricter"
+    if line == "min_rows":
+        return _restriction("minimum", was, now)
+    if line in {"max_rows", "max_age_days", "max_quarantine_share"}:
+        return _restriction("maximum", was, now)
+    return "other"
 
 
 def _columns(before: Contract, after: Contract) -> Iterator[Difference]:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, get_args
+
+from tasks.cleaning.contract.conditions import ConditionError, parse
+from tasks.cleaning.contract.patterns import PatternError, portable
+from tasks.cleaning.contract.values import DATE, DATETIME
 
 Kind = Literal["text", "integer", "decimal", "date", "datetime", "boolean"]
 KINDS: tuple[str, ...] = get_args(Kind)
@@ -23,7 +28,8 @@ class ColumnContract:
         kind: Type of the values once they are clean; files hold texts.
         nullable: Whether a value may be missing.
         unique: Whether every value occurs once.
-        pattern: Regular expression that the whole text matches; "" for none.
+        pattern: Regular expression that the whole text matches, in the part that all engines share
+            (``patterns.py``); "" for none.
         domain: The only values there are; () for any.
         minimum: Least number, or date in ISO form; None for none.
         maximum: Greatest one, likewise.
@@ -63,22 +69,41 @@ class ColumnContract:
             raise ContractError(f"kind is {self.kind!r}; give one of {', '.join(KINDS)}")
         if self.pattern:
             try:
-                re.compile(self.pattern)
-            except re.error as error:
-                raise ContractError(f"pattern {self.pattern!r} is no expression: {error}") from None
-        if self.minimum is not None and self.maximum is not None:
-            if isinstance(self.minimum, str) != isinstance(self.maximum, str):
-                raise ContractError("minimum and maximum must both be numbers or both be dates")
-            if self.minimum > self.maximum:  # type: ignore[operator]
-                raise ContractError(f"minimum {self.minimum} is above maximum {self.maximum}")
-        if self.is_number and (isinstance(self.minimum, str) or isinstance(self.maximum, str)):
-            raise ContractError("minimum and maximum of numbers are numbers, without quotes")
+                portable(self.pattern)
+            except PatternError as error:
+                raise ContractError(f"pattern {self.pattern!r}, {error}") from None
+        self._require_bounds()
         if self.max_length < 0:
             raise ContractError(f"max_length is {self.max_length}; give 0 for any length")
         if (self.unit_spellings or self.scales) and not self.is_number:
             raise ContractError(f"units belong to numbers; kind is {self.kind!r}")
         if self.formats and self.kind not in {"date", "datetime"}:
             raise ContractError(f"formats belong to dates; kind is {self.kind!r}")
+        for form in self.formats:
+            if "%Z" in form or (self.kind == "date" and ("%z" in form or "%:z" in form)):
+                raise ContractError(
+                    f"format {form!r}: names of zones are ambiguous and days have no zone; moments "
+                    "(kind = 'datetime') take %z, an offset such as +0200"
+                )
+
+    def _require_bounds(self) -> None:
+        """Reject bounds of another kind than the values."""
+        for line, bound in (("minimum", self.minimum), ("maximum", self.maximum)):
+            if bound is None:
+                continue
+            if self.kind in {"text", "boolean"}:
+                raise ContractError(
+                    f"{line} belongs to numbers and dates; kind is {self.kind!r}, give another"
+                )
+            if self.is_number and (isinstance(bound, str) or not math.isfinite(bound)):
+                raise ContractError("minimum and maximum of numbers are numbers, without quotes")
+            if not self.is_number and not _is_date(bound, day=self.kind == "date"):
+                form = "YYYY-MM-DD" + ("" if self.kind == "date" else " or YYYY-MM-DDTHH:MM:SS")
+                raise ContractError(f"{line} is {bound!r}; give {form}")
+        # Of moments with zones the texts do not tell which is the later one.
+        both = self.minimum is not None and self.maximum is not None and self.kind != "datetime"
+        if both and self.minimum > self.maximum:  # type: ignore[operator]
+            raise ContractError(f"minimum {self.minimum} is above maximum {self.maximum}")
 
     @property
     def is_number(self) -> bool:
@@ -123,13 +148,67 @@ class Denial:
     Attributes:
         name: Id in findings.
         forbidden: SQL condition over the columns that holds for no good row, in the part of SQL
-            that Polars and Flink share, for example ``"left" < arrived``.
+            that ``conditions.py`` lists, for example ``"left" < arrived``; columns have the kinds
+            that the contract gives them.
         expected: What a good row looks like, for people.
     """
 
     name: str
     forbidden: str
     expected: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """Values that must occur in another table.
+
+    Attributes:
+        columns: Columns of this table; a row where one of them is missing is not checked.
+        table: Name of the other table: a file, beside the contract if it says nothing else.
+        to: As many columns of the other table, which together hold the values.
+    """
+
+    columns: tuple[str, ...]
+    table: str
+    to: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        """Reject a reference to nothing."""
+        if not self.columns or len(self.columns) != len(self.to) or not self.table:
+            raise ContractError(
+                f"a reference of {list(self.columns)} to {list(self.to)} of {self.table!r}; give "
+                "as many columns of the other table as of this one, and the table's file"
+            )
+        if len(set(self.columns)) < len(self.columns):
+            raise ContractError(f"a reference names a column of {list(self.columns)} twice")
+
+    @property
+    def name(self) -> str:
+        """Id in findings, for example ``customer->customers.csv:id``."""
+        return f"{'+'.join(self.columns)}->{self.table}:{'+'.join(self.to)}"
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """How many labels of a table may be wrong.
+
+    Attributes:
+        column: Column of classes.
+        max_noise: Greatest share of labels that may be wrong, as estimated.
+        features: Number columns that tell the classes apart; () for all of the contract that are
+            not unique.
+    """
+
+    column: str
+    max_noise: float
+    features: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Reject what is no share, and a label that explains itself."""
+        if not 0.0 <= self.max_noise < 1.0:
+            raise ContractError(f"max_noise is {self.max_noise}; give a share, such as 0.05")
+        if self.column in self.features:
+            raise ContractError(f"label {self.column!r} is among its own features; take it out")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,11 +222,13 @@ class Contract:
         dependencies: What fixes what, in the order in which repairs use it.
         denials: Impossible combinations.
         keys: Groups of columns that together occur once.
+        references: Columns whose values occur in another table.
+        label: How many labels may be wrong; None for no limit.
         extra_columns: Whether columns not named here may be there; they are passed on untouched.
         min_rows: Fewest rows of a table.
         max_rows: Most rows, 0 for any number.
-        newest: Column whose newest date must be recent, "" for none.
-        max_age_days: How old that date may be.
+        newest: Date column whose newest value must be recent, "" for none.
+        max_age_days: How old that value may be.
         max_quarantine_share: A run that sets aside more than this share fails.
     """
 
@@ -157,6 +238,8 @@ class Contract:
     dependencies: tuple[Dependency, ...] = ()
     denials: tuple[Denial, ...] = ()
     keys: tuple[tuple[str, ...], ...] = ()
+    references: tuple[Reference, ...] = ()
+    label: Label | None = None
     extra_columns: bool = False
     min_rows: int = 0
     max_rows: int = 0
@@ -177,6 +260,8 @@ class Contract:
             **{f"key {'+'.join(key)}": key for key in self.keys},
             **{f"suffix_of of {n}": (c.suffix_of,) for n, c in self.columns.items() if c.suffix_of},
             **({"newest": (self.newest,)} if self.newest else {}),
+            **{f"reference {r.name}": r.columns for r in self.references},
+            **({"label": (self.label.column, *self.label.features)} if self.label else {}),
         }
         for line, names in named.items():
             for name in names:
@@ -185,12 +270,47 @@ class Contract:
                         f"{line} names {name!r}, which is no column; there are "
                         f"{', '.join(self.columns)}"
                     )
+        self._require_denials()
+        self._require_fresh()
+        if self.label:
+            for name in self.label.features:
+                if not self.columns[name].is_number:
+                    raise ContractError(
+                        f"label: feature {name!r} is no number; give it such a kind"
+                    )
+        if any(not key for key in self.keys):
+            raise ContractError("a key names no column; write keys = [['id']]")
+        if self.min_rows < 0 or self.max_rows < 0:
+            raise ContractError("min_rows and max_rows are 0 or more")
         if self.max_rows and self.max_rows < self.min_rows:
             raise ContractError(f"max_rows {self.max_rows} is below min_rows {self.min_rows}")
         if not 0.0 <= self.max_quarantine_share <= 1.0:
             raise ContractError(f"max_quarantine_share {self.max_quarantine_share} is no share")
 
+    def _require_denials(self) -> None:
+        kinds = {name: column.kind for name, column in self.columns.items()}
+        for denial in self.denials:
+            try:
+                parse(denial.forbidden, kinds)
+            except ConditionError as error:
+                raise ContractError(f"denial {denial.name!r}: {error}") from None
+
+    def _require_fresh(self) -> None:
+        if bool(self.newest) != (self.max_age_days > 0) or not 0 <= self.max_age_days < math.inf:
+            raise ContractError(
+                "newest = 'COLUMN' and max_age_days = DAYS (more than 0) stand together"
+            )
+        if self.newest and self.columns[self.newest].kind not in {"date", "datetime"}:
+            raise ContractError(f"newest: {self.newest!r} is no date; give it kind = 'date'")
+
     @property
     def detector_version(self) -> str:
         """What findings carry."""
         return f"{self.name}/{self.version}"
+
+
+def _is_date(bound: float | str, *, day: bool) -> bool:
+    shapes = (DATE,) if day else (DATE, DATETIME)
+    return isinstance(bound, str) and any(
+        re.search(shape.replace(r"\z", r"\Z"), bound) for shape in shapes
+    )

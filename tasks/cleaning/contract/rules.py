@@ -1,24 +1,37 @@
 """A contract compiled into rules over rows: as Polars expressions and as Flink SQL.
 
 Both say *broken*, are true or false and never null, and read texts: a value that cannot be read as
-its kind breaks one rule, ``kind``, and no other. Rules across rows (``unique``, keys) have no SQL
-and say so.
+its kind breaks one rule, ``kind``, and no other. Rules across rows (``unique``, keys) and across
+tables (references) have no SQL and say so. Rules that read the same column share the reading when
+they are computed in one query of a lazy frame.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 import polars as pl
 
-from tasks.cleaning.contract.model import ColumnContract, Contract, ContractError
+from tasks.cleaning.contract.condition_rules import compiled
+from tasks.cleaning.contract.conditions import parse
+from tasks.cleaning.contract.model import ColumnContract, Contract, ContractError, Reference
+from tasks.cleaning.contract.patterns import MAX_DEEP_CHARACTERS, portable
+from tasks.cleaning.contract.values import (
+    Both,
+    column,
+    double,
+    identifier,
+    instant,
+    integer,
+    matches,
+    quoted,
+    readable,
+)
 
-NUMBER_SHAPE = r"^[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?$"
-INTEGER_SHAPE = r"^[+-]?[0-9]{1,18}$"
-DATE_SHAPE = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}$"
-DATETIME_SHAPE = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}[ T][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,6})?$"
-BOOLEANS = ("true", "false", "0", "1", "yes", "no")
+BROKEN, DOUBTFUL = "broken_rules", "doubtful_rules"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,10 +42,12 @@ class RowRule:
         name: Id, for example ``minimum:ounces``.
         column: Column at fault, "" where it is the row.
         expected: What a good value looks like, for people.
-        broken: Boolean expression over columns of texts, never null.
-        sql: The same in Flink SQL, "" for a rule across rows.
+        broken: Boolean expression over columns of texts, never null; of a rule across rows, true
+            for all but the first of the rows it is given (``verdicts.py`` gives it good ones).
+        sql: The same in Flink SQL, "" for a rule across rows or tables.
         declared: Whether a person vouches for it; a row that breaks an inferred line is not set
             aside but shown.
+        key: Columns that occur once together, () for a rule over single rows.
     """
 
     name: str
@@ -41,158 +56,227 @@ class RowRule:
     broken: pl.Expr
     sql: str
     declared: bool
+    key: tuple[str, ...] = ()
 
 
-def row_rules(contract: Contract) -> list[RowRule]:
-    """Return every rule, in the order of the contract's columns, then denials, then keys.
-
-    Raises:
-        ContractError: For a denial that is no SQL.
-    """
-    rules = [
-        rule for name, column in contract.columns.items() for rule in _column_rules(name, column)
-    ]
-    for denial in contract.denials:
-        try:
-            broken = pl.sql_expr(denial.forbidden)
-        except pl.exceptions.PolarsError as error:
-            raise ContractError(f"denial {denial.name!r}: {error}") from None
-        expected = denial.expected or f"not: {denial.forbidden}"
-        sql = denial.forbidden
-        rules.append(_rule(f"denial:{denial.name}", "", expected, broken, sql))
-    rules += [_unique_rule("key", key, declared=True) for key in contract.keys]
-    return rules
-
-
-def flink_sql(contract: Contract, table: str) -> str:
-    """Return a query that adds ``broken_rules`` to a table: the broken rules' names, "" for none.
+def row_rules(
+    contract: Contract, tables: Mapping[str, pl.DataFrame] | None = None
+) -> list[RowRule]:
+    """Return every rule, in the order of the contract's columns, denials, references and keys.
 
     Args:
         contract: The contract.
-        table: Name of the table in Flink, its columns STRING.
+        tables: By name, the other tables that its references name.
 
     Raises:
-        ContractError: For rules across rows, which a stream of single rows cannot check.
+        ContractError: When another table or a column of it is not there.
     """
-    rules = row_rules(contract)
-    batch = [rule.name for rule in rules if not rule.sql]
+    columns = [rule for name, one in contract.columns.items() for rule in _column_rules(name, one)]
+    kinds = {name: one.kind for name, one in contract.columns.items()}
+    denials = [
+        _rule(f"denial:{denial.name}", "", denial.expected or f"not: {denial.forbidden}",
+              compiled(parse(denial.forbidden, kinds)))
+        for denial in contract.denials
+    ]  # fmt: skip
+    references = [_reference_rule(one, tables or {}) for one in contract.references]
+    single, across = ([one for one in columns if bool(one.key) is many] for many in (False, True))
+    keys = [_unique_rule("key", key, declared=True) for key in contract.keys]
+    return [*single, *denials, *references, *across, *keys]
+
+
+def flink_sql(contract: Contract, table: str, *, rows_only: bool = False) -> str:
+    """Return a query that adds the rules that each row of a table breaks, "" for none.
+
+    ``broken_rules`` are the declared ones, ``doubtful_rules`` the inferred ones; names are joined
+    by commas, and a comma or percent sign within a name is written ``%2C`` or ``%25``.
+
+    Args:
+        contract: The contract.
+        table: Name of the table in Flink, its columns STRING, nothing as NULL.
+        rows_only: Leave out what :func:`batch_only` names.
+
+    Raises:
+        ContractError: For rules across rows or tables, which single rows cannot tell.
+    """
+    batch = [] if rows_only else batch_only(contract)
     if batch:
         raise ContractError(
-            f"{', '.join(batch)}: rules across rows run on whole tables only; take them out of the "
-            "contract of a stream"
+            f"{', '.join(batch)}: rules across rows and tables run on whole tables only (penstock "
+            "clean run); take them out of the contract of a stream, or ask for the rules over rows"
         )
-    cases = ", ".join(f"CASE WHEN {rule.sql} THEN {_quoted(rule.name)} END" for rule in rules)
-    # Names are quoted, and what a denial says is the contract author's own.
-    return f"SELECT *, CONCAT_WS(',', {cases}) AS broken_rules FROM {_identifier(table)}"  # noqa: S608
+    taken = sorted({BROKEN, DOUBTFUL} & set(contract.columns))
+    if taken:
+        raise ContractError(f"column {taken[0]!r} has the name of a column of verdicts; rename it")
+    unsaid = [name for name in contract.columns if "\n" in name or "\r" in name]
+    if unsaid:
+        raise ContractError(
+            f"column {unsaid[0]!r} has a line end in its name, which Flink's SQL lacks"
+        )
+    single = Contract(name=contract.name, columns=contract.columns, denials=contract.denials)
+    rules = [rule for rule in row_rules(single) if rule.sql]
+    broken = _names([rule for rule in rules if rule.declared])
+    doubtful = _names([rule for rule in rules if not rule.declared])
+    # Names are quoted, and conditions are made of what was read, not pasted.
+    return f"SELECT *, {broken} AS {BROKEN}, {doubtful} AS {DOUBTFUL} FROM {identifier(table)}"  # noqa: S608
 
 
-def _rule(
-    name: str, column: str, expected: str, broken: pl.Expr, sql: str, *, declared: bool = True
-) -> RowRule:
-    """Return a rule that is false where its expression is null."""
-    return RowRule(
-        name,
-        column,
-        expected,
-        broken.fill_null(value=False),
-        f"COALESCE({sql}, FALSE)" if sql else "",
-        declared,
+def batch_only(contract: Contract) -> list[str]:
+    """Return the names of declared checks that need more than single rows."""
+    unique = [
+        f"unique:{name}"
+        for name, one in contract.columns.items()
+        if one.unique and "unique" not in one.confidence
+    ]
+    lines = {
+        "min_rows": bool(contract.min_rows),
+        "max_rows": bool(contract.max_rows),
+        "newest": bool(contract.newest),
+        "label": contract.label is not None,
+    }
+    return [
+        *(f"reference:{one.name}" for one in contract.references),
+        *unique,
+        *(f"key:{'+'.join(key)}" for key in contract.keys),
+        *(line for line, there in lines.items() if there),
+    ]
+
+
+def _names(rules: list[RowRule]) -> str:
+    """Return SQL that names those of the rules that are broken."""
+    if not rules:
+        return "''"
+    cases = (
+        f"CASE WHEN {rule.sql} THEN {quoted(rule.name.replace('%', '%25').replace(',', '%2C'))} END"
+        for rule in rules
     )
+    return f"CONCAT_WS(',', {', '.join(cases)})"
 
 
-Make = Callable[[str, str, pl.Expr, str], RowRule]
+def _rule(name: str, column: str, expected: str, broken: Both, *, declared: bool = True) -> RowRule:
+    """Return a rule that is false where its condition is not known."""
+    expression = broken.expr.fill_null(value=False)
+    return RowRule(name, column, expected, expression, f"COALESCE({broken.sql}, FALSE)", declared)
 
 
-def _column_rules(name: str, column: ColumnContract) -> Iterator[RowRule]:
-    text, sql = pl.col(name), _identifier(name)
+class Make(Protocol):
+    """Makes a rule of a column."""
 
-    def rule(line: str, expected: str, broken: pl.Expr, query: str) -> RowRule:
-        declared = line not in column.confidence
-        return _rule(f"{line}:{name}", name, expected, broken, query, declared=declared)
-
-    if not column.nullable:
-        yield rule("nullable", "a value", text.is_null(), f"{sql} IS NULL")
-    if column.kind != "text":
-        readable, query = _readable(column, text, sql)
-        filled = text.is_not_null()
-        yield rule("kind", column.kind, filled & ~readable, f"{sql} IS NOT NULL AND NOT ({query})")
-    if column.pattern:
-        shape = f"^(?:{column.pattern})$"
-        yield rule(
-            "pattern",
-            column.pattern,
-            ~text.str.contains(shape),
-            f"NOT REGEXP({sql}, {_quoted(shape)})",
-        )
-    if column.domain:
-        shown = ", ".join(column.domain[:8]) + (" …" if len(column.domain) > 8 else "")
-        listed = ", ".join(_quoted(value) for value in column.domain)
-        yield rule(
-            "domain", f"one of {shown}", ~text.is_in(column.domain), f"{sql} NOT IN ({listed})"
-        )
-    if column.max_length:
-        limit = column.max_length
-        yield rule(
-            "max_length", f"at most {limit} characters", text.str.len_chars() > limit,
-            f"CHAR_LENGTH({sql}) > {limit}",
-        )  # fmt: skip
-    yield from _bounds(name, column, rule)
-    if column.unique:
-        yield _unique_rule("unique", (name,), declared="unique" not in column.confidence)
+    def __call__(self, line: str, expected: str, broken: Both) -> RowRule:
+        """Return the rule of a line."""
 
 
-def _readable(column: ColumnContract, text: pl.Expr, sql: str) -> tuple[pl.Expr, str]:
-    if column.kind == "boolean":
-        listed = ", ".join(_quoted(value) for value in BOOLEANS)
-        return text.str.to_lowercase().is_in(BOOLEANS), f"LOWER({sql}) IN ({listed})"
-    shape = {
-        "integer": INTEGER_SHAPE,
-        "decimal": NUMBER_SHAPE,
-        "date": DATE_SHAPE,
-        "datetime": DATETIME_SHAPE,
-    }[column.kind]
-    matches, query = text.str.contains(shape), f"REGEXP({sql}, {_quoted(shape)})"
-    if column.kind in {"integer", "decimal"}:
-        return matches, query
-    day = text.str.slice(0, 10).str.strptime(pl.Date, "%Y-%m-%d", strict=False).is_not_null()
-    date = f"TRY_CAST(SUBSTRING({sql} FROM 1 FOR 10) AS DATE) IS NOT NULL"
-    if column.kind == "date":
-        return matches & day, f"{query} AND {date}"
-    clock = text.str.slice(11, 8).str.strptime(pl.Time, "%H:%M:%S", strict=False).is_not_null()
-    time = f"TRY_CAST(SUBSTRING({sql} FROM 12 FOR 8) AS TIME) IS NOT NULL"
-    return matches & day & clock, f"{query} AND {date} AND {time}"
+def _column_rules(name: str, one: ColumnContract) -> Iterator[RowRule]:
+    text = column(name)
+
+    def rule(line: str, expected: str, broken: Both) -> RowRule:
+        declared = line not in one.confidence
+        return _rule(f"{line}:{name}", name, expected, broken, declared=declared)
+
+    if not one.nullable:
+        yield rule("nullable", "a value", Both(text.expr.is_null(), f"{text.sql} IS NULL"))
+    if one.kind != "text":
+        reads = readable(text, one.kind)
+        unread = text.expr.is_not_null() & ~reads.expr
+        sql = f"{text.sql} IS NOT NULL AND NOT ({reads.sql})"
+        yield rule("kind", one.kind, Both(unread, sql))
+    if one.pattern:
+        yield _pattern_rule(text, one.pattern, rule)
+    if one.domain:
+        shown = ", ".join(one.domain[:8]) + (" …" if len(one.domain) > 8 else "")
+        listed = ", ".join(quoted(value) for value in one.domain)
+        outside = Both(~text.expr.is_in(one.domain), f"{text.sql} NOT IN ({listed})")
+        yield rule("domain", f"one of {shown}", outside)
+    if one.max_length:
+        limit = one.max_length
+        yield rule("max_length", f"at most {limit} characters", _longer(text, limit))
+    yield from _bounds(text, one, rule)
+    if one.unique:
+        yield _unique_rule("unique", (name,), declared="unique" not in one.confidence)
 
 
-def _bounds(name: str, column: ColumnContract, rule: Make) -> Iterator[RowRule]:
-    text, sql = pl.col(name), _identifier(name)
-    for line, sign, bound in (("minimum", "<", column.minimum), ("maximum", ">", column.maximum)):
+def _pattern_rule(text: Both, pattern: str, rule: Make) -> RowRule:
+    read = portable(pattern)
+    fits = matches(text, read.text)
+    other, sql, expected = ~fits.expr, f"NOT {fits.sql}", pattern
+    if read.deep:
+        longer = _longer(text, MAX_DEEP_CHARACTERS)
+        other |= longer.expr
+        sql = f"CASE WHEN {longer.sql} THEN TRUE ELSE {sql} END"
+        expected = f"{pattern}, at most {MAX_DEEP_CHARACTERS:,} characters"
+    return rule("pattern", expected, Both(other, sql))
+
+
+def _longer(text: Both, limit: int) -> Both:
+    return Both(text.expr.str.len_chars() > limit, f"CHAR_LENGTH({text.sql}) > {limit}")
+
+
+def _bounds(text: Both, one: ColumnContract, rule: Make) -> Iterator[RowRule]:
+    for line, sign, bound in (("minimum", "<", one.minimum), ("maximum", ">", one.maximum)):
         if bound is None:
             continue
-        if isinstance(bound, str):
-            # ISO texts compare as their dates do.
-            value, limit, query = text, pl.lit(bound), f"{sql} {sign} {_quoted(bound)}"
-        else:
-            value, limit = text.cast(pl.Float64, strict=False), pl.lit(float(bound))
-            query = f"TRY_CAST({sql} AS DOUBLE) {sign} {float(bound)!r}"
-        readable, known = (
-            _readable(column, text, sql) if column.kind != "text" else (pl.lit(value=True), "")
-        )
-        broken = (value < limit if sign == "<" else value > limit) & readable
+        value, limit, reads = _sides(text, one.kind, line, bound)
+        beyond = value.expr < limit.expr if sign == "<" else value.expr > limit.expr
         words = "at least" if sign == "<" else "at most"
-        yield rule(line, f"{words} {bound}", broken, f"{known} AND {query}" if known else query)
+        broken = Both(beyond & reads.expr, f"{reads.sql} AND {value.sql} {sign} {limit.sql}")
+        yield rule(line, f"{words} {bound}", broken)
+
+
+def _sides(text: Both, kind: str, line: str, bound: float | str) -> tuple[Both, Both, Both]:
+    """Return values and bound as they are compared, and where the values can be read."""
+    always = Both(pl.lit(value=True), "TRUE")
+    if isinstance(bound, str):
+        # Dates of one shape compare as their texts do; moments with zones do not.
+        if kind == "datetime":
+            first = bound if len(bound) > len("YYYY-MM-DD") else f"{bound} 00:00:00"
+            moment = instant(Both(pl.lit(first), quoted(first)))
+            return instant(text), moment, always
+        return text, Both(pl.lit(bound), quoted(bound)), readable(text, kind)
+    if kind == "integer":
+        # Of whole numbers the bound is the next whole number within it; beyond them it is moot.
+        whole = math.ceil(bound) if line == "minimum" else math.floor(bound)
+        if -(2**63) < whole < 2**63:
+            limit = Both(pl.lit(whole, pl.Int64), f"CAST({whole} AS BIGINT)")
+            return integer(text), limit, always
+    number = Both(text.expr.cast(pl.Float64, strict=False), f"TRY_CAST({text.sql} AS DOUBLE)")
+    return number, Both(pl.lit(float(bound)), double(float(bound))), readable(text, kind)
 
 
 def _unique_rule(line: str, columns: tuple[str, ...], *, declared: bool) -> RowRule:
-    several = pl.struct(columns).is_duplicated() & ~pl.struct(columns).is_first_distinct()
-    filled = pl.all_horizontal(pl.col(name).is_not_null() for name in columns)
+    several = ~pl.struct(columns).is_first_distinct()
     column = columns[0] if len(columns) == 1 else ""
     name = f"{line}:{'+'.join(columns)}"
-    return _rule(name, column, "a value that occurs once", several & filled, "", declared=declared)
+    expected = "a value that occurs once"
+    return RowRule(name, column, expected, several & filled(columns), "", declared, columns)
 
 
-def _identifier(name: str) -> str:
-    return "`" + name.replace("`", "``") + "`"
+def _reference_rule(reference: Reference, tables: Mapping[str, pl.DataFrame]) -> RowRule:
+    other = tables.get(reference.table)
+    if other is None:
+        there = ", ".join(tables) or "none"
+        raise ContractError(
+            f"reference {reference.name}: table {reference.table!r} was not given (given: "
+            f"{there}); pass it as tables={{name: frame}}"
+        )
+    missing = [name for name in reference.to if name not in other.columns]
+    if missing:
+        raise ContractError(
+            f"reference {reference.name}: {reference.table} has no column {missing[0]!r}; it has "
+            f"{', '.join(other.columns)}"
+        )
+    known = (
+        other.select(pl.col(name).cast(pl.String) for name in reference.to).drop_nulls().unique()
+    )
+    if len(reference.columns) == 1:
+        found = pl.col(reference.columns[0]).is_in(known.to_series().implode())
+    else:
+        pairs = known.select(pl.struct(pl.all()).struct.rename_fields(list(reference.columns)))
+        found = pl.struct(reference.columns).is_in(pairs.to_series().implode())
+    column = reference.columns[0] if len(reference.columns) == 1 else ""
+    expected = f"a value of {'+'.join(reference.to)} in {reference.table}"
+    broken = (filled(reference.columns) & ~found).fill_null(value=False)
+    return RowRule(f"reference:{reference.name}", column, expected, broken, "", declared=True)
 
 
-def _quoted(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
+def filled(columns: tuple[str, ...]) -> pl.Expr:
+    """Return where something stands in every one of some columns."""
+    return pl.all_horizontal(pl.col(name).is_not_null() for name in columns)

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from dataclasses import MISSING, fields
 from datetime import date
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from tasks.cleaning.contract.model import (
     ColumnContract,
@@ -16,20 +17,27 @@ from tasks.cleaning.contract.model import (
     ContractError,
     Denial,
     Dependency,
+    Label,
+    Reference,
 )
 
-TABLES = {"dependency": Dependency, "denial": Denial}
-SCALARS = tuple(
-    f.name for f in fields(Contract) if f.name not in {"columns", "dependencies", "denials", "keys"}
-)
+FORMAT = 1
+"""What the line ``format`` says; raised when an older Penstock would misread a file."""
+TABLES = {"dependency": Dependency, "denial": Denial, "reference": Reference}
+NESTED = {"columns", "dependencies", "denials", "references", "keys", "label"}
+SCALARS = tuple(f.name for f in fields(Contract) if f.name not in NESTED)
 MAX_BYTES = 10_000_000
+EXAMPLES = {
+    str: '"text"', bool: "true", int: "3", float: "0.5", tuple: '["a", "b"]',
+    Mapping: "{ name = 0.5 }",
+}  # fmt: skip
 
 
 def from_toml(text: str, *, source: str = "contract") -> Contract:
     """Read a contract.
 
     Args:
-        text: TOML, see ``docs/reference/contracts.md``.
+        text: TOML, see ``docs/reference/cleaning.md``.
         source: What messages call it.
 
     Raises:
@@ -67,7 +75,9 @@ def to_toml(contract: Contract) -> str:
 
     Lines that were inferred are named in ``confidence``; taken out of it, a line is declared.
     """
-    lines = [f"{name} = {_value(value)}" for name, value in _changed(contract) if name in SCALARS]
+    changed = _changed(contract)
+    lines = [f"format = {FORMAT}"]
+    lines += [f"{name} = {_value(value)}" for name, value in changed if name in SCALARS]
     if contract.keys:
         lines.append(f"keys = {_value(contract.keys)}")
     for name, column in contract.columns.items():
@@ -77,13 +87,23 @@ def to_toml(contract: Contract) -> str:
         lines += ["", "[[dependency]]", *_pairs(dependency)]
     for denial in contract.denials:
         lines += ["", "[[denial]]", *_pairs(denial)]
+    for reference in contract.references:
+        lines += ["", "[[reference]]", *_pairs(reference)]
+    if contract.label:
+        lines += ["", "[label]", *_pairs(contract.label)]
     return "\n".join(lines) + "\n"
 
 
 def _contract(data: dict[str, Any]) -> Contract:
-    unknown = sorted(set(data) - {*SCALARS, *TABLES, "columns", "keys"})
+    if data.get("format", FORMAT) != FORMAT or isinstance(data.get("format"), bool):
+        raise ContractError(
+            f"format = {data['format']!r}; this Penstock reads format {FORMAT}: take a newer one, "
+            "or write the contract anew"
+        )
+    known = [*SCALARS, "keys", *TABLES, "columns", "label", "format"]
+    unknown = sorted(set(data) - set(known))
     if unknown:
-        raise ContractError(f"unknown line {unknown[0]!r}; known: {', '.join(SCALARS)}, keys")
+        raise ContractError(f"unknown line {unknown[0]!r}; known: {', '.join(known)}")
     columns = data.get("columns", {})
     if not isinstance(columns, dict) or not columns:
         raise ContractError("no column; write [columns.NAME] for each")
@@ -95,8 +115,21 @@ def _contract(data: dict[str, Any]) -> Contract:
         },
         dependencies=_many(data, "dependency"),
         denials=_many(data, "denial"),
-        keys=tuple(tuple(key) for key in data.get("keys", [])),
+        references=_many(data, "reference"),
+        label=_made(Label, "[label]", data["label"]) if "label" in data else None,
+        keys=_keys(data.get("keys", [])),
     )
+
+
+def _keys(given: Any) -> tuple[tuple[str, ...], ...]:
+    if not isinstance(given, list) or not all(
+        isinstance(key, list) and all(isinstance(name, str) for name in key) for key in given
+    ):
+        raise ContractError(
+            f'keys = {_shown(given)} must be a list of lists of columns, as [["id"]] or '
+            '[["place", "day"]]'
+        )
+    return tuple(tuple(key) for key in given)
 
 
 def _scalars(data: Mapping[str, Any]) -> dict[str, Any]:
@@ -129,12 +162,50 @@ def _made(kind: type, where: str, given: Any) -> Any:
     for name in ("minimum", "maximum"):
         if isinstance(plain.get(name), date):  # a datetime is one, too
             plain[name] = plain[name].isoformat()
+    hints = get_type_hints(kind)
+    for name, value in plain.items():
+        if not _fits(value, hints[name]):
+            raise ContractError(
+                f"{where}: {name} = {_shown(given[name])} must be like {_example(hints[name])}"
+            )
+    absent = [
+        f.name for f in fields(kind) if f.default is f.default_factory and f.name not in plain
+    ]
+    if absent:
+        raise ContractError(f"{where}: {absent[0]} is missing, for example "
+                            f"{absent[0]} = {_example(hints[absent[0]])}")  # fmt: skip
     try:
         return kind(**plain)
     except ContractError as error:
         raise ContractError(f"{where}: {error}") from None
-    except TypeError as error:
-        raise ContractError(f"{where}: {error}") from None
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Tell whether a value of TOML is of a field's type; a whole number is a float as well."""
+    origin, inner = get_origin(hint), get_args(hint)
+    if origin in {Union, UnionType}:
+        return any(_fits(value, one) for one in inner)
+    if origin is Literal:
+        return isinstance(value, str)  # which ones there are, the contract itself tells
+    if origin is tuple:
+        return isinstance(value, tuple) and all(_fits(one, inner[0]) for one in value)
+    if origin is Mapping:
+        return isinstance(value, Mapping) and all(_fits(one, inner[1]) for one in value.values())
+    if hint is float:
+        return type(value) in {int, float}
+    return type(value) is hint
+
+
+def _example(hint: Any) -> str:
+    origin = get_origin(hint)
+    if origin in {Union, UnionType}:
+        return " or ".join(_example(one) for one in get_args(hint) if one is not type(None))
+    return EXAMPLES.get(str if origin is Literal else origin or hint, "another value")
+
+
+def _shown(value: Any) -> str:
+    """Return a value as TOML writes it, for messages."""
+    return repr(value) if isinstance(value, date | dict) else _value(value)
 
 
 def _changed(thing: Any) -> list[tuple[str, Any]]:

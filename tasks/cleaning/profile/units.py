@@ -36,6 +36,11 @@ SPELLINGS: Mapping[str, tuple[str, ...]] = {
     "eur": ("€", "eur", "euro", "euros"),
     "gbp": ("£", "gbp"),
 }
+SYMBOL = (
+    r"^(?:[fpnuµmcdhkMGTP]|da)?(?:W|Wh|V|VA|A|Ah|Hz|Pa|J|N|Nm|F|H|S|C|T|Wb|lm|lx|Bq|Gy|Sv|eV|"
+    r"g|m|l|L|s|b|B|bar|bit|mol|cd|K|Ω)$"
+)
+"""A unit's symbol with its prefix, in the one case in which it means that: mW is not MW."""
 _UNIT_OF = {spelling: unit for unit, spellings in SPELLINGS.items() for spelling in spellings}
 
 

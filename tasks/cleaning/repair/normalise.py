@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from tasks.cleaning.contract.model import ColumnContract, Contract
 from tasks.cleaning.findings import findings_of, joined
+from tasks.cleaning.profile.units import SYMBOL
 
 VERSION = "normalise/1"
 NUMBER = r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?"
@@ -227,14 +228,26 @@ def _whole(name: str) -> Step:
 
 def _dates(name: str, column: ColumnContract) -> Step:
     text = pl.col(name)
-    kind = pl.Date if column.kind == "date" else pl.Datetime("us")
-    shape = "%Y-%m-%d" if column.kind == "date" else "%Y-%m-%dT%H:%M:%S%.f"
-    reads = [text.str.strptime(kind, form, strict=False, exact=True) for form in column.formats]
+    reads = [_read_date(text, form, column.kind) for form in column.formats]
     # %Y takes short years, too: 24 is not the year 24.
     read = pl.when(text.str.contains(YEAR)).then(pl.coalesce(reads))
-    written = pl.coalesce([read.dt.to_string(shape), text])
+    written = pl.coalesce([read, text])
     premise = f"read as {', '.join(column.formats)}"
     return Step("date-format", written, "a date in ISO form", premise, written != text)
+
+
+def _read_date(text: pl.Expr, form: str, kind: str) -> pl.Expr:
+    """Return texts of a format in ISO form; moments with an offset in UTC, and they say so."""
+    if kind == "date":
+        return text.str.to_date(form, strict=False, exact=True).dt.to_string("%Y-%m-%d")
+    shape = "%Y-%m-%dT%H:%M:%S%.f"
+    if "%z" in form or "%:z" in form:
+        zoned = text.str.to_datetime(
+            form, time_unit="us", time_zone="UTC", strict=False, exact=True
+        )
+        return zoned.dt.to_string(f"{shape}Z")
+    read = text.str.to_datetime(form, time_unit="us", strict=False, exact=True)
+    return read.dt.to_string(shape)
 
 
 YEAR = r"(?:^|[^0-9])[0-9]{4}(?:[^0-9]|$)|^[0-9]{8}$"
@@ -249,7 +262,8 @@ def _spelling(name: str, domain: tuple[str, ...]) -> Step:
     known: Mapping[str, str] = {key: v[0] for key, v in keys.items() if len(v) == 1}
     key = text.str.to_lowercase().str.replace_all(BLANKS, " ")
     written = key.replace_strict(known, default=None, return_dtype=pl.String)
-    wrong = ~text.is_in(domain) & written.is_not_null()
+    # MW is no other spelling of mW.
+    wrong = ~text.is_in(domain) & written.is_not_null() & ~text.str.contains(SYMBOL)
     expression = pl.when(wrong).then(written).otherwise(text)
     premise = "differs in case and blanks only"
     return Step("spelling", expression, "a known value", premise, ~text.is_in(domain))

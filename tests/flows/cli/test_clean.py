@@ -70,6 +70,28 @@ def test_a_contract_is_proposed_compared_and_used(goods):
 
 
 @pytest.mark.slow
+def test_a_contract_of_two_tables_and_its_sql(goods):
+    (goods / "rules").mkdir()
+    (goods / "rules" / "towns.csv").write_text("town\nAldburgh\n")
+    (goods / "rules" / "goods.toml").write_text(
+        'newest = "day"\nmax_age_days = 3\nextra_columns = true\n[columns.town]\n[columns.day]\n'
+        'kind = "date"\n[[reference]]\ncolumns = ["town"]\ntable = "towns.csv"\nto = ["town"]\n'
+    )
+    rows = "town,day\nAldburgh,2026-11-01\nDorchester,2026-11-01\n"
+    (goods / "days.csv").write_text(rows)
+    words = ["run", "days.csv", "--contract", "rules/goods.toml", "--now"]
+    told = said(goods, *words, "2026-11-03")
+    assert "1 by reference:town->towns.csv:town" in told
+    old = penstock(goods, *words, "2026-11-09")
+    assert "Fetch a newer table, or raise max_age_days" in old.stderr
+    assert said(goods, "requeue", "days.csv.clean") == "0 rows came back\n"
+    refused = penstock(goods, "contract-sql", "rules/goods.toml", "--table", "goods")
+    assert "reference:town->towns.csv:town, newest: rules across rows" in refused.stderr
+    told = said(goods, "contract-sql", "rules/goods.toml", "--table", "goods", "--rows-only")
+    assert told.startswith("SELECT *, CONCAT_WS(',', CASE WHEN COALESCE(`day` IS NOT NULL")
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "told"),
     [

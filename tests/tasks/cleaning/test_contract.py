@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.cleaning.contract.model import (
@@ -12,6 +12,8 @@ from tasks.cleaning.contract.model import (
     ContractError,
     Denial,
     Dependency,
+    Label,
+    Reference,
 )
 from tasks.cleaning.contract.toml import from_toml, to_toml
 
@@ -36,6 +38,7 @@ columns = st.one_of(
 )
 
 
+@settings(deadline=None)
 @given(st.dictionaries(names, columns, min_size=2, max_size=4), names)
 def test_what_is_written_is_read(made, name):
     first, second = list(made)[:2]
@@ -44,6 +47,8 @@ def test_what_is_written_is_read(made, name):
         columns=made,
         dependencies=(Dependency((first,), second), Dependency((second,), first, 0.97)),
         denials=(Denial("never", "1 = 2"),),
+        references=(Reference((first,), "other.csv", (second,)),),
+        label=Label(first, 0.1),
         keys=((first, second),),
         max_quarantine_share=0.25,
     )
@@ -60,7 +65,7 @@ def test_what_is_written_is_read(made, name):
         ("max_rows = true\n[columns.a]", "max_rows = True must be like 0"),
         ("[columns.a]\nkind = 'number'", r"\[columns.a\]: kind is 'number'; give one of text"),
         ("[columns.a]\ncolour = 1", "has no 'colour'; known: kind"),
-        ("[columns.a]\npattern = '('", "is no expression"),
+        ("[columns.a]\npattern = '('", "pattern '\\(', at character 2: a group is not closed"),
         ("[columns.a]\nkind='integer'\nminimum = 3\nmaximum = 1", "minimum 3 is above maximum 1"),
         ("[columns.a]\nkind='integer'\nminimum = '3'", "without quotes"),
         ("[columns.a]\nunit_spellings = ['kg']", "units belong to numbers"),
@@ -76,6 +81,33 @@ def test_what_is_written_is_read(made, name):
         ("keys = [['b']]\n[columns.a]", "key b names 'b'"),
         ("min_rows = 3\nmax_rows = 2\n[columns.a]", "max_rows 2 is below min_rows 3"),
         ("max_quarantine_share = 2.0\n[columns.a]", "is no share"),
+        ("format = 2\n[columns.a]", "format = 2; this Penstock reads format 1"),
+        ("keys = ['id']\n[columns.id]", r'keys = \["id"\] must be a list of lists .* \[\["id"\]\]'),
+        ("[columns.a]\ndomain = 'abc'", r'domain = "abc" must be like \["a", "b"\]'),
+        ("[columns.a]\ndomain = [1]", r"domain = \[1\] must be like"),
+        ("[columns.a]\nnullable = 'false'", r'\[columns.a\]: nullable = "false" must be like true'),
+        ("[columns.a]\nmax_length = true", "max_length = true must be like 3"),
+        ("[columns.a]\nconfidence = 0.5", "must be like { name = 0.5 }"),
+        ("[columns.a]\nminimum = [1]", r'minimum = \[1\] must be like 0.5 or "text"'),
+        ("[columns.a]\nminimum = 1", "minimum belongs to numbers and dates; kind is 'text'"),
+        ("[columns.a]\nkind = 'date'\nminimum = '1.2.2024'", "give YYYY-MM-DD"),
+        ("[columns.a]\nkind = 'date'\nminimum = 3", "minimum is 3; give YYYY-MM-DD"),
+        ("[columns.a]\npattern = '(?=x)'", "look-around"),
+        ("[columns.a]\nkind = 'datetime'\nformats = ['%Y %Z']", "names of zones are ambiguous"),
+        ("[columns.a]\n[[denial]]\nname = 'n'\nforbidden = 'a ='", "denial 'n': 'the end' stands"),
+        ("newest = 'a'\n[columns.a]", "stand together"),
+        ("newest = 'a'\nmax_age_days = 1\n[columns.a]", "'a' is no date"),
+        ("[columns.a]\n[label]\ncolumn = 'b'\nmax_noise = 0.1", "label names 'b'"),
+        ("[columns.a]\n[label]\ncolumn = 'a'", "max_noise is missing, for example max_noise = 0.5"),
+        ("[columns.a]\n[label]\ncolumn = 'a'\nmax_noise = 5", "give a share"),
+        (
+            "[columns.a]\n[columns.b]\n[label]\ncolumn = 'a'\nmax_noise = 0.1\nfeatures = ['b']",
+            "feature 'b' is no number",
+        ),
+        (
+            "[columns.a]\n[[reference]]\ncolumns = ['a']\ntable = 't'\nto = []",
+            "as many columns of the other table",
+        ),
     ],
 )
 def test_a_wrong_contract_is_refused_with_the_line(text, told):
@@ -86,3 +118,23 @@ def test_a_wrong_contract_is_refused_with_the_line(text, told):
 def test_a_huge_contract_is_refused_before_it_is_read():
     with pytest.raises(ContractError, match="at most 10,000,000"):
         from_toml("#" * 10_000_001)
+
+
+def test_a_contract_made_in_python_is_the_one_in_toml():
+    made = Contract(
+        name="orders",
+        columns={
+            "id": ColumnContract(kind="integer", nullable=False, unique=True),
+            "shop": ColumnContract(pattern="[A-Z]{3}"),
+            "ordered": ColumnContract(kind="date"),
+            "arrived": ColumnContract(kind="date"),
+        },
+        denials=(Denial("late", "arrived < ordered"),),
+        references=(Reference(("shop",), "shops.csv", ("code",)),),
+        newest="ordered",
+        max_age_days=2,
+    )
+    text = to_toml(made)
+    assert text.startswith('format = 1\nname = "orders"\n')
+    assert '[[reference]]\ncolumns = ["shop"]\ntable = "shops.csv"\nto = ["code"]\n' in text
+    assert from_toml(text) == made

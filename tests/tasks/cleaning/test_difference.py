@@ -59,20 +59,52 @@ def test_a_columns_line(old, new, expected):
         ("max_rows = 3", ("", "max_rows", "stricter")),
         ("max_quarantine_share = 0.1", ("", "max_quarantine_share", "stricter")),
         ("extra_columns = true", ("", "extra_columns", "looser")),
+        ("version = 2", ("", "version", "other")),
     ],
 )
 def test_a_line_of_the_table(line, expected):
     assert effects(lambda text: line + text) == [expected]
     (back,) = differences(from_toml(line + BASE), from_toml(BASE))
-    assert back.effect == {"stricter": "looser", "looser": "stricter"}[expected[2]]
+    assert back.effect == {"stricter": "looser", "looser": "stricter"}.get(expected[2], "other")
 
 
 def test_what_binds_columns():
-    denial = "\n[[denial]]\nname = 'n'\nforbidden = 'a > b'\n"
+    denial = "\n[[denial]]\nname = 'n'\nforbidden = 'a > 1'\n"
     fixes = "\n[[dependency]]\ndeterminant = ['a']\ndependent = 'b'\n"
     assert effects(lambda text: text + denial) == [("n", "denial", "stricter")]
     assert effects(lambda text: text + fixes) == [("a->b", "dependency", "other")]
-    assert effects(lambda t: t.replace("a > b", "a < b"), BASE + denial) == [
+    assert effects(lambda t: t.replace("a > 1", "a < 1"), BASE + denial) == [
         ("n", "denial", "other")
     ]
     assert effects(lambda text: text) == []
+
+
+LABEL = "\n[label]\ncolumn = 'b'\nmax_noise = 0.1\n"
+REFERENCE = "\n[[reference]]\ncolumns = ['b']\ntable = 't'\nto = ['b']\n"
+FRESH = "newest = 'd'\nmax_age_days = 2\n"
+DAY = "\n[columns.d]\nkind = 'date'\n"
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "expected"),
+    [
+        (BASE, BASE + LABEL, [("", "label", "stricter")]),
+        (BASE + LABEL, BASE, [("", "label", "looser")]),
+        (BASE + LABEL, BASE + LABEL.replace("0.1", "0.2"), [("label", "max_noise", "looser")]),
+        (BASE, BASE + REFERENCE, [("b->t:b", "reference", "stricter")]),
+        (BASE + REFERENCE, BASE, [("b->t:b", "reference", "looser")]),
+        (
+            BASE + DAY,
+            FRESH + BASE + DAY,
+            [("", "newest", "stricter"), ("", "max_age_days", "stricter")],
+        ),
+        (
+            FRESH + BASE + DAY,
+            FRESH.replace("2", "1") + BASE + DAY,
+            [("", "max_age_days", "stricter")],
+        ),
+    ],
+)
+def test_lines_on_whole_tables(before, after, expected):
+    found = differences(from_toml(before), from_toml(after))
+    assert [(one.where, one.line, one.effect) for one in found] == expected

@@ -283,3 +283,23 @@ def test_a_group_that_is_mostly_missing_fills_nothing():
 def test_few_common_names_say_nothing_of_nearness():
     frame = pl.DataFrame({"n": ["Anna"] * 600 + ["Zoe"] * 200 + ["Anne", "Ana", "Annas", "Anja"]})
     assert not typos(frame, ["n"], alpha=0.001)[0]["confidence"].max() > 0.5
+
+
+def test_zones_and_unit_symbols_keep_their_meaning():
+    contract = from_toml(
+        "[columns.at]\nkind = 'datetime'\nformats = ['%d.%m.%Y %H:%M %z', '%d.%m.%Y %H:%M']\n"
+        "[columns.unit]\ndomain = ['mW', 'kg']\nconfidence = { domain = 0.9 }"
+    )
+    frame = pl.DataFrame(
+        {
+            "at": ["01.02.2024 12:00 +0200", "01.02.2024 12:00", "01.02.2024 12:00 CET"],
+            "unit": ["MW", "KG", "mw"],
+        }
+    )
+    found = normalise(frame, contract).select("row", "column", "suggestion").rows()
+    assert found == [
+        (0, "at", "2024-02-01T10:00:00Z"),
+        (1, "at", "2024-02-01T12:00:00"),
+        (1, "unit", "kg"),
+        (2, "unit", "mW"),
+    ]

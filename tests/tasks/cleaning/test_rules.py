@@ -66,6 +66,7 @@ def broken(**changes):
         ({"at": "2024-02-29 24:00:00"}, ["kind:at"]),
         ({"at": "2024-02-30T12:00:00"}, ["kind:at"]),
         ({"at": "2024-02-29T12:00:00.25"}, []),
+        ({"at": "2024-02-29T12:00:00+02:00"}, []),
         ({"word": "c"}, ["pattern:word"]),
         ({"word": "aaa"}, ["domain:word", "max_length:word"]),
         ({"word": "xb"}, ["pattern:word", "domain:word"]),
@@ -106,9 +107,33 @@ def test_rules_across_rows_have_no_sql_and_say_so():
     with pytest.raises(ContractError, match="unique:a: rules across rows"):
         flink_sql(contract, "t")
     assert flink_sql(CONTRACT, "odd`name").endswith("FROM `odd``name`")
+    with pytest.raises(ContractError, match="line end in its name"):
+        flink_sql(from_toml('[columns."a\\nb"]'), "t")
+    with pytest.raises(ContractError, match="'broken_rules' has the name of a column of verdicts"):
+        flink_sql(from_toml("[columns.broken_rules]"), "t")
 
 
-def test_a_denial_that_is_no_sql_is_refused():
-    contract = from_toml('[columns.a]\n[[denial]]\nname = "n"\nforbidden = "a ="')
-    with pytest.raises(ContractError, match="denial 'n'"):
-        row_rules(contract)
+@pytest.mark.parametrize(
+    ("value", "rules"),
+    [
+        ("2024-01-01 12:00:00", []),  # a blank sorts before "T", but is the same moment
+        ("2024-01-01T12:00:00", []),
+        ("2024-01-01 11:59:59.999999", ["minimum:at"]),
+        ("2024-01-01T13:00:00+02:00", ["minimum:at"]),
+        ("2024-01-02T01:00:00+02:00", []),
+        ("2024-01-02 00:00:00.1", ["maximum:at"]),
+    ],
+)
+def test_moments_compare_as_moments(value, rules):
+    contract = from_toml(
+        "[columns.at]\nkind = 'datetime'\nminimum = 2024-01-01T12:00:00\nmaximum = '2024-01-02'"
+    )
+    frame = pl.DataFrame({"at": [value]})
+    assert [r.name for r in row_rules(contract) if frame.select(r.broken).item()] == rules
+
+
+def test_a_text_too_long_for_javas_stack_does_not_match_a_repeated_group():
+    (rule,) = row_rules(from_toml("[columns.a]\npattern = '(a|b)*'"))
+    frame = pl.DataFrame({"a": ["ab" * 500, "ab" * 501]})
+    assert frame.select(rule.broken).to_series().to_list() == [False, True]
+    assert rule.expected == "(a|b)*, at most 1,000 characters"
