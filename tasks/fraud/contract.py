@@ -56,16 +56,16 @@ Names = tuple[tuple[str, str], ...]
 
 _TIME: Mapping[str, Names] = {
     "nullable": (("", "missing-{}"),),
-    "kind": (("far", "impossible-{}"), ("", "unparsable-{}")),
+    "kind": (("unparsable", "unparsable-{}"), ("", "impossible-{}")),
     "minimum": (("", "impossible-{}"),),
     "maximum": (("", "impossible-{}"),),
 }
 _AMOUNT: Mapping[str, Names] = {
     "nullable": (("", "missing-amount"),),
     "kind": (
+        ("unparsable", "unparsable-amount"),
         ("infinite", "infinite-amount"),
-        ("fractional", "fractional-amount"),
-        ("", "unparsable-amount"),
+        ("", "fractional-amount"),
     ),
     "minimum": (("overflow", "overflow-amount"), ("", "negative-amount")),
     "maximum": (("", "overflow-amount"),),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
@@ -21,8 +21,8 @@ from tasks.cleaning.contract.rules import RowRule
 
 Mask = NDArray[np.bool_]
 
-SHORTER = 10**18
-"""Whole numbers have at most 18 digits, as ``INTEGER_SHAPE`` says."""
+LONGER = 10**18
+"""The first whole number of more than 18 digits, which ``INTEGER_SHAPE`` ends at."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +94,8 @@ def repeats(columns: Iterable[ReadColumn], among: Mask | None = None) -> NDArray
     rows = None if among is None or among.all() else np.flatnonzero(among)
     if rows is not None:
         frame = frame[rows]
+    if any(_rising(frame[name]) for name in names):
+        return earlier
     values = frame.to_series() if len(names) == 1 else frame.to_struct()
     first = values.is_first_distinct()
     if first.all():
@@ -125,6 +127,14 @@ def _distinct(column: ReadColumn) -> pl.Series:
     return column.values if exact else column.as_texts()
 
 
+def _rising(values: pl.Series) -> bool:
+    """Tell whether each value is greater than the one before, as running numbers are."""
+    if not values.dtype.is_integer() or values.has_nulls():
+        return False
+    numbers = values.to_numpy()
+    return bool((numbers[1:] > numbers[:-1]).all())
+
+
 def _over_texts(rule: RowRule, columns: Mapping[str, ReadColumn]) -> Mask:
     """Return a verdict over the texts of the columns that a rule names."""
     named = [name for name in rule.broken.meta.root_names() if name in columns]
@@ -142,22 +152,25 @@ def _over_texts(rule: RowRule, columns: Mapping[str, ReadColumn]) -> Mask:
 
 def _unlike(kind: str, column: ReadColumn) -> pl.Series | None:
     """Return which values are not of a kind; None where only their texts can tell."""
-    values = column.values
+    values, unlike = column.values, None
     if column.texts is not None:
         return None
-    if kind in {"integer", "decimal"} and values.dtype.is_integer():
-        if kind == "decimal" or values.dtype not in {pl.Int64, pl.UInt64}:
-            return _never(values)
-        large: pl.Series = values >= SHORTER
-        return large if values.dtype == pl.UInt64 else large | (values <= -SHORTER)
-    if kind == "decimal" and values.dtype.is_float():
-        return ~values.is_finite()
-    if kind == "datetime" and _is_instant(values.dtype):
+    if kind == "integer" and values.dtype in {pl.Int64, pl.UInt64}:
+        unlike = values >= LONGER
+        if values.dtype == pl.Int64:
+            unlike |= values <= -LONGER
+    elif kind == "decimal" and values.dtype.is_float():
+        unlike = ~values.is_finite()
+    elif kind == "datetime" and _is_instant(values.dtype):
         # Years of other than four digits have no place in the ISO form.
-        return (values < datetime.min) | (values > datetime.max)  # noqa: DTZ901 - no zone
-    if kind == "boolean" and values.dtype == pl.Boolean:
-        return _never(values)
-    return None
+        unlike = (values < datetime.min) | (values > datetime.max)  # noqa: DTZ901 - no zone
+    elif (
+        values.dtype.is_integer()
+        if kind in {"integer", "decimal"}
+        else (kind == "boolean" and values.dtype == pl.Boolean)
+    ):
+        unlike = pl.repeat(value=False, n=len(values), eager=True)
+    return unlike
 
 
 def _beyond(line: str, said: ColumnContract, column: ReadColumn) -> pl.Series | None:
@@ -194,7 +207,3 @@ def _outside(domain: tuple[str, ...], column: ReadColumn) -> pl.Series | None:
 
 def _is_instant(kind: pl.DataType) -> bool:
     return isinstance(kind, pl.Datetime) and kind.time_zone is None and kind.time_unit != "ns"
-
-
-def _never(values: pl.Series) -> pl.Series:
-    return pl.repeat(value=False, n=len(values), eager=True)

@@ -35,17 +35,17 @@ class JudgedColumn:
 
 
 def time_column(parsed: Parsed) -> JudgedColumn:
-    """Return times, ``Datetime("ms")`` in UTC; ``far``: no calendar has them."""
+    """Return times, ``Datetime("ms")`` in UTC; what no calendar has could not be read either."""
     missing, unparsable = parsed.problems["missing"], parsed.problems["unparsable"]
     far = (parsed.values < YEAR_1) | (parsed.values > YEAR_9999)
     far &= ~(missing | unparsable)
     unread = far | unparsable
     values = _series(parsed.values, missing | unread).cast(pl.Datetime("ms"))
-    return JudgedColumn(ReadColumn(values, unread), {"far": far})
+    return JudgedColumn(ReadColumn(values, unread), {"unparsable": unparsable})
 
 
 def amount_column(parsed: Parsed, unit: AmountUnit) -> JudgedColumn:
-    """Return amounts as the file gives them; ``infinite``, ``fractional``, ``overflow``."""
+    """Return amounts as the file gives them, whole ones where they are minor units."""
     problems = parsed.problems
     unread = problems["unparsable"] | problems["infinite"] | problems["fractional"]
     numbers = parsed.numbers
