@@ -126,6 +126,21 @@ def transaction_contract(config: DatasetConfig) -> Contract:
     )
 
 
+def contract_of(config: DatasetConfig, own: Contract | None = None) -> Contract:
+    """Return the contract of a dataset config, with the lines that a person adds.
+
+    Raises:
+        ContractError: As ``with_own_lines``.
+    """
+    schema = transaction_contract(config)
+    if own is None:
+        return schema
+    try:
+        return with_own_lines(schema, own)
+    except ContractError as error:
+        raise ContractError(f"contract {own.name!r}: {error}") from None
+
+
 def rule_names(config: DatasetConfig) -> dict[str, Names]:
     """Return what the rules of ``transaction_contract`` are called in the quarantine.
 

@@ -24,11 +24,11 @@ from tasks.cleaning.contract.rules import row_rules
 from tasks.fraud.contract import (
     RULES,
     VERSION,
+    contract_of,
     own_rules,
     rule_names,
     transaction_contract,
     until,
-    with_own_lines,
 )
 from tasks.fraud.dataset import DatasetConfig
 from tasks.fraud.ingest.check_report import (
@@ -115,7 +115,7 @@ def check(
     """
     now = now or datetime.now(UTC)
     schema = transaction_contract(config)
-    contract = schema if own is None else with_own_lines(schema, own)
+    contract = contract_of(config, own)
     _require_columns(table, config, contract, source)
     try:
         columns = _parse(table, config, contract)
