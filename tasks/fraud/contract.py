@@ -147,12 +147,17 @@ def rule_names(config: DatasetConfig) -> dict[str, Names]:
     Returns:
         Rule of the engine (``minimum:paid``) -> faults and names (``negative-amount``).
     """
-    roles = {config.time: ("time", _TIME), config.amount: ("", _AMOUNT)}
+    roles: dict[str, tuple[str, Mapping[str, Names]]] = {
+        config.time: ("time", _TIME),
+        config.amount: ("", _AMOUNT),
+    }
     roles |= {entity.column: ("", _ENTITY) for entity in config.entities}
     if config.label:
         roles[config.label] = ("", _LABEL)
     if config.label_time:
-        roles[config.label_time] = ("label-time", _TIME)
+        # It may be missing: then the delay alone rules.
+        lines = {line: names for line, names in _TIME.items() if line != "nullable"}
+        roles[config.label_time] = ("label-time", lines)
     if config.event_id:
         roles[config.event_id] = ("", _ID)
     return {
