@@ -1,4 +1,4 @@
-"""``penstock fraud init-config``, ``contract``, ``check``: from a data file to usable transactions."""
+"""``penstock fraud init-config``, ``contract``, ``check``: from a file to usable transactions."""
 
 from __future__ import annotations
 
