@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -105,7 +106,7 @@ def plain_column(array: pa.Array) -> JudgedColumn:
     return JudgedColumn(ReadColumn(pl.Series(pl.from_arrow(array))))
 
 
-def _series(values: NDArray[np.int64] | NDArray[np.float64], missing: Mask) -> pl.Series:
+def _series(values: NDArray[Any], missing: Mask) -> pl.Series:
     """Return values with null where they are missing."""
     series = pl.Series(values)
     return series.set(pl.Series(missing), None) if missing.any() else series
