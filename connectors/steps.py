@@ -24,29 +24,58 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+CONTRACT = "contract.toml"
+"""What the rows of a checked file were held against, beside its quarantine."""
+
 
 @task(name="fingerprint", retries=1, timeout_seconds=600, retry_condition_fn=worth_retrying)
-def fingerprint(data: str, config: str) -> Record:
-    """Read the config and hash the input: what every later key is made of."""
+def fingerprint(data: str, config: str, contract: str = "") -> Record:
+    """Read the config and hash the input: what every later key is made of.
+
+    ``contract`` is a file of own lines, "" for none; its text goes into the record, as
+    ``contract``, if there is one.
+    """
     from connectors.tracking import git_commit
+    from tasks.cleaning.contract.toml import read_contract, to_toml
+    from tasks.fraud.contract import contract_of
     from tasks.fraud.dataset import find_config
 
     described = find_config(config)
-    return {
+    record = {
         "data": str(Path(data).resolve()),
         "digest": digest(Path(data)),
         "config": json.loads(json.dumps(described.to_dict())),
         "source": source_digest(),
         "git_commit": git_commit(),
     }
+    if contract:
+        own = read_contract(Path(contract))
+        contract_of(described, own)
+        record["contract"] = to_toml(own)
+    return record
+
+
+def inputs_of(job: Record) -> Record:
+    """Return what the checked rows of a job depend on, for the keys of its steps."""
+    return {name: job[name] for name in ("digest", "config", "source", "contract") if name in job}
 
 
 @cached_step("check data")
 def check_data(
-    place: str, *, data: str, config: Record, quarantine: str, labels_required: bool = True
+    place: str,
+    *,
+    data: str,
+    config: Record,
+    quarantine: str,
+    contract: str = "",
+    labels_required: bool = True,
 ) -> Record:
-    """Read and check the input; bad rows go to quarantine before the good ones go on."""
-    from connectors.transactions import load_transactions
+    """Read and check the input; bad rows go to quarantine before the good ones go on.
+
+    ``contract`` is the text of a person's own lines, "" for none.
+    """
+    from connectors.transactions import load_transactions, write_contract
+    from tasks.cleaning.contract.toml import from_toml
     from tasks.fraud.dataset import DatasetConfig
     from tasks.fraud.workspace import save_transactions
 
@@ -55,10 +84,12 @@ def check_data(
             Path(data),
             DatasetConfig.from_dict(config),
             Path(quarantine),
+            own=from_toml(contract) if contract else None,
             labels_required=labels_required,
         )
         save_transactions(draft, checked.transactions)
         write_table(checked.quarantine, draft / "quarantine.parquet")
+        write_contract(checked.contract, draft / CONTRACT)
         return {"report": json.loads(json.dumps(checked.report.to_dict()))}
 
     return fill(at(place), work)

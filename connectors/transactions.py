@@ -1,4 +1,8 @@
-"""From a file to checked transactions; the bad rows are on the disk before the good ones go on."""
+"""From a file to checked transactions; the bad rows are on the disk before the good ones go on.
+
+Beside each part of the quarantine lies the contract that its rows broke, to read, edit and compare
+(``penstock clean diff``).
+"""
 
 from __future__ import annotations
 
@@ -9,8 +13,11 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from connectors.files import read_fields, read_table, write_quarantine
+from connectors.files import atomic_path, read_fields, read_table, write_quarantine
+from tasks.cleaning.contract.model import Contract
+from tasks.cleaning.contract.toml import to_toml
 from tasks.cleaning.quarantine import row_payloads
+from tasks.fraud.contract import contract_of
 from tasks.fraud.dataset import DatasetConfig
 from tasks.fraud.ingest.checks import CheckedData, QuarantineLimitError, check
 
@@ -22,6 +29,7 @@ def load_transactions(
     config: DatasetConfig,
     quarantine_folder: Path | None = None,
     *,
+    own: Contract | None = None,
     labels_required: bool = True,
 ) -> CheckedData:
     """Read and check a transaction file.
@@ -31,15 +39,18 @@ def load_transactions(
         config: What its columns mean.
         quarantine_folder: Where bad rows go, also when there are too many of them; ``None``
             keeps them in memory only.
+        own: Lines that a person adds to the config's contract.
         labels_required: Whether a file without the label column is refused; otherwise nothing is
             known of its rows, as of new transactions that are to be scored.
 
     Raises:
+        ContractError: When ``own`` contradicts the config.
         InputFileError: When the file cannot be read.
         DataError: When its content cannot be used.
         QuarantineLimitError: When too many rows are bad.
     """
-    table = read_table(path, text_columns=config.id_columns)
+    contract_of(config, own)  # a contradiction is told before a large file is read
+    table = read_table(path, text_columns=[*config.id_columns, *_own_texts(config, own)])
     if not labels_required:
         absent = {c for c in (config.label, config.label_time) if c not in table.column_names}
         config = replace(
@@ -47,18 +58,20 @@ def load_transactions(
             label="" if config.label in absent else config.label,
             label_time="" if config.label_time in absent else config.label_time,
         )
+        own = _without(own, absent)
+    contract = contract_of(config, own)
     try:
-        checked = check(table, config, str(path))
+        checked = check(table, config, str(path), own=own)
     except QuarantineLimitError as error:
         if quarantine_folder is None or error.quarantine is None:
             raise
         kept = as_in_the_file(error.quarantine, path, table.column_names)
-        part = write_quarantine(kept, quarantine_folder)
+        part = _write_refused(kept, quarantine_folder, contract)
         message = f"{error}; the bad rows lie in {part}"
         raise QuarantineLimitError(message, error.report, kept) from error
     kept = as_in_the_file(checked.quarantine, path, table.column_names)
     if quarantine_folder is not None:
-        write_quarantine(kept, quarantine_folder)
+        _write_refused(kept, quarantine_folder, contract)
     report = checked.report
     _log.debug(
         "%s: %d rows in, %d used, %d quarantined",
@@ -68,6 +81,35 @@ def load_transactions(
         report.rows_quarantined,
     )
     return replace(checked, quarantine=kept)
+
+
+def write_contract(contract: Contract, path: Path) -> Path:
+    """Write a contract as TOML, whole or not at all."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(to_toml(contract), encoding="utf-8")
+    return path
+
+
+def _own_texts(config: DatasetConfig, own: Contract | None) -> list[str]:
+    """Return columns that a person says are text, so that ``007`` stays ``007``."""
+    columns = {} if own is None else own.columns
+    return [n for n, c in columns.items() if c.kind == "text" and n not in config.columns]
+
+
+def _without(own: Contract | None, absent: set[str]) -> Contract | None:
+    """Return a person's lines but for those on columns that need not be there."""
+    if own is None or not absent & set(own.columns):
+        return own
+    columns = {name: column for name, column in own.columns.items() if name not in absent}
+    return replace(own, columns=columns) if columns else None
+
+
+def _write_refused(quarantine: pa.Table, folder: Path, contract: Contract) -> Path | None:
+    """Write a part of the quarantine and the contract beside it."""
+    part = write_quarantine(quarantine, folder)
+    if part is not None:
+        write_contract(contract, part.with_suffix(".toml"))
+    return part
 
 
 def as_in_the_file(quarantine: pa.Table, path: Path, columns: Sequence[str]) -> pa.Table:

@@ -26,13 +26,18 @@ def publish_training(record: dict[str, Any], run: TrackedRun) -> None:
     create_table_artifact(
         head_table(record), key=f"{key}-heads", description="Heads on the same test folds"
     )
-    create_table_artifact(
-        check_table(record["checks"]["report"]),
-        key=f"{key}-checks",
-        description="Rows in, used and set aside",
-    )
+    publish_checks(record["dataset"], record["checks"]["report"])
     if run.page.startswith("http"):
         create_link_artifact(run.page, key=f"{key}-run", link_text="MLflow run")
+
+
+def publish_checks(dataset: str, report: dict[str, Any]) -> None:
+    """Show what the checks did with the rows of a file."""
+    create_table_artifact(
+        check_table(report),
+        key=f"{artifact_key(dataset)}-checks",
+        description="Rows in, used and set aside",
+    )
 
 
 def publish_own_training(record: dict[str, Any]) -> None:

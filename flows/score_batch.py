@@ -11,7 +11,7 @@ from typing import Any
 from prefect import flow
 
 from connectors import steps
-from flows.artifacts import publish_scores
+from flows.artifacts import publish_checks, publish_scores
 from infra.settings import get_settings
 from tasks.fraud import steps as fraud_steps
 from tasks.fraud.workspace import place_of
@@ -19,7 +19,7 @@ from tasks.fraud.workspace import place_of
 
 @flow(name="score-batch", timeout_seconds=2 * 3_600)
 def score_batch(
-    data: str, out: str, config: str = "handbook", *, days: float = 1.0
+    data: str, out: str, config: str = "handbook", *, contract: str = "", days: float = 1.0
 ) -> dict[str, Any]:
     """Score the last days of a file; the days before give the entities their history.
 
@@ -27,6 +27,7 @@ def score_batch(
         data: Parquet or CSV file with at least the longest look-back of history.
         out: File for the scores (.parquet or .csv).
         config: Dataset config, whose name finds the model.
+        contract: TOML file of own lines that rows must meet besides the config's; empty: none.
         days: Whole days scored, counted back from the last one; 0: all rows.
 
     Returns:
@@ -34,14 +35,15 @@ def score_batch(
     """
     home = get_settings().home
     work = home / "work"
-    job = steps.fingerprint(data, config)
+    job = steps.fingerprint(data, config, contract)
     model = steps.fetch_champion(job["config"]["name"], str(home / "models"))
-    inputs = {"digest": job["digest"], "config": model["config"], "source": job["source"]}
+    inputs = steps.inputs_of(job) | {"config": model["config"]}
     checked = steps.check_data(
         str(place_of(work, "checked", inputs).folder),
         data=job["data"],
         config=model["config"],
         quarantine=str(home / "quarantine" / job["config"]["name"]),
+        contract=job.get("contract", ""),
         labels_required=False,
     )
     coded = inputs | ({"categories": model["categories"]} if model["categories"] else {})
@@ -68,4 +70,5 @@ def score_batch(
         "out": written,
     }
     publish_scores(record)
+    publish_checks(job["config"]["name"], checked["report"])
     return record

@@ -34,6 +34,7 @@ def train_fraud(
     config: str = "handbook",
     settings: Record | None = None,
     *,
+    contract: str = "",
     report: str = "",
     promote: bool = True,
     margin: float = 0.0,
@@ -45,6 +46,7 @@ def train_fraud(
         data: Parquet or CSV file.
         config: Dataset config: a TOML file or the name of a shipped one.
         settings: Training settings (fields of ``TrainingConfig``).
+        contract: TOML file of own lines that rows must meet besides the config's; empty: none.
         report: Where to write the HTML report; empty: in the home folder.
         promote: Publish the model and let it serve if it deserves to.
         margin: Average precision by which it must beat the champion beyond doubt.
@@ -56,8 +58,8 @@ def train_fraud(
     PromotionRules(margin, embeddings_margin)  # refused now, not after hours of training
     home = get_settings().home
     chosen = TrainingConfig.from_dict(settings or {}).to_dict()
-    job = steps.fingerprint(data, config)
-    key = {k: job[k] for k in ("digest", "config", "source")} | {"settings": chosen}
+    job = steps.fingerprint(data, config, contract)
+    key = steps.inputs_of(job) | {"settings": chosen}
     name = str(place_of(home / "work", "job", key).key)
     dataset = str(job["config"]["name"])
     margins = {"margin": margin, "embeddings_margin": embeddings_margin}
@@ -104,13 +106,15 @@ def _train(home: Path, job: Record, key: Record, run: TrackedRun) -> Record:
     def place(step: str, **more: Any) -> str:
         return str(place_of(work, step, key | more).folder)
 
-    data = {k: key[k] for k in ("digest", "config", "source")}
+    data = steps.inputs_of(job)
     checked = steps.check_data(
         str(place_of(work, "checked", data).folder),
         data=job["data"],
         config=config,
         quarantine=str(home / "quarantine" / config["name"]),
+        contract=job.get("contract", ""),
     )
+    run.log_file(Path(checked["folder"]) / steps.CONTRACT)
     require_trainable(checked["report"], job["data"])
     lap("check")
     run.log_dataset(

@@ -1,4 +1,4 @@
-"""``penstock fraud init-config`` and ``check``: from a data file to usable transactions."""
+"""``penstock fraud init-config``, ``contract``, ``check``: from a file to usable transactions."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ Config = Annotated[
 def register(app: typer.Typer) -> None:
     """Add the data commands to ``penstock fraud``."""
     app.command("init-config")(init_config)
+    app.command("contract")(contract)
     app.command("check")(check)
 
 
@@ -52,10 +53,35 @@ def init_config(
     typer.echo(f"wrote {out}; read it, then: penstock fraud check {file} --config {out}")
 
 
+def contract(
+    *,
+    config: Config,
+    out: Annotated[Path | None, typer.Option(help="Where to write it [default: print].")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")] = False,
+) -> None:
+    """Write the contract that a dataset config stands for, to add own lines to."""
+    from connectors.transactions import write_contract
+    from tasks.cleaning.contract.toml import to_toml
+    from tasks.fraud.contract import transaction_contract
+    from tasks.fraud.dataset import find_config
+
+    if out is not None and out.exists() and not force:
+        raise FileExistsError(f"{out} exists; choose another --out or add --force")
+    made = transaction_contract(find_config(config))
+    if out is None:
+        typer.echo(to_toml(made), nl=False)
+        return
+    write_contract(made, out)
+    typer.echo(f"wrote {out}; add lines, then: penstock fraud check FILE --contract {out}")
+
+
 def check(
     file: File,
     *,
     config: Config,
+    contract: Annotated[
+        Path | None, typer.Option(help="TOML of own lines that rows must meet besides.")
+    ] = None,
     quarantine: Annotated[
         Path | None, typer.Option(help="Folder to which bad rows are written.")
     ] = None,
@@ -63,11 +89,13 @@ def check(
 ) -> None:
     """Check a data file as training would, and count what it would use and refuse."""
     from connectors.transactions import load_transactions
+    from tasks.cleaning.contract.toml import read_contract
     from tasks.fraud.dataset import find_config
     from tasks.fraud.ingest.checks import require_trainable
 
     described = find_config(config)
-    checked = load_transactions(file, described, quarantine)
+    own = None if contract is None else read_contract(contract)
+    checked = load_transactions(file, described, quarantine, own=own)
     if as_json:
         typer.echo(json.dumps(checked.report.to_dict()))
     else:

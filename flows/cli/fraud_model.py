@@ -21,6 +21,10 @@ Config = Annotated[
         help="Dataset config: a TOML file, or a shipped one's name (handbook, transfers)."
     ),
 ]
+OwnContract = Annotated[
+    Path | None,
+    typer.Option("--contract", help="TOML of own lines; rows that break one are set aside, too."),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")]
 Report = Annotated[
     Path | None, typer.Option(help="HTML report to write [default: in the home folder].")
@@ -45,6 +49,7 @@ def train(
     data: Data,
     *,
     config: Config = "handbook",
+    contract: OwnContract = None,
     settings: Settings = None,
     report: Report = None,
     graph: Graph = True,
@@ -63,6 +68,7 @@ def train(
         data,
         config,
         {"graph": graph} | read_settings(settings),
+        contract=contract,
         report=report,
         promote=promote,
         margin=margin,
@@ -76,6 +82,7 @@ def evaluate(
     data: Data,
     *,
     config: Config = "handbook",
+    contract: OwnContract = None,
     bundle: Annotated[
         Path | None, typer.Option(help="Bundle folder [default: the serving model].")
     ] = None,
@@ -88,7 +95,7 @@ def evaluate(
     with shown("judging", console):
         from flows.evaluate_model import evaluate_model
 
-        record = evaluate_model(data, config, bundle)
+        record = evaluate_model(data, config, bundle, contract)
     from rich.table import Table
 
     table = Table("head", "AP", "AUC", "CP@100", "R@1%FPR", title=record["test"])
@@ -107,6 +114,7 @@ def score(
     *,
     out: Annotated[Path, typer.Option(help="File for the scores, .parquet or .csv.")],
     config: Config = "handbook",
+    contract: OwnContract = None,
     days: Annotated[
         float, typer.Option(min=0, help="Whole days to score, from the last back; 0: all.")
     ] = 1.0,
@@ -114,7 +122,7 @@ def score(
 ) -> None:
     """Score the last days of a file with the serving model."""
     console = open_console()
-    record = run_scoring(console, data, out, config, days)
+    record = run_scoring(console, data, out, config, days, contract=contract)
     console.print(
         f"{record['rows']:,} transactions scored by {record['model']} version "
         f"{record['version']}, {record['alerts']:,} alerts: {nearby(record['out'])}",
@@ -130,13 +138,16 @@ def report(
     *,
     out: Annotated[Path, typer.Option(help="HTML file to write.")],
     config: Config = "handbook",
+    contract: OwnContract = None,
     settings: Settings = None,
     graph: Graph = True,
 ) -> None:
     """Write the report of a file's model; what is trained already is not trained again."""
     console = open_console()
     chosen = {"graph": graph} | read_settings(settings)
-    record = run_training(console, data, config, chosen, report=out, promote=False)
+    record = run_training(
+        console, data, config, chosen, contract=contract, report=out, promote=False
+    )
     console.print(f"report: {nearby(record['report'])}", soft_wrap=True, highlight=False)
 
 
@@ -156,15 +167,19 @@ def read_settings(path: Path | None) -> dict[str, Any]:
         raise ValueError(f"training settings {path} cannot be read: {error}") from error
 
 
-def require_inputs(data: Path, config: str) -> None:
+def require_inputs(data: Path, config: str, contract: Path | None) -> None:
     """Find a misspelt path or a full disk at once, not after Prefect and MLflow have come up."""
     from connectors.files import require_file
     from infra.files import require_room
     from infra.settings import get_settings
+    from tasks.cleaning.contract.toml import read_contract
+    from tasks.fraud.contract import contract_of
     from tasks.fraud.dataset import find_config
 
     require_file(data)
-    find_config(config)
+    described = find_config(config)
+    if contract is not None:
+        contract_of(described, read_contract(contract))
     require_room(get_settings().home, ROOM_MIB)
 
 
@@ -174,6 +189,7 @@ def run_training(
     config: str,
     settings: dict[str, Any],
     *,
+    contract: Path | None = None,
     report: Path | None = None,
     promote: bool = True,
     margin: float = 0.0,
@@ -181,7 +197,7 @@ def run_training(
     """Run the training flow and show its steps."""
     from flows.cli.progress import shown
 
-    require_inputs(data, config)
+    require_inputs(data, config, contract)
     if report is not None and report.is_dir():
         raise ValueError(f"{report} is a folder; name an .html file in it with --report")
 
@@ -193,6 +209,7 @@ def run_training(
             str(data),
             config,
             settings,
+            contract=str(contract.resolve()) if contract else "",
             report=str(report.resolve()) if report else "",
             promote=promote,
             margin=margin,
@@ -201,18 +218,30 @@ def run_training(
 
 
 def run_scoring(
-    console: Console, data: Path, out: Path, config: str, days: float
+    console: Console,
+    data: Path,
+    out: Path,
+    config: str,
+    days: float,
+    *,
+    contract: Path | None = None,
 ) -> dict[str, Any]:
     """Run the scoring flow and show its steps."""
     from flows.cli.progress import shown
 
-    require_inputs(data, config)
+    require_inputs(data, config, contract)
 
     with shown(f"scoring {data.name}", console):
         from flows.score_batch import score_batch
 
         shield_flow()
-        record: dict[str, Any] = score_batch(str(data), str(out.resolve()), config, days=days)
+        record: dict[str, Any] = score_batch(
+            str(data),
+            str(out.resolve()),
+            config,
+            contract=str(contract.resolve()) if contract else "",
+            days=days,
+        )
     return record
 
 

@@ -106,9 +106,7 @@ def quarantine_rows(
         observed = (
             values.cast(pa.string()).combine_chunks()
             if _is_text(values.type)
-            else pa.array(
-                [None if v is None else _text(v) for v in values.to_pylist()], pa.string()
-            )
+            else pa.array([None if v is None else _text(v) for v in _values(values)], pa.string())
         )
     return pa.table(
         [
@@ -148,7 +146,7 @@ def row_payloads(table: pa.Table) -> list[bytes]:
     decimals and bytes become strings.
     """
     names = table.column_names
-    columns = [column.to_pylist() for column in table.columns]
+    columns = [_values(column) for column in table.columns]
     return [
         json.dumps(
             {name: _plain(value) for name, value in zip(names, values, strict=True)},
@@ -158,6 +156,22 @@ def row_payloads(table: pa.Table) -> list[bytes]:
         ).encode()
         for values in zip(*columns, strict=True)
     ]
+
+
+def _values(column: pa.ChunkedArray) -> list[Any]:
+    """Return values as Python objects; a time that none can hold as its ticks and their unit."""
+    try:
+        return list(column.to_pylist())
+    except (OverflowError, ValueError):
+        return [_value(scalar) for scalar in column]
+
+
+def _value(scalar: pa.Scalar) -> Any:
+    try:
+        return scalar.as_py()
+    except (OverflowError, ValueError):
+        # Beyond the years 1 to 9999, bad rows above all.
+        return f"{scalar.value} {getattr(scalar.type, 'unit', '')}".strip()
 
 
 def _plain(value: Any) -> Any:

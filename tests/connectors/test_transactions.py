@@ -10,6 +10,9 @@ import pytest
 
 from connectors.files import read_table
 from connectors.transactions import load_transactions
+from tasks.cleaning.contract.model import ContractError
+from tasks.cleaning.contract.toml import from_toml, read_contract
+from tasks.fraud.contract import contract_of
 from tasks.fraud.dataset import DatasetConfig, EntityColumn
 from tasks.fraud.ingest.checks import QuarantineLimitError
 
@@ -57,6 +60,37 @@ def test_too_many_bad_rows_are_filed_before_the_run_stops(tmp_path: Path) -> Non
     assert str(caught.value).endswith(f"the bad rows lie in {part}")
     with pytest.raises(QuarantineLimitError):
         load_transactions(path, CONFIG)
+
+
+def test_the_contract_lies_beside_the_rows_it_refused(tmp_path: Path) -> None:
+    path = tmp_path / "shop.csv"
+    path.write_text(
+        "id,when,price,buyer,code\n1,2024-01-01 10:00:00,1.5,007,01\n"
+        "2,2024-01-02 10:00:00,2.5,7,2\n3,2024-01-03 10:00:00,9.5,7,03\n"
+    )
+    own = from_toml("[columns.code]\npattern = '0[0-9]'")
+    checked = load_transactions(path, CONFIG, tmp_path / "quarantine", own=own)
+    assert checked.report.by_rule == {"pattern:code": 1}
+    (part,) = (tmp_path / "quarantine").rglob("*.parquet")
+    assert read_contract(part.with_suffix(".toml")) == checked.contract == contract_of(CONFIG, own)
+    with pytest.raises(QuarantineLimitError) as caught:
+        load_transactions(path, replace(CONFIG, max_quarantine_share=0.1), part.parent, own=own)
+    assert caught.value.report is not None
+
+
+def test_own_lines_on_labels_are_idle_where_nothing_is_labelled(tmp_path: Path) -> None:
+    path = tmp_path / "shop.csv"
+    path.write_text(GOOD)
+    own = from_toml("[columns.fraud]\nnullable = false\n[columns.price]\nmaximum = 2")
+    config = replace(CONFIG, label="fraud", max_quarantine_share=0.5)
+    checked = load_transactions(path, config, own=own, labels_required=False)
+    assert checked.report.by_rule == {"maximum:price": 1}
+
+
+def test_a_contradiction_is_told_before_the_file_is_read(tmp_path: Path) -> None:
+    own = from_toml("[columns.price]\nminimum = -1")
+    with pytest.raises(ContractError, match="would let pass"):
+        load_transactions(tmp_path / "absent.csv", CONFIG, own=own)
 
 
 def test_a_clean_file_leaves_no_quarantine(tmp_path: Path) -> None:

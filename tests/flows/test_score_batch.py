@@ -39,6 +39,25 @@ def test_the_last_day_is_scored_by_the_champion(trained, tmp_path):
     assert every.read_text().count("\n") > made["rows"]
 
 
+def test_own_lines_set_rows_aside_before_scoring(trained, tmp_path):
+    from prefect.artifacts import Artifact
+
+    from flows.score_batch import score_batch
+
+    bank, _ = trained
+    amounts = sorted(parquet.read_table(bank.data).column("amount_cents").to_pylist())
+    own = tmp_path / "own.toml"
+    own.write_text(f"[columns.amount_cents]\nmaximum = {amounts[-20]}\n", encoding="utf-8")
+    out = tmp_path / "scores.csv"
+    plain = score_batch(str(bank.data), str(out), str(bank.config), days=0)
+    made = score_batch(str(bank.data), str(out), str(bank.config), contract=str(own), days=0)
+    above = sum(amount > amounts[-20] for amount in amounts)
+    assert made["rows"] == plain["rows"] - above
+    page = str(Artifact.get("flowbank-checks").data)
+    assert "rule maximum:amount_cents" in page
+    assert f"'count': '{above}'" in page
+
+
 @pytest.fixture(scope="module")
 def coded(small_bank, settings, prefect_server, mlflow_server, tmp_path_factory):
     """A serving model that reads a category of many values, one of them in few rows only."""

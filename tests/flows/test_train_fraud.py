@@ -86,7 +86,7 @@ def test_the_run_is_tracked(trained):
     assert len(run.data.tags["data_sha256"]) == 64
     assert run.inputs.dataset_inputs[0].dataset.name == "flowbank"
     files = {f.path for f in MlflowClient().list_artifacts(record["run_id"])}
-    assert {"report.html", "MODEL_CARD.md", "metrics.json"} <= files
+    assert {"report.html", "MODEL_CARD.md", "metrics.json", "contract.toml"} <= files
 
 
 def test_the_page_in_prefect_shows_figures_and_a_link(trained):

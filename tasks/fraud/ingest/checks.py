@@ -1,7 +1,9 @@
 """Checks before training: a table becomes sorted transactions, bad rows go to quarantine.
 
-A row is quarantined once, under the first rule it breaks in the order of ``RULES``; duplicates are
-looked for last, among rows that are otherwise good, and the first in the file stays. A row that
+Columns are parsed, then held against the contract of ``tasks/fraud/contract.py``. A row is
+quarantined once, under the first line it breaks in the order of the contract, lines of a person
+after those of the config; duplicates are looked for last, among rows that are otherwise good, and
+the first in the file stays. A row that
 lacks any of its entity ids is quarantined: an entity called "missing" would join strangers.
 Tolerated and counted: rows out of time order, unlabelled rows, missing extra columns' values.
 """
@@ -10,15 +12,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
-import polars as pl
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from tasks.cleaning.quarantine import Rule, empty_quarantine, quarantine_rows
+from tasks.cleaning.contract.model import Contract, ContractError
+from tasks.cleaning.contract.rules import row_rules
+from tasks.fraud.contract import (
+    RULES,
+    VERSION,
+    contract_of,
+    own_rules,
+    rule_names,
+    transaction_contract,
+    until,
+)
 from tasks.fraud.dataset import DatasetConfig
 from tasks.fraud.ingest.check_report import (
     CheckReport,
@@ -34,9 +45,7 @@ from tasks.fraud.ingest.identifiers import (
     spell_keys,
 )
 from tasks.fraud.ingest.parsing import (
-    MAX_AMOUNT,
     DataError,
-    Mask,
     Parsed,
     is_text,
     parse_amounts,
@@ -46,10 +55,22 @@ from tasks.fraud.ingest.parsing import (
     plain_array,
     texts,
 )
+from tasks.fraud.ingest.read_columns import (
+    JudgedColumn,
+    amount_column,
+    coded_column,
+    id_column,
+    label_column,
+    number_column,
+    plain_column,
+    time_column,
+)
+from tasks.fraud.ingest.screen import Screen
 from tasks.fraud.transactions import UNKNOWN, Transactions
 
 __all__ = [
     "RULES",
+    "VERSION",
     "CheckReport",
     "CheckedData",
     "DataError",
@@ -58,49 +79,24 @@ __all__ = [
     "require_trainable",
 ]
 
-VERSION = "fraud-checks/1"
-
-_EXPECTED = {
-    "missing-time": "a time",
-    "unparsable-time": "a time as the config describes it",
-    "impossible-time": "a time between 'earliest' and now",
-    "missing-amount": "an amount",
-    "unparsable-amount": "a number",
-    "infinite-amount": "a finite number",
-    "overflow-amount": f"at most {MAX_AMOUNT} minor units",
-    "negative-amount": "zero or more",
-    "fractional-amount": "whole minor units",
-    "missing-entity": "an id",
-    "missing-id": "an id",
-    "invalid-id": "a whole number of 64 bits, or text",
-    "invalid-label": "0, 1, true, false or null",
-    "unparsable-label-time": "a time as the config describes it",
-    "impossible-label-time": "a time between 'earliest' and now",
-    "duplicate-of": "an id that occurs once",
-}
-RULES = {
-    name: Rule(
-        name,
-        expected,
-        severity="warning" if name == "duplicate-of" else "error",
-        detector_version=VERSION,
-    )
-    for name, expected in _EXPECTED.items()
-}
-"""Every rule by name, in the order in which they are applied."""
-
 
 @dataclass(frozen=True, slots=True)
 class CheckedData:
-    """Good rows, bad rows and the count of both."""
+    """Good rows, bad rows, the count of both, and what they were held against."""
 
     transactions: Transactions
     quarantine: pa.Table
     report: CheckReport
+    contract: Contract
 
 
 def check(
-    table: pa.Table, config: DatasetConfig, source: str, *, now: datetime | None = None
+    table: pa.Table,
+    config: DatasetConfig,
+    source: str,
+    *,
+    own: Contract | None = None,
+    now: datetime | None = None,
 ) -> CheckedData:
     """Turn a table into checked transactions.
 
@@ -108,19 +104,24 @@ def check(
         table: The data as read from a file.
         config: What its columns mean.
         source: Name of the file for records and messages.
+        own: Lines that a person adds to the contract of the config, see ``with_own_lines``.
         now: The present; times later than ``config.max_future_days`` after it are impossible.
 
     Raises:
-        DataError: When a column is absent or of the wrong type, or the table has no rows.
-        QuarantineLimitError: When more than ``config.max_quarantine_share`` of the rows are bad,
-            or all of them.
+        ContractError: When ``own`` contradicts the config.
+        DataError: When a column is absent or of the wrong type, or the table has no rows, or
+            fewer or more than the contract asks for.
+        QuarantineLimitError: When more rows than ``max_quarantine_share`` are bad, or all of them.
     """
     now = now or datetime.now(UTC)
-    _require_columns(table, config, source)
+    schema = transaction_contract(config)
+    contract = contract_of(config, own)
+    _require_columns(table, config, contract, source)
     try:
-        screen = _Screen(table, source, now)
-        columns = _parse(table, config, screen, now)
-    except DataError as error:
+        columns = _parse(table, config, contract)
+        screen = Screen(table, source, now)
+        _judge(columns, config, schema, contract, screen)
+    except (DataError, ContractError) as error:
         raise DataError(f"{source}: {error}") from error
     keep = np.flatnonzero(~screen.bad)
     transactions, unsorted = _assemble(columns, config, keep)
@@ -131,8 +132,8 @@ def check(
             f"{len(quarantine)} quarantined; please report this as a bug"
         )
     report = summarise(source, len(table), screen.by_rule, transactions, unsorted)
-    enforce_limit(report, quarantine, config.max_quarantine_share)
-    return CheckedData(transactions, quarantine, report)
+    enforce_limit(report, quarantine, contract.max_quarantine_share)
+    return CheckedData(transactions, quarantine, report, contract)
 
 
 def require_trainable(counts: Mapping[str, Any], source: str = "the data") -> None:
@@ -170,144 +171,124 @@ class _Columns:
     entities: dict[str, tuple[NDArray[np.int32], list[str]]]
     numeric: dict[str, NDArray[np.float64]]
     categorical: dict[str, tuple[NDArray[np.int32], list[str]]]
+    judged: dict[str, JudgedColumn]
 
 
-class _Screen:
-    """Collects, for every row, the first rule it breaks."""
-
-    def __init__(self, table: pa.Table, source: str, now: datetime) -> None:
-        self.table, self.source, self.now = table, source, now
-        self.bad = np.zeros(len(table), np.bool_)
-        self.by_rule: dict[str, int] = {}
-        self._parts: list[pa.Table] = []
-
-    def refuse(
-        self, rule: str, column: str, mask: Mask, first: NDArray[np.int64] | None = None
-    ) -> None:
-        """Set aside rows in ``mask``; ``first`` names the row each one repeats."""
-        rows = np.flatnonzero(mask & ~self.bad)
-        if not len(rows):
-            return
-        self.bad[rows] = True
-        self.by_rule[rule] = self.by_rule.get(rule, 0) + len(rows)
-        self._parts.append(
-            quarantine_rows(
-                self.table,
-                rows,
-                RULES[rule],
-                source=self.source,
-                column=column,
-                expected=None if first is None else [f"first in row {i}" for i in first[rows]],
-                time=self.now,
-            )
-        )
-
-    def quarantine(self) -> pa.Table:
-        """Return all records in the order of rows."""
-        parts = pa.concat_tables(self._parts) if self._parts else empty_quarantine()
-        return parts.sort_by("row")
-
-
-def _require_columns(table: pa.Table, config: DatasetConfig, source: str) -> None:
-    absent = [name for name in config.columns if name not in table.column_names]
+def _require_columns(
+    table: pa.Table, config: DatasetConfig, contract: Contract, source: str
+) -> None:
+    names, there = list(contract.columns), table.column_names
+    absent = [name for name in names if name not in there]
     if absent:
+        where = "dataset config" if absent[0] in config.columns else "contract of"
         raise DataError(
             f"{source}: no column {', '.join(map(repr, absent))}; the file has "
-            f"{', '.join(table.column_names)}: mend the dataset config '{config.name}'"
+            f"{', '.join(there)}: mend the {where} '{config.name}'"
         )
-    twice = [name for name in config.columns if table.column_names.count(name) > 1]
+    twice = [name for name in names if there.count(name) > 1]
     if twice:
         raise DataError(f"{source}: two columns are called {twice[0]!r}; rename one")
     if len(table) == 0:
         raise DataError(f"{source}: the table has a header but no rows; export it again")
+    if len(table) < contract.min_rows or 0 < contract.max_rows < len(table):
+        raise DataError(
+            f"{source}: {len(table):,} rows; the contract of '{config.name}' asks for "
+            f"{contract.min_rows:,} to {contract.max_rows or 'any number of'}"
+        )
 
 
-def _parse(table: pa.Table, config: DatasetConfig, screen: _Screen, now: datetime) -> _Columns:
+def _parse(table: pa.Table, config: DatasetConfig, contract: Contract) -> _Columns:
+    judged: dict[str, JudgedColumn] = {}
+
     def column(name: str) -> pa.Array:
         return plain_array(table.column(name))
 
-    latest = round((now + timedelta(days=config.max_future_days)).timestamp() * 1000)
-    time = _times(column(config.time), config, screen, config.time, "time", latest)
+    def times(name: str) -> Parsed:
+        parsed = parse_times(column(name), name, config.time_unit, config.origin_ms)
+        judged[name] = time_column(parsed)
+        return parsed
+
+    time = times(config.time).values
     amount = parse_amounts(
         column(config.amount), config.amount, config.amount_unit, config.decimals
     )
-    for rule, mask in amount.problems.items():
-        screen.refuse(f"{rule}-amount", config.amount, mask)
+    judged[config.amount] = amount_column(amount, config.amount_unit)
     entities = {}
-    for entity in config.entities:
-        array = _require_exact(column(entity.column), entity.column)
-        codes, ids = encode(array)
-        screen.refuse("missing-entity", entity.column, codes < 0)
-        entities[entity.column] = (codes, ids)
+    for name in (entity.column for entity in config.entities):
+        entities[name] = encode(_require_exact(column(name), name))
+        judged[name] = coded_column(*entities[name])
     label = np.full(len(table), UNKNOWN, np.int8)
     if config.label:
         parsed = parse_labels(column(config.label), config.label)
-        screen.refuse("invalid-label", config.label, parsed.problems["invalid"])
+        judged[config.label] = label_column(parsed)
         label = parsed.values
-    label_time = time.values + config.delay_ms
+    label_time = time + config.delay_ms
     if config.label_time:
-        name = config.label_time
-        known = _times(column(name), config, screen, name, "label-time", latest)
+        known = times(config.label_time)
         there = ~known.problems["missing"]
         label_time = np.where(there, np.maximum(label_time, known.values), label_time)
-    numeric = {name: _numeric(column(name), name) for name in config.numeric}
-    categorical = {name: encode(_scalar(column(name), name)) for name in config.categorical}
-    key, names = _keys(table, config, screen)  # last: of equal ids the first good row stays
+    numeric, categorical = {}, {}
+    for name in config.numeric:
+        numbers = parse_numbers(column(name), name)
+        judged[name] = number_column(numbers)
+        numeric[name] = _with_gaps(numbers)
+    for name in config.categorical:
+        categorical[name] = encode(_scalar(column(name), name))
+        judged[name] = coded_column(*categorical[name])
+    key, names = np.arange(len(table), dtype=np.int64), None
+    if config.event_id:
+        key, names, judged[config.event_id] = _keys(column(config.event_id), config.event_id)
+    for name in contract.columns:
+        if name not in judged:
+            judged[name] = plain_column(_scalar(column(name), name))
     return _Columns(
-        key, names, time.values, amount.values, label, label_time, entities, numeric, categorical
+        key, names, time, amount.values, label, label_time, entities, numeric, categorical, judged
     )
 
 
-def _times(
-    array: pa.Array, config: DatasetConfig, screen: _Screen, name: str, what: str, latest: int
-) -> Parsed:
-    parsed = parse_times(array, name, config.time_unit, config.origin_ms)
-    missing, unparsable = parsed.problems["missing"], parsed.problems["unparsable"]
-    if what == "time":
-        screen.refuse("missing-time", name, missing)
-    screen.refuse(f"unparsable-{what}", name, unparsable)
-    outside = (parsed.values < config.earliest_ms) | (parsed.values > latest)
-    screen.refuse(f"impossible-{what}", name, outside & ~missing)
-    return parsed
-
-
 def _keys(
-    table: pa.Table, config: DatasetConfig, screen: _Screen
-) -> tuple[NDArray[np.int64], NDArray[np.object_] | None]:
+    array: pa.Array, name: str
+) -> tuple[NDArray[np.int64], NDArray[np.object_] | None, JudgedColumn]:
     """Return the keys by which rows are sorted and told apart, and the ids where they are text."""
-    if not config.event_id:
-        return np.arange(len(table), dtype=np.int64), None
-    name = config.event_id
-    names = None
-    array = plain_array(table.column(name))
     if is_text(array):
         text = texts(array)
         missing = text.is_null().to_numpy()
-        invalid = np.zeros_like(missing)
         keys = event_keys(text.fill_null("0"))
-        names = array.to_numpy(zero_copy_only=False)
-    else:
-        numbers = parse_numbers(_require_exact(array, name), name)
-        missing, invalid = numbers.problems["missing"], numbers.problems["invalid"]
-        keys = numbers.values
-        if keys.dtype != np.int64:
-            whole = np.isfinite(keys) & (keys == np.rint(keys))
-            invalid = invalid | ~whole
-            keys = np.where(whole, keys, 0).astype(np.int64)
-    screen.refuse("missing-id", name, missing)
-    screen.refuse("invalid-id", name, invalid)
-    good = np.flatnonzero(~screen.bad)
-    repeated = np.zeros(len(table), np.bool_)
-    repeated[good] = ~pl.Series(keys[good]).is_first_distinct().to_numpy()
-    if repeated.any():
-        ids, first = np.unique(keys[good], return_index=True)
-        at = np.minimum(np.searchsorted(ids, keys), len(ids) - 1)
-        screen.refuse("duplicate-of", name, repeated, good[first[at]])
-    return keys, names
+        judged = id_column(keys, array, missing, np.zeros_like(missing))
+        return keys, array.to_numpy(zero_copy_only=False), judged
+    numbers = parse_numbers(_require_exact(array, name), name)
+    missing, invalid = numbers.problems["missing"], numbers.problems["invalid"]
+    keys = numbers.values
+    if keys.dtype != np.int64:
+        whole = np.isfinite(keys) & (keys == np.rint(keys))
+        invalid = invalid | ~whole
+        keys = np.where(whole, keys, 0).astype(np.int64)
+    return keys, None, id_column(keys, array, missing, invalid)
 
 
-def _numeric(array: pa.Array, name: str) -> NDArray[np.float64]:
-    parsed = parse_numbers(array, name)
+def _judge(
+    columns: _Columns, config: DatasetConfig, schema: Contract, contract: Contract, screen: Screen
+) -> None:
+    """Set bad rows aside: by the schema's lines, then by a person's, then what repeats a row."""
+    judged, names = columns.judged, rule_names(config)
+    dated = until(schema, config, screen.now)
+    own = own_rules(contract, schema)
+    rules = [(rule, dated, names[rule.name]) for rule in row_rules(dated)]
+    rules += [(rule, contract, ()) for rule in own]
+    for rule, lines, called in rules:
+        if rule.sql:
+            screen.judge(rule, lines, judged, called)
+    if config.event_id:
+        # An id has no kind that a line could name: it is text, or a whole number.
+        unread = judged[config.event_id].read.unread
+        assert unread is not None  # noqa: S101 - id_column
+        screen.refuse(RULES["invalid-id"], config.event_id, unread)
+    for rule, lines, called in rules:  # last: of equal ids the first good row stays
+        if not rule.sql:
+            screen.refuse_repeats(rule, lines, judged, called)
+
+
+def _with_gaps(parsed: Parsed) -> NDArray[np.float64]:
     values = parsed.values.astype(np.float64)
     absent = parsed.problems["missing"] | parsed.problems["invalid"] | ~np.isfinite(values)
     return np.where(absent, np.nan, values)

@@ -18,7 +18,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from tasks.fraud.dataset import AmountUnit, TimeUnit
-from tasks.fraud.ingest.identifiers import BLANKS
+from tasks.fraud.ingest.identifiers import BLANKS, EXACT_FLOAT
+from tasks.fraud.transactions import UNKNOWN
 
 Mask = NDArray[np.bool_]
 
@@ -42,11 +43,13 @@ class Parsed:
 
     Attributes:
         values: One value per row; meaningless where a problem is marked.
-        problems: Rule name -> mask of the rows that break it.
+        problems: Name -> mask of the rows that have it.
+        numbers: int64 or float64, the values before they were rounded or turned into labels.
     """
 
     values: NDArray[Any]
     problems: dict[str, Mask] = field(default_factory=dict)
+    numbers: NDArray[Any] = field(default_factory=lambda: np.zeros(0))
 
 
 def plain_array(column: pa.ChunkedArray) -> pa.Array:
@@ -159,8 +162,8 @@ def parse_amounts(array: pa.Array, name: str, unit: AmountUnit, decimals: int) -
     gives 102 cents although the float lies below it. Minor units must be whole.
 
     Returns:
-        int64 minor units, problems ``missing``, ``unparsable``, ``infinite``, ``fractional``,
-        ``negative`` and ``overflow``.
+        int64 minor units, ``numbers`` in the unit of the column, problems ``missing``,
+        ``unparsable``, ``infinite``, ``fractional`` and ``overflow``.
 
     Raises:
         DataError: When the column holds something else.
@@ -180,7 +183,7 @@ def parse_amounts(array: pa.Array, name: str, unit: AmountUnit, decimals: int) -
         values = np.where(usable, values, 0.0)
         minor, tie = _round_minor(values, scale, single=pa.types.is_float32(array.type))
         if unit == "minor":
-            fractional = values != minor
+            fractional = (values != minor) & (values >= 0)  # below zero is worse
         else:
             rows = np.flatnonzero(tie & ~numbers.problems["missing"])
             minor[rows] = _round_exact(array, rows, decimals)
@@ -189,17 +192,17 @@ def parse_amounts(array: pa.Array, name: str, unit: AmountUnit, decimals: int) -
         "unparsable": numbers.problems["invalid"],
         "infinite": infinite,
         "overflow": overflow,
-        "negative": usable & ((minor < 0) | (values < 0)),
         "fractional": fractional,
     }
-    return Parsed(minor, problems)
+    return Parsed(minor, problems, numbers.values)
 
 
 def parse_labels(array: pa.Array, name: str) -> Parsed:
     """Read labels: 1/true fraud, 0/false legitimate, null/NaN/blank unknown.
 
     Returns:
-        int8 labels (-1 unknown), problem ``invalid``.
+        int8 labels (-1: neither 0 nor 1), whole ``numbers``, problems ``missing`` and
+        ``unparsable`` (no whole number).
 
     Raises:
         DataError: When the column holds something else throughout.
@@ -207,11 +210,20 @@ def parse_labels(array: pa.Array, name: str) -> Parsed:
     if is_text(array):
         text = texts(array).str.to_lowercase().str.replace(r"\.0+$", "")
         words = {"1": 1, "true": 1, "0": 0, "false": 0}
-        label = text.replace_strict(words, default=None, return_dtype=pl.Int8)
+        label = text.replace_strict(words, default=None, return_dtype=pl.Int64)
         missing = text.is_null().to_numpy()
-        invalid = label.is_null().to_numpy() & ~missing
-        _refuse_all(invalid, missing, text, name, "labels (0/1, true/false or empty)")
-        return Parsed(label.fill_null(-1).to_numpy(), {"invalid": invalid})
+        unknown = label.is_null().to_numpy() & ~missing
+        _refuse_all(unknown, missing, text, name, "labels (0/1, true/false or empty)")
+        labels = label.fill_null(UNKNOWN).to_numpy().astype(np.int8)
+        number = label
+        if unknown.any():
+            number = text.cast(pl.Int64, strict=False)
+            # As JSON spells numbers: 00 and +1 are none.
+            number = number.set(number.cast(pl.String).ne_missing(text), None)
+            number = number.zip_with(label.is_null(), label)
+        unparsable = number.is_null().to_numpy() & ~missing
+        problems = {"missing": missing, "unparsable": unparsable}
+        return Parsed(labels, problems, number.fill_null(0).to_numpy())
     if not (pa.types.is_null(array.type) or _is_numeric(array.type)):
         raise _wrong_type(name, array, "labels (0/1, true/false or null)")
     numbers = parse_numbers(array, name)
@@ -224,8 +236,14 @@ def parse_labels(array: pa.Array, name: str) -> Parsed:
             f"label column {name!r} holds neither 0 nor 1 (first value {observed:g}): "
             "name the right column as 'label', or leave it empty for unlabelled data"
         )
+    unparsable, whole = numbers.problems["invalid"], numbers.values
+    if whole.dtype != np.int64:
+        unparsable = unparsable | ~((np.abs(whole) < EXACT_FLOAT) & (whole == np.rint(whole)))
+        whole = np.where(unparsable, 0, whole).astype(np.int64)
     return Parsed(
-        np.where(known & ~missing, numbers.values, -1).astype(np.int8), {"invalid": invalid}
+        np.where(known & ~missing, numbers.values, UNKNOWN).astype(np.int8),
+        {"missing": missing, "unparsable": unparsable & ~missing},
+        whole,
     )
 
 

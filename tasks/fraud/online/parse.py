@@ -24,7 +24,8 @@ MAX_ID_BYTES = 256
 _FAR = 10**15  # milliseconds, some 30,000 years: beyond it a time is impossible
 _MS = {"ns": 1e-6, "us": 1e-3, "ms": 1, "s": 1_000, "min": 60_000, "h": 3_600_000, "d": 86_400_000}
 _NUMBER = re.compile(
-    r"[+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?|[+-]?(?:inf(?:inity)?|nan)", re.IGNORECASE
+    r"[+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?|[+-]?(?:inf(?:inity)?|nan)",
+    re.ASCII | re.IGNORECASE,  # digits of other scripts are none, in files and streams either
 )
 _FORBIDDEN = {"\0", "\x1f"}
 """What no id may hold: keys of stores and joined columns are cut there."""

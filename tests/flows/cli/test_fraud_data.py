@@ -1,4 +1,4 @@
-"""``penstock fraud init-config`` and ``check``, as a person types them."""
+"""``penstock fraud init-config``, ``contract`` and ``check``, as a person types them."""
 
 from __future__ import annotations
 
@@ -67,6 +67,34 @@ def test_a_config_can_be_printed_and_is_not_replaced_unasked(
     assert out.read_text() == "mine"
     assert run(["fraud", "init-config", str(payments), "--out", str(out), "--force"]) == 0
     assert "[[entities]]" in out.read_text()
+
+
+def test_from_a_config_to_own_lines_and_back(
+    payments: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config, own = tmp_path / "payments.toml", tmp_path / "own.toml"
+    assert run(["fraud", "init-config", str(payments), "--out", str(config)]) == 0
+    assert run(["fraud", "contract", "--config", str(config)]) == 0
+    assert "[columns.paid_at_time]" in capsys.readouterr().out
+    assert run(["fraud", "contract", "--config", str(config), "--out", str(own)]) == 0
+    assert run(["fraud", "contract", "--config", str(config), "--out", str(own)]) == 1
+    written = tmp_path / "schema.toml"
+    written.write_bytes(own.read_bytes())
+    own.write_text(
+        own.read_text().replace("[columns.channel]", "[columns.channel]\ndomain = ['web']")
+    )
+    capsys.readouterr()
+    assert run(["clean", "diff", str(written), str(own)]) == 0
+    assert capsys.readouterr().out.startswith("stricter  channel: domain () -> ('web',)")
+    command = ["fraud", "check", str(payments), "--config", str(config), "--json"]
+    assert run([*command, "--contract", str(written)]) == 0
+    report = json.loads(capsys.readouterr().out.strip().splitlines()[-1])
+    assert report["by_rule"] == {"negative-amount": 1}
+    assert run([*command, "--contract", str(own)]) == 1
+    assert "domain:channel" in capsys.readouterr().err
+    own.write_text("[columns.amount]\nminimum = -1\n")
+    assert run([*command, "--contract", str(own)]) == 1
+    assert "would let pass" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -101,3 +101,23 @@ def test_payload_is_strict_compact_json_whatever_the_types() -> None:
 def test_impossible_rules_are_refused(name: str, confidence: float) -> None:
     with pytest.raises(ValueError, match="rule"):
         Rule(name, "y", confidence=confidence)
+
+
+@pytest.mark.parametrize(
+    ("kind", "ticks", "text"),
+    [
+        (pa.timestamp("ms"), 2**61, f"{2**61} ms"),
+        (pa.timestamp("s", "UTC"), -(2**40), f"{-(2**40)} s"),
+        (pa.date32(), 2**30, f"{2**30}"),
+    ],
+)
+def test_times_that_no_calendar_has_are_kept_as_ticks(
+    kind: pa.DataType, ticks: int, text: str
+) -> None:
+    size = pa.int32() if pa.types.is_date32(kind) else pa.int64()
+    table = pa.table({"when": pa.array([ticks, 0, None], size).cast(kind)})
+    rule = Rule("impossible-time", "a time")
+    kept = quarantine_rows(table, np.arange(3), rule, source="t", column="when")
+    assert kept["observed"].to_pylist()[0] == json.loads(kept["payload"][0].as_py())["when"] == text
+    assert kept["observed"].to_pylist()[1].startswith("1970-01-01")
+    assert kept["observed"].to_pylist()[2] is None

@@ -1,0 +1,162 @@
+"""Verdicts over typed columns are those over the same columns as texts."""
+
+from __future__ import annotations
+
+from datetime import date, datetime
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tasks.cleaning.contract.model import ColumnContract, Contract, ContractError, Denial
+from tasks.cleaning.contract.rules import row_rules
+from tasks.cleaning.contract.typed import ReadColumn, instant, repeats, typed_verdict
+
+small = st.integers(-3, 3)
+VALUES: dict[Any, st.SearchStrategy[Any]] = {
+    pl.Int8: small,
+    pl.Int64: small | st.integers(-(2**63), 2**63 - 1),
+    pl.UInt64: st.integers(0, 4) | st.integers(0, 2**64 - 1),
+    pl.Float64: small.map(float) | st.floats(),
+    pl.Boolean: st.booleans(),
+    pl.String: st.sampled_from(["0", "1", "01", "-1", "2.5", "x", "", "true", "2020-02-30"]),
+    pl.Datetime("ms"): st.datetimes(datetime(2019, 12, 30), datetime(2020, 1, 3)).map(  # noqa: DTZ001
+        lambda moment: moment.replace(microsecond=moment.microsecond // 1000 * 1000)
+    ),
+    pl.Datetime("us"): st.datetimes(datetime(1, 1, 1)),  # noqa: DTZ001
+    pl.Date: st.dates(date(2019, 12, 30), date(2020, 1, 3)),
+}
+bounds = st.none() | st.integers(-2, 2) | st.sampled_from([0.5, 1e19])
+
+
+@st.composite
+def columns(draw: st.DrawFn) -> tuple[pl.Series, ColumnContract]:
+    kind = draw(st.sampled_from(list(VALUES)))
+    values = draw(st.lists(st.none() | VALUES[kind], min_size=1, max_size=8))
+    times = kind in (pl.Date, pl.Datetime("ms"), pl.Datetime("us"))
+    lines: dict[str, Any] = {
+        "nullable": draw(st.booleans()),
+        "unique": draw(st.booleans()),
+        "max_length": draw(st.sampled_from([0, 1, 3])),
+        "pattern": draw(st.sampled_from(["", "-?[0-9]+", "true|1"])),
+        "domain": draw(st.sampled_from([(), ("0", "1"), ("1", "-1", "true"), ("01", "1.0", "-0")])),
+    }
+    if times:
+        # Within a day the texts' "2020-01-01 00:00:00.000" is more than "2020-01-01".
+        lines["kind"] = draw(st.sampled_from(["text", "datetime"]))
+        lines["minimum"] = draw(st.sampled_from([None, "2020-01-01", "2020-01-02"]))
+        lines["maximum"] = draw(st.sampled_from([None, "2020-01-02T12:00:00.0005"]))
+        if kind == pl.Date:
+            lines["kind"], lines["maximum"] = "date", None
+    else:
+        lines["kind"] = draw(st.sampled_from(["text", "integer", "decimal", "boolean"]))
+        low, high = draw(bounds), draw(bounds)
+        if low is not None and high is not None and low > high:
+            low, high = high, low
+        lines["minimum"], lines["maximum"] = low, high
+    return pl.Series("a", values, kind), ColumnContract(**lines)
+
+
+def by_texts(contract: Contract, frame: pl.DataFrame) -> dict[str, list[bool]]:
+    texts = frame.select(pl.all().cast(pl.String))
+    return {
+        rule.name: texts.select(rule.broken).to_series().to_list() for rule in row_rules(contract)
+    }
+
+
+@given(columns())
+@settings(max_examples=120, deadline=None)
+def test_verdicts_over_types_are_those_over_texts(drawn: tuple[pl.Series, ColumnContract]) -> None:
+    values, column = drawn
+    if column.maximum is not None and values.dtype.is_temporal():
+        # Letters put a blank before the T, instants do not care: days alone are compared alike.
+        values = values.filter(values.dt.date() != date(2020, 1, 2)) if len(values) else values
+    contract = Contract(name="t", columns={"a": column})
+    read = {"a": ReadColumn(values)}
+    wanted = by_texts(contract, values.to_frame())
+    for rule in row_rules(contract):
+        assert typed_verdict(rule, contract, read).tolist() == wanted[rule.name], rule.name
+
+
+@given(st.lists(st.tuples(st.none() | small, st.none() | small), min_size=1, max_size=12))
+@settings(max_examples=40, deadline=None)
+def test_keys_and_denials_over_types_are_those_over_texts(
+    rows: list[tuple[int | None, int | None]],
+) -> None:
+    frame = pl.DataFrame(rows, {"a": pl.Int64, "b": pl.Int64}, orient="row")
+    contract = Contract(
+        name="t",
+        columns={"a": ColumnContract(), "b": ColumnContract()},
+        denials=(Denial("order", "TRY_CAST(a AS DOUBLE) > TRY_CAST(b AS DOUBLE)"),),
+        keys=(("a", "b"),),
+    )
+    read = {name: ReadColumn(frame[name]) for name in frame.columns}
+    wanted = by_texts(contract, frame)
+    for rule in row_rules(contract):
+        assert typed_verdict(rule, contract, read).tolist() == wanted[rule.name]
+
+
+@given(
+    st.lists(st.tuples(st.none() | st.integers(0, 3), st.integers(0, 2)), min_size=1, max_size=12),
+    st.lists(st.booleans(), min_size=12, max_size=12),
+)
+def test_a_row_repeats_the_first_that_counts(
+    rows: list[tuple[int | None, int]], counts: list[bool]
+) -> None:
+    frame = pl.DataFrame(rows, {"a": pl.Int32, "b": pl.Int64}, orient="row")
+    among = np.array(counts[: len(rows)])
+    seen: dict[tuple[int, int], int] = {}
+    wanted = [
+        -1 if row[0] is None or not among[i] or seen.setdefault((row[0], row[1]), i) == i
+        else seen[(row[0], row[1])]
+        for i, row in enumerate(rows)
+    ]  # fmt: skip
+    read = [ReadColumn(frame[name]) for name in frame.columns]
+    assert repeats(read, among).tolist() == wanted
+
+
+def test_running_numbers_repeat_nothing() -> None:
+    assert repeats([ReadColumn(pl.Series([1, 2, 5]))]).tolist() == [-1, -1, -1]
+    assert repeats([ReadColumn(pl.Series([1, 2, 2, 5, 1]))]).tolist() == [-1, -1, 1, -1, 0]
+
+
+def test_a_cell_that_could_not_be_read_is_there_and_of_no_kind() -> None:
+    contract = Contract(name="t", columns={"a": ColumnContract(kind="decimal", nullable=False)})
+    read = {"a": ReadColumn(pl.Series([1.0, None, None]), np.array([False, True, False]))}
+    verdicts = {r.name: typed_verdict(r, contract, read).tolist() for r in row_rules(contract)}
+    assert verdicts == {"nullable:a": [False, False, True], "kind:a": [False, True, False]}
+
+
+def test_codes_are_judged_by_what_they_stand_for() -> None:
+    column = ColumnContract(kind="integer", minimum=5, domain=("7", "3"), unique=True)
+    contract = Contract(name="t", columns={"a": column})
+    codes = pl.Series([0, 1, None, 0, 2], dtype=pl.Int32)
+    read = {"a": ReadColumn(codes, texts=lambda: pl.Series(["7", "x", "3"]).gather(codes))}
+    verdicts = {
+        r.name: np.flatnonzero(typed_verdict(r, contract, read)).tolist()
+        for r in row_rules(contract)
+    }
+    assert verdicts == {"kind:a": [1], "domain:a": [1], "minimum:a": [4], "unique:a": [3]}
+
+
+def test_bounds_are_instants_whatever_their_form() -> None:
+    moments = pl.Series([datetime(2020, 1, 1, 11), datetime(2020, 1, 1, 12)])  # noqa: DTZ001
+    for text in ("2020-01-01T12:00:00", "2020-01-01 14:00:00+02:00", "20200101T12"):
+        contract = Contract(name="t", columns={"a": ColumnContract(kind="datetime", minimum=text)})
+        rule = row_rules(contract)[-1]
+        read = {"a": ReadColumn(moments)}
+        assert typed_verdict(rule, contract, read).tolist() == [True, False]
+    with pytest.raises(ContractError, match="'soon' is no ISO date"):
+        instant("soon")
+
+
+def test_a_denial_that_cannot_be_computed_is_named() -> None:
+    contract = Contract(
+        name="t", columns={"a": ColumnContract()}, denials=(Denial("odd", "absent > 'x'"),)
+    )
+    (rule,) = row_rules(contract)
+    with pytest.raises(ContractError, match="denial:odd cannot be computed"):
+        typed_verdict(rule, contract, {"a": ReadColumn(pl.Series([1]))})
