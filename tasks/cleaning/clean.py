@@ -22,6 +22,7 @@ from tasks.cleaning.contract.rules import RowRule, row_rules
 from tasks.cleaning.findings import findings_of, joined
 from tasks.cleaning.quarantine import Rule, empty_quarantine, quarantine_rows
 from tasks.cleaning.repair.bound import HarmBound
+from tasks.cleaning.repair.decisions import no_decisions, undecided
 from tasks.cleaning.repair.engine import RepairConfig, Repaired, repair
 
 VERSION = "clean/1"
@@ -59,7 +60,7 @@ class Cleaned:
         review: Findings for a person, on clean rows.
         counts: Rows in, clean, repaired and quarantined; quarantined rows by rule.
         bounds: By rule, the bound on harm of every rule that changed something.
-        promised_harm: Share of the correct cells that the run promises to have changed at most.
+        promised_harm: Share of the correct filled cells that votes and typos changed at most.
         fixed: Whether the repair came to rest.
     """
 
@@ -81,6 +82,7 @@ def clean(
     config: CleanConfig | None = None,
     *,
     now: datetime | None = None,
+    decisions: pl.DataFrame | None = None,
 ) -> Cleaned:
     """Clean a table.
 
@@ -90,6 +92,7 @@ def clean(
         source: Name of the file, for records.
         config: How.
         now: The present, for records.
+        decisions: What a person decided about its cells (``repair/decisions.py``).
 
     Raises:
         ContractError: When columns are missing or too many, or the number of rows is out of bounds.
@@ -97,7 +100,8 @@ def clean(
     """
     config, now = config or CleanConfig(), now or datetime.now(UTC)
     require_shape(frame, contract)
-    repaired = _repaired(frame, contract, config)
+    decisions = no_decisions() if decisions is None else decisions
+    repaired = _repaired(frame, contract, config, decisions)
     broken, shown = verdicts(repaired.frame, row_rules(contract), contract)
     if config.drop_copies and config.repair.across_rows:
         copies = (
@@ -109,6 +113,7 @@ def clean(
     kept = np.flatnonzero(~bad)
     counts = counted(frame.height, kept, quarantine, repaired.changes)
     require_few_bad(int(bad.sum()), frame.height, contract, source, _most(quarantine))
+    shown = undecided(shown, decisions)
     review = joined([repaired.review, shown]).filter(pl.col("row").is_in(kept.tolist()))
     return Cleaned(
         repaired.frame[kept.tolist()],
@@ -196,9 +201,11 @@ def require_few_bad(bad: int, rows: int, contract: Contract, source: str, most: 
         )
 
 
-def _repaired(frame: pl.DataFrame, contract: Contract, config: CleanConfig) -> Repaired:
+def _repaired(
+    frame: pl.DataFrame, contract: Contract, config: CleanConfig, decisions: pl.DataFrame
+) -> Repaired:
     if config.repairs:
-        return repair(frame, contract, config.repair)
+        return repair(frame, contract, config.repair, decisions)
     from tasks.cleaning.repair.changes import no_changes
 
     return Repaired(frame, no_changes(), joined([]), {}, fixed=True)

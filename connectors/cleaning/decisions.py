@@ -1,0 +1,410 @@
+"""What a person does with a cleaning run: take changes back, decide on suggestions, requeue.
+
+Each publishes a new generation of the run's files (``outputs.py``), so that it can be killed at any
+moment, and is put down in ``decisions.parquet``, so that requeueing does not forget it. A row that
+breaks a declared rule by a decision is set aside under that rule; it comes back when the cell is
+mended, undone or forgotten.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from connectors.cleaning.outputs import OutputBusyError, OutputError
+from connectors.cleaning.run import REPORT, Run, by_rule, kind_of, load_run, publish, renumbered
+from tasks.cleaning.clean import CleanConfig, Cleaned, check_again, clean
+from tasks.cleaning.contract.model import Contract
+from tasks.cleaning.repair.bound import HarmBound
+from tasks.cleaning.repair.changes import apply, as_changes, held, undo
+from tasks.cleaning.repair.decisions import ACCEPTED, DECISIONS, REJECTED, UNDONE
+from tasks.cleaning.repair.engine import RepairConfig
+
+Rows = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a decision did.
+
+    Attributes:
+        number: Changes undone, findings decided, or rows that a requeue brought back.
+        aside: By rule, rows that break it now and were set aside.
+        back: Rows that came back out of quarantine.
+    """
+
+    number: int
+    aside: Mapping[str, int] = field(default_factory=dict)
+    back: int = 0
+
+    @property
+    def aftermath(self) -> str:
+        """What happened to rows, for people; "" where nothing did.
+
+        >>> Outcome(1, {"kind:weight": 2}).aftermath
+        '2 rows break kind:weight now and were set aside'
+        """
+        told = [
+            f"{n:,} {'row breaks' if n == 1 else 'rows break'} {rule} now and "
+            f"{'was' if n == 1 else 'were'} set aside"
+            for rule, n in self.aside.items()
+        ]
+        if self.back:
+            told.append(f"{self.back:,} {'row' if self.back == 1 else 'rows'} came back")
+        return "; ".join(told)
+
+
+def undo_changes(
+    folder: Path, chosen: pl.Expr, *, seen: str = "", now: datetime | None = None
+) -> Outcome:
+    """Put cells of a run back to what they were, and publish that.
+
+    A row in quarantine by a contract's rule is held against the contract again, and comes back if
+    it breaks none.
+
+    Args:
+        folder: Folder of the run.
+        chosen: Condition over the columns of its changes.
+        seen: Generation that the person saw; "" for whichever is published.
+        now: The present, for records.
+
+    Raises:
+        OutputBusyError: When the run is another generation by now.
+        OutputError: When there is no run, nothing is chosen, or too many rows would be set aside.
+        ValueError: When the clean rows were altered since.
+    """
+    run, now = _load(folder, seen), now or datetime.now(UTC)
+    picked = run.changes.filter(chosen)
+    taken = _take(run, picked["row"])
+    here = taken.placed(run.changes)
+    if picked.join(here, on="order", how="semi").is_empty():
+        raise OutputError(f"{folder}: no change fits; {REPORT} shows them")
+    frame, kept = undo(taken.frame, here, pl.col("order").is_in(picked["order"].implode()))
+    gone = here.join(kept, on="order", how="anti").sort("order")
+    cells = gone.group_by("row", "column", maintain_order=True).agg(
+        pl.col("rule").first(), pl.col("before").first(), pl.col("after").last()
+    )
+    said = cells.select(
+        _numbers(taken).gather(cells["row"]).alias("row"),
+        "column",
+        "rule",
+        pl.col("after").alias("before"),
+        pl.col("before").alias("after"),
+    )
+    run = replace(
+        run,
+        changes=run.changes.join(gone, on="order", how="anti"),
+        decisions=_with(run.decisions, said, UNDONE, now),
+    )
+    return replace(_settle(run, taken, frame, now), number=gone.height)
+
+
+def decide(
+    folder: Path, chosen: pl.Expr, *, accept: bool, seen: str = "", now: datetime | None = None
+) -> Outcome:
+    """Accept suggestions of a run, or reject them so that they are not shown again.
+
+    Args:
+        folder: Folder of the run.
+        chosen: Condition over the columns of its findings for review.
+        accept: Whether the suggestions are carried out.
+        seen: Generation that the person saw; "" for whichever is published.
+        now: The present, for records.
+
+    Raises:
+        OutputBusyError: When the run is another generation by now.
+        OutputError: When there is no run, nothing is chosen, a chosen finding has no suggestion,
+            or too many rows would be set aside.
+    """
+    run, now = _load(folder, seen), now or datetime.now(UTC)
+    numbered = run.review.with_row_index("_finding")
+    picked = numbered.filter(chosen)
+    if picked.is_empty():
+        raise OutputError(f"{folder}: no finding fits; penstock clean review shows them")
+    if not accept:
+        run = replace(
+            run,
+            review=numbered.join(picked, on="_finding", how="anti").drop("_finding"),
+            decisions=_with(run.decisions, _said(picked), REJECTED, now),
+        )
+        _republish(run, now)
+        return Outcome(picked.height)
+    # Of two suggestions for a cell the first; the other falls away with it.
+    picked = picked.unique(["row", "column"], keep="first", maintain_order=True)
+    taken = _take(run, picked["row"])
+    places = taken.placed(picked)
+    _require_open(folder, picked, places, taken)
+    frame = apply(taken.frame, places.rename({"suggestion": "after"}))
+    by_hand = picked.with_columns(
+        pl.format("accepted:{}", "rule").alias("rule"), pl.lit(1.0).alias("confidence")
+    )
+    first = 0 if run.changes.is_empty() else int(run.changes["order"].to_numpy().max()) + 1
+    run = replace(
+        run,
+        changes=run.changes.vstack(as_changes(by_hand, first=first, turn=0)),
+        review=run.review.join(picked, on=["row", "column"], how="anti"),
+        decisions=_with(run.decisions, _said(picked), ACCEPTED, now),
+    )
+    return replace(_settle(run, taken, frame, now), number=picked.height)
+
+
+def requeue(
+    folder: Path,
+    contract: Contract | None = None,
+    *,
+    forget: pl.Expr | None = None,
+    seen: str = "",
+    now: datetime | None = None,
+) -> Outcome:
+    """Clean a run's rows again, the quarantined ones with them, by a mended contract.
+
+    The rows are taken as they came: changes are undone and quarantined payloads read back. What a
+    person decided holds again: an undone cell stays as it was put back, an accepted suggestion is
+    carried out where the cell holds what it held, a rejected one is not made. Rows that could not
+    be read as rows at all stay in quarantine; mend the file for them.
+
+    Args:
+        folder: Folder of the run.
+        contract: The mended contract; the run's own if None.
+        forget: Condition over the columns of its decisions: those that no longer hold.
+        seen: Generation that the person saw; "" for whichever is published.
+        now: The present, for records.
+
+    Raises:
+        OutputBusyError: When the run is another generation by now.
+        OutputError: When there is no run, or no decision to forget.
+        ContractError: When the table is not of the contract's kind.
+        QuarantineLimitError: When too many rows are bad.
+    """
+    run, now, given = _load(folder, seen), now or datetime.now(UTC), contract
+    contract = given or run.contract
+    decisions = run.decisions
+    if forget is not None:
+        decisions = decisions.filter(~forget)
+        if decisions.height == run.decisions.height:
+            raise OutputError(f"{folder}: no decision fits; nothing was forgotten")
+    whole = _Taken(run.frame, run.rows.to_numpy(), np.empty(0, np.int64))
+    original, _ = undo(run.frame, whole.placed(run.changes))
+    back, known, unread = _payload_rows(run.quarantine, original.columns)
+    numbers = np.concatenate([whole.numbers, known])
+    order = np.argsort(numbers, kind="stable")
+    rows, numbers = pl.concat([original, back])[order.tolist()], numbers[order]
+    done = clean(
+        rows,
+        contract,
+        run.facts["source"],
+        _config(run),
+        now=now,
+        decisions=_Taken(rows, numbers, whole.touched).placed(decisions),
+    )
+    done = renumbered(done, numbers)
+    quarantine = pa.concat_tables([unread, done.quarantine]).sort_by("row")
+    counts = dict(done.counts) | {
+        "rows_in": run.place.rows_in,
+        "quarantined": done.counts["quarantined"] + unread.num_rows,
+        **by_rule(unread),
+    }
+    facts = run.facts if given is None else run.facts | {"inferred": False}
+    done = replace(done, quarantine=quarantine, counts=counts)
+    place = run.place
+    publish(
+        folder, done, contract, facts, kind_of(place), now,
+        decisions=decisions, after=place.generation,
+    )  # fmt: skip
+    was, now_aside = (set(one["row"].to_pylist()) for one in (run.quarantine, quarantine))
+    return Outcome(len(was - now_aside), _rules_of(_of_rows(quarantine, now_aside - was)))
+
+
+@dataclass(frozen=True, slots=True)
+class _Taken:
+    """Clean rows, and behind them those rows in quarantine that a decision touches.
+
+    Attributes:
+        frame: Their texts, repaired.
+        numbers: int64 [rows] number of each in the source.
+        touched: int64 positions of the rows that the decision touches.
+        aside: int64 numbers of those that were in quarantine.
+    """
+
+    frame: pl.DataFrame
+    numbers: Rows
+    touched: Rows
+    aside: Rows = field(default_factory=lambda: np.empty(0, np.int64))
+
+    def placed(self, frame: pl.DataFrame) -> pl.DataFrame:
+        """Return what a frame says of these rows, numbered by their positions."""
+        at = pl.DataFrame({"row": self.numbers, "_at": np.arange(len(self.numbers))})
+        here = frame.join(at, on="row", how="inner", maintain_order="left")
+        return here.with_columns(pl.col("_at").alias("row")).drop("_at")
+
+
+def _load(folder: Path, seen: str) -> Run:
+    run = load_run(folder)
+    if seen and run.place.generation != seen:
+        raise OutputBusyError(f"{folder}: another process has changed the results; look again")
+    return run
+
+
+def _take(run: Run, rows: pl.Series) -> _Taken:
+    wanted = rows.unique()
+    theirs = _of_rows(run.quarantine, wanted.to_list())
+    back, known, _ = _payload_rows(theirs, run.frame.columns)
+    alone = _Taken(back, known, np.arange(len(known)))
+    last = alone.placed(run.changes).sort("order")
+    repaired = apply(back, last.unique(["row", "column"], keep="last", maintain_order=True))
+    numbers = np.concatenate([run.rows.to_numpy(), known])
+    touched = np.flatnonzero(np.isin(numbers, wanted.to_numpy()))
+    return _Taken(pl.concat([run.frame, repaired]), numbers, touched, known)
+
+
+def _require_open(folder: Path, picked: pl.DataFrame, places: pl.DataFrame, taken: _Taken) -> None:
+    """Refuse what cannot be accepted.
+
+    Raises:
+        OutputError: When a finding has no suggestion, its cell holds something else by now, or its
+            row cannot be read.
+    """
+    if places.height < picked.height:
+        raise OutputError(f"{folder}: a row of these was never read; mend the file and run it")
+    now = held(taken.frame, places)
+    unfit = picked.with_columns(now).filter(
+        ~pl.col("repairable") | pl.col("held").ne_missing(pl.col("observed"))
+    )
+    if unfit.is_empty():
+        return
+    one = unfit.row(0, named=True)
+    why = "has no suggestion" if not one["repairable"] else f"holds {one['held']!r} by now"
+    raise OutputError(
+        f"{folder}: row {one['row']}, column {one['column']!r} {why}; choose others, or reject it"
+    )
+
+
+def _settle(run: Run, taken: _Taken, frame: pl.DataFrame, now: datetime) -> Outcome:
+    """Hold the touched rows against the contract again, and publish every row where it belongs."""
+    rows = taken.touched
+    ours = _Taken(frame[rows.tolist()], taken.numbers[rows], rows)
+    original, _ = undo(ours.frame, ours.placed(run.changes))
+    records, bad = check_again(
+        frame, rows, original, run.facts["source"], run.contract, _config(run), now=now
+    )
+    at = records.schema.get_field_index("row")
+    numbers = pa.array(ours.numbers[records["row"].to_numpy()], pa.int64())
+    records = records.set_column(at, records.schema.field(at), numbers)
+    before = run.quarantine.num_rows
+    others = run.quarantine.filter(
+        pc.invert(pc.is_in(run.quarantine["row"], pa.array(taken.aside, pa.int64())))
+    )
+    quarantine = pa.concat_tables([others, records]).sort_by("row")
+    limit, total = run.contract.max_quarantine_share, run.place.rows_in
+    if before < quarantine.num_rows > limit * total:
+        raise OutputError(
+            f"{run.place.folder}: {int(bad.sum()):,} rows would break {_most(records)}, and more "
+            f"than the allowed {limit:.0%} be set aside; choose fewer, or requeue with a contract "
+            "that allows them"
+        )
+    kept = np.ones(frame.height, bool)
+    kept[rows[bad]] = False
+    places = np.flatnonzero(kept)
+    places = places[np.argsort(taken.numbers[places], kind="stable")]
+    clean_rows = pl.Series("row", taken.numbers[places], pl.Int64)
+    run = replace(run, frame=frame[places.tolist()], rows=clean_rows, quarantine=quarantine)
+    _republish(run, now)
+    were, known = set(taken.aside.tolist()), set(records["row"].to_pylist())
+    return Outcome(0, _rules_of(_of_rows(records, known - were)), len(were - known))
+
+
+def _republish(run: Run, now: datetime) -> None:
+    """Publish a run after a person's decision."""
+    repaired = set(run.changes["row"].to_list()) & set(run.rows.to_list())
+    done = Cleaned(
+        frame=run.frame,
+        rows=run.rows,
+        quarantine=run.quarantine,
+        changes=run.changes,
+        review=run.review,
+        counts={
+            "rows_in": run.place.rows_in,
+            "clean": run.frame.height,
+            "repaired": len(repaired),
+            "quarantined": run.quarantine.num_rows,
+            **by_rule(run.quarantine),
+        },
+        bounds={name: HarmBound(*both) for name, both in run.facts["bounds"].items()},
+        promised_harm=run.facts["promised_harm"],
+        fixed=run.facts["fixed"],
+    )
+    place = run.place
+    publish(
+        place.folder, done, run.contract, run.facts, kind_of(place), now,
+        decisions=run.decisions, after=place.generation,
+    )  # fmt: skip
+
+
+def _said(picked: pl.DataFrame) -> pl.DataFrame:
+    """Return findings as decisions say them."""
+    return picked.rename({"observed": "before", "suggestion": "after"})
+
+
+def _with(
+    decisions: pl.DataFrame, cells: pl.DataFrame, decision: str, now: datetime
+) -> pl.DataFrame:
+    user = os.environ.get("USER") or os.environ.get("LOGNAME") or ""
+    repairable = pl.col("repairable") if "repairable" in cells.columns else pl.lit(value=True)
+    new = cells.with_columns(
+        pl.lit(now).alias("time"),
+        pl.lit(user).alias("user"),
+        pl.lit(decision).alias("decision"),
+        repairable.alias("repairable"),
+    ).select(pl.col(name).cast(kind) for name, kind in DECISIONS.items())
+    return decisions.vstack(new)
+
+
+def _payload_rows(quarantine: pa.Table, columns: list[str]) -> tuple[pl.DataFrame, Rows, pa.Table]:
+    """Return the rows that were set aside by a contract, their numbers, and all other records."""
+    rows, numbers, unread = [], [], []
+    for i, record in enumerate(quarantine.to_pylist()):
+        # What the reader refused was no row, even where its bytes can be read as one.
+        by_contract = record["detector_version"].startswith("clean/")
+        row = json.loads(record["payload"]) if by_contract else {}
+        if by_contract and list(row) == columns:
+            rows.append(list(row.values()))
+            numbers.append(record["row"])
+        else:
+            unread.append(i)
+    read = pl.DataFrame(rows, schema=dict.fromkeys(columns, pl.String), orient="row")
+    return read, np.array(numbers, np.int64), quarantine.take(pa.array(unread, pa.int64()))
+
+
+def _config(run: Run) -> CleanConfig:
+    return CleanConfig(
+        RepairConfig(alpha=run.facts["alpha"]),
+        repairs=run.facts["repairs"],
+        drop_copies=run.facts.get("drop_copies", True),
+    )
+
+
+def _numbers(taken: _Taken) -> pl.Series:
+    return pl.Series("row", taken.numbers, pl.Int64)
+
+
+def _of_rows(records: pa.Table, rows: Collection[int]) -> pa.Table:
+    return records.filter(pc.is_in(records["row"], pa.array(rows, pa.int64())))
+
+
+def _rules_of(records: pa.Table) -> dict[str, int]:
+    return {name.removeprefix("quarantined:"): n for name, n in by_rule(records).items()}
+
+
+def _most(records: pa.Table) -> str:
+    counts = _rules_of(records)
+    return max(counts, key=lambda rule: counts[rule])
