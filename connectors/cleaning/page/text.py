@@ -1,4 +1,4 @@
-"""Strangers' texts on a page: short, every sign visible, what differs marked."""
+"""Strangers' texts on a page: short, every character visible, what differs marked."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from difflib import SequenceMatcher
 from markupsafe import Markup, escape
 
 MAX_TEXT = 200
-"""Signs of a value on the page."""
+"""Characters of a value on the page."""
 CONTEXT = 24
-"""Signs before the first and after the last that differs, where a text is shortened."""
+"""Characters before the first and after the last that differs, where a text is shortened."""
 ALIKE = 0.5
-"""Share of signs in common from which on single signs are marked."""
+"""Share of characters in common from which on single ones are marked."""
 WHITE = {"\n": "↵", "\r": "␍", "\t": "⇥", "\0": "␀"}
 HIDDEN = {"Cc", "Cf", "Cn", "Co", "Cs", "Zl", "Zp", "Zs"}
 
 
 def shown(text: str | None) -> Markup:
-    """Return a text as markup: shortened, signs without a shape of their own written as codes.
+    """Return a text as markup: shortened, characters without a shape of their own written as codes.
 
     >>> shown("a" + chr(0x202E) + "b")
     Markup('a<i class="sign">U+202E</i>b')
@@ -32,12 +32,12 @@ def shown(text: str | None) -> Markup:
 
 
 def visible(text: str) -> Markup:
-    """Return a text as markup in which no sign is hidden or changes the order of others."""
+    """Return a text as markup in which no character is hidden or changes the order of others."""
     return Markup().join(_signs(text))
 
 
 def difference(before: str | None, after: str | None) -> tuple[Markup, Markup]:
-    """Return two texts as markup, with what differs marked, sign by sign.
+    """Return two texts as markup, with what differs marked character by character.
 
     Long texts are shortened to the part that differs and what stands beside it.
 
@@ -60,7 +60,7 @@ def difference(before: str | None, after: str | None) -> tuple[Markup, Markup]:
 
 
 def _alike(one: str, other: str) -> int:
-    """Return how many signs two texts begin with alike."""
+    """Return how many characters two texts begin with alike."""
     least, most = 0, min(len(one), len(other))
     while least < most:
         middle = (least + most + 1) // 2
@@ -94,7 +94,7 @@ def _mark(text: str) -> Markup:
 def _left_out(number: int) -> Markup:
     if not number:
         return Markup()
-    return Markup('<i class="none"> … {} signs … </i>').format(f"{number:,}")
+    return Markup('<i class="none"> … {} characters … </i>').format(f"{number:,}")
 
 
 def _signs(text: str) -> Iterator[Markup]:
