@@ -23,8 +23,9 @@ from numpy.typing import NDArray
 
 from connectors.cleaning.outputs import OutputBusyError, OutputError
 from connectors.cleaning.run import REPORT, Run, by_rule, kind_of, load_run, publish, renumbered
-from tasks.cleaning.clean import CleanConfig, Cleaned, check_again, clean
+from tasks.cleaning.clean import CleanConfig, Cleaned, clean
 from tasks.cleaning.contract.model import Contract
+from tasks.cleaning.recheck import check_again
 from tasks.cleaning.repair.bound import HarmBound
 from tasks.cleaning.repair.changes import apply, as_changes, held, undo
 from tasks.cleaning.repair.decisions import ACCEPTED, DECISIONS, REJECTED, UNDONE
@@ -325,7 +326,7 @@ def _settle(run: Run, taken: _Taken, frame: pl.DataFrame, now: datetime) -> Outc
 
 def _republish(run: Run, now: datetime) -> None:
     """Publish a run after a person's decision."""
-    repaired = set(run.changes["row"].to_list()) & set(run.rows.to_list())
+    repaired = run.changes["row"].unique().is_in(run.rows.implode())
     done = Cleaned(
         frame=run.frame,
         rows=run.rows,
@@ -335,7 +336,7 @@ def _republish(run: Run, now: datetime) -> None:
         counts={
             "rows_in": run.place.rows_in,
             "clean": run.frame.height,
-            "repaired": len(repaired),
+            "repaired": int(repaired.sum()),
             "quarantined": run.quarantine.num_rows,
             **by_rule(run.quarantine),
         },
@@ -387,7 +388,7 @@ def _payload_rows(quarantine: pa.Table, columns: list[str]) -> tuple[pl.DataFram
 
 def _config(run: Run) -> CleanConfig:
     return CleanConfig(
-        RepairConfig(alpha=run.facts["alpha"]),
+        RepairConfig(alpha=run.facts["alpha"], across_rows=run.facts.get("across_rows", True)),
         repairs=run.facts["repairs"],
         drop_copies=run.facts.get("drop_copies", True),
     )

@@ -111,6 +111,7 @@ def clean_file(
         "alpha": config.repair.alpha,
         "repairs": config.repairs,
         "drop_copies": config.drop_copies,
+        "across_rows": config.repair.across_rows,
     }
     publish(folder, done, contract, facts, kind, now)
     return done
@@ -136,7 +137,7 @@ def load_run(folder: Path) -> Run:
     return Run(
         place,
         frame,
-        pl.Series("row", facts.pop("rows"), pl.Int64),
+        _row_numbers(facts.pop("rows"), place, quarantine),
         quarantine,
         pl.read_parquet(place.attached(CHANGES)),
         pl.read_parquet(place.attached(REVIEW)),
@@ -210,7 +211,7 @@ def publish(
         alpha=facts["alpha"],
         time=now,
     )
-    kept = ("source", "inferred", "alpha", "repairs", "drop_copies")
+    kept = ("source", "inferred", "alpha", "repairs", "drop_copies", "across_rows")
     record = {name: facts.get(name, True) for name in kept} | {
         "time": now.isoformat(),
         "counts": dict(done.counts),
@@ -227,6 +228,15 @@ def publish(
         writer.attach(CONTRACT).write_text(to_toml(contract), encoding="utf-8")
         writer.attach(RUN).write_text(json.dumps(record), encoding="utf-8")
         writer.attach(REPORT).write_text(build_report(page), encoding="utf-8")
+
+
+def _row_numbers(rows: list[int] | None, place: Published, quarantine: pa.Table) -> pl.Series:
+    """Return the number of each clean row; where none were kept, as those not in quarantine."""
+    if rows is not None:
+        return pl.Series("row", rows, pl.Int64)
+    clean = np.ones(place.rows_in, bool)
+    clean[quarantine["row"].to_numpy()] = False
+    return pl.Series("row", np.flatnonzero(clean), pl.Int64)
 
 
 def kind_of(place: Published) -> OutputFormat:

@@ -53,7 +53,7 @@ def check_again(
     across = _across(frame, rows, others, [rule for rule in rules if not rule.sql], contract)
     place = {rule.name: i for i, rule in enumerate(rules)}
     broken = sorted([*alone, *across], key=lambda one: place[one[0].name])
-    if config.drop_copies:
+    if config.drop_copies and config.repair.across_rows:
         broken = [(COPY, _copies(frame.filter(others), mine)), *broken]
     return set_aside(original, mine, broken, source, contract, now)
 
@@ -79,9 +79,7 @@ def _copies(others: pl.DataFrame, mine: pl.DataFrame) -> Mask:
         others = others.filter(pl.col(name).is_in(held.implode(), nulls_equal=True))
         if others.height <= mine.height:
             break
-    alike = mine.with_row_index("_at").join(
-        others, on=mine.columns, how="semi", nulls_equal=True
-    )
+    alike = mine.with_row_index("_at").join(others, on=mine.columns, how="semi", nulls_equal=True)
     found = ~mine.select(pl.struct(pl.all()).is_first_distinct()).to_series().to_numpy()
     found[alike["_at"].to_numpy()] = True
     return found

@@ -104,7 +104,8 @@ def page_of(
     """Gather what the page shows of a run."""
     changes, left_out = _changes_of(done)
     bounds = sorted(done.bounds.items(), key=lambda one: -one[1].rate)
-    aside_cells = done.changes.filter(~pl.col("row").is_in(done.rows.implode()))
+    rows_aside = pl.Series("row", done.quarantine["row"].to_numpy(), pl.Int64)
+    aside_cells = done.changes.filter(pl.col("row").is_in(rows_aside.implode()))
     review = done.review.sort("confidence", descending=True, maintain_order=True)
     aside = done.quarantine.slice(0, MAX_QUARANTINE).to_pylist()
     for record in aside:

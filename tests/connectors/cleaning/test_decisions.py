@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from connectors.cleaning.decisions import Outcome, decide, requeue, undo_changes
 from connectors.cleaning.outputs import OutputBusyError, OutputError
 from connectors.cleaning.run import clean_file, load_run
+from connectors.cleaning.stream import clean_stream
 from tasks.cleaning.contract.toml import from_toml
 
 EVERYTHING = pl.lit(value=True)
@@ -226,3 +227,20 @@ def test_no_decision_loses_a_row_or_publishes_one_that_breaks_a_rule(steps):
         assert run.review.equals(first.review)
         same = ["payload", "row", "rule", "column", "observed"]
         assert run.quarantine.select(same).equals(first.quarantine.select(same))
+
+
+def test_decisions_on_a_run_whose_rows_streamed_through(tmp_path):
+    file = tmp_path / "s.csv"
+    file.write_text("a,b\n1,5 kg\n2,6 kg\nx,7\n4\n5,8 kg\n")
+    contract = from_toml(
+        "[columns.a]\nkind='integer'\n[columns.b]\nkind='decimal'\n"
+        "unit_spellings=['kg']\n[columns.b.confidence]\nkind=0.9"
+    )
+    clean_stream(file, tmp_path / "run", contract)
+    whole(load_run(tmp_path / "run"))
+    assert undo_changes(tmp_path / "run", pl.col("row") == 4).number == 1
+    run = whole(load_run(tmp_path / "run"))
+    assert run.rows.to_list() == [0, 1, 4]
+    assert run.frame["b"][2] == run.decisions["after"][0]
+    requeue(tmp_path / "run")
+    assert whole(load_run(tmp_path / "run")).frame["b"][2] == run.frame["b"][2]

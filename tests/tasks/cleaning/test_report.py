@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
+import numpy as np
 import polars as pl
+import pyarrow as pa
 import pytest
 
 from tasks.cleaning.clean import Cleaned
 from tasks.cleaning.contract.model import ColumnContract, Contract
 from tasks.cleaning.findings import no_findings
-from tasks.cleaning.quarantine import empty_quarantine
+from tasks.cleaning.quarantine import Rule, quarantine_rows
 from tasks.cleaning.repair.bound import HarmBound
 from tasks.cleaning.repair.changes import CHANGES
 from tasks.cleaning.report.render import MAX_CHANGES, build_report, page_of
 
+ROW = pa.table({"c0": ["y"]})
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
@@ -40,7 +43,7 @@ def page(columns, each):
     done = Cleaned(
         frame=pl.DataFrame({name: ["y"] * each for name in names}),
         rows=pl.Series("row", range(1, each), pl.Int64),
-        quarantine=empty_quarantine(),
+        quarantine=quarantine_rows(ROW, np.array([0]), Rule("r", "e"), source="t.csv"),
         changes=changes.select(pl.col(name).cast(kind) for name, kind in CHANGES.items()),
         review=no_findings(),
         counts={"rows_in": each, "clean": each - 1, "repaired": each, "quarantined": 1},
