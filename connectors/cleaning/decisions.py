@@ -8,9 +8,8 @@ mended, undone or forgotten.
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,10 +18,10 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 
 from connectors.cleaning.outputs import OutputBusyError, OutputError
 from connectors.cleaning.run import REPORT, Run, by_rule, kind_of, load_run, publish, renumbered
+from connectors.cleaning.touched import Touched, payload_rows, records_of, touched_rows
 from tasks.cleaning.clean import CleanConfig, Cleaned, clean
 from tasks.cleaning.contract.model import Contract
 from tasks.cleaning.recheck import check_again
@@ -30,8 +29,6 @@ from tasks.cleaning.repair.bound import HarmBound
 from tasks.cleaning.repair.changes import apply, as_changes, held, undo
 from tasks.cleaning.repair.decisions import ACCEPTED, DECISIONS, REJECTED, UNDONE
 from tasks.cleaning.repair.engine import RepairConfig
-
-Rows = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +83,7 @@ def undo_changes(
     """
     run, now = _load(folder, seen), now or datetime.now(UTC)
     picked = run.changes.filter(chosen)
-    taken = _take(run, picked["row"])
+    taken = touched_rows(run, picked["row"])
     here = taken.placed(run.changes)
     if picked.join(here, on="order", how="semi").is_empty():
         raise OutputError(f"{folder}: no change fits; {REPORT} shows them")
@@ -96,7 +93,7 @@ def undo_changes(
         pl.col("rule").first(), pl.col("before").first(), pl.col("after").last()
     )
     said = cells.select(
-        _numbers(taken).gather(cells["row"]).alias("row"),
+        pl.Series("row", taken.numbers).gather(cells["row"]),
         "column",
         "rule",
         pl.col("after").alias("before"),
@@ -142,7 +139,7 @@ def decide(
         return Outcome(picked.height)
     # Of two suggestions for a cell the first; the other falls away with it.
     picked = picked.unique(["row", "column"], keep="first", maintain_order=True)
-    taken = _take(run, picked["row"])
+    taken = touched_rows(run, picked["row"])
     places = taken.placed(picked)
     _require_open(folder, picked, places, taken)
     frame = apply(taken.frame, places.rename({"suggestion": "after"}))
@@ -194,9 +191,9 @@ def requeue(
         decisions = decisions.filter(~forget)
         if decisions.height == run.decisions.height:
             raise OutputError(f"{folder}: no decision fits; nothing was forgotten")
-    whole = _Taken(run.frame, run.rows.to_numpy(), np.empty(0, np.int64))
+    whole = Touched(run.frame, run.rows.to_numpy(), np.empty(0, np.int64))
     original, _ = undo(run.frame, whole.placed(run.changes))
-    back, known, unread = _payload_rows(run.quarantine, original.columns)
+    back, known, unread = payload_rows(run.quarantine, original.columns)
     numbers = np.concatenate([whole.numbers, known])
     order = np.argsort(numbers, kind="stable")
     rows, numbers = pl.concat([original, back])[order.tolist()], numbers[order]
@@ -206,7 +203,7 @@ def requeue(
         run.facts["source"],
         _config(run),
         now=now,
-        decisions=_Taken(rows, numbers, whole.touched).placed(decisions),
+        decisions=Touched(rows, numbers, whole.touched).placed(decisions),
     )
     done = renumbered(done, numbers)
     quarantine = pa.concat_tables([unread, done.quarantine]).sort_by("row")
@@ -223,30 +220,7 @@ def requeue(
         decisions=decisions, after=place.generation,
     )  # fmt: skip
     was, now_aside = (set(one["row"].to_pylist()) for one in (run.quarantine, quarantine))
-    return Outcome(len(was - now_aside), _rules_of(_of_rows(quarantine, now_aside - was)))
-
-
-@dataclass(frozen=True, slots=True)
-class _Taken:
-    """Clean rows, and behind them those rows in quarantine that a decision touches.
-
-    Attributes:
-        frame: Their texts, repaired.
-        numbers: int64 [rows] number of each in the source.
-        touched: int64 positions of the rows that the decision touches.
-        aside: int64 numbers of those that were in quarantine.
-    """
-
-    frame: pl.DataFrame
-    numbers: Rows
-    touched: Rows
-    aside: Rows = field(default_factory=lambda: np.empty(0, np.int64))
-
-    def placed(self, frame: pl.DataFrame) -> pl.DataFrame:
-        """Return what a frame says of these rows, numbered by their positions."""
-        at = pl.DataFrame({"row": self.numbers, "_at": np.arange(len(self.numbers))})
-        here = frame.join(at, on="row", how="inner", maintain_order="left")
-        return here.with_columns(pl.col("_at").alias("row")).drop("_at")
+    return Outcome(len(was - now_aside), _rules_of(records_of(quarantine, now_aside - was)))
 
 
 def _load(folder: Path, seen: str) -> Run:
@@ -256,19 +230,7 @@ def _load(folder: Path, seen: str) -> Run:
     return run
 
 
-def _take(run: Run, rows: pl.Series) -> _Taken:
-    wanted = rows.unique()
-    theirs = _of_rows(run.quarantine, wanted.to_list())
-    back, known, _ = _payload_rows(theirs, run.frame.columns)
-    alone = _Taken(back, known, np.arange(len(known)))
-    last = alone.placed(run.changes).sort("order")
-    repaired = apply(back, last.unique(["row", "column"], keep="last", maintain_order=True))
-    numbers = np.concatenate([run.rows.to_numpy(), known])
-    touched = np.flatnonzero(np.isin(numbers, wanted.to_numpy()))
-    return _Taken(pl.concat([run.frame, repaired]), numbers, touched, known)
-
-
-def _require_open(folder: Path, picked: pl.DataFrame, places: pl.DataFrame, taken: _Taken) -> None:
+def _require_open(folder: Path, picked: pl.DataFrame, places: pl.DataFrame, taken: Touched) -> None:
     """Refuse what cannot be accepted.
 
     Raises:
@@ -290,10 +252,10 @@ def _require_open(folder: Path, picked: pl.DataFrame, places: pl.DataFrame, take
     )
 
 
-def _settle(run: Run, taken: _Taken, frame: pl.DataFrame, now: datetime) -> Outcome:
+def _settle(run: Run, taken: Touched, frame: pl.DataFrame, now: datetime) -> Outcome:
     """Hold the touched rows against the contract again, and publish every row where it belongs."""
     rows = taken.touched
-    ours = _Taken(frame[rows.tolist()], taken.numbers[rows], rows)
+    ours = Touched(frame[rows.tolist()], taken.numbers[rows], rows)
     original, _ = undo(ours.frame, ours.placed(run.changes))
     records, bad = check_again(
         frame, rows, original, run.facts["source"], run.contract, _config(run), now=now
@@ -321,7 +283,7 @@ def _settle(run: Run, taken: _Taken, frame: pl.DataFrame, now: datetime) -> Outc
     run = replace(run, frame=frame[places.tolist()], rows=clean_rows, quarantine=quarantine)
     _republish(run, now)
     were, known = set(taken.aside.tolist()), set(records["row"].to_pylist())
-    return Outcome(0, _rules_of(_of_rows(records, known - were)), len(were - known))
+    return Outcome(0, _rules_of(records_of(records, known - were)), len(were - known))
 
 
 def _republish(run: Run, now: datetime) -> None:
@@ -370,36 +332,12 @@ def _with(
     return decisions.vstack(new)
 
 
-def _payload_rows(quarantine: pa.Table, columns: list[str]) -> tuple[pl.DataFrame, Rows, pa.Table]:
-    """Return the rows that were set aside by a contract, their numbers, and all other records."""
-    rows, numbers, unread = [], [], []
-    for i, record in enumerate(quarantine.to_pylist()):
-        # What the reader refused was no row, even where its bytes can be read as one.
-        by_contract = record["detector_version"].startswith("clean/")
-        row = json.loads(record["payload"]) if by_contract else {}
-        if by_contract and list(row) == columns:
-            rows.append(list(row.values()))
-            numbers.append(record["row"])
-        else:
-            unread.append(i)
-    read = pl.DataFrame(rows, schema=dict.fromkeys(columns, pl.String), orient="row")
-    return read, np.array(numbers, np.int64), quarantine.take(pa.array(unread, pa.int64()))
-
-
 def _config(run: Run) -> CleanConfig:
     return CleanConfig(
         RepairConfig(alpha=run.facts["alpha"], across_rows=run.facts.get("across_rows", True)),
         repairs=run.facts["repairs"],
         drop_copies=run.facts.get("drop_copies", True),
     )
-
-
-def _numbers(taken: _Taken) -> pl.Series:
-    return pl.Series("row", taken.numbers, pl.Int64)
-
-
-def _of_rows(records: pa.Table, rows: Collection[int]) -> pa.Table:
-    return records.filter(pc.is_in(records["row"], pa.array(rows, pa.int64())))
 
 
 def _rules_of(records: pa.Table) -> dict[str, int]:
