@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 
 from connectors.cleaning.outputs import OutputBusyError, OutputError
 from connectors.cleaning.run import REPORT, Run, by_rule, kind_of, load_run, publish, renumbered
-from connectors.cleaning.touched import Touched, payload_rows, records_of, touched_rows
+from connectors.cleaning.touched import Touched, records_of, rows_as_they_came, touched_rows
 from tasks.cleaning.clean import CleanConfig, Cleaned, clean
 from tasks.cleaning.contract.model import Contract
 from tasks.cleaning.recheck import check_again
@@ -191,19 +191,14 @@ def requeue(
         decisions = decisions.filter(~forget)
         if decisions.height == run.decisions.height:
             raise OutputError(f"{folder}: no decision fits; nothing was forgotten")
-    whole = Touched(run.frame, run.rows.to_numpy(), np.empty(0, np.int64))
-    original, _ = undo(run.frame, whole.placed(run.changes))
-    back, known, unread = payload_rows(run.quarantine, original.columns)
-    numbers = np.concatenate([whole.numbers, known])
-    order = np.argsort(numbers, kind="stable")
-    rows, numbers = pl.concat([original, back])[order.tolist()], numbers[order]
+    rows, numbers, unread = rows_as_they_came(run)
     done = clean(
         rows,
         contract,
         run.facts["source"],
         _config(run),
         now=now,
-        decisions=Touched(rows, numbers, whole.touched).placed(decisions),
+        decisions=Touched(rows, numbers).placed(decisions),
     )
     done = renumbered(done, numbers)
     quarantine = pa.concat_tables([unread, done.quarantine]).sort_by("row")
@@ -255,7 +250,7 @@ def _require_open(folder: Path, picked: pl.DataFrame, places: pl.DataFrame, take
 def _settle(run: Run, taken: Touched, frame: pl.DataFrame, now: datetime) -> Outcome:
     """Hold the touched rows against the contract again, and publish every row where it belongs."""
     rows = taken.touched
-    ours = Touched(frame[rows.tolist()], taken.numbers[rows], rows)
+    ours = Touched(frame[rows.tolist()], taken.numbers[rows])
     original, _ = undo(ours.frame, ours.placed(run.changes))
     records, bad = check_again(
         frame, rows, original, run.facts["source"], run.contract, _config(run), now=now

@@ -193,7 +193,8 @@ def publish(
         folder: Folder of the run.
         done: What was made of the table, rows numbered as in the source.
         contract: What it was held against.
-        facts: ``source``, ``inferred`` and the settings of the run.
+        facts: ``source``, ``inferred`` and the settings of the run; what is counted here replaces
+            what they say of it.
         kind: Format of the clean rows.
         now: The present, for records.
         decisions: What persons have decided.
@@ -211,8 +212,7 @@ def publish(
         alpha=facts["alpha"],
         time=now,
     )
-    kept = ("source", "inferred", "alpha", "repairs", "drop_copies", "across_rows")
-    record = {name: facts.get(name, True) for name in kept} | {
+    record = facts | {
         "time": now.isoformat(),
         "counts": dict(done.counts),
         "promised_harm": done.promised_harm,

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from connectors.cleaning.run import Run
-from tasks.cleaning.repair.changes import apply
+from tasks.cleaning.repair.changes import apply, undo
 
 Rows = NDArray[np.int64]
 
@@ -31,7 +31,7 @@ class Touched:
 
     frame: pl.DataFrame
     numbers: Rows
-    touched: Rows
+    touched: Rows = field(default_factory=lambda: np.empty(0, np.int64))
     aside: Rows = field(default_factory=lambda: np.empty(0, np.int64))
 
     def placed(self, frame: pl.DataFrame) -> pl.DataFrame:
@@ -51,12 +51,28 @@ def touched_rows(run: Run, rows: pl.Series) -> Touched:
     wanted = rows.unique()
     theirs = records_of(run.quarantine, wanted.to_list())
     back, known, _ = payload_rows(theirs, run.frame.columns)
-    alone = Touched(back, known, np.arange(len(known)))
-    last = alone.placed(run.changes).sort("order")
+    last = Touched(back, known).placed(run.changes).sort("order")
     repaired = apply(back, last.unique(["row", "column"], keep="last", maintain_order=True))
     numbers = np.concatenate([run.rows.to_numpy(), known])
     touched = np.flatnonzero(np.isin(numbers, wanted.to_numpy()))
     return Touched(pl.concat([run.frame, repaired]), numbers, touched, known)
+
+
+def rows_as_they_came(run: Run) -> tuple[pl.DataFrame, Rows, pa.Table]:
+    """Return a run's rows before any change, quarantined ones with them, in order of the source.
+
+    Returns:
+        The rows, the number of each in the source, and the records of what was no row.
+
+    Raises:
+        ValueError: When the clean rows were altered since.
+    """
+    numbers = run.rows.to_numpy()
+    original, _ = undo(run.frame, Touched(run.frame, numbers).placed(run.changes))
+    back, known, unread = payload_rows(run.quarantine, original.columns)
+    numbers = np.concatenate([numbers, known])
+    order = np.argsort(numbers, kind="stable")
+    return pl.concat([original, back])[order.tolist()], numbers[order], unread
 
 
 def payload_rows(quarantine: pa.Table, columns: list[str]) -> tuple[pl.DataFrame, Rows, pa.Table]:
