@@ -1,8 +1,8 @@
-"""A cleaning run over a file: read, clean, publish; and what a person does with it afterwards.
+"""A cleaning run over a file: read, clean, publish, read back.
 
 A run's folder holds, besides clean rows and quarantine (``outputs.py``), ``changes.parquet``,
-``review.parquet``, ``contract.toml`` and ``report.html``. Undoing, accepting and requeueing publish
-a new generation of the same files, so that they can be killed at any moment, too.
+``review.parquet``, ``decisions.parquet``, ``contract.toml`` and ``report.html``. What a person does
+with it (``decisions.py``) publishes a new generation of the same files.
 """
 
 from __future__ import annotations
@@ -27,12 +27,10 @@ from tasks.cleaning.contract.infer import infer
 from tasks.cleaning.contract.model import Contract, ContractError
 from tasks.cleaning.contract.toml import from_toml, to_toml
 from tasks.cleaning.ingest.options import ReadOptions
-from tasks.cleaning.repair.bound import HarmBound
-from tasks.cleaning.repair.changes import apply, as_changes, undo
-from tasks.cleaning.repair.engine import RepairConfig
+from tasks.cleaning.repair.decisions import no_decisions
 from tasks.cleaning.report.render import build_report, page_of
 
-CHANGES, REVIEW = "changes.parquet", "review.parquet"
+CHANGES, REVIEW, DECIDED = "changes.parquet", "review.parquet", "decisions.parquet"
 CONTRACT, REPORT, RUN = "contract.toml", "report.html", "run.json"
 
 
@@ -47,6 +45,7 @@ class Run:
         quarantine: Records of the rows set aside.
         changes: Every change that stands.
         review: Findings that wait for a person.
+        decisions: What persons have decided, in order.
         contract: What the table was held against.
         facts: Source, time, settings, counts and bounds.
     """
@@ -57,6 +56,7 @@ class Run:
     quarantine: pa.Table
     changes: pl.DataFrame
     review: pl.DataFrame
+    decisions: pl.DataFrame
     contract: Contract
     facts: dict[str, Any]
 
@@ -107,7 +107,7 @@ def clean_file(
     counts |= {
         "rows_in": batch.rows_in,
         "quarantined": counts["quarantined"] + unread,
-        **_by_rule(batch.quarantine),
+        **by_rule(batch.quarantine),
     }
     done = replace(done, quarantine=quarantine, counts=counts)
     facts = {
@@ -116,8 +116,10 @@ def clean_file(
         "alpha": config.repair.alpha,
         "repairs": config.repairs,
         "tables": str(folder_of_tables),
+        "drop_copies": config.drop_copies,
+        "across_rows": config.repair.across_rows,
     }
-    _publish(folder, done, contract, facts, kind, now)
+    publish(folder, done, contract, facts, kind, now)
     return done
 
 
@@ -161,126 +163,14 @@ def load_run(folder: Path) -> Run:
     return Run(
         place,
         frame,
-        pl.Series("row", facts.pop("rows"), pl.Int64),
+        _row_numbers(facts.pop("rows"), place, quarantine),
         quarantine,
         pl.read_parquet(place.attached(CHANGES)),
         pl.read_parquet(place.attached(REVIEW)),
+        pl.read_parquet(place.attached(DECIDED)) if DECIDED in place.digests else no_decisions(),
         from_toml(text, source=str(place.attached(CONTRACT))),
         facts,
     )
-
-
-def undo_changes(folder: Path, chosen: pl.Expr) -> int:
-    """Put cells of a run back to what they were, and publish that.
-
-    Args:
-        folder: Folder of the run.
-        chosen: Condition over the columns of its changes.
-
-    Returns:
-        How many changes were taken back.
-
-    Raises:
-        OutputError: When there is no run, or nothing is chosen.
-        ValueError: When the clean rows were altered since.
-    """
-    run = load_run(folder)
-    picked = run.changes.filter(chosen)
-    here = _placed(run)  # of rows in quarantine nothing is published, so nothing is put back
-    if picked.join(here, on="order", how="semi").is_empty():
-        raise OutputError(f"{folder}: no change of a clean row fits; {REPORT} shows them")
-    frame, kept = undo(run.frame, here, pl.col("order").is_in(picked["order"].implode()))
-    gone = here.join(kept, on="order", how="anti")
-    changes = run.changes.join(gone, on="order", how="anti")
-    _republish(run, frame=frame, changes=changes)
-    return run.changes.height - changes.height
-
-
-def decide(folder: Path, chosen: pl.Expr, *, accept: bool) -> int:
-    """Accept suggestions of a run, or reject them so that they are not shown again.
-
-    Args:
-        folder: Folder of the run.
-        chosen: Condition over the columns of its findings for review.
-        accept: Whether the suggestions are carried out.
-
-    Returns:
-        How many findings were decided.
-
-    Raises:
-        OutputError: When there is no run, nothing is chosen, or a chosen finding has no suggestion.
-    """
-    run = load_run(folder)
-    at = {row: i for i, row in enumerate(run.rows)}
-    # Of two suggestions for a cell the surer one; a cell that was changed since keeps its value.
-    picked = run.review.filter(chosen)
-    if picked.is_empty():
-        raise OutputError(f"{folder}: no finding fits; penstock clean review shows them")
-    same = ["row", "column", "rule"]
-    left = run.review.join(picked.select(same), on=same, how="anti", nulls_equal=True)
-    if not accept:
-        _republish(run, review=left)
-        return picked.height
-    picked = picked.unique(["row", "column"], keep="first", maintain_order=True)
-    for one in picked.iter_rows(named=True):
-        held = run.frame[at[one["row"]], one["column"]]
-        if not one["repairable"] or held != one["observed"]:
-            why = "has no suggestion" if not one["repairable"] else f"holds {held!r} by now"
-            raise OutputError(
-                f"{folder}: row {one['row']}, column {one['column']!r} {why}; choose others, or "
-                "reject it"
-            )
-    places = picked.with_columns(pl.col("row").replace_strict(at, return_dtype=pl.Int64))
-    frame = apply(run.frame, places.rename({"suggestion": "after"}))
-    by_hand = picked.with_columns(
-        pl.format("accepted:{}", "rule").alias("rule"), pl.lit(1.0).alias("confidence")
-    )
-    orders = run.changes["order"].to_list()
-    first = max(orders) + 1 if orders else 0
-    changes = run.changes.vstack(as_changes(by_hand, first=first, turn=0))
-    left = left.join(picked.select("row", "column"), on=["row", "column"], how="anti")
-    _republish(run, frame=frame, changes=changes, review=left)
-    return picked.height
-
-
-def requeue(folder: Path, contract: Contract | None = None, *, now: datetime | None = None) -> int:
-    """Clean a run's rows again, the quarantined ones with them, by a mended contract.
-
-    The rows are taken as they came: changes are undone and quarantined payloads read back. Rows
-    that could not be read as rows at all stay in quarantine; mend the file for them.
-
-    Args:
-        folder: Folder of the run.
-        contract: The mended contract; the run's own if None.
-        now: The present, for records.
-
-    Returns:
-        How many rows came back.
-    """
-    run, now, given = load_run(folder), now or datetime.now(UTC), contract
-    contract = given or run.contract
-    original, _ = undo(run.frame, _placed(run))
-    back, known, unread = _payload_rows(run.quarantine, original.columns)
-    numbers = np.concatenate([run.rows.to_numpy(), known])
-    order = np.argsort(numbers, kind="stable")
-    rows = pl.concat([original, back])[order.tolist()]
-    # The rows were fresh when they came.
-    config = CleanConfig(
-        repair=RepairConfig(alpha=run.facts["alpha"]), repairs=run.facts["repairs"], fresh=False
-    )
-    others = read_references(contract, Path(run.facts.get("tables", ".")))
-    done = clean(rows, contract, run.facts["source"], config, now=now, tables=others)
-    done = renumbered(done, numbers[order])
-    quarantine = pa.concat_tables([unread, done.quarantine]).sort_by("row")
-    counts = dict(done.counts) | {
-        "rows_in": run.place.rows_in,
-        "quarantined": done.counts["quarantined"] + unread.num_rows,
-        **_by_rule(unread),
-    }
-    facts = run.facts if given is None else run.facts | {"inferred": False}
-    done = replace(done, quarantine=quarantine, counts=counts)
-    _publish(folder, done, contract, facts, _kind(run.place), now, run.place.generation)
-    return len(set(run.quarantine["row"].to_pylist()) - set(quarantine["row"].to_pylist()))
 
 
 def without_empty(frame: pl.DataFrame) -> pl.DataFrame:
@@ -312,33 +202,33 @@ def renumbered(done: Cleaned, rows: NDArray[np.int64]) -> Cleaned:
     )
 
 
-def _payload_rows(
-    quarantine: pa.Table, columns: list[str]
-) -> tuple[pl.DataFrame, NDArray[np.int64], pa.Table]:
-    """Return the rows that were set aside by a contract, their numbers, and all other records."""
-    rows, numbers, unread = [], [], []
-    for i, record in enumerate(quarantine.to_pylist()):
-        # What the reader refused was no row, even where its bytes can be read as one.
-        by_contract = record["detector_version"].startswith("clean/")
-        row = json.loads(record["payload"]) if by_contract else {}
-        if by_contract and list(row) == columns:
-            rows.append(list(row.values()))
-            numbers.append(record["row"])
-        else:
-            unread.append(i)
-    read = pl.DataFrame(rows, schema=dict.fromkeys(columns, pl.String), orient="row")
-    return read, np.array(numbers, np.int64), quarantine.take(pa.array(unread, pa.int64()))
-
-
-def _publish(
+def publish(
     folder: Path,
     done: Cleaned,
     contract: Contract,
     facts: dict[str, Any],
     kind: OutputFormat,
     now: datetime,
+    *,
+    decisions: pl.DataFrame | None = None,
     after: str = "",
 ) -> None:
+    """Publish a run's files together.
+
+    Args:
+        folder: Folder of the run.
+        done: What was made of the table, rows numbered as in the source.
+        contract: What it was held against.
+        facts: ``source``, ``inferred`` and the settings of the run; what is counted here replaces
+            what they say of it.
+        kind: Format of the clean rows.
+        now: The present, for records.
+        decisions: What persons have decided.
+        after: Generation that this was made from; "" for a run.
+
+    Raises:
+        OutputBusyError: When another process writes there, or has since ``after``.
+    """
     page = page_of(
         done,
         contract,
@@ -360,56 +250,27 @@ def _publish(
         writer.write(done.frame, done.quarantine, done.counts["rows_in"])
         done.changes.write_parquet(writer.attach(CHANGES))
         done.review.write_parquet(writer.attach(REVIEW))
+        (no_decisions() if decisions is None else decisions).write_parquet(writer.attach(DECIDED))
         writer.attach(CONTRACT).write_text(to_toml(contract), encoding="utf-8")
         writer.attach(RUN).write_text(json.dumps(record), encoding="utf-8")
         writer.attach(REPORT).write_text(build_report(page), encoding="utf-8")
 
 
-def _republish(
-    run: Run,
-    *,
-    frame: pl.DataFrame | None = None,
-    changes: pl.DataFrame | None = None,
-    review: pl.DataFrame | None = None,
-) -> None:
-    """Publish a run after a person's decision."""
-    changes = run.changes if changes is None else changes
-    repaired = set(changes["row"].to_list()) & set(run.rows.to_list())
-    done = Cleaned(
-        frame=run.frame if frame is None else frame,
-        rows=run.rows,
-        quarantine=run.quarantine,
-        changes=changes,
-        review=run.review if review is None else review,
-        counts=run.facts["counts"] | {"repaired": len(repaired)},
-        bounds={name: HarmBound(*both) for name, both in run.facts["bounds"].items()},
-        promised_harm=run.facts["promised_harm"],
-        fixed=run.facts["fixed"],
-    )
-    kept = ("source", "inferred", "alpha", "repairs", "tables")
-    facts = {name: run.facts[name] for name in kept if name in run.facts}
-    _publish(
-        run.place.folder,
-        done,
-        run.contract,
-        facts,
-        _kind(run.place),
-        datetime.now(UTC),
-        run.place.generation,
-    )
+def _row_numbers(rows: list[int] | None, place: Published, quarantine: pa.Table) -> pl.Series:
+    """Return the number of each clean row; where none were kept, as those not in quarantine."""
+    if rows is not None:
+        return pl.Series("row", rows, pl.Int64)
+    clean = np.ones(place.rows_in, bool)
+    clean[quarantine["row"].to_numpy()] = False
+    return pl.Series("row", np.flatnonzero(clean), pl.Int64)
 
 
-def _placed(run: Run) -> pl.DataFrame:
-    """Return the changes of clean rows, each at its row's place among them."""
-    at = pl.DataFrame({"row": run.rows, "_at": np.arange(len(run.rows))})
-    here = run.changes.join(at, on="row", how="inner").with_columns(pl.col("_at").alias("row"))
-    return here.drop("_at")
-
-
-def _kind(place: Published) -> OutputFormat:
+def kind_of(place: Published) -> OutputFormat:
+    """Return the format of the clean rows."""
     return "parquet" if place.clean_path.suffix == ".parquet" else "csv"
 
 
-def _by_rule(quarantine: pa.Table) -> dict[str, int]:
+def by_rule(quarantine: pa.Table) -> dict[str, int]:
+    """Return how many records each rule has, as ``counts`` names them."""
     counts = pc.value_counts(quarantine["rule"]).to_pylist()
     return {f"quarantined:{one['values']}": one["counts"] for one in counts}

@@ -271,6 +271,7 @@ def _attach(
     page = replace(
         page,
         changed=seen.cells,
+        changed_aside=0,  # not known: the page has the first quarantined rows only
         reviews=seen.reviews,
         changes=[replace(one, total=seen.changed[one.name]) for one in page.changes],
     )

@@ -8,13 +8,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from flows.cli.clean_page import open_page
+
 if TYPE_CHECKING:
     import polars as pl
 
+    from connectors.cleaning.decisions import Outcome
     from connectors.cleaning.outputs import OutputFormat
     from tasks.cleaning.contract.model import Contract
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Clean tables.")
+app.command("open")(open_page)
 
 File = Annotated[
     Path, typer.Argument(help="CSV, TSV, JSON lines or Parquet, also packed.", show_default=False)
@@ -164,14 +168,15 @@ def review(
     limit: Annotated[int, typer.Option(help="Findings shown.", min=1)] = 20,
 ) -> None:
     """Show what a run left for a person; accept or reject it."""
-    from connectors.cleaning.run import decide, load_run
+    from connectors.cleaning.decisions import decide
+    from connectors.cleaning.run import load_run
 
     chosen = _chosen(row, column, rule)
     if accept and reject:
         raise typer.BadParameter("choose --accept or --reject, not both")
     if accept or reject:
-        number = decide(folder, chosen, accept=accept)
-        typer.echo(f"{_some(number, 'finding')} {'accepted' if accept else 'rejected'}")
+        done = decide(folder, chosen, accept=accept)
+        _tell(done, f"{_some(done.number, 'finding')} {'accepted' if accept else 'rejected'}")
         return
     found = load_run(folder).review.filter(chosen).sort("confidence", descending=True)
     for one in found.head(limit).iter_rows(named=True):
@@ -196,21 +201,31 @@ def undo(
     everything: Annotated[bool, typer.Option("--all", help="Take back every change.")] = False,
 ) -> None:
     """Put cells back to what they were."""
-    from connectors.cleaning.run import undo_changes
+    from connectors.cleaning.decisions import undo_changes
 
     if not (everything or row is not None or column or rule):
         raise typer.BadParameter("say which changes: --row, --column, --rule, or --all")
-    number = undo_changes(folder, _chosen(row, column, rule))
-    typer.echo(f"{_some(number, 'change')} undone")
+    done = undo_changes(folder, _chosen(row, column, rule))
+    _tell(done, f"{_some(done.number, 'change')} undone")
 
 
 @app.command()
-def requeue(folder: RunFolder, *, contract: ContractFile = None) -> None:
+def requeue(
+    folder: RunFolder,
+    *,
+    contract: ContractFile = None,
+    forget: Annotated[
+        bool, typer.Option("--forget", help="Forget what was undone, accepted and rejected.")
+    ] = False,
+) -> None:
     """Bring quarantined rows back by a mended contract [default: the run's own]."""
-    from connectors.cleaning.run import requeue as bring_back
+    import polars as pl
 
-    number = bring_back(folder, _contract(contract))
-    typer.echo(f"{_some(number, 'row')} came back")
+    from connectors.cleaning.decisions import requeue as bring_back
+
+    all_of_them = pl.lit(value=True) if forget else None
+    done = bring_back(folder, _contract(contract), forget=all_of_them)
+    _tell(done, f"{_some(done.number, 'row')} came back")
 
 
 @app.command()
@@ -249,6 +264,10 @@ def contract_sql(
     if left:
         typer.echo(f"left out, for whole tables only: {left}", err=True)
     typer.echo(query)
+
+
+def _tell(done: Outcome, what: str) -> None:
+    typer.echo("; ".join(filter(None, (what, done.aftermath))))
 
 
 def _some(number: int, thing: str) -> str:

@@ -31,7 +31,7 @@ def deploy(
     """Put the scheduled runs of prefect.yaml on the Prefect server."""
     from flows.cli.fraud_model import require_inputs
 
-    require_inputs(data, config)
+    require_inputs(data, config, None)
     described = Path(config)
     environment = server_environment() | {
         "PWD": str(CHECKOUT),  # prefect.yaml makes it the folder of every run

@@ -24,6 +24,7 @@ from tasks.cleaning.contract.verdicts import verdicts
 from tasks.cleaning.findings import findings_of, joined
 from tasks.cleaning.quarantine import Rule, empty_quarantine, quarantine_rows
 from tasks.cleaning.repair.bound import HarmBound
+from tasks.cleaning.repair.decisions import no_decisions, undecided
 from tasks.cleaning.repair.engine import RepairConfig, Repaired, repair
 
 VERSION = "clean/1"
@@ -64,7 +65,7 @@ class Cleaned:
         review: Findings for a person, on clean rows.
         counts: Rows in, clean, repaired and quarantined; quarantined rows by rule.
         bounds: By rule, the bound on harm of every rule that changed something.
-        promised_harm: Share of the correct cells that the run promises to have changed at most.
+        promised_harm: Share of the correct filled cells that votes and typos changed at most.
         fixed: Whether the repair came to rest.
     """
 
@@ -87,6 +88,7 @@ def clean(
     *,
     now: datetime | None = None,
     tables: Mapping[str, pl.DataFrame] | None = None,
+    decisions: pl.DataFrame | None = None,
 ) -> Cleaned:
     """Clean a table.
 
@@ -97,6 +99,7 @@ def clean(
         config: How.
         now: The present, with its zone: for records, and to tell how old the table is.
         tables: By name, the other tables that the contract's references name; texts.
+        decisions: What a person decided about its cells (``repair/decisions.py``).
 
     Raises:
         ContractError: When columns are missing or too many, the number of rows is out of bounds, a
@@ -106,7 +109,8 @@ def clean(
     """
     config, now = config or CleanConfig(), now or datetime.now(UTC)
     require_shape(frame, contract)
-    repaired = _repaired(frame, contract, config)
+    decisions = no_decisions() if decisions is None else decisions
+    repaired = _repaired(frame, contract, config, decisions)
     if config.fresh:
         require_fresh(repaired.frame, contract, now)
     rules = row_rules(contract, tables)
@@ -120,7 +124,8 @@ def clean(
     noise = label_noise(good, contract).with_columns(
         row=pl.lit(int(kept[0]) if len(kept) else 0, pl.Int64)
     )
-    review = joined([repaired.review, shown, noise]).filter(pl.col("row").is_in(kept.tolist()))
+    shown = undecided(joined([shown, noise]), decisions)
+    review = joined([repaired.review, shown]).filter(pl.col("row").is_in(kept.tolist()))
     return Cleaned(
         good,
         pl.Series("row", kept, pl.Int64),
@@ -207,9 +212,11 @@ def require_few_bad(bad: int, rows: int, contract: Contract, source: str, most: 
         )
 
 
-def _repaired(frame: pl.DataFrame, contract: Contract, config: CleanConfig) -> Repaired:
+def _repaired(
+    frame: pl.DataFrame, contract: Contract, config: CleanConfig, decisions: pl.DataFrame
+) -> Repaired:
     if config.repairs:
-        return repair(frame, contract, config.repair)
+        return repair(frame, contract, config.repair, decisions)
     from tasks.cleaning.repair.changes import no_changes
 
     return Repaired(frame, no_changes(), joined([]), {}, fixed=True)

@@ -51,6 +51,22 @@ def apply(frame: pl.DataFrame, changes: pl.DataFrame) -> pl.DataFrame:
     return frame.with_columns(columns)
 
 
+def held(frame: pl.DataFrame, cells: pl.DataFrame) -> pl.Series:
+    """Return what cells hold, in the order of ``cells``.
+
+    Args:
+        frame: Texts, its rows numbered from 0.
+        cells: Columns ``row`` and ``column``.
+    """
+    numbered = cells.select("row", "column").with_row_index("_at")
+    parts = [
+        mine.select("_at", frame[str(name)].cast(pl.String).gather(mine["row"]).alias("held"))
+        for (name,), mine in numbered.group_by("column", maintain_order=True)
+    ]
+    empty = pl.DataFrame(schema={"_at": numbered.schema["_at"], "held": pl.String})
+    return pl.concat([empty, *parts]).sort("_at")["held"]
+
+
 def undo(
     frame: pl.DataFrame, changes: pl.DataFrame, chosen: pl.Expr | None = None
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
@@ -71,12 +87,14 @@ def undo(
             altered since, or is another one.
     """
     last = changes.sort("order").group_by("row", "column", maintain_order=True).last()
-    for row, column, after in last.select("row", "column", "after").iter_rows():
-        if frame[row, column] != after:
-            raise ValueError(
-                f"row {row}, column {column!r} holds {frame[row, column]!r} but was left as "
-                f"{after!r}; undo works on the table that the run wrote"
-            )
+    now = held(frame, last)
+    altered = last.with_columns(now).filter(pl.col("held").ne_missing(pl.col("after")))
+    if not altered.is_empty():
+        one = altered.row(0, named=True)
+        raise ValueError(
+            f"row {one['row']}, column {one['column']!r} holds {one['held']!r} but was left as "
+            f"{one['after']!r}; undo works on the table that the run wrote"
+        )
     picked = changes if chosen is None else changes.filter(chosen)
     first = picked.sort("order").group_by("row", "column", maintain_order=True).first()
     restored = apply(frame, first.select("row", "column", pl.col("before").alias("after")))

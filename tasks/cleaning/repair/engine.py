@@ -7,7 +7,7 @@ or rejects. *Refused*: doubtful, but nobody knows what should be there.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import polars as pl
@@ -16,6 +16,7 @@ from tasks.cleaning.contract.model import Contract
 from tasks.cleaning.findings import joined
 from tasks.cleaning.repair.bound import HarmBound
 from tasks.cleaning.repair.changes import apply, as_changes, no_changes
+from tasks.cleaning.repair.decisions import accepted_again, no_decisions, undecided
 from tasks.cleaning.repair.dependency_votes import vote_on
 from tasks.cleaning.repair.normalise import normalise
 from tasks.cleaning.repair.typos import TypoConfig, typos
@@ -57,6 +58,9 @@ class Repaired:
         bounds: By rule and column, the bound under which it worked, in the round where it was
             loosest; only of rules that changed something.
         fixed: Whether the last round changed nothing.
+        promised_harm: Share of the correct filled cells that votes and typos have changed at most:
+            what their bounds allow, summed over rules and rounds, over the filled cells that
+            nothing speaks against (``promise``).
     """
 
     frame: pl.DataFrame
@@ -64,33 +68,36 @@ class Repaired:
     review: pl.DataFrame
     bounds: Mapping[str, HarmBound]
     fixed: bool
-
-    @property
-    def promised_harm(self) -> float:
-        """Share of the table's correct cells that the run promises to have changed at most."""
-        cells = self.frame.height * self.frame.width
-        return sum(its.rate * its.cells for its in self.bounds.values()) / max(cells, 1)
+    promised_harm: float = 0.0
 
 
-def repair(frame: pl.DataFrame, contract: Contract, config: RepairConfig | None = None) -> Repaired:
+def repair(
+    frame: pl.DataFrame,
+    contract: Contract,
+    config: RepairConfig | None = None,
+    decisions: pl.DataFrame | None = None,
+) -> Repaired:
     """Repair a table.
 
     Args:
         frame: Texts, with the contract's columns; its rows are numbered from 0.
         contract: What the table must look like.
         config: How far to go.
+        decisions: What a person decided about its cells (``decisions.py``).
 
     Returns:
         The same result for the same table, whatever the number of threads.
     """
     config = config or RepairConfig()
+    decisions = no_decisions() if decisions is None else decisions
     changes, bounds = no_changes(), dict[str, HarmBound]()
-    review = joined([])
-    steps = (_normalised, _voted, _spelt) if config.across_rows else (_normalised,)
+    review, came, harmed, fixed = joined([]), frame, 0.0, False
+    across: tuple[Step, ...] = (_voted, _spelt) if config.across_rows else ()
     for turn in range(1, config.max_passes + 1):
         before, review = changes.height, joined([])
-        for step in steps:
+        for step in (_decided(decisions), _normalised, *across):
             found, limits = step(frame, contract, config)
+            found = undecided(found, decisions)
             sure = found.filter(pl.col("repairable") & (pl.col("confidence") > 0.5))
             sure = _unseen(sure, changes).unique(
                 ["row", "column"], keep="first", maintain_order=True
@@ -98,13 +105,45 @@ def repair(frame: pl.DataFrame, contract: Contract, config: RepairConfig | None 
             frame = apply(frame, sure.rename({"suggestion": "after"}))
             changes = changes.vstack(as_changes(sure, first=changes.height, turn=turn))
             review = review.vstack(found.join(sure, on=["row", "column"], how="anti"))
-            _loosen(bounds, limits, sure)
+            harmed += _loosen(bounds, limits, sure)
         if changes.height == before:
-            return Repaired(frame, changes, review, bounds, fixed=True)
-    return Repaired(frame, changes, review, bounds, fixed=False)
+            fixed = True
+            break
+    promised = promise(harmed, came, changes, review)
+    return Repaired(frame, changes, review, bounds, fixed, promised)
+
+
+def promise(
+    harmed: float, frame: pl.DataFrame, changes: pl.DataFrame, review: pl.DataFrame
+) -> float:
+    """Return the share of the correct filled cells that were changed at most.
+
+    How many cells are correct nobody knows. Those that were changed or wait for review count as
+    wrong here, which makes the share larger; cells that were missing count neither way.
+
+    Args:
+        harmed: Correct cells that the bounds allow to have been changed.
+        frame: The table before its repair.
+        changes: What was changed.
+        review: What waits for a person.
+    """
+    filled = frame.height * frame.width - sum(frame.null_count().row(0)) if frame.width else 0
+    doubtful = pl.concat(
+        [
+            changes.filter(pl.col("before").is_not_null()).select("row", "column"),
+            review.filter(pl.col("observed").is_not_null()).select("row", "column"),
+        ]
+    ).n_unique()
+    return min(1.0, harmed / max(filled - doubtful, 1))
 
 
 Limits = Mapping[str, HarmBound]
+Step = Callable[[pl.DataFrame, Contract, RepairConfig], tuple[pl.DataFrame, Limits]]
+
+
+def _decided(decisions: pl.DataFrame) -> Step:
+    """Return the step that carries out what a person has accepted."""
+    return lambda frame, _, __: (accepted_again(frame, decisions), {})
 
 
 def _normalised(
@@ -145,8 +184,13 @@ def _unseen(found: pl.DataFrame, changes: pl.DataFrame) -> pl.DataFrame:
     return found.join(had, on=["row", "column", "suggestion"], how="anti", nulls_equal=True)
 
 
-def _loosen(bounds: dict[str, HarmBound], limits: Limits, used: pl.DataFrame) -> None:
-    """Keep the loosest bound of every rule that changed something."""
+def _loosen(bounds: dict[str, HarmBound], limits: Limits, used: pl.DataFrame) -> float:
+    """Keep the loosest bound of every rule that changed something.
+
+    Returns:
+        Correct cells that these rules may have changed in this round: a rule that works in two
+        rounds may harm in both.
+    """
     named = used.select(
         pl.when(pl.col("rule") == "typo")
         .then(pl.format("typo:{}", "column"))
@@ -154,6 +198,8 @@ def _loosen(bounds: dict[str, HarmBound], limits: Limits, used: pl.DataFrame) ->
         .unique()
         .alias("rule")
     )["rule"]
-    for rule in named:
-        if rule in limits and (rule not in bounds or limits[rule].rate > bounds[rule].rate):
+    working = [rule for rule in named if rule in limits]
+    for rule in working:
+        if rule not in bounds or limits[rule].rate > bounds[rule].rate:
             bounds[rule] = limits[rule]
+    return sum(limits[rule].rate * limits[rule].cells for rule in working)

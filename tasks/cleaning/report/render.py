@@ -24,6 +24,9 @@ from tasks.cleaning.contract.model import Contract
 from tasks.cleaning.repair.bound import HarmBound
 
 MAX_PER_COLUMN = 500
+MAX_CHANGES = 3_000
+"""Changed cells on the page in all; columns share them evenly."""
+MAX_BOUNDS = 300
 MAX_REVIEW = 500
 MAX_QUARANTINE = 300
 MAX_TEXT = 160
@@ -57,13 +60,16 @@ class Page:
         folder: Folder of the run, as commands name it.
         counts: Rows in, clean, repaired and quarantined.
         changed: Changed cells.
+        changed_aside: Changed cells of rows in quarantine.
         promised_harm: Share of correct cells changed at most.
         alpha: Bound above which rules only suggest.
         changes: By column, in the table's order.
+        columns_left_out: Changed columns that are not on the page.
         reviews: Findings for review.
         review: The first of them, the surest first.
         quarantine: The first quarantined rows.
-        bounds: Of every rule that changed something.
+        bounds: Of the rules that changed something, the loosest first.
+        bounds_left_out: Further rules.
     """
 
     source: str
@@ -73,13 +79,16 @@ class Page:
     folder: str
     counts: Mapping[str, int]
     changed: int
+    changed_aside: int
     promised_harm: float
     alpha: float
     changes: Sequence[ColumnChanges]
+    columns_left_out: int
     reviews: int
     review: Sequence[Mapping[str, Any]]
     quarantine: Sequence[Mapping[str, Any]]
     bounds: Sequence[tuple[str, HarmBound]]
+    bounds_left_out: int
 
 
 def page_of(
@@ -93,11 +102,10 @@ def page_of(
     time: datetime,
 ) -> Page:
     """Gather what the page shows of a run."""
-    changes = []
-    for name in done.frame.columns:
-        mine = done.changes.filter(pl.col("column") == name).sort("row", "order")
-        if mine.height:
-            changes.append(ColumnChanges(name, mine.height, mine.head(MAX_PER_COLUMN).to_dicts()))
+    changes, left_out = _changes_of(done)
+    bounds = sorted(done.bounds.items(), key=lambda one: -one[1].rate)
+    rows_aside = pl.Series("row", done.quarantine["row"].to_numpy(), pl.Int64)
+    aside_cells = done.changes.filter(pl.col("row").is_in(rows_aside.implode()))
     review = done.review.sort("confidence", descending=True, maintain_order=True)
     aside = done.quarantine.slice(0, MAX_QUARANTINE).to_pylist()
     for record in aside:
@@ -110,13 +118,29 @@ def page_of(
         folder=shlex.quote(folder),
         counts=done.counts,
         changed=done.changes.select("row", "column").n_unique(),
+        changed_aside=aside_cells.select("row", "column").n_unique(),
         promised_harm=done.promised_harm,
         alpha=alpha,
         changes=changes,
+        columns_left_out=left_out,
         reviews=review.height,
         review=review.head(MAX_REVIEW).to_dicts(),
         quarantine=aside,
-        bounds=sorted(done.bounds.items(), key=lambda one: -one[1].rate),
+        bounds=bounds[:MAX_BOUNDS],
+        bounds_left_out=len(bounds[MAX_BOUNDS:]),
+    )
+
+
+def _changes_of(done: Cleaned) -> tuple[list[ColumnChanges], int]:
+    """Return what the page shows of the changes, and how many changed columns it leaves out."""
+    totals = dict(done.changes["column"].value_counts().iter_rows())
+    names = [name for name in done.frame.columns if name in totals]
+    shown = names[:MAX_CHANGES]
+    each = min(MAX_PER_COLUMN, MAX_CHANGES // max(len(shown), 1))
+    first = done.changes.sort("row", "order").group_by("column", maintain_order=True).head(each)
+    rows = {str(name): mine.to_dicts() for (name,), mine in first.group_by("column")}
+    return [ColumnChanges(name, totals[name], rows[name]) for name in shown], len(names) - len(
+        shown
     )
 
 

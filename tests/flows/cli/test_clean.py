@@ -40,6 +40,11 @@ def said(folder, *words):
     return done.stdout
 
 
+def first_row(folder):
+    places = dict(line.split() for line in said(folder, "report", "goods.csv.clean").splitlines())
+    return (folder / places["clean"]).read_text().splitlines()[1]
+
+
 @pytest.mark.slow
 def test_a_strangers_file_is_cleaned_in_one_go(goods):
     told = said(goods, "run", "goods.csv")
@@ -49,9 +54,11 @@ def test_a_strangers_file_is_cleaned_in_one_go(goods):
     assert clean.read_text().splitlines()[1:3] == ["1,5,Aldburgh", "2,6,Dorchester"]
     assert "report  goods.csv.clean" in told
     assert said(goods, "undo", "goods.csv.clean", "--row", "0") == "1 change undone\n"
-    places = dict(line.split() for line in said(goods, "report", "goods.csv.clean").splitlines())
-    assert (goods / places["clean"]).read_text().splitlines()[1] == "1,5 kg,Aldburgh"
+    assert first_row(goods) == "1,5 kg,Aldburgh"
     assert said(goods, "requeue", "goods.csv.clean") == "0 rows came back\n"
+    assert first_row(goods) == "1,5 kg,Aldburgh", "what was undone stays undone"
+    assert said(goods, "requeue", "goods.csv.clean", "--forget") == "0 rows came back\n"
+    assert first_row(goods) == "1,5,Aldburgh"
     assert said(goods, "review", "goods.csv.clean") == "nothing is left to decide\n"
 
 

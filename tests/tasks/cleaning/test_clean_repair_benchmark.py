@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tasks.cleaning.contract.infer import infer
+from tasks.cleaning.repair.engine import repair
 from tests.benchmarks import clean_repair
 
 CONTRACTS = Path(clean_repair.__file__).with_name("contracts")
@@ -25,6 +27,14 @@ def test_smoke(capsys):
     assert {"repair_p", "repair_r", "repair_f1", "harm_cells", "clean_cells", "seconds"} <= set(
         result
     )
+
+
+def test_harm_stays_below_the_promise_over_seeds():
+    for seed in range(12):
+        dirty, truth = clean_repair.made_up(300, seed)
+        done = repair(dirty, infer(dirty, "firms"))
+        result = clean_repair.figures(dirty, done, truth)
+        assert result["harm_rate"] <= result["promised_harm"], seed
 
 
 @pytest.mark.parametrize(

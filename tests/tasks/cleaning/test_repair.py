@@ -303,3 +303,40 @@ def test_zones_and_unit_symbols_keep_their_meaning():
         (1, "unit", "kg"),
         (2, "unit", "mW"),
     ]
+
+
+def test_the_promise_sums_what_every_round_may_harm_over_cells_that_are_filled_and_not_doubted():
+    truth = zips()
+    dirty = spoilt(truth, {(3, "city"): "Cxty", (40, "state"): "S9"})
+    one = repair(dirty, declared(truth))
+    # Each rule may harm (0 + 1) / (300 + 1) of 300 cells; 898 of 900 cells are not in doubt.
+    assert one.promised_harm == pytest.approx(2 * 300 / 301 / 898)
+    # Missing cells are no correct cells that could be harmed: they do not make it smaller.
+    wide = dirty.with_columns(pl.lit(None, pl.String).alias(f"m{i}") for i in range(9))
+    contract = Contract(
+        name="zips", columns=columns_of(wide), dependencies=declared(truth).dependencies
+    )
+    assert repair(wide, contract).promised_harm == pytest.approx(one.promised_harm)
+
+
+def test_what_a_rule_may_harm_is_counted_in_every_round_that_it_works_in():
+    # Only when the city of row 3 is mended, its state can be.
+    truth = zips()
+    chained = Contract(
+        name="zips",
+        columns=columns_of(truth),
+        dependencies=(
+            Dependency(("zip",), "city"),
+            Dependency(("city",), "state"),
+        ),
+    )
+    done = repair(spoilt(truth, {(3, "city"): "Cxty", (3, "state"): "S9"}), chained)
+    assert done.frame.equals(truth)
+    assert dict(done.changes.select("rule", "pass").iter_rows()) == {
+        "dependency:zip->city": 1,
+        "dependency:city->state": 2,
+    }
+    twice = spoilt(truth, {(3, "city"): "Cxty", (3, "state"): "S9", (5, "state"): "S9"})
+    again = repair(twice, chained)
+    assert again.changes.filter(rule="dependency:city->state")["pass"].to_list() == [1, 2]
+    assert again.promised_harm > done.promised_harm + 300 / 301 / 900

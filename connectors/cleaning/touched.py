@@ -1,0 +1,96 @@
+"""The rows that a decision touches, wherever they are: among the clean ones or in quarantine."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection
+from dataclasses import dataclass, field
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from connectors.cleaning.run import Run
+from tasks.cleaning.repair.changes import apply, undo
+
+Rows = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Touched:
+    """Clean rows, and behind them those rows in quarantine that a decision touches.
+
+    Attributes:
+        frame: Their texts, repaired.
+        numbers: int64 [rows] number of each in the source.
+        touched: int64 positions of the rows that the decision touches.
+        aside: int64 numbers of those that were in quarantine.
+    """
+
+    frame: pl.DataFrame
+    numbers: Rows
+    touched: Rows = field(default_factory=lambda: np.empty(0, np.int64))
+    aside: Rows = field(default_factory=lambda: np.empty(0, np.int64))
+
+    def placed(self, frame: pl.DataFrame) -> pl.DataFrame:
+        """Return what a frame says of these rows, numbered by their positions."""
+        at = pl.DataFrame({"row": self.numbers, "_at": np.arange(len(self.numbers))})
+        here = frame.join(at, on="row", how="inner", maintain_order="left")
+        return here.with_columns(pl.col("_at").alias("row")).drop("_at")
+
+
+def touched_rows(run: Run, rows: pl.Series) -> Touched:
+    """Return the clean rows of a run, and those of the given rows that lie in quarantine.
+
+    Args:
+        run: The run.
+        rows: Numbers of the rows that a decision touches, in the source.
+    """
+    wanted = rows.unique()
+    theirs = records_of(run.quarantine, wanted.to_list())
+    back, known, _ = payload_rows(theirs, run.frame.columns)
+    last = Touched(back, known).placed(run.changes).sort("order")
+    repaired = apply(back, last.unique(["row", "column"], keep="last", maintain_order=True))
+    numbers = np.concatenate([run.rows.to_numpy(), known])
+    touched = np.flatnonzero(np.isin(numbers, wanted.to_numpy()))
+    return Touched(pl.concat([run.frame, repaired]), numbers, touched, known)
+
+
+def rows_as_they_came(run: Run) -> tuple[pl.DataFrame, Rows, pa.Table]:
+    """Return a run's rows before any change, quarantined ones with them, in order of the source.
+
+    Returns:
+        The rows, the number of each in the source, and the records of what was no row.
+
+    Raises:
+        ValueError: When the clean rows were altered since.
+    """
+    numbers = run.rows.to_numpy()
+    original, _ = undo(run.frame, Touched(run.frame, numbers).placed(run.changes))
+    back, known, unread = payload_rows(run.quarantine, original.columns)
+    numbers = np.concatenate([numbers, known])
+    order = np.argsort(numbers, kind="stable")
+    return pl.concat([original, back])[order.tolist()], numbers[order], unread
+
+
+def payload_rows(quarantine: pa.Table, columns: list[str]) -> tuple[pl.DataFrame, Rows, pa.Table]:
+    """Return the rows that were set aside by a contract, their numbers, and all other records."""
+    rows, numbers, unread = [], [], []
+    for i, record in enumerate(quarantine.to_pylist()):
+        # What the reader refused was no row, even where its bytes can be read as one.
+        by_contract = record["detector_version"].startswith("clean/")
+        row = json.loads(record["payload"]) if by_contract else {}
+        if by_contract and list(row) == columns:
+            rows.append(list(row.values()))
+            numbers.append(record["row"])
+        else:
+            unread.append(i)
+    read = pl.DataFrame(rows, schema=dict.fromkeys(columns, pl.String), orient="row")
+    return read, np.array(numbers, np.int64), quarantine.take(pa.array(unread, pa.int64()))
+
+
+def records_of(records: pa.Table, rows: Collection[int]) -> pa.Table:
+    """Return the quarantine records of some rows."""
+    return records.filter(pc.is_in(records["row"], pa.array(rows, pa.int64())))
