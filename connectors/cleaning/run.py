@@ -233,15 +233,11 @@ def requeue(folder: Path, contract: Contract | None = None, *, now: datetime | N
     """
     run, now, given = load_run(folder), now or datetime.now(UTC), contract
     contract = given or run.contract
-    original, _ = undo(run.frame, _placed(run))
-    back, known, unread = _payload_rows(run.quarantine, original.columns)
-    numbers = np.concatenate([run.rows.to_numpy(), known])
-    order = np.argsort(numbers, kind="stable")
-    rows = pl.concat([original, back])[order.tolist()]
+    rows, numbers, unread = rows_as_they_came(run)
     config = CleanConfig(
         repair=RepairConfig(alpha=run.facts["alpha"]), repairs=run.facts["repairs"]
     )
-    done = renumbered(clean(rows, contract, run.facts["source"], config, now=now), numbers[order])
+    done = renumbered(clean(rows, contract, run.facts["source"], config, now=now), numbers)
     quarantine = pa.concat_tables([unread, done.quarantine]).sort_by("row")
     counts = dict(done.counts) | {
         "rows_in": run.place.rows_in,
@@ -252,6 +248,22 @@ def requeue(folder: Path, contract: Contract | None = None, *, now: datetime | N
     done = replace(done, quarantine=quarantine, counts=counts)
     _publish(folder, done, contract, facts, _kind(run.place), now, run.place.generation)
     return len(set(run.quarantine["row"].to_pylist()) - set(quarantine["row"].to_pylist()))
+
+
+def rows_as_they_came(run: Run) -> tuple[pl.DataFrame, NDArray[np.int64], pa.Table]:
+    """Return a run's rows before any change, quarantined ones with them, in order of the source.
+
+    Returns:
+        The rows, the number of each in the source, and the records of what was no row.
+
+    Raises:
+        ValueError: When the clean rows were altered since.
+    """
+    original, _ = undo(run.frame, _placed(run))
+    back, known, unread = _payload_rows(run.quarantine, original.columns)
+    numbers = np.concatenate([run.rows.to_numpy(), known])
+    order = np.argsort(numbers, kind="stable")
+    return pl.concat([original, back])[order.tolist()], numbers[order], unread
 
 
 def without_empty(frame: pl.DataFrame) -> pl.DataFrame:
