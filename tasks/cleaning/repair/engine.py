@@ -8,7 +8,7 @@ or rejects. *Refused*: doubtful, but nobody knows what should be there.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import polars as pl
 
@@ -17,6 +17,7 @@ from tasks.cleaning.findings import joined
 from tasks.cleaning.repair.bound import HarmBound
 from tasks.cleaning.repair.changes import apply, as_changes, no_changes
 from tasks.cleaning.repair.dependency_votes import vote_on
+from tasks.cleaning.repair.impute import ImputeConfig, impute
 from tasks.cleaning.repair.normalise import normalise
 from tasks.cleaning.repair.typos import TypoConfig, typos
 
@@ -29,11 +30,13 @@ class RepairConfig:
         alpha: Share of the correct cells of a column that a rule may change at most.
         max_passes: Rounds at most.
         typos: What counts as a typo.
+        impute: How missing cells are estimated where the contract asks for it.
     """
 
     alpha: float = 0.01
     max_passes: int = 5
     typos: TypoConfig = field(default_factory=TypoConfig)
+    impute: ImputeConfig = field(default_factory=ImputeConfig)
 
     def __post_init__(self) -> None:
         """Reject an alpha that promises nothing and a repair without rounds."""
@@ -96,8 +99,24 @@ def repair(frame: pl.DataFrame, contract: Contract, config: RepairConfig | None 
             review = review.vstack(found.join(sure, on=["row", "column"], how="anti"))
             _loosen(bounds, limits, sure)
         if changes.height == before:
-            return Repaired(frame, changes, review, bounds, fixed=True)
-    return Repaired(frame, changes, review, bounds, fixed=False)
+            return _imputed(Repaired(frame, changes, review, bounds, fixed=True), contract, config)
+    return _imputed(Repaired(frame, changes, review, bounds, fixed=False), contract, config)
+
+
+def _imputed(done: Repaired, contract: Contract, config: RepairConfig) -> Repaired:
+    """Estimate what is missing after all else: what was estimated has no vote."""
+    found = impute(done.frame, contract, config.impute)
+    if found.is_empty():
+        return done
+    doubted = done.review.select("row", "column")
+    sure = found.filter(pl.col("confidence") > 0.5).join(doubted, on=["row", "column"], how="anti")
+    turn = int(done.changes["pass"].max() or 0) + 1  # type: ignore[arg-type]
+    return replace(
+        done,
+        frame=apply(done.frame, sure.rename({"suggestion": "after"})),
+        changes=done.changes.vstack(as_changes(sure, first=done.changes.height, turn=turn)),
+        review=joined([done.review, found.join(sure, on=["row", "column"], how="anti")]),
+    )
 
 
 Limits = Mapping[str, HarmBound]
