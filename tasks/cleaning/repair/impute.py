@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from tasks.cleaning.contract.model import ColumnContract, Contract
 from tasks.cleaning.contract.rules import row_rules
 from tasks.cleaning.findings import findings_of, joined
+from tasks.cleaning.repair.number_texts import read_numbers, usual_digits, write_number
 from tasks.cleaning.repair.votes import MISSING, encoded
 
 VERSION = "impute/1"
@@ -44,6 +45,7 @@ class ImputeConfig:
             fewer than five times.
         most_rows: Filled rows that are learnt from at most, drawn evenly.
         trees: Of each model.
+        weighted: Whether held-out rows weigh by how likely a row like them is to miss its value.
     """
 
     coverage: float = 0.9
@@ -51,6 +53,7 @@ class ImputeConfig:
     most_values: int = 50
     most_rows: int = 20_000
     trees: int = 80
+    weighted: bool = True
 
     def __post_init__(self) -> None:
         """Reject a coverage that is none, and too few rows to hold any out."""
@@ -124,16 +127,11 @@ Feature = tuple[Floats, bool]
 
 def _feature(text: pl.Series, column: ColumnContract) -> Feature:
     if column.is_number:
-        return _numbers(text), False
+        return read_numbers(text), False
     codes = np.asarray(encoded(text)[0], np.float64)
     counts = np.bincount(codes[codes >= 0].astype(np.int64), minlength=1)
     # Words that hardly repeat teach nothing but themselves.
     return np.where((codes < 0) | (counts[codes.astype(np.int64)] < 2), np.nan, codes), True
-
-
-def _numbers(text: pl.Series) -> Floats:
-    values = text.str.strip_chars().cast(pl.Float64, strict=False).to_numpy().astype(np.float64)
-    return np.where(np.isfinite(values), values, np.nan)
 
 
 def _estimate(
@@ -200,7 +198,7 @@ def _parts(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], Floats]:
     """Return rows to learn from, rows to hold out, and the weight of each row of the table."""
     if column.is_number and not column.domain:
-        usable = ~np.isnan(_numbers(text))
+        usable = ~np.isnan(read_numbers(text))
     else:
         counts = text.drop_nulls().alias("text").value_counts()
         common = counts.filter(pl.col("count") >= LEAST_OF_A_VALUE)
@@ -210,7 +208,8 @@ def _parts(
     rows = np.random.default_rng(0).permutation(np.flatnonzero(usable))[: config.most_rows]
     half = len(rows) // 3
     weights = np.ones(len(x))
-    if len(rows) >= config.least_rows and empty.sum() >= LEAST_TO_WEIGH:
+    enough = len(rows) >= config.least_rows and empty.sum() >= LEAST_TO_WEIGH
+    if config.weighted and enough:
         weights = _odds_of_missing(x, words, rows, np.flatnonzero(empty), config)
     return np.sort(rows[half:]), np.sort(rows[:half]), weights
 
@@ -291,7 +290,7 @@ def _by_group(scores: Floats, table: _Table) -> Floats:
 
 
 def _interval(text: pl.Series, column: ColumnContract, table: _Table) -> Estimate:
-    y = _numbers(text)
+    y = read_numbers(text)
     tail = (1 - table.config.coverage) / 2
     at = np.concatenate([table.hold, table.target])
     ends = {}
@@ -311,8 +310,8 @@ def _interval(text: pl.Series, column: ColumnContract, table: _Table) -> Estimat
     least = known.min() if column.minimum is None else max(float(column.minimum), -np.inf)
     most = known.max() if column.maximum is None else float(column.maximum)
     middle = np.clip(middle, least, most)
-    digits = 0 if column.kind == "integer" else _digits(text)
-    show = np.frompyfunc(lambda v: _written(v, digits), 1, 1)
+    digits = 0 if column.kind == "integer" else usual_digits(text)
+    show = np.frompyfunc(lambda v: _end(v, digits), 1, 1)
     inside = [f"{a} to {b}" for a, b in zip(show(low), show(high), strict=True)]
     values = [str(v) for v in show(middle)]
     every = np.ones(len(values), bool)
@@ -325,8 +324,8 @@ def _line(table: _Table, y: Floats) -> Floats:
     for place, values in enumerate(table.x.T):
         known = values[table.learn][~np.isnan(values[table.learn])]
         if place in table.words:
-            for code in np.unique(known)[:MOST_CODES]:
-                columns.append((values == code).astype(np.float64))
+            codes = np.unique(known)[:MOST_CODES]
+            columns += [(values == code).astype(np.float64) for code in codes]
         elif len(known):
             columns.append(np.where(np.isnan(values), known.mean(), values))
     if not columns:
@@ -341,22 +340,12 @@ def _line(table: _Table, y: Floats) -> Floats:
     return np.asarray(mean + x @ slope)
 
 
+def _end(value: float, digits: int) -> str:
+    return write_number(value, digits) if np.isfinite(value) else "any number"
+
+
 MOST_CODES = 20
 RIDGE = 5.0
-
-
-def _digits(text: pl.Series) -> int:
-    """Return how many digits after the point a column's numbers usually have."""
-    written = text.drop_nulls().str.extract(r"\.(\d+)$", 1).fill_null("").str.len_chars()
-    return int(written.quantile(0.75) or 0)
-
-
-def _written(value: float, digits: int) -> str:
-    if not np.isfinite(value):
-        return "any number"
-    text = f"{value:.{digits}f}"
-    text = text.rstrip("0").rstrip(".") if "." in text else text
-    return "0" if text == "-0" else text
 
 
 def _set(text: pl.Series, table: _Table) -> Estimate:

@@ -9,6 +9,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from tasks.cleaning.detect.numbers import numbers_of
+from tasks.cleaning.repair.number_texts import read_numbers
 from tasks.cleaning.repair.votes import encoded
 from tasks.cleaning.slices.groups import SliceError
 from tasks.cleaning.slices.intervals import Bools, Floats
@@ -99,7 +100,7 @@ def target_figures(rows: RunRows, target: str) -> dict[str, Figure]:
     _require(rows.came, target)
     kept = np.where(rows.quarantined, np.nan, 1.0)
     if is_amount(rows.left[target]):
-        before, after = (_numbers(frame[target]) for frame in (rows.came, rows.left))
+        before, after = (read_numbers(frame[target]) for frame in (rows.came, rows.left))
         return {
             f"mean {target}, as it came": Figure(before, worse="neither"),
             f"mean {target}, clean rows": Figure(after * kept, worse="neither"),
@@ -182,16 +183,11 @@ def features_of(frame: pl.DataFrame) -> Floats:
     columns = []
     for name in frame.columns:
         if numbers_of(frame[name]) is not None:
-            columns.append(_numbers(frame[name]))
+            columns.append(read_numbers(frame[name]))
         else:
             codes = np.asarray(encoded(frame[name])[0], np.float64)
             columns.append(np.where(codes < 0, np.nan, codes))
     return np.column_stack(columns) if columns else np.zeros((frame.height, 0))
-
-
-def _numbers(column: pl.Series) -> Floats:
-    values = column.str.strip_chars().cast(pl.Float64, strict=False).to_numpy().astype(np.float64)
-    return np.where(np.isfinite(values), values, np.nan)
 
 
 def _texts(frame: pl.DataFrame) -> NDArray[np.object_]:
