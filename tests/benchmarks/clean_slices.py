@@ -23,7 +23,8 @@ from numpy.typing import NDArray
 from tasks.cleaning.augment.tabular import AugmentConfig, augment_rows
 from tasks.cleaning.augment.twins import assert_no_twins_across, families
 from tasks.cleaning.contract.model import Contract
-from tasks.cleaning.repair.impute import ImputeConfig, impute
+from tasks.cleaning.repair.estimate import ImputeConfig
+from tasks.cleaning.repair.impute import estimates
 from tasks.cleaning.slices.gaps import gaps_of
 from tasks.cleaning.slices.groups import slices_of
 from tasks.cleaning.slices.intervals import adjusted
@@ -237,45 +238,32 @@ def impute_once(
         pl.when(pl.Series(mask)).then(None).otherwise(pl.col(name)).alias(name)
         for name, mask in masks.items()
     )
-    found = impute(dirty, contract, config)
     result = {}
-    for name, mask in masks.items():
-        mine = found.filter((pl.col("column") == name) & pl.col("row").is_in(np.flatnonzero(mask)))
-        if mine.is_empty():
-            continue
-        truth = frame[name].gather(mine["row"])
-        inside = mine["premise"].str.extract(r"% (?:interval|set) (.*), from \d+ columns", 1)
+    for name, found in estimates(dirty, contract, config).items():
+        mine = np.flatnonzero(masks[name][found.rows])
+        truth = frame[name].gather(found.rows[mine])
+        guess = pl.Series([found.values[i] for i in mine], dtype=pl.String)
         if contract.columns[name].is_number:
-            ends = inside.str.replace_all("any number", "nan").str.split(" to ").to_list()
-            low, high = (np.array([float(e[i]) for e in ends]) for i in (0, 1))
-            true, guess = (s.cast(pl.Float64).to_numpy() for s in (truth, mine["suggestion"]))
+            low, high = found.low[mine], found.high[mine]
+            true, near = (s.cast(pl.Float64).to_numpy() for s in (truth, guess))
             known = dirty[name].drop_nulls().cast(pl.Float64).to_numpy()
             edge = np.quantile(np.abs(known - np.median(known)), config.coverage)
-            covered = ~((true < low) | (true > high))
+            wide = np.where(np.isfinite(high - low), high - low, np.ptp(known))
             result[name] = (
-                float(covered.mean()),
-                float(np.nanmedian(high - low) / max(2 * edge, 1e-12)),
-                float(np.abs(guess - true).mean()),
+                float(((low <= true) & (true <= high)).mean()),
+                float(wide.mean() / max(2 * edge, 1e-12)),
+                float(np.abs(near - true).mean()),
                 float(np.abs(np.median(known) - true).mean()),
             )
         else:
             counts = dirty[name].drop_nulls().alias("t").value_counts(sort=True)
-            needed = int(
-                (counts["count"].cum_sum() < config.coverage * counts["count"].sum()).sum()
-            )
-            words = [
-                (text in one.split(", "), " more" in one, one)
-                for text, one in zip(truth, inside, strict=True)
-            ]
-            sizes = [
-                4 + int(one.split(" and ")[-1].split()[0]) if more else len(one.split(", "))
-                for _, more, one in words
-            ]
-            # The premise names four values at most: the truth among the others counts as missed.
+            shares = counts["count"].cum_sum() / counts["count"].sum()
+            needed = int((shares < config.coverage).sum()) + 1
+            words = [found.options[i] for i in mine]
             result[name] = (
-                float(np.mean([hit for hit, _, _ in words])),
-                float(np.mean(sizes) / (needed + 1)),
-                float((truth != mine["suggestion"]).mean()),
+                float(np.mean([one in each for one, each in zip(truth, words, strict=True)])),
+                float(np.mean([len(each) for each in words]) / needed),
+                float((truth != guess).mean()),
                 float((truth != counts["t"][0]).mean()),
             )
     return result

@@ -17,7 +17,8 @@ from tasks.cleaning.findings import joined
 from tasks.cleaning.repair.bound import HarmBound
 from tasks.cleaning.repair.changes import apply, as_changes, no_changes
 from tasks.cleaning.repair.dependency_votes import vote_on
-from tasks.cleaning.repair.impute import ImputeConfig, impute
+from tasks.cleaning.repair.estimate import ImputeConfig
+from tasks.cleaning.repair.impute import impute
 from tasks.cleaning.repair.normalise import normalise
 from tasks.cleaning.repair.typos import TypoConfig, typos
 
