@@ -82,7 +82,9 @@ def slices_of_run(
     if target:
         made[f"Target {target}"] = target_figures(rows, target)
         if not is_amount(rows.left[target]):
-            made["Labels likely wrong"] = {"label wrong": judged_labels(rows.left, target)}
+            made["Labels likely wrong"] = {
+                "label wrong": judged_labels(rows.left, target, without=set(by) - {target})
+            }
     # What is the same in every row has nothing to compare.
     varied = {
         head: {k: one for k, one in each.items() if one.varies} for head, each in made.items()

@@ -202,7 +202,8 @@ class _Neighbours:
             middle = known.mean() if len(known) else 0.0
             scaled.append((np.nan_to_num(values, nan=middle) - middle) / (spread or 1.0))
         x = np.column_stack(scaled) if scaled else np.zeros((part.height, 0))
-        words = part.select(pl.col(columns.voted).fill_null("")).to_numpy().astype(object)
+        held = [part[name].fill_null("").to_numpy() for name in columns.voted]
+        words = np.column_stack(held) if held else np.zeros((part.height, 0))
         classes = np.array(label, object)
         for one in dict.fromkeys(label):
             mine = np.flatnonzero(classes == one)

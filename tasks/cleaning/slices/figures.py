@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -150,10 +151,20 @@ def wrong_label_figure(
     return Figure(scores, floor=0.02)
 
 
-def judged_labels(frame: pl.DataFrame, target: str, seed: int = 0) -> Figure:
-    """Judge a table's labels by cross-validation over all other columns.
+def judged_labels(
+    frame: pl.DataFrame, target: str, *, without: Collection[str] = (), seed: int = 0
+) -> Figure:
+    """Judge a table's labels by cross-validation over the other columns.
 
-    Rows without a label, and of classes too small to be held out, have no score.
+    Args:
+        frame: Texts.
+        target: Column of labels.
+        without: Columns that the model does not see. Leave those out by which labels are compared:
+            a model that knows the group takes a share of wrong labels there for how things are.
+        seed: Of the folds and the model.
+
+    Returns:
+        Scores; rows without a label, and of classes too small to be held out, have none.
 
     Raises:
         SliceError: For a column that is not there, or without at least two classes of enough rows.
@@ -173,7 +184,9 @@ def judged_labels(frame: pl.DataFrame, target: str, seed: int = 0) -> Figure:
     if len(at) > MOST_LABELLED:
         at = at[np.linspace(0, len(at) - 1, MOST_LABELLED).astype(np.int64)]
     labels = frame[target].gather(at).to_list()
-    held = out_of_sample(features_of(frame.drop(target))[at], labels, folds=FOLDS, seed=seed)
+    held = out_of_sample(
+        features_of(frame.drop(target, *without))[at], labels, folds=FOLDS, seed=seed
+    )
     queue = review_queue(held.labels, held.probabilities, held.classes)
     return wrong_label_figure(queue, frame.height, at)
 

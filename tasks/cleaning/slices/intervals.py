@@ -13,6 +13,7 @@ do not make a difference of no consequence an alarm. Rows are taken to be indepe
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +21,8 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 LEAST_LOG_TAIL = -690.0  # e to that is the least tail that is told from none
-HALVINGS = 30
+STAGES = (np.log(0.5), np.log(1e-3), np.log(1e-12), LEAST_LOG_TAIL)
+HALVINGS = 16  # of the stage that holds a p-value
 NOISE = 1e-12  # of sums that are taken from each other
 
 
@@ -70,15 +72,19 @@ def exact_rate(hits: Floats, n: Floats, tail: Floats | float) -> tuple[Floats, F
     >>> low.item(), round(high.item(), 3)
     (0.0, 0.308)
     """
+    # The upper limit from the other side: 1 - tail would lose the digits of small tails.
+    return exact_low(hits, n, tail), 1 - exact_low(n - hits, n, tail)
+
+
+def exact_low(hits: Floats, n: Floats, tail: Floats | float) -> Floats:
+    """Return the lower one of :func:`exact_rate`."""
     from scipy.special import betaincinv
 
-    hits = np.clip(np.round(hits), 0, n)  # sums of ones, taken from each other
-    inside_low, inside_high = hits > 0, hits < n
+    hits = np.round(hits)  # sums of ones, taken from each other
     tail = np.maximum(tail, np.exp(LEAST_LOG_TAIL))
-    low = betaincinv(np.where(inside_low, hits, 1.0), n - hits + 1, tail)
-    # From the other side: 1 - tail would lose the digits of small tails.
-    high = 1 - betaincinv(np.where(inside_high, n - hits, 1.0), hits + 1, tail)
-    return np.where(inside_low, low, 0.0), np.where(inside_high, high, 1.0)
+    some = hits > 0
+    low = betaincinv(np.where(some, hits, 1.0), np.maximum(n - hits, 0.0) + 1, tail)
+    return np.where(some, low, 0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,24 +108,23 @@ class Comparison:
 
     def limits(self, tail: Floats | float) -> tuple[Floats, Floats]:
         """Return limits of the difference with at most ``tail`` beyond each of them."""
+        return self.lower(tail), -Comparison(self.there, self.here, self.rate).lower(tail)
+
+    def lower(self, tail: Floats | float) -> Floats:
+        """Return the lower limit of the difference."""
         difference = np.nan_to_num(self.difference)
         if self.rate:
-            (low, high), (rest_low, rest_high) = (
-                exact_rate(side.total, side.n, tail) for side in (self.here, self.there)
-            )
-            p, q = np.nan_to_num(self.here.mean), np.nan_to_num(self.there.mean)
-            down = np.hypot(p - low, rest_high - q)
-            up = np.hypot(high - p, q - rest_low)
+            here, there = self.here, self.there
+            down = np.nan_to_num(here.mean) - exact_low(here.total, here.n, tail)
+            up = 1 - exact_low(there.n - there.total, there.n, tail) - np.nan_to_num(there.mean)
+            reach = np.hypot(down, up)
         else:
             from scipy.stats import t
 
             error, freedom = self._error()
-            up = down = t.isf(tail, freedom) * error
+            reach = t.isf(tail, freedom) * error
         empty = (self.here.n < 2) | (self.there.n < 2)
-        return (
-            np.where(empty, -np.inf, difference - down),
-            np.where(empty, np.inf, difference + up),
-        )
+        return np.where(empty, -np.inf, difference - reach)
 
     def own_limits(self, tail: float) -> tuple[Floats, Floats]:
         """Return limits of the mean here, by t, or exact ones of a rate."""
@@ -150,10 +155,13 @@ class Comparison:
         p = np.ones(len(difference))
         rows = np.flatnonzero(~empty)
         part = Comparison(self.here[rows], self.there[rows], self.rate)
-        inside, outside = np.full(len(rows), LEAST_LOG_TAIL), np.full(len(rows), np.log(0.5))
+        outside, inside = np.full(len(rows), STAGES[0]), np.full(len(rows), STAGES[1])
+        for stage, deeper in pairwise(STAGES[1:]):
+            clear = part.lower(np.exp(inside)) > floor
+            outside, inside = np.where(clear, stage, outside), np.where(clear, deeper, inside)
         for _ in range(HALVINGS if len(rows) else 0):
             middle = (inside + outside) / 2
-            clear = part.limits(np.exp(middle))[0] > floor
+            clear = part.lower(np.exp(middle)) > floor
             outside, inside = np.where(clear, middle, outside), np.where(clear, inside, middle)
         p[rows] = np.exp(outside)
         return p
