@@ -216,6 +216,9 @@ def gap_part(seeds: int, rows: int, models: Sequence[str]) -> dict[str, Any]:
                 each = np.subtract(got[f"{part}_{model}_{way}"], got[f"{part}_{model}_nothing"])
                 result[f"{part}_{model}_{way}_gain"] = float(each.mean())
                 result[f"{part}_{model}_{way}_gain_sd"] = float(each.std(ddof=1))
+        each = np.subtract(got[f"gap_{model}_made"], got[f"gap_{model}_copies"])
+        result[f"gap_{model}_made_over_copies"] = float(each.mean())
+        result[f"gap_{model}_made_over_copies_sd"] = float(each.std(ddof=1))
     return {
         **result,
         "gap_seeds": seeds,
