@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from flows.cli.clean_page import open_page
+from flows.cli.clean_slices import slices
 
 if TYPE_CHECKING:
     import polars as pl
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Clean tables.")
 app.command("open")(open_page)
+app.command()(slices)
 
 File = Annotated[
     Path, typer.Argument(help="CSV, TSV, JSON lines or Parquet, also packed.", show_default=False)

@@ -36,6 +36,7 @@ from tasks.cleaning.repair.normalise import ends_in, normalisers
 def across_rows(contract: Contract) -> list[str]:
     """Return the lines of a contract that look at other rows, as messages name them."""
     lines = [f"unique:{name}" for name, column in contract.columns.items() if column.unique]
+    lines += [f"impute:{name}" for name, column in contract.columns.items() if column.impute]
     lines += [f"key:{'+'.join(key)}" for key in contract.keys]
     lines += [f"dependency:{one.name}" for one in contract.dependencies]
     lines += ["newest"] * bool(contract.newest) + ["label"] * (contract.label is not None)
@@ -52,6 +53,7 @@ def without_across_rows(contract: Contract) -> Contract:
         name: replace(
             column,
             unique=False,
+            impute="",
             suffix_of=column.suffix_of
             if column.suffix_of and contract.columns[column.suffix_of].domain
             else "",

@@ -14,6 +14,7 @@ from tasks.cleaning.contract.values import DATE, DATETIME
 
 Kind = Literal["text", "integer", "decimal", "date", "datetime", "boolean"]
 KINDS: tuple[str, ...] = get_args(Kind)
+Impute = Literal["", "review", "fill"]
 
 
 class ContractError(ValueError):
@@ -40,6 +41,8 @@ class ColumnContract:
         missing: Texts that stand for a missing value.
         formats: Formats of dates (``%d.%m.%Y``) that are rewritten into ISO form.
         suffix_of: Column whose value is glued to the end of this one where that one is missing.
+        impute: What is done about missing values: ``review`` estimates them for a person, ``fill``
+            fills them in, flagged; "" leaves them missing.
         confidence: How sure an inferred line is, by its name; a person's lines are not in it.
     """
 
@@ -57,6 +60,7 @@ class ColumnContract:
     missing: tuple[str, ...] = ()
     formats: tuple[str, ...] = ()
     suffix_of: str = ""
+    impute: Impute = ""
     confidence: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -104,6 +108,14 @@ class ColumnContract:
         both = self.minimum is not None and self.maximum is not None and self.kind != "datetime"
         if both and self.minimum > self.maximum:  # type: ignore[operator]
             raise ContractError(f"minimum {self.minimum} is above maximum {self.maximum}")
+
+        self._check_impute()
+
+    def _check_impute(self) -> None:
+        if self.impute not in get_args(Impute):
+            raise ContractError(f'impute is {self.impute!r}; give "review" or "fill"')
+        if self.impute and (self.unique or self.kind in {"date", "datetime"}):
+            raise ContractError("impute estimates numbers and words that repeat, not dates or ids")
 
     @property
     def is_number(self) -> bool:

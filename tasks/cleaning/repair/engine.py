@@ -8,7 +8,7 @@ or rejects. *Refused*: doubtful, but nobody knows what should be there.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import polars as pl
 
@@ -18,6 +18,8 @@ from tasks.cleaning.repair.bound import HarmBound
 from tasks.cleaning.repair.changes import apply, as_changes, no_changes
 from tasks.cleaning.repair.decisions import accepted_again, no_decisions, undecided
 from tasks.cleaning.repair.dependency_votes import vote_on
+from tasks.cleaning.repair.estimate import ImputeConfig
+from tasks.cleaning.repair.impute import impute
 from tasks.cleaning.repair.normalise import normalise
 from tasks.cleaning.repair.typos import TypoConfig, typos
 
@@ -32,12 +34,14 @@ class RepairConfig:
             row is repaired by itself, as where rows stream through.
         max_passes: Rounds at most.
         typos: What counts as a typo.
+        impute: How missing cells are estimated where the contract asks for it.
     """
 
     alpha: float = 0.01
     across_rows: bool = True
     max_passes: int = 5
     typos: TypoConfig = field(default_factory=TypoConfig)
+    impute: ImputeConfig = field(default_factory=ImputeConfig)
 
     def __post_init__(self) -> None:
         """Reject an alpha that promises nothing and a repair without rounds."""
@@ -110,7 +114,8 @@ def repair(
             fixed = True
             break
     promised = promise(harmed, came, changes, review)
-    return Repaired(frame, changes, review, bounds, fixed, promised)
+    done = Repaired(frame, changes, review, bounds, fixed, promised)
+    return _imputed(done, contract, config, decisions)
 
 
 def promise(
@@ -135,6 +140,26 @@ def promise(
         ]
     ).n_unique()
     return min(1.0, harmed / max(filled - doubtful, 1))
+
+
+def _imputed(
+    done: Repaired, contract: Contract, config: RepairConfig, decisions: pl.DataFrame
+) -> Repaired:
+    """Estimate what is missing after all else: what was estimated has no vote."""
+    if not config.across_rows:
+        return done
+    found = undecided(impute(done.frame, contract, config.impute), decisions)
+    if found.is_empty():
+        return done
+    doubted = done.review.select("row", "column")
+    sure = found.filter(pl.col("confidence") > 0.5).join(doubted, on=["row", "column"], how="anti")
+    turn = int(done.changes["pass"].max() or 0) + 1  # type: ignore[arg-type]
+    return replace(
+        done,
+        frame=apply(done.frame, sure.rename({"suggestion": "after"})),
+        changes=done.changes.vstack(as_changes(sure, first=done.changes.height, turn=turn)),
+        review=joined([done.review, found.join(sure, on=["row", "column"], how="anti")]),
+    )
 
 
 Limits = Mapping[str, HarmBound]

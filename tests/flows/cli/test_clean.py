@@ -115,3 +115,19 @@ def test_wrong_input_is_told_in_one_line(goods, words, told):
     assert done.returncode != 0
     assert told in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+def test_slices_of_a_run_are_told_and_written(goods):
+    rows = [f"{i},{i % 90 + 1},{('York', 'Hull', 'Leeds')[i % 3]}" for i in range(300)]
+    (goods / "many.csv").write_text("\n".join(["id,weight,town", *rows]) + "\n")
+    said(goods, "run", "many.csv")
+    told = said(goods, "slices", "many.csv.clean", "--by", "town", "--target", "weight")
+    assert "mean weight, clean rows" in told
+    assert "town = Hull" in told
+    assert "wrote out" in said(goods, "slices", "many.csv.clean", "--out", "out")
+    assert sorted(path.name for path in (goods / "out").iterdir()) == ["slices.html", "slices.json"]
+    wrong = penstock(goods, "slices", "many.csv.clean", "--by", "id2")
+    assert wrong.returncode != 0
+    assert "no column 'id2'; there are id" in wrong.stderr
+    assert "Traceback" not in wrong.stderr
