@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tasks.cleaning.sensors.model import SensorRules
-from tasks.cleaning.sensors.readings import Bools, Floats
+from tasks.cleaning.sensors.readings import Bools, Floats, Ints
 
 HOUR = 3_600.0
 LEAST_REGULAR = 0.8
@@ -33,7 +33,7 @@ class Clock:
     """
 
     times: Floats
-    fault: np.ndarray[tuple[int], np.dtype[np.int8]]
+    fault: Ints
     shift: Floats
     usable: Bools
 
@@ -46,7 +46,7 @@ def check_clock(times: Floats, filled: Bools, rules: SensorRules) -> Clock:
         filled: Whether a text stood there [n].
         rules: ``interval`` and ``clock_tolerance`` count.
     """
-    fault = np.full(len(times), -1, np.int8)
+    fault = np.full(len(times), -1)
     shift = np.full(len(times), np.nan)
     made = times.copy()
     fault[filled & np.isnan(times)] = KINDS.index("clock-impossible")
@@ -65,13 +65,13 @@ def check_clock(times: Floats, filled: Bools, rules: SensorRules) -> Clock:
 
 def _repeated(
     times: Floats,
-    place: np.ndarray[tuple[int], np.dtype[np.int64]],
+    place: Ints,
     again: Bools,
     rules: SensorRules,
-    fault: np.ndarray[tuple[int], np.dtype[np.int8]],
+    fault: Ints,
     shift: Floats,
 ) -> None:
-    """Note times that equal the one before; a missing step after tells a wrong stamp from a copy."""
+    """Note repeated times; a missing step after one tells a wrong stamp from a copy."""
     rows = np.flatnonzero(again)
     fault[place[rows]] = KINDS.index("clock-duplicate")
     inner = rows[rows + 1 < len(place)]
@@ -83,9 +83,9 @@ def _repeated(
 
 def _jumps(
     made: Floats,
-    kept: np.ndarray[tuple[int], np.dtype[np.int64]],
+    kept: Ints,
     rules: SensorRules,
-    fault: np.ndarray[tuple[int], np.dtype[np.int8]],
+    fault: Ints,
     shift: Floats,
 ) -> None:
     """Pair steps away with steps back, mark what lies between, and put ``made`` right."""
@@ -119,9 +119,9 @@ def _jumps(
 
 
 def _mark(
-    rows: np.ndarray[tuple[int], np.dtype[np.int64]],
+    rows: Ints,
     amount: float,
-    fault: np.ndarray[tuple[int], np.dtype[np.int8]],
+    fault: Ints,
     shift: Floats,
 ) -> None:
     fault[rows] = KINDS.index("clock-jump" if amount < 0 else "clock-backward")

@@ -1,9 +1,9 @@
 """What should have stood there, from the good readings on either side, with an interval.
 
-How many readings of either side are averaged is chosen on the good readings themselves: each is left
-out in turn and told from its neighbours, and the errors made there are the interval, too (split
-conformal: no shape of noise is assumed). A process that wanders is told best by one reading of
-either side, one that is steady under noise by several.
+How many readings of either side are averaged is chosen on the good readings themselves: each is
+left out in turn and told from its neighbours, and the errors made there are the interval, too
+(split conformal: no shape of noise is assumed). A process that wanders is told best by one reading
+of either side, one that is steady under noise by several.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ def _between(t: Floats, x: Floats, left_end: Ints, right_start: Ints, at: Floats
     have_left, have_right = left_end - low, end - right_start
 
     def side(sums: Floats, start: Ints, stop: Ints, base: float) -> Floats:
-        return base + (sums[stop] - sums[start]) / np.maximum(stop - start, 1)
+        return np.asarray(base + (sums[stop] - sums[start]) / np.maximum(stop - start, 1))
 
     x_left, x_right = side(totals, low, left_end, x[0]), side(totals, right_start, end, x[0])
     t_left, t_right = side(clocks, low, left_end, t[0]), side(clocks, right_start, end, t[0])

@@ -16,6 +16,7 @@ from tasks.cleaning.sensors.readings import Bools, Floats, runs_of
 
 SLACK = 1e-9
 """Share by which rounding may exceed the bound."""
+ROUNDING = 1e-14
 
 
 def too_fast(times: Floats, values: Floats, rate: float) -> Bools:
@@ -103,10 +104,11 @@ def _solved(times: Floats, values: Floats, rate: float) -> Floats:
         wanted = min(max(values[i], low), high)
         if ahead is not None:
             step = steps[i + 1]
-            wanted = min(max(values[i], max(low, ahead - step)), min(high, ahead + step))
-            if low > ahead + step or high < ahead - step:  # the least is out of reach
-                wanted = ahead + step if low > ahead + step else ahead - step
-        made[i] = ahead = wanted
+            # Within what the next reading allows, as near to the least as that goes.
+            wanted = min(max(wanted, ahead - step), ahead + step)
+        # What left the heaps comes back with the rounding of its way, and was not moved.
+        same = abs(wanted - values[i]) <= ROUNDING * (reach + abs(values[i]))
+        made[i] = ahead = float(values[i]) if same else wanted
     return made
 
 

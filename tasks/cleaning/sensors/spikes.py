@@ -149,7 +149,7 @@ def _comparable(height: Floats, usual: float) -> Floats:
 
 
 def _cells(height: Floats, size: int, threshold: float, taken: Bools) -> Floats:
-    """Return the height of each reading's excursion above the threshold, taken readings left out."""
+    """Return the height of each reading's excursion; 0 where it is low or overlaps a taken one."""
     cells = np.zeros(len(height))
     for start in np.flatnonzero(height >= threshold).tolist():
         if not taken[start : start + size].any():

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tasks.cleaning.sensors.readings import Bools, Floats
+from tasks.cleaning.sensors.readings import Bools, Floats, Ints
 
 FALSE_RUNS = 0.01
 """Runs as long that a working sensor is expected to show in the whole series."""
@@ -37,9 +37,7 @@ class Stuck:
     state: Bools
 
 
-def equal_runs(
-    values: Floats, resolution: float
-) -> tuple[np.ndarray[tuple[int], np.dtype[np.int64]], np.ndarray[tuple[int], np.dtype[np.int64]]]:
+def equal_runs(values: Floats, resolution: float) -> tuple[Ints, Ints]:
     """Return begins and ends (not included) of the runs of equal readings."""
     new = np.abs(np.diff(values)) > 0.5 * resolution
     begins = np.concatenate([[0], np.flatnonzero(new) + 1])
