@@ -107,7 +107,7 @@ def made_up(kind: str, seed: int, n: int = 4_000, faults: Sequence[str] = FAULTS
         ramp = rng.choice([-1, 1]) * rng.uniform(6, 12) * noise
         offset = np.linspace(0.0, ramp, n // 5)
         value[part] += offset
-        wrong["drift"][part] = np.abs(offset) > noise
+        wrong["drift"][part] = np.abs(offset) > 0.25 * noise
     if "unit" in faults:
         part = place(int(rng.integers(80, 200)))
         factor, shift = UNITS[int(rng.integers(len(UNITS)))]
@@ -138,6 +138,8 @@ def made_up(kind: str, seed: int, n: int = 4_000, faults: Sequence[str] = FAULTS
             height = rng.choice([-1, 1]) * rng.uniform(8.0, 30.0) * noise
             value[part] += height * rng.uniform(0.8, 1.2, part.stop - part.start)
             wrong["spike"][part] = True
+    if kind == "coarse":  # a coarse sensor's faults are coarse, too, but for its unit
+        value = np.where(wrong["unit"], value, np.round(value / COARSE) * COARSE)
     kept = ~lost
     stamps = (times[kept] * 1e6).astype(np.int64)
     frame = pl.DataFrame(

@@ -139,7 +139,7 @@ class _Check:
         beside = peers[use] if peers is not None else None
         self.readings += len(use)
         self._gaps(rows, times)
-        changes = find_unit_changes(written)
+        changes = find_unit_changes(written, rules.resolution)
         values = written.copy()
         for change in changes:
             values[change.begin : change.end] = change.conversion.back(

@@ -8,17 +8,20 @@ follows from how wide a fit is beside the jump, and how many conversions were tr
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 
-from tasks.cleaning.sensors.readings import Floats
+from tasks.cleaning.sensors.readings import Floats, rolling_median
 
 SIDE = 7
 """Readings on either side of a jump whose medians are compared."""
-MOST_JUMPS = 40
+MOST_JUMPS = 60
 LEAST_RUN = 12
 LEAST_CONFIDENCE = 0.5
+BOTH = 2
+NEARBY = 101
+WIDE = 1.5
+USUAL = 4.0  # times the middle size of a step of level: about three deviations
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,100 +85,118 @@ class UnitChange:
     confidence: float
 
 
-def find_unit_changes(values: Floats) -> list[UnitChange]:
+def find_unit_changes(values: Floats, resolution: float = 0.0) -> list[UnitChange]:
     """Find the stretches of one series in another unit than most of it.
 
     Args:
         values: Readings in order of time, all finite [n].
+        resolution: Smallest step of the sensor.
     """
     n = len(values)
     if n < 4 * SIDE:
         return []
-    shift, usual = _shifts(values)
-    jumps = _jumps(values, shift, usual)
-    if not jumps:
-        return []
+    edges = _edges(values, resolution)
+    possible: list[tuple[int, UnitChange]] = []
+    for conversion in CONVERSIONS:
+        opens = [(0, 1.0), *_fitting(edges, conversion, opening=True)]
+        closes = [*_fitting(edges, conversion, opening=False), (n, 1.0)]
+        for begin, first in opens:
+            for end, last in closes:
+                if LEAST_RUN <= end - begin <= n // 2:
+                    tries = len(CONVERSIONS) * (len(edges) if begin == 0 or end == n else 1)
+                    sure = 1.0 - min(1.0, tries * first * last)
+                    if sure > LEAST_CONFIDENCE and _same_noise(values, begin, end, conversion):
+                        ends = (begin > 0) + (end < n)
+                        possible.append((ends, UnitChange(begin, end, conversion, sure)))
     found: list[UnitChange] = []
-    edges = [0, *jumps, n]
-    taken = 0
-    for i, begin in enumerate(edges[:-1]):
-        if begin < taken:
-            continue
-        best = None
-        # Regimes of the process may lie inside the stretch, so later jumps may end it.
-        for end in edges[i + 1 : i + 4]:
-            if not LEAST_RUN <= end - begin <= n // 2:
-                continue
-            for conversion in CONVERSIONS:
-                sure = _fit(values, begin, end, conversion, usual)
-                if sure > max(LEAST_CONFIDENCE, best.confidence if best else 0.0):
-                    best = UnitChange(begin, end, conversion, sure)
-        if best is not None:
-            found.append(best)
-            taken = best.end
+    # What fits at both ends comes first; beside it the rest of the series only mirrors it.
+    for ends, one in sorted(possible, key=lambda p: (-p[0], -p[1].confidence, p[1].begin)):
+        touches = ends < BOTH
+        if all(one.end + touches <= o.begin or one.begin >= o.end + touches for o in found):
+            found.append(one)
+    return sorted(found, key=lambda one: one.begin)
+
+
+@dataclass(frozen=True, slots=True)
+class _Edge:
+    """A jump of the level that stays.
+
+    Attributes:
+        at: First reading after it.
+        before: Level before.
+        after: Level after.
+        wide_before: How far the level before usually moves within its window.
+        wide_after: The same after.
+    """
+
+    at: int
+    before: float
+    after: float
+    wide_before: float
+    wide_after: float
+
+
+def _edges(values: Floats, resolution: float) -> list[_Edge]:
+    """Return the largest jumps, each at the reading of its largest single step."""
+    n = len(values)
+    windows = np.lib.stride_tricks.sliding_window_view(values, SIDE)
+    middle = np.median(windows, axis=1)
+    shift = np.zeros(n)
+    shift[SIDE : n - SIDE + 1] = middle[SIDE:] - middle[:-SIDE]
+    least = max(2.0 * resolution, 1e-9 * float(np.abs(values).max()), 1e-12)
+    usual = np.maximum(USUAL * rolling_median(np.abs(shift), NEARBY), least)
+    calm = USUAL * float(np.median(np.abs(shift)))
+    single = np.abs(np.diff(values, prepend=values[0]))
+    high = (np.abs(shift) > max(calm, least)) & (single >= 0.4 * np.abs(shift))
+    # By size against both sides: inside a stretch times 25 all steps are large.
+    relative = single / np.minimum(np.roll(usual, NEARBY // 2), np.roll(usual, -(NEARBY // 2)))
+    order = np.flatnonzero(high)[np.argsort(-relative[high], kind="stable")]
+    chosen: list[_Edge] = []
+    for at in order.tolist():
+        if all(abs(at - other.at) >= SIDE for other in chosen):
+            sides = (max(0, at - 1 - NEARBY // 2), min(n - 1, at + NEARBY // 2))
+            chosen.append(
+                _Edge(
+                    at,
+                    float(middle[at - SIDE]),
+                    float(middle[at]),
+                    float(usual[sides[0]]),
+                    float(usual[sides[1]]),
+                )
+            )
+        if len(chosen) == MOST_JUMPS:
+            break
+    return sorted(chosen, key=lambda edge: edge.at)
+
+
+def _fitting(
+    edges: list[_Edge], conversion: Conversion, *, opening: bool
+) -> list[tuple[int, float]]:
+    """Return the jumps that a conversion explains, each with how likely that is by accident."""
+    found = []
+    for edge in edges:
+        outside, inside = (edge.before, edge.after) if opening else (edge.after, edge.before)
+        wide = WIDE * (edge.wide_before if opening else edge.wide_after)
+        off = (inside - conversion.offset) / conversion.factor - outside
+        if abs(off) <= wide:
+            found.append((edge.at, min(1.0, 2.0 * wide / max(abs(inside - outside), 1e-12))))
     return found
 
 
-def _shifts(values: Floats) -> tuple[Floats, float]:
-    """Return the step of level at each reading [n], and how large one usually is at most."""
-    windows = np.lib.stride_tricks.sliding_window_view(values, SIDE)
-    middle = np.median(windows, axis=1)
-    shift = np.zeros(len(values))
-    shift[SIDE : len(values) - SIDE + 1] = middle[SIDE:] - middle[:-SIDE]
-    return shift, float(np.quantile(np.abs(shift), 0.95))
-
-
-def _jumps(values: Floats, shift: Floats, usual: float) -> list[int]:
-    """Return where the level jumps and stays, at the reading of the largest single step."""
-    large = np.abs(shift) > max(2.0 * usual, 1e-12)
-    single = np.abs(np.diff(values, prepend=values[0]))
-    high = large & (single >= 0.4 * np.abs(shift))
-    order = np.flatnonzero(high)[np.argsort(-single[high], kind="stable")]
-    chosen: list[int] = []
-    for at in order.tolist():
-        if all(abs(at - other) >= SIDE for other in chosen):
-            chosen.append(at)
-        if len(chosen) == MOST_JUMPS:
-            break
-    return sorted(chosen)
-
-
-def _fit(values: Floats, begin: int, end: int, conversion: Conversion, usual: float) -> float:
-    """Return how sure it is that a stretch was converted."""
-    part = conversion.back(values[begin:end])
-    # A step of level that is usual, and as much again for where the process went meanwhile.
-    wide = max(1.5 * usual, 1e-9 * float(np.abs(values).max()))
-    accident, ends = 1.0, 0
-    for outside, inside, raw in (
-        (values[max(0, begin - SIDE) : begin], part[:SIDE], values[begin : begin + SIDE]),
-        (values[end : end + SIDE], part[-SIDE:], values[end - SIDE : end]),
-    ):
-        if len(outside) < SIDE:
-            continue
-        level = float(np.median(outside))
-        if abs(float(np.median(inside)) - level) > wide:
-            return 0.0
-        jump = abs(float(np.median(raw)) - level)
-        accident *= min(1.0, 2.0 * wide / max(jump, 1e-12))
-        ends += 1
-    if ends == 0 or not _same_noise(values, begin, end, conversion.factor):
-        return 0.0
-    return 1.0 - min(1.0, len(CONVERSIONS) * accident)
-
-
-def _same_noise(values: Floats, begin: int, end: int, factor: float) -> bool:
+def _same_noise(values: Floats, begin: int, end: int, conversion: Conversion) -> bool:
     """Tell whether the noise grew by the factor, as far as there is noise."""
-    inside = np.abs(np.diff(values[begin:end]))
-    outside = np.abs(np.concatenate([np.diff(values[:begin]), np.diff(values[end:])]))
-    a, b = float(np.median(inside)), float(np.median(outside))
-    if a == 0.0 or b == 0.0:
-        return a == b
-    off = abs(np.log(a / b / factor))
+    near = slice(max(0, begin - 2 * NEARBY), begin), slice(end, end + 2 * NEARBY)
+    inside = _calm_mean(np.abs(np.diff(values[begin:end])))
+    outside = _calm_mean(np.abs(np.concatenate([np.diff(values[part]) for part in near])))
+    if inside == 0.0 or outside == 0.0:
+        return True
+    ratio = np.log(inside / outside)
+    off = abs(ratio - np.log(conversion.factor))
     # It must be nearer to the factor than to no change at all, where the two can be told apart.
-    return bool(off <= np.log(2.0) and off <= abs(np.log(a / b)) + 0.1)
+    return bool(off <= np.log(2.5) and off <= abs(ratio) + 0.1)
 
 
-def pieces(n: int, changes: list[UnitChange]) -> list[tuple[int, int]]:
-    """Return begins and ends of the stretches that share a unit, in order."""
-    edges = sorted({0, n, *(c.begin for c in changes), *(c.end for c in changes)})
-    return list(pairwise(edges))
+def _calm_mean(moves: Floats) -> float:
+    """Return the mean of all but the largest tenth."""
+    ordered = np.sort(moves)[: max(1, int(0.9 * len(moves)))]
+    return float(ordered.mean()) if len(ordered) else 0.0
