@@ -7,11 +7,14 @@ from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 from tasks.cleaning.contract.model import ColumnContract, Contract
+from tasks.cleaning.transactions.checks import checks_of
 
 Effect = Literal["stricter", "looser", "other"]
 WIDER = frozenset({("integer", "decimal")})
 """Kinds of which the second takes every value of the first; text takes all."""
-RESTRICTIONS = frozenset({"pattern", "domain", "minimum", "maximum", "max_length", "unique"})
+RESTRICTIONS = frozenset(
+    {"pattern", "domain", "minimum", "maximum", "max_length", "unique", "check_digit"}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +47,11 @@ def differences(before: Contract, after: Contract) -> list[Difference]:
         ),
         ("denial", ({d.name for d in before.denials}, {d.name for d in after.denials})),
         ("key", ({"+".join(k) for k in before.keys}, {"+".join(k) for k in after.keys})),
+        ("sensor", ({s.column for s in before.sensors}, {s.column for s in after.sensors})),
     ):
-        # A dependency repairs; alone it sets no row aside.
+        # These repair; alone they set no row aside.
         effects: tuple[Effect, Effect] = (
-            ("other", "other") if line == "dependency" else ("looser", "stricter")
+            ("other", "other") if line in {"dependency", "sensor"} else ("looser", "stricter")
         )
         found += [Difference(n, line, n, None, effects[0]) for n in sorted(names[0] - names[1])]
         found += [Difference(n, line, None, n, effects[1]) for n in sorted(names[1] - names[0])]
@@ -56,6 +60,7 @@ def differences(before: Contract, after: Contract) -> list[Difference]:
         if denial.name in said and said[denial.name].forbidden != denial.forbidden:
             was = said[denial.name].forbidden
             found.append(Difference(denial.name, "denial", was, denial.forbidden, "other"))
+    found += _checks(before, after)
     for line, bound in (("min_rows", "minimum"), ("max_quarantine_share", "maximum")):
         was, now = getattr(before, line), getattr(after, line)
         if was != now:
@@ -70,6 +75,24 @@ def differences(before: Contract, after: Contract) -> list[Difference]:
             Difference("", "extra_columns", before.extra_columns, after.extra_columns, effect)
         )
     return found
+
+
+def _checks(before: Contract, after: Contract) -> Iterator[Difference]:
+    """Tell which lines of transactions came, went or say something else."""
+    old, new = (
+        {
+            (check.name, check.expected, check.line not in rules.confidence)
+            for rules in one.transactions
+            for check in checks_of(rules)
+        }
+        for one in (before, after)
+    )
+    for name in sorted({name for name, *_ in old ^ new}):
+        was, now = (sorted(says for n, *says in one if n == name) for one in (old, new))
+        effect: Effect = "other"
+        if not was or not now:
+            effect = "stricter" if now else "looser"
+        yield Difference(name, "transactions", was or None, now or None, effect)
 
 
 def _bindings(contract: Contract) -> dict[str, set[str]]:
@@ -112,12 +135,14 @@ def _effect(line: str, was: Any, now: Any) -> Effect:
 
 def _restriction(line: str, was: Any, now: Any) -> Effect:
     """Tell whether a line that some have and some have not got stricter."""
-    absent = {"pattern": "", "domain": (), "max_length": 0, "unique": False}.get(line)
+    absent = {"pattern": "", "domain": (), "max_length": 0, "unique": False, "check_digit": ""}.get(
+        line
+    )
     if absent in (was, now):
         return "stricter" if was == absent else "looser"
     if line == "domain":
         return _grown(set(was), set(now))
-    if line == "pattern" or isinstance(was, str) != isinstance(now, str):
+    if line in {"pattern", "check_digit"} or isinstance(was, str) != isinstance(now, str):
         return "other"
     return "stricter" if (now > was) == (line == "minimum") else "looser"
 

@@ -7,6 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
+from tasks.cleaning.sensors.model import SensorRules
+from tasks.cleaning.transactions.check_digits import KINDS as CHECK_DIGITS
+from tasks.cleaning.transactions.model import TransactionRules
+
 Kind = Literal["text", "integer", "decimal", "date", "datetime", "boolean"]
 KINDS: tuple[str, ...] = get_args(Kind)
 
@@ -33,6 +37,7 @@ class ColumnContract:
         scales: Texts after a number that mean the unit times a factor, for example ``{kg = 1000}``.
         missing: Texts that stand for a missing value.
         formats: Formats of dates (``%d.%m.%Y``) that are rewritten into ISO form.
+        check_digit: Standard whose check digits the text bears out, for example ``iban``.
         suffix_of: Column whose value is glued to the end of this one where that one is missing.
         confidence: How sure an inferred line is, by its name; a person's lines are not in it.
     """
@@ -50,6 +55,7 @@ class ColumnContract:
     scales: Mapping[str, float] = field(default_factory=dict)
     missing: tuple[str, ...] = ()
     formats: tuple[str, ...] = ()
+    check_digit: str = ""
     suffix_of: str = ""
     confidence: Mapping[str, float] = field(default_factory=dict)
 
@@ -77,6 +83,10 @@ class ColumnContract:
             raise ContractError(f"max_length is {self.max_length}; give 0 for any length")
         if (self.unit_spellings or self.scales) and not self.is_number:
             raise ContractError(f"units belong to numbers; kind is {self.kind!r}")
+        if self.check_digit and self.check_digit not in CHECK_DIGITS:
+            raise ContractError(
+                f"check_digit is {self.check_digit!r}; give one of {', '.join(CHECK_DIGITS)}"
+            )
         if self.formats and self.kind not in {"date", "datetime"}:
             raise ContractError(f"formats belong to dates; kind is {self.kind!r}")
 
@@ -143,6 +153,8 @@ class Contract:
         dependencies: What fixes what, in the order in which repairs use it.
         denials: Impossible combinations.
         keys: Groups of columns that together occur once.
+        sensors: Columns that are series, and how their sensors write.
+        transactions: What the columns of a table of transactions mean.
         extra_columns: Whether columns not named here may be there; they are passed on untouched.
         min_rows: Fewest rows of a table.
         max_rows: Most rows, 0 for any number.
@@ -157,6 +169,8 @@ class Contract:
     dependencies: tuple[Dependency, ...] = ()
     denials: tuple[Denial, ...] = ()
     keys: tuple[tuple[str, ...], ...] = ()
+    sensors: tuple[SensorRules, ...] = ()
+    transactions: tuple[TransactionRules, ...] = ()
     extra_columns: bool = False
     min_rows: int = 0
     max_rows: int = 0
@@ -177,6 +191,8 @@ class Contract:
             **{f"key {'+'.join(key)}": key for key in self.keys},
             **{f"suffix_of of {n}": (c.suffix_of,) for n, c in self.columns.items() if c.suffix_of},
             **({"newest": (self.newest,)} if self.newest else {}),
+            **{f"sensor {s.column}": s.columns for s in self.sensors},
+            **{f"transactions {i + 1}": t.columns for i, t in enumerate(self.transactions)},
         }
         for line, names in named.items():
             for name in names:

@@ -1,18 +1,21 @@
 """A contract compiled into rules over rows: as Polars expressions and as Flink SQL.
 
 Both say *broken*, are true or false and never null, and read texts: a value that cannot be read as
-its kind breaks one rule, ``kind``, and no other. Rules across rows (``unique``, keys) have no SQL
-and say so.
+its kind breaks one rule, ``kind``, and no other. Rules across rows (``unique``, keys,
+transactions) and check digits have no SQL and say so.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import polars as pl
 
 from tasks.cleaning.contract.model import ColumnContract, Contract, ContractError
+from tasks.cleaning.transactions.check_digits import holds
+from tasks.cleaning.transactions.checks import TransactionCheck, checks_of
 
 NUMBER_SHAPE = r"^[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?$"
 INTEGER_SHAPE = r"^[+-]?[0-9]{1,18}$"
@@ -61,6 +64,11 @@ def row_rules(contract: Contract) -> list[RowRule]:
         sql = denial.forbidden
         rules.append(_rule(f"denial:{denial.name}", "", expected, broken, sql))
     rules += [_unique_rule("key", key, declared=True) for key in contract.keys]
+    for given in contract.transactions:
+        rules += [
+            _across_rule(check, declared=check.line not in given.confidence)
+            for check in checks_of(given)
+        ]
     return rules
 
 
@@ -76,10 +84,11 @@ def flink_sql(contract: Contract, table: str) -> str:
     """
     rules = row_rules(contract)
     batch = [rule.name for rule in rules if not rule.sql]
+    batch += [f"sensor:{sensor.column}" for sensor in contract.sensors]
     if batch:
         raise ContractError(
-            f"{', '.join(batch)}: rules across rows run on whole tables only; take them out of the "
-            "contract of a stream"
+            f"{', '.join(batch)}: rules across rows, check digits and those of sensors and "
+            "transactions run on whole tables only; take them out of the contract of a stream"
         )
     cases = ", ".join(f"CASE WHEN {rule.sql} THEN {_quoted(rule.name)} END" for rule in rules)
     # Names are quoted, and what a denial says is the contract author's own.
@@ -136,6 +145,11 @@ def _column_rules(name: str, column: ColumnContract) -> Iterator[RowRule]:
             "max_length", f"at most {limit} characters", text.str.len_chars() > limit,
             f"CHAR_LENGTH({sql}) > {limit}",
         )  # fmt: skip
+    if column.check_digit:
+        right = text.map_batches(
+            partial(holds, kind=column.check_digit), pl.Boolean, is_elementwise=True
+        )
+        yield rule("check_digit", f"check digits as of {column.check_digit}", ~right, "")
     yield from _bounds(name, column, rule)
     if column.unique:
         yield _unique_rule("unique", (name,), declared="unique" not in column.confidence)
@@ -188,6 +202,16 @@ def _unique_rule(line: str, columns: tuple[str, ...], *, declared: bool) -> RowR
     column = columns[0] if len(columns) == 1 else ""
     name = f"{line}:{'+'.join(columns)}"
     return _rule(name, column, "a value that occurs once", several & filled, "", declared=declared)
+
+
+def _across_rule(check: TransactionCheck, *, declared: bool) -> RowRule:
+    """Return a rule that sees all rows at once."""
+
+    def broken(columns: pl.Series) -> pl.Series:
+        return pl.Series(check.broken(columns.struct.unnest()))
+
+    seen = pl.struct(check.columns).map_batches(broken, pl.Boolean)
+    return _rule(check.name, check.column, check.expected, seen, "", declared=declared)
 
 
 def _identifier(name: str) -> str:

@@ -17,10 +17,19 @@ from tasks.cleaning.contract.model import (
     Denial,
     Dependency,
 )
+from tasks.cleaning.sensors.model import SensorRules
+from tasks.cleaning.transactions.model import TransactionRules
 
-TABLES = {"dependency": Dependency, "denial": Denial}
+TABLES = {
+    "dependency": Dependency,
+    "denial": Denial,
+    "sensor": SensorRules,
+    "transactions": TransactionRules,
+}
 SCALARS = tuple(
-    f.name for f in fields(Contract) if f.name not in {"columns", "dependencies", "denials", "keys"}
+    f.name
+    for f in fields(Contract)
+    if f.name not in {"columns", "dependencies", "denials", "keys", "sensors", "transactions"}
 )
 MAX_BYTES = 10_000_000
 
@@ -77,6 +86,10 @@ def to_toml(contract: Contract) -> str:
         lines += ["", "[[dependency]]", *_pairs(dependency)]
     for denial in contract.denials:
         lines += ["", "[[denial]]", *_pairs(denial)]
+    for sensor in contract.sensors:
+        lines += ["", "[[sensor]]", *_pairs(sensor)]
+    for rules in contract.transactions:
+        lines += ["", "[[transactions]]", *_pairs(rules)]
     return "\n".join(lines) + "\n"
 
 
@@ -95,6 +108,8 @@ def _contract(data: dict[str, Any]) -> Contract:
         },
         dependencies=_many(data, "dependency"),
         denials=_many(data, "denial"),
+        sensors=_many(data, "sensor"),
+        transactions=_many(data, "transactions"),
         keys=tuple(tuple(key) for key in data.get("keys", [])),
     )
 
@@ -131,7 +146,7 @@ def _made(kind: type, where: str, given: Any) -> Any:
             plain[name] = plain[name].isoformat()
     try:
         return kind(**plain)
-    except ContractError as error:
+    except ValueError as error:
         raise ContractError(f"{where}: {error}") from None
     except TypeError as error:
         raise ContractError(f"{where}: {error}") from None

@@ -19,6 +19,7 @@ from tasks.cleaning.repair.changes import apply, as_changes, no_changes
 from tasks.cleaning.repair.dependency_votes import vote_on
 from tasks.cleaning.repair.normalise import normalise
 from tasks.cleaning.repair.typos import TypoConfig, typos
+from tasks.cleaning.sensors.check import sensor_findings
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +86,7 @@ def repair(frame: pl.DataFrame, contract: Contract, config: RepairConfig | None 
     review = joined([])
     for turn in range(1, config.max_passes + 1):
         before, review = changes.height, joined([])
-        for step in (_normalised, _voted, _spelt):
+        for step in (_normalised, _voted, _spelt, _sensed):
             found, limits = step(frame, contract, config)
             sure = found.filter(pl.col("repairable") & (pl.col("confidence") > 0.5))
             sure = _unseen(sure, changes).unique(
@@ -133,6 +134,18 @@ def _spelt(
     }
     found, bounds = typos(frame, words, alpha=config.alpha, domains=domains, config=config.typos)
     return found, {f"typo:{name}": its for name, its in bounds.items()}
+
+
+def _sensed(
+    frame: pl.DataFrame, contract: Contract, config: RepairConfig
+) -> tuple[pl.DataFrame, Limits]:
+    parts, bounds = [], dict[str, HarmBound]()
+    for rules in contract.sensors:
+        found, limits = sensor_findings(frame, rules, config.alpha)
+        parts.append(found)
+        bounds |= limits
+    # Sensors that share a clock tell of the same fault of it.
+    return joined(parts).unique(["row", "column", "rule"], maintain_order=True), bounds
 
 
 def _unseen(found: pl.DataFrame, changes: pl.DataFrame) -> pl.DataFrame:
