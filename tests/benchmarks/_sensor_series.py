@@ -23,6 +23,7 @@ INTERVAL = 10.0
 START = 1_767_225_600.0  # 2026-01-01
 UNITS = ((1.8, 32.0), (25.4, 0.0), (1_000.0, 0.0), (0.1, 0.0), (1.0 / 0.3048, 0.0))
 COARSE = 0.5
+EDGE = 50
 
 
 @dataclass(slots=True)
@@ -61,7 +62,9 @@ def process(kind: str, n: int, rng: np.random.Generator) -> Floats:
         level = np.repeat(rng.choice([20.0, 35.0, 50.0, 65.0, 80.0], n), rng.integers(40, 200, n))
         return level[:n] + (0.5 * rng.normal(size=n) if kind == "steps" else 0.0)
     if kind == "coarse":
-        slow = 22.0 + 4.0 * np.sin(2 * np.pi * at / 1_500) + 0.15 * np.cumsum(rng.normal(size=n)) / 4
+        slow = (
+            22.0 + 4.0 * np.sin(2 * np.pi * at / 1_500) + 0.15 * np.cumsum(rng.normal(size=n)) / 4
+        )
         return np.round((slow + 0.25 * rng.normal(size=n)) / COARSE) * COARSE
     if kind == "regimes":
         edges = np.sort(rng.choice(np.arange(200, n - 200), 5, replace=False))
@@ -74,79 +77,104 @@ def process(kind: str, n: int, rng: np.random.Generator) -> Floats:
     return 40.0 + pulses + 0.5 * rng.normal(size=n)
 
 
+class _Faults:
+    """A series to which one fault after the other is done, each where no other is."""
+
+    def __init__(self, truth: Floats, noise: float, rng: np.random.Generator) -> None:
+        self.n, self.noise, self.rng = len(truth), noise, rng
+        self.value = truth.copy()
+        self.times = START + INTERVAL * np.arange(self.n)
+        self.lost = np.zeros(self.n, bool)
+        self.wrong = {fault: np.zeros(self.n, bool) for fault in FAULTS}
+        self.free = np.ones(self.n, bool)
+        self.free[:EDGE] = self.free[-EDGE:] = False
+
+    def place(self, shortest: int, longest: int, margin: int = 12) -> slice:
+        """Take a place of some length, and a margin around it."""
+        for _ in range(10_000):
+            length = int(self.rng.integers(shortest, longest + 1))
+            start = int(self.rng.integers(EDGE, self.n - length - EDGE))
+            around = slice(start - margin, start + length + margin)
+            if self.free[around].all():
+                self.free[around] = False
+                return slice(start, start + length)
+        raise ValueError(f"{self.n} readings hold no more faults; make the series longer")
+
+    def either(self) -> int:
+        """Return 1 or -1."""
+        return int(self.rng.choice([-1, 1]))
+
+    def drift(self) -> None:
+        part = self.place(self.n // 5, self.n // 5)
+        end = self.either() * self.rng.uniform(6, 12) * self.noise
+        offset = np.linspace(0.0, end, self.n // 5)
+        self.value[part] += offset
+        self.wrong["drift"][part] = np.abs(offset) > 0.25 * self.noise
+
+    def unit(self) -> None:
+        part = self.place(self.n // 50, self.n // 20)
+        factor, shift = UNITS[int(self.rng.integers(len(UNITS)))]
+        self.value[part] = self.value[part] * factor + shift
+        self.wrong["unit"][part] = True
+
+    def stuck(self) -> None:
+        for _ in range(2):
+            part = self.place(40, 120)
+            self.value[part] = self.value[part.start]
+            self.wrong["stuck"][part.start + 1 : part.stop] = True
+
+    def gap(self) -> None:
+        for _ in range(2):
+            part = self.place(20, 100)
+            self.lost[part] = True
+            self.wrong["gap"][part.stop] = True
+
+    def clock(self) -> None:
+        part = self.place(20, 100)
+        self.times[part] += self.either() * float(self.rng.integers(30, 400)) * INTERVAL
+        self.wrong["clock"][part] = True
+        for _ in range(3):
+            part = self.place(1, 1)
+            self.times[part] = self.times[part.start - 1]
+            self.wrong["clock"][part] = True
+
+    def spike(self) -> None:
+        for _ in range(self.n // 160):
+            part = self.place(1, 3, 6)
+            height = self.either() * self.rng.uniform(8.0, 30.0) * self.noise
+            self.value[part] += height * self.rng.uniform(0.8, 1.2, part.stop - part.start)
+            self.wrong["spike"][part] = True
+
+
 def made_up(kind: str, seed: int, n: int = 4_000, faults: Sequence[str] = FAULTS) -> MadeUp:
     """Return a series with faults.
 
     Args:
         kind: One of ``KINDS``.
         seed: Of process and faults.
-        n: Readings before any are lost.
+        n: Readings before any are lost, 2,500 at least for all faults.
         faults: Which faults there are.
     """
     rng = np.random.default_rng([seed, KINDS.index(kind)])
-    x = process(kind, n, rng)
     decimals = 1 if kind == "coarse" else 2
-    truth = np.round(x, decimals)
+    truth = np.round(process(kind, n, rng), decimals)
     moves = np.abs(np.diff(truth))
     noise = float(np.median(moves[moves > 0]))
-    peer = 10.0 + 0.8 * truth + 0.8 * 0.5 * noise * rng.normal(size=n)
-    value, times = truth.copy(), START + INTERVAL * np.arange(n)
-    wrong = {fault: np.zeros(n, bool) for fault in FAULTS}
-    free = np.ones(n, bool)
-    free[:50] = free[-50:] = False
-
-    def place(length: int, margin: int = 12) -> slice:
-        while True:
-            start = int(rng.integers(50, n - length - 50))
-            if free[start - margin : start + length + margin].all():
-                free[start - margin : start + length + margin] = False
-                return slice(start, start + length)
-
-    if "drift" in faults:
-        part = place(n // 5)
-        ramp = rng.choice([-1, 1]) * rng.uniform(6, 12) * noise
-        offset = np.linspace(0.0, ramp, n // 5)
-        value[part] += offset
-        wrong["drift"][part] = np.abs(offset) > 0.25 * noise
-    if "unit" in faults:
-        part = place(int(rng.integers(80, 200)))
-        factor, shift = UNITS[int(rng.integers(len(UNITS)))]
-        value[part] = value[part] * factor + shift
-        wrong["unit"][part] = True
-    if "stuck" in faults:
-        for _ in range(2):
-            part = place(int(rng.integers(40, 120)))
-            value[part] = value[part.start]
-            wrong["stuck"][part.start + 1 : part.stop] = True
-    lost = np.zeros(n, bool)
-    if "gap" in faults:
-        for _ in range(2):
-            part = place(int(rng.integers(20, 100)))
-            lost[part] = True
-            wrong["gap"][part.stop] = True
-    if "clock" in faults:
-        part = place(int(rng.integers(20, 100)))
-        times[part] += rng.choice([-1, 1]) * float(rng.integers(30, 400)) * INTERVAL
-        wrong["clock"][part] = True
-        for _ in range(3):
-            part = place(1)
-            times[part] = times[part.start - 1]
-            wrong["clock"][part] = True
-    if "spike" in faults:
-        for _ in range(n // 160):
-            part = place(int(rng.integers(1, 4)), 6)
-            height = rng.choice([-1, 1]) * rng.uniform(8.0, 30.0) * noise
-            value[part] += height * rng.uniform(0.8, 1.2, part.stop - part.start)
-            wrong["spike"][part] = True
+    peer = 10.0 + 0.8 * truth + 0.4 * noise * rng.normal(size=n)
+    made = _Faults(truth, noise, rng)
+    for fault in reversed(FAULTS):  # the longest find a place first
+        if fault in faults:
+            getattr(made, fault)()
+    value = made.value
     if kind == "coarse":  # a coarse sensor's faults are coarse, too, but for its unit
-        value = np.where(wrong["unit"], value, np.round(value / COARSE) * COARSE)
-    kept = ~lost
-    stamps = (times[kept] * 1e6).astype(np.int64)
+        value = np.where(made.wrong["unit"], value, np.round(value / COARSE) * COARSE)
+    kept = ~made.lost
+    stamps = pl.Series((made.times[kept] * 1e6).astype(np.int64)).cast(pl.Datetime("us"))
     frame = pl.DataFrame(
         {
-            "time": pl.Series(stamps, dtype=pl.Int64).cast(pl.Datetime("us")).dt.to_string("%Y-%m-%d %H:%M:%S"),
+            "time": stamps.dt.to_string("%Y-%m-%d %H:%M:%S"),
             "value": [f"{v:.{decimals}f}" for v in value[kept]],
             "peer": [f"{v:.{decimals + 1}f}" for v in peer[kept]],
         }
     )
-    return MadeUp(frame, truth[kept], {k: w[kept] for k, w in wrong.items()}, noise)
+    return MadeUp(frame, truth[kept], {k: w[kept] for k, w in made.wrong.items()}, noise)
