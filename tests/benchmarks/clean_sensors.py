@@ -176,7 +176,7 @@ def repairs(seeds: Sequence[int], n: int) -> dict[str, Any]:
             f"{name}_harm": harm.mean(),
         }
     for kind, many in by_kind.items():
-        for name in ("dirty", "engine", "accepted"):
+        for name in ("dirty", "engine", "accepted", "screen", "hampel"):
             result[f"{name}_rmse_{kind}"] = float(np.mean([one[name][0] for one in many]))
         result[f"engine_harm_{kind}"] = float(np.mean([one["engine"][1] for one in many]))
     result |= {

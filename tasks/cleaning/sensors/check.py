@@ -52,7 +52,7 @@ EXPECTED: Mapping[str, str] = {
     "clock-dst": "a zone, or times in UTC: the clock was set back by an hour",
     "clock-impossible": "a time that a clock of the zone showed",
 }
-SHARED = 0.2  # peers show the same: the process did it
+SHARED = 0.2  # peers or later readings show the same: the process did it
 PART_OF_A_CASE = 0.1
 MOST_SURE = 0.99
 PERSISTS = 5
@@ -244,6 +244,7 @@ class _Check:
             return
         made = minimum_change(times, values, rules.max_rate)
         stays = _persisting(values, fast)
+        doubt = SHARED if "max_rate" in rules.confidence else REVIEW
         for begin, end in runs_of(made != values):
             # Held before and after: the process jumped, whatever the bound says.
             backed = bool(stays[max(0, begin - 1) : end + 1].any())
@@ -253,10 +254,11 @@ class _Check:
                 self.at("speed", rules.column).add(
                     rows[i],
                     f"at most {rules.max_rate:g} a second",
-                    "the least change that keeps the speed"
-                    + ("; the level stayed, so the process may have jumped" if backed else ""),
-                    REVIEW if backed else MOST_SURE,
-                    self._text(made[i]),
+                    "the level stayed: the process may have jumped"
+                    if backed
+                    else "the least change that keeps the speed",
+                    doubt if backed else MOST_SURE,
+                    None if backed else self._text(made[i]),
                     backed=backed,
                 )
 

@@ -84,9 +84,9 @@ def rolling_median(values: Floats, width: int) -> Floats:
     """Return the median of the readings around each one [n], NaN left out."""
     series = pl.Series(values, nan_to_null=True)
     made = series.rolling_median(width, min_samples=1, center=True)
-    return np.asarray(
-        made.fill_null(strategy="forward").fill_null(strategy="backward").fill_null(0.0)
-    )
+    if made.null_count():
+        made = made.fill_null(strategy="forward").fill_null(strategy="backward").fill_null(0.0)
+    return made.to_numpy()
 
 
 def runs_of(chosen: Bools) -> Iterator[tuple[int, int]]:

@@ -77,10 +77,9 @@ def find_spikes(
         return Spikes(score, found, held)
     left, usual = np.arange(n), 0.0
     for _ in range(ROUNDS):
-        x, t = values[left], times[left]
-        scale, new = deviation(x, resolution), np.zeros(len(left), bool)
+        part, new = _part(times[left], values[left], resolution), np.zeros(len(left), bool)
         for size in range(1, length + 1):
-            height = _excursions(t, x, scale, size, gap)
+            height = _excursions(part, size, gap)
             usual = usual or _usual(height)
             cells = _cells(_comparable(height, usual), size, threshold, new)
             score[left] = np.maximum(score[left], cells)
@@ -89,10 +88,10 @@ def find_spikes(
         left = left[~new]
         if not new.any() or len(left) < LEAST_READINGS:
             break
-    x, t = values[left], times[left]
-    scale = deviation(x, resolution)
+    if new.any():
+        part = _part(times[left], values[left], resolution)
     for size in range(length + 1, 2 * length + 1):
-        height = _comparable(_excursions(t, x, scale, size, gap), usual)
+        height = _comparable(_excursions(part, size, gap), usual)
         held[left] |= _cells(height, size, threshold, held[left]) > 0
     return Spikes(score, found, held)
 
@@ -101,16 +100,38 @@ def inferred_threshold(times: Floats, values: Floats, resolution: float) -> floa
     """Return the height that no ordinary reading of the series is expected to reach."""
     if len(values) < LEAST_READINGS:
         return 0.0
-    height = _excursions(times, values, deviation(values, resolution), 1, 0.0)
+    height = _excursions(_part(times, values, resolution), 1, 0.0)
     return max(6.0, tail_of(height).bound(0.05))
 
 
-def _excursions(t: Floats, x: Floats, scale: Floats, size: int, gap: float) -> Floats:
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """Readings and what is usual around each [n]: deviation, slope of a step, level."""
+
+    times: Floats
+    values: Floats
+    scale: Floats
+    slope: Floats
+    level: Floats
+
+
+def _part(times: Floats, values: Floats, resolution: float) -> _Part:
+    return _Part(
+        times,
+        values,
+        deviation(values, resolution),
+        rolling_median(np.concatenate([[0.0], np.diff(values)]), SLOPE_WINDOW),
+        rolling_median(values, LEVEL_WINDOW),
+    )
+
+
+def _excursions(part: _Part, size: int, gap: float) -> Floats:
     """Return the height of the excursion of ``size`` readings that begins at each one [n].
 
     Its height is the least distance of its readings from the line between the reading before and
     the one after, all on the same side; 0 where it does not come back.
     """
+    t, x, scale = part.times, part.values, part.scale
     n = len(x)
     height = np.zeros(n)
     if n < size + 2:
@@ -123,15 +144,13 @@ def _excursions(t: Floats, x: Floats, scale: Floats, size: int, gap: float) -> F
         share = np.where(spread > 0, parts / spread, 0.5)
     away = inside - (before + share * (after - before))
     one_side = np.where((away > 0).all(0) | (away < 0).all(0), np.abs(away).min(0), 0.0)
-    slope = rolling_median(np.concatenate([[0.0], np.diff(x)]), SLOPE_WINDOW)
-    returned = np.abs(after - before - (size + 1) * slope[1 : n - size]) <= BACK * one_side
+    returned = np.abs(after - before - (size + 1) * part.slope[1 : n - size]) <= BACK * one_side
     # Of a spike and the reading between two of them, the one nearer to the level is the good one.
-    level = rolling_median(x, LEVEL_WINDOW)[1 : n - size]
+    level = part.level[1 : n - size]
     farther = np.abs(inside.mean(0) - level) > np.abs((before + after) / 2.0 - level)
     fits = returned & farther
     if gap:
         fits &= spread <= gap + (size + 1) * float(np.median(np.diff(t)))
-    # The scale of the calmer side would take the first restless reading for a spike.
     height[1 : n - size] = np.where(fits, one_side / scale[1 : n - size], 0.0)
     return height
 
