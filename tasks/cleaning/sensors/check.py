@@ -286,7 +286,10 @@ class _Check:
             confidence = np.array(cells.confidence)
             if name in bounds:
                 alone = bounds[name].holds(alpha) & ~np.array(cells.backed, bool)
-                confidence = np.where(alone, confidence, np.minimum(confidence, REVIEW))
+                # A speed that was only inferred, and is exceeded by jumps that stay, says little.
+                guessed = rule == "speed" and "max_rate" in self.rules.confidence
+                most = SHARED if guessed else REVIEW
+                confidence = np.where(alone, confidence, np.minimum(confidence, most))
             made = pl.DataFrame(
                 {
                     "row": cells.rows,

@@ -25,7 +25,8 @@ MOST_FILLED = 1_000_000
 def fill_gaps(frame: pl.DataFrame, rules: SensorRules, *, longest: float) -> pl.DataFrame:
     """Tell the readings that are missing from gaps, on the line between both ends.
 
-    Readings with a finding that speaks against them (all but gaps) are not relied on.
+    Readings with a finding against them are not relied on. The speed narrows an interval only
+    where a person declared it.
 
     Args:
         frame: Texts.
@@ -50,6 +51,7 @@ def fill_gaps(frame: pl.DataFrame, rules: SensorRules, *, longest: float) -> pl.
     schema |= dict.fromkeys((rules.column, "low", "high", "gap_seconds"), pl.Float64)
     parts = [pl.DataFrame(schema=schema)]
     count = 0
+    fastest = 0.0 if "max_rate" in rules.confidence else rules.max_rate
     filled = frame[rules.time].is_not_null().to_numpy()
     for rows in groups:
         clock = check_clock(times[rows], filled[rows], rules)
@@ -72,24 +74,18 @@ def fill_gaps(frame: pl.DataFrame, rules: SensorRules, *, longest: float) -> pl.
             raise ValueError(
                 f"more than {MOST_FILLED:,} readings are missing; lower longest ({longest:g} s)"
             )
-        if not wanted:
-            continue
-        points = np.concatenate(wanted)
-        made = bridge(times[good], values[good], points, rules.max_rate)
-        like = frame[int(good[0]), rules.time]
-        parts.append(
-            pl.DataFrame(
-                {
-                    **{name: [frame[int(rows[0]), name]] * len(points) for name in rules.group},
-                    rules.time: [as_text(t, like, rules.zone) for t in points.tolist()],
-                    rules.column: made.values,
-                    "low": made.low,
-                    "high": made.high,
-                    "gap_seconds": np.repeat(steps[wide], [len(part) for part in wanted]),
-                },
-                schema=schema,
-            )
-        )
+        like = frame[int(rows[0]), rules.time]
+        for i, points in zip(wide, wanted, strict=True):
+            made = bridge(times[good], values[good], points, fastest)
+            told = {
+                **{name: [frame[int(rows[0]), name]] * len(points) for name in rules.group},
+                rules.time: [as_text(t, like, rules.zone) for t in points.tolist()],
+                rules.column: made.values,
+                "low": made.low,
+                "high": made.high,
+                "gap_seconds": [float(steps[i])] * len(points),
+            }
+            parts.append(pl.DataFrame(told, schema=schema))
     return pl.concat(parts)
 
 

@@ -19,6 +19,7 @@ COVERAGE = 0.95
 NORMAL_95 = 1.96
 NORMAL_QUARTILE = 0.6745
 MOST_TRIED = 20_000
+MOST_HIDDEN, LEAST_HIDDEN = 400, 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,34 +67,53 @@ def interpolate(times: Floats, values: Floats, good: Bools, wanted: Ints) -> Tol
 
 
 def bridge(times: Floats, values: Floats, wanted: Floats, max_rate: float = 0.0) -> Told:
-    """Tell readings inside gaps, on the line between both ends.
+    """Tell the readings inside one gap, on the line between both its ends.
 
-    The interval is that of a Brownian bridge with the robust variance of the series, and within
-    what the speed allows from both ends.
+    The interval has the shape of a Brownian bridge. Its width is taken from stretches as long as
+    the gap that are there: hidden and told, 95 % of their readings lie within (split conformal);
+    where fewer than twenty fit in, from the robust size of single steps. It stays within what the
+    speed allows from both ends.
 
     Args:
         times: Seconds of the good readings, rising [n], n at least 2.
         values: Good readings [n].
-        wanted: Seconds, within the series [m].
+        wanted: Seconds inside one gap [m].
         max_rate: Units per second, 0 for any.
     """
-    after = np.clip(np.searchsorted(times, wanted), 1, len(times) - 1)
-    before = after - 1
-    since, until = wanted - times[before], times[after] - wanted
-    whole = np.maximum(since + until, 1e-12)
-    made = (values[before] * until + values[after] * since) / whole
-    steps = np.diff(times)
-    pace = np.abs(np.diff(values)) / np.sqrt(np.maximum(steps, 1e-12))
-    reach = NORMAL_95 * float(np.median(pace)) / NORMAL_QUARTILE * np.sqrt(since * until / whole)
-    low, high = made - reach, made + reach
+    after = int(np.clip(np.searchsorted(times, wanted[0]), 1, len(times) - 1))
+    ends = np.array([after - 1]), np.array([after])
+    made, shape = _line(times, values, *ends, wanted[None, :])
+    reach = _hidden_width(times, values, len(wanted)) * shape[0]
+    low, high = made[0] - reach, made[0] + reach
     if max_rate:
-        low = np.maximum(
-            low, np.maximum(values[before] - max_rate * since, values[after] - max_rate * until)
-        )
-        high = np.minimum(
-            high, np.minimum(values[before] + max_rate * since, values[after] + max_rate * until)
-        )
-    return Told(made, np.minimum(low, made), np.maximum(high, made))
+        since, until = wanted - times[after - 1], times[after] - wanted
+        for value, far in ((values[after - 1], since), (values[after], until)):
+            low = np.maximum(low, value - max_rate * far)
+            high = np.minimum(high, value + max_rate * far)
+    return Told(made[0], np.minimum(low, made[0]), np.maximum(high, made[0]))
+
+
+def _line(t: Floats, x: Floats, left: Ints, right: Ints, at: Floats) -> tuple[Floats, Floats]:
+    """Return the lines between pairs of readings at some times, and their bridges' deviation."""
+    since, until = at - t[left][:, None], t[right][:, None] - at
+    whole = np.maximum(since + until, 1e-12)
+    made = (x[left][:, None] * until + x[right][:, None] * since) / whole
+    return made, np.sqrt(np.maximum(since * until, 0.0) / whole)
+
+
+def _hidden_width(times: Floats, values: Floats, size: int) -> float:
+    """Return by how many deviations of a bridge hidden stretches of ``size`` readings differ."""
+    usual = float(np.median(np.diff(times)))
+    starts = np.arange(0, len(times) - size - 1, max(1, len(times) // MOST_HIDDEN))
+    spans = times[starts + size + 1] - times[starts]
+    starts = starts[spans <= 1.1 * usual * (size + 1)]  # none with a gap inside
+    if len(starts) < LEAST_HIDDEN:
+        pace = np.abs(np.diff(values)) / np.sqrt(np.maximum(np.diff(times), 1e-12))
+        return NORMAL_95 * float(np.median(pace)) / NORMAL_QUARTILE
+    inside = starts[:, None] + np.arange(1, size + 1)
+    made, shape = _line(times, values, starts, starts + size + 1, times[inside])
+    off = np.abs(values[inside] - made) / np.maximum(shape, 1e-12)
+    return float(np.quantile(off, min(1.0, COVERAGE * (len(starts) + 1) / len(starts))))
 
 
 def _between(t: Floats, x: Floats, left_end: Ints, right_start: Ints, at: Floats, k: int) -> Floats:

@@ -21,6 +21,7 @@ LEAST_CONFIDENCE = 0.5
 BOTH = 2
 NEARBY = 101
 WIDE = 1.5
+ALIKE = 0.8
 USUAL = 4.0  # times the middle size of a step of level: about three deviations
 
 
@@ -96,15 +97,18 @@ def find_unit_changes(values: Floats, resolution: float = 0.0) -> list[UnitChang
     if n < 4 * SIDE:
         return []
     edges = _edges(values, resolution)
+    heights = np.array([abs(edge.after - edge.before) for edge in edges])
     possible: list[tuple[int, UnitChange]] = []
     for conversion in CONVERSIONS:
-        opens = [(0, 1.0), *_fitting(edges, conversion, opening=True)]
-        closes = [*_fitting(edges, conversion, opening=False), (n, 1.0)]
-        for begin, first in opens:
-            for end, last in closes:
+        opens = [(0, 1.0, np.inf), *_fitting(edges, conversion, opening=True)]
+        closes = [*_fitting(edges, conversion, opening=False), (n, 1.0, np.inf)]
+        for begin, first, up in opens:
+            for end, last, down in closes:
                 if LEAST_RUN <= end - begin <= n // 2:
-                    tries = len(CONVERSIONS) * (len(edges) if begin == 0 or end == n else 1)
-                    sure = 1.0 - min(1.0, tries * first * last)
+                    # Every other pair of jumps about as large might have fitted as well.
+                    alike = int((heights >= ALIKE * min(up, down)).sum())
+                    pairs = max(1, alike * (alike - 1) // 2) if begin and end < n else alike
+                    sure = 1.0 - min(1.0, len(CONVERSIONS) * pairs * first * last)
                     if sure > LEAST_CONFIDENCE and _same_noise(values, begin, end, conversion):
                         ends = (begin > 0) + (end < n)
                         possible.append((ends, UnitChange(begin, end, conversion, sure)))
@@ -171,15 +175,16 @@ def _edges(values: Floats, resolution: float) -> list[_Edge]:
 
 def _fitting(
     edges: list[_Edge], conversion: Conversion, *, opening: bool
-) -> list[tuple[int, float]]:
-    """Return the jumps that a conversion explains, each with how likely that is by accident."""
+) -> list[tuple[int, float, float]]:
+    """Return the jumps that a conversion explains, how likely each is by accident, and heights."""
     found = []
     for edge in edges:
         outside, inside = (edge.before, edge.after) if opening else (edge.after, edge.before)
         wide = WIDE * (edge.wide_before if opening else edge.wide_after)
         off = (inside - conversion.offset) / conversion.factor - outside
         if abs(off) <= wide:
-            found.append((edge.at, min(1.0, 2.0 * wide / max(abs(inside - outside), 1e-12))))
+            height = abs(inside - outside)
+            found.append((edge.at, min(1.0, 2.0 * wide / max(height, 1e-12)), height))
     return found
 
 
