@@ -21,6 +21,9 @@ LEAST_CONFIDENCE = 0.5
 BOTH = 2
 NEARBY = 101
 WIDE = 1.5
+RESTLESS = 25.0  # times as restless as the whole a part of it may be
+MOST_ACCIDENTS = 5.0  # what noise could still make up for
+MOST_OFF, NOISE_ERROR = 0.9, 0.1  # of the logarithm of the noise
 ALIKE = 0.8
 USUAL = 4.0  # times the middle size of a step of level: about three deviations
 
@@ -108,17 +111,25 @@ def find_unit_changes(values: Floats, resolution: float = 0.0) -> list[UnitChang
                     # Every other pair of jumps about as large might have fitted as well.
                     alike = int((heights >= ALIKE * min(up, down)).sum())
                     pairs = max(1, alike * (alike - 1) // 2) if begin and end < n else alike
-                    sure = 1.0 - min(1.0, len(CONVERSIONS) * pairs * first * last)
-                    if sure > LEAST_CONFIDENCE and _same_noise(values, begin, end, conversion):
+                    accident = len(CONVERSIONS) * pairs * first * last
+                    if accident < MOST_ACCIDENTS:
+                        accident *= _noise_by_accident(values, begin, end, conversion)
+                    sure = 1.0 - accident
+                    if sure > LEAST_CONFIDENCE and _nearer(values, begin, end, conversion):
                         ends = (begin > 0) + (end < n)
                         possible.append((ends, UnitChange(begin, end, conversion, sure)))
     found: list[UnitChange] = []
-    # What fits at both ends comes first; beside it the rest of the series only mirrors it.
-    for ends, one in sorted(possible, key=lambda p: (-p[0], -p[1].confidence, p[1].begin)):
+    for ends, one in sorted(possible, key=_first_tried):
         touches = ends < BOTH
         if all(one.end + touches <= o.begin or one.begin >= o.end + touches for o in found):
             found.append(one)
     return sorted(found, key=lambda one: one.begin)
+
+
+def _first_tried(possible: tuple[int, UnitChange]) -> tuple[int, float, int, int]:
+    """Return the order: what fits at both ends, surer, shorter; the rest may only mirror it."""
+    ends, one = possible
+    return -ends, -round(one.confidence, 2), one.end - one.begin, one.begin
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +163,7 @@ def _edges(values: Floats, resolution: float) -> list[_Edge]:
     calm = USUAL * float(np.median(np.abs(shift)))
     single = np.abs(np.diff(values, prepend=values[0]))
     high = (np.abs(shift) > max(calm, least)) & (single >= 0.4 * np.abs(shift))
+    usual = np.minimum(usual, RESTLESS * calm + least)
     # By size against both sides: inside a stretch times 25 all steps are large.
     relative = single / np.minimum(np.roll(usual, NEARBY // 2), np.roll(usual, -(NEARBY // 2)))
     order = np.flatnonzero(high)[np.argsort(-relative[high], kind="stable")]
@@ -188,17 +200,26 @@ def _fitting(
     return found
 
 
-def _same_noise(values: Floats, begin: int, end: int, conversion: Conversion) -> bool:
-    """Tell whether the noise grew by the factor, as far as there is noise."""
+def _nearer(values: Floats, begin: int, end: int, conversion: Conversion) -> bool:
+    """Tell whether a stretch lies nearer to all the rest once it is converted."""
+    level = float(np.median(np.concatenate([values[:begin], values[end:]])))
+    raw = float(np.median(values[begin:end]))
+    return abs((raw - conversion.offset) / conversion.factor - level) < abs(raw - level)
+
+
+def _noise_by_accident(values: Floats, begin: int, end: int, conversion: Conversion) -> float:
+    """Return how likely the noise grew that much by accident, infinity if it did not grow so."""
     near = slice(max(0, begin - 2 * NEARBY), begin), slice(end, end + 2 * NEARBY)
     inside = _calm_mean(np.abs(np.diff(values[begin:end])))
     outside = _calm_mean(np.abs(np.concatenate([np.diff(values[part]) for part in near])))
     if inside == 0.0 or outside == 0.0:
-        return True
-    ratio = np.log(inside / outside)
-    off = abs(ratio - np.log(conversion.factor))
+        return 1.0
+    ratio, wanted = np.log(inside / outside), np.log(conversion.factor)
+    off = abs(ratio - wanted)
     # It must be nearer to the factor than to no change at all, where the two can be told apart.
-    return bool(off <= np.log(2.5) and off <= abs(ratio) + 0.1)
+    if off > MOST_OFF or off > abs(ratio) + NOISE_ERROR:
+        return float(np.inf)
+    return float(min(1.0, (off + NOISE_ERROR) / max(abs(wanted), 1e-12)))
 
 
 def _calm_mean(moves: Floats) -> float:
