@@ -33,6 +33,7 @@ FIRST_SEED = 100
 WAYS = ("engine", "accepted", "screen", "minimum_change", "median", "hampel", "z")
 MAD = 1.4826
 ALPHA = 0.01
+SMOKE_KINDS = ("walk", "wave", "coarse")
 
 
 def rules_of(one: MadeUp) -> SensorRules:
@@ -132,31 +133,31 @@ def rates(counts: Floats) -> tuple[float, float, float]:
     return hits / max(flagged, 1), hits / max(wrong, 1), 2 * hits / max(flagged + wrong, 1)
 
 
-def detections(seeds: Sequence[int], n: int) -> dict[str, Any]:
+def detections(kinds: Sequence[str], seeds: Sequence[int], n: int) -> dict[str, Any]:
     """Return the keys of detection: pooled figures, the spread of F1 over seeds, F1 by process."""
-    counts = {(kind, s): detection(made_up(kind, s, n)) for kind in KINDS for s in seeds}
+    counts = {(kind, s): detection(made_up(kind, s, n)) for kind in kinds for s in seeds}
     result: dict[str, Any] = {}
     for fault in FAULTS:
         pooled = sum(one[fault] for one in counts.values())
         result |= dict(zip((f"{fault}_p", f"{fault}_r", f"{fault}_f1"), rates(pooled), strict=True))
-        by_seed = [rates(sum(counts[kind, s][fault] for kind in KINDS))[2] for s in seeds]
+        by_seed = [rates(sum(counts[kind, s][fault] for kind in kinds))[2] for s in seeds]
         result[f"{fault}_f1_sd"] = float(np.std(by_seed, ddof=1))
-        for kind in KINDS:
+        for kind in kinds:
             result[f"{fault}_f1_{kind}"] = rates(sum(counts[kind, s][fault] for s in seeds))[2]
     clean = [
         sensor_findings(one.frame, rules_of(one))[0]
-        for one in (made_up(k, s, n, ()) for k in KINDS for s in seeds)
+        for one in (made_up(k, s, n, ()) for k in kinds for s in seeds)
     ]
     sure = sum(f.filter(pl.col("confidence") >= 0.5)["row"].n_unique() for f in clean)
     result["false_alarms_per_million"] = 1e6 * sure / (n * len(clean))
     return result
 
 
-def repairs(seeds: Sequence[int], n: int) -> dict[str, Any]:
+def repairs(kinds: Sequence[str], seeds: Sequence[int], n: int) -> dict[str, Any]:
     """Return the keys of repair: RMSE and harm of every way, and the promise."""
     scores: dict[str, list[tuple[float, float]]] = {name: [] for name in ("dirty", *WAYS)}
-    promises, kept, by_kind = [], [], {kind: [] for kind in KINDS}
-    for kind in KINDS:
+    promises, kept, by_kind = [], [], {kind: [] for kind in kinds}
+    for kind in kinds:
         for seed in seeds:
             one = made_up(kind, seed, n, ("spike",))
             made, promised = repaired(one)
@@ -169,7 +170,7 @@ def repairs(seeds: Sequence[int], n: int) -> dict[str, Any]:
     result: dict[str, Any] = {}
     for name, both in scores.items():
         rmse, harm = (np.array(part) for part in zip(*both, strict=True))
-        by_seed = rmse.reshape(len(KINDS), -1).mean(0)
+        by_seed = rmse.reshape(len(kinds), -1).mean(0)
         result |= {
             f"{name}_rmse": rmse.mean(),
             f"{name}_rmse_sd": by_seed.std(ddof=1),
@@ -191,10 +192,10 @@ def repairs(seeds: Sequence[int], n: int) -> dict[str, Any]:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the benchmark."""
     args = parser("clean-sensors", __doc__.splitlines()[0]).parse_args(argv)
-    count, n = (2, 2_500) if args.smoke else (10, 4_000)
+    count, n, kinds = (2, 2_500, SMOKE_KINDS) if args.smoke else (10, 4_000, KINDS)
     seeds = range(FIRST_SEED + args.seed, FIRST_SEED + args.seed + count)
-    result = detections(seeds, n) | repairs(seeds, n)
-    covered = np.sum([gap_coverage(kind, s, n) for kind in KINDS for s in seeds], axis=0)
+    result = detections(kinds, seeds, n) | repairs(kinds, seeds, n)
+    covered = np.sum([gap_coverage(kind, s, n) for kind in kinds for s in seeds], axis=0)
     result["gap_interval_coverage"] = covered[0] / max(covered[1], 1.0)
     big = made_up("walk", FIRST_SEED, 5_000 if args.smoke else 100_000)
     rules = rules_of(big)
@@ -202,7 +203,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         sensor_findings(big.frame, rules)
     result["readings_per_cpu_second"] = big.frame.height / took.cpu
     table(
-        f"clean-sensors: faults found, {count} seeds of {len(KINDS)} processes",
+        f"clean-sensors: faults found, {count} seeds of {len(kinds)} processes",
         ("fault", "precision", "recall", "F1", "sd of F1 over seeds"),
         [(f, *(result[f"{f}_{k}"] for k in ("p", "r", "f1", "f1_sd"))) for f in FAULTS],
     )
