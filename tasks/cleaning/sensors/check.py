@@ -141,7 +141,10 @@ class _Check:
         self._gaps(rows, times)
         changes = find_unit_changes(written, rules.resolution)
         values = written.copy()
+        # What is told of a reading there is in the other unit: a person decides on both together.
+        converted = np.zeros(len(use), bool)
         for change in changes:
+            converted[change.begin : change.end] = True
             values[change.begin : change.end] = change.conversion.back(
                 written[change.begin : change.end]
             )
@@ -157,9 +160,10 @@ class _Check:
             )
         moving = np.flatnonzero(~stuck.found)
         part = beside[moving] if beside is not None else None
-        clean = self._spikes(rows[moving], times[moving], values[moving], part)
+        doubted = converted[moving]
+        clean = self._spikes(rows[moving], times[moving], values[moving], part, doubted)
         if rules.max_rate and len(moving):
-            self._speed(rows[moving], times[moving], clean)
+            self._speed(rows[moving], times[moving], clean, doubted)
         if rules.drift or rules.peers:
             self._drift(rows[moving], clean, part)
 
@@ -199,7 +203,9 @@ class _Check:
         for i in range(change.begin, change.end):
             cells.add(rows[i], "the unit of the others", premise, REVIEW, self._text(values[i]))
 
-    def _spikes(self, rows: Ints, times: Floats, values: Floats, peers: Floats | None) -> Floats:
+    def _spikes(
+        self, rows: Ints, times: Floats, values: Floats, peers: Floats | None, doubted: Bools
+    ) -> Floats:
         """Note spikes and return the readings without them."""
         rules = self.rules
         made = find_spikes(
@@ -231,13 +237,13 @@ class _Check:
                 + (", as its peers" if shared[i] else ""),
                 SHARED if shared[i] else sure,
                 self._text(told.values[k]),
-                backed=bool(shared[i]),
+                backed=bool(shared[i] or doubted[i]),
             )
             if not shared[i]:
                 clean[i] = told.values[k]
         return clean
 
-    def _speed(self, rows: Ints, times: Floats, values: Floats) -> None:
+    def _speed(self, rows: Ints, times: Floats, values: Floats, doubted: Bools) -> None:
         rules = self.rules
         fast = too_fast(times, values, rules.max_rate)
         if not fast.any():
@@ -259,7 +265,7 @@ class _Check:
                     else "the least change that keeps the speed",
                     doubt if backed else MOST_SURE,
                     None if backed else self._text(made[i]),
-                    backed=backed,
+                    backed=backed or bool(doubted[i]),
                 )
 
     def _drift(self, rows: Ints, values: Floats, peers: Floats | None) -> None:

@@ -17,7 +17,7 @@ SIDE = 7
 """Readings on either side of a jump whose medians are compared."""
 MOST_JUMPS = 60
 LEAST_RUN = 12
-LEAST_CONFIDENCE = 0.5
+LEAST_CONFIDENCE = 0.8
 BOTH = 2
 NEARBY = 101
 WIDE = 1.5

@@ -265,3 +265,14 @@ def test_short_series_are_looked_at_without_complaint(n):
 def test_rules_that_nothing_could_meet_are_refused(lines, told):
     with pytest.raises(ValueError, match=told):
         replace(RULES, **lines)
+
+
+def test_a_spike_in_another_unit_waits_for_a_person_with_it():
+    values = walk()
+    values[400:520] = values[400:520] * 25.4
+    values[[450, 800]] += [150.0, 5.0]
+    frame = texts(values)
+    assert found(frame, RULES, "unit:x").height == 120
+    made = found(frame, replace(RULES, spike=8.0), "spike:x").sort("row")
+    assert made["row"].to_list() == [450, 800]
+    assert (made["confidence"] > 0.5).to_list() == [False, True]
