@@ -97,8 +97,8 @@ def run(
             typer.echo(f"  {number:,} by {name.removeprefix('quarantined:')}")
     cells = done.changes.select("row", "column").n_unique()
     typer.echo(
-        f"{cells:,} cells changed; votes and typos change {percent(done.promised_harm)} of the "
-        f"correct ones at most, as estimated; {done.review.height:,} findings for review"
+        f"{cells:,} cells changed; votes, typos and sensors change {percent(done.promised_harm)} "
+        f"of the correct ones at most, as estimated; {done.review.height:,} findings for review"
     )
     typer.echo(f"clean   {place.clean_path}")
     typer.echo(f"report  {place.attached(REPORT)}")
