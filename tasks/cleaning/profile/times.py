@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime
-from zoneinfo import ZoneInfo
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import numpy as np
 import polars as pl
@@ -12,6 +12,18 @@ from numpy.typing import NDArray
 
 FORMATS = ("%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%d %H:%M", "%Y-%m-%d")
 EPOCH = r"^-?\d+(\.\d+)?$"
+
+
+def require_zone(zone: str) -> None:
+    """Refuse a zone that is not known; "" is UTC.
+
+    Raises:
+        ValueError: With what to write.
+    """
+    try:
+        ZoneInfo(zone or "UTC")
+    except (ZoneInfoNotFoundError, ValueError):
+        raise ValueError(f"zone {zone!r} is not known; write one such as Europe/Berlin") from None
 
 
 def local_times(column: pl.Series) -> pl.Series:

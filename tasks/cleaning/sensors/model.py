@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from tasks.cleaning.profile.times import require_zone
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,13 +68,7 @@ class SensorRules:
             raise ValueError(f"spike_length is {self.spike_length}; give 1 to 20 readings")
         if self.column in self.peers:
             raise ValueError(f"peers of {self.column!r} are other columns")
-        if self.zone:
-            try:
-                ZoneInfo(self.zone)
-            except (ZoneInfoNotFoundError, ValueError):
-                raise ValueError(
-                    f"zone {self.zone!r} is not known; write one such as Europe/Berlin"
-                ) from None
+        require_zone(self.zone)
 
     @property
     def columns(self) -> tuple[str, ...]:

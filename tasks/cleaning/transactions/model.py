@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from tasks.cleaning.profile.times import require_zone
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,13 +77,7 @@ class TransactionRules:
                 raise ValueError(f"{line} needs the column of {' and of '.join(missing)}")
         if bool(self.latitude) != bool(self.longitude):
             raise ValueError("latitude and longitude are named together")
-        if self.zone:
-            try:
-                ZoneInfo(self.zone)
-            except (ZoneInfoNotFoundError, ValueError):
-                raise ValueError(
-                    f"zone {self.zone!r} is not known; write one such as Europe/Berlin"
-                ) from None
+        require_zone(self.zone)
 
     @property
     def columns(self) -> tuple[str, ...]:
