@@ -137,7 +137,8 @@ def run(
     promise = (
         "spellings only"
         if stream
-        else f"votes and typos change {percent(harm)} of the correct ones at most, as estimated"
+        else f"votes, typos and sensors change {percent(harm)} of the correct ones at most, "
+        "as estimated"
     )
     typer.echo(f"{cells:,} cells changed; {promise}; {reviews:,} findings for review")
     typer.echo(f"clean   {place.clean_path}")

@@ -39,6 +39,8 @@ def across_rows(contract: Contract) -> list[str]:
     lines += [f"impute:{name}" for name, column in contract.columns.items() if column.impute]
     lines += [f"key:{'+'.join(key)}" for key in contract.keys]
     lines += [f"dependency:{one.name}" for one in contract.dependencies]
+    lines += [f"sensor:{one.column}" for one in contract.sensors]
+    lines += ["transactions"] * bool(contract.transactions)
     lines += ["newest"] * bool(contract.newest) + ["label"] * (contract.label is not None)
     return lines + [
         f"suffix_of:{name} (without a domain of {column.suffix_of})"

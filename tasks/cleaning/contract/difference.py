@@ -7,11 +7,14 @@ from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 from tasks.cleaning.contract.model import ColumnContract, Contract
+from tasks.cleaning.transactions.checks import checks_of
 
 Effect = Literal["stricter", "looser", "other"]
 WIDER = frozenset({("integer", "decimal")})
 """Kinds of which the second takes every value of the first; text takes all."""
-RESTRICTIONS = frozenset({"pattern", "domain", "minimum", "maximum", "max_length", "unique"})
+RESTRICTIONS = frozenset(
+    {"pattern", "domain", "minimum", "maximum", "max_length", "unique", "check_digit"}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,15 +39,21 @@ class Difference:
 
 def differences(before: Contract, after: Contract) -> list[Difference]:
     """Return every difference, columns in the new contract's order, then what binds them."""
-    return [*_columns(before, after), *_bindings(before, after), *_table(before, after)]
+    return [
+        *_columns(before, after),
+        *_bindings(before, after),
+        *_checks(before, after),
+        *_table(before, after),
+    ]
 
 
 def _bindings(before: Contract, after: Contract) -> Iterator[Difference]:
     """Compare what binds several columns, by its name."""
     old, new = _named(before), _named(after)
     for line in new:
-        # A dependency repairs; alone it sets no row aside.
-        gone, come = ("other", "other") if line == "dependency" else ("looser", "stricter")
+        # Dependencies and sensors repair; alone they set no row aside.
+        repairs = line in {"dependency", "sensor"}
+        gone, come = ("other", "other") if repairs else ("looser", "stricter")
         for name in sorted(set(old[line]) - set(new[line])):
             yield Difference(name, line, name, None, gone)  # type: ignore[arg-type]
         for name in sorted(set(new[line]) - set(old[line])):
@@ -62,7 +71,26 @@ def _named(contract: Contract) -> Mapping[str, Mapping[str, Any]]:
         "denial": {one.name: one.forbidden for one in contract.denials},
         "reference": {one.name: one.table for one in contract.references},
         "key": {"+".join(key): key for key in contract.keys},
+        "sensor": {one.column: one for one in contract.sensors},
     }
+
+
+def _checks(before: Contract, after: Contract) -> Iterator[Difference]:
+    """Tell which lines of transactions came, went or say something else."""
+    old, new = (
+        {
+            (check.name, check.expected, check.line not in rules.confidence)
+            for rules in one.transactions
+            for check in checks_of(rules)
+        }
+        for one in (before, after)
+    )
+    for name in sorted({name for name, *_ in old ^ new}):
+        was, now = (sorted(says for n, *says in one if n == name) for one in (old, new))
+        effect: Effect = "other"
+        if not was or not now:
+            effect = "stricter" if now else "looser"
+        yield Difference(name, "transactions", was or None, now or None, effect)
 
 
 def _table(before: Contract, after: Contract) -> Iterator[Difference]:
@@ -134,12 +162,14 @@ def _effect(line: str, was: Any, now: Any) -> Effect:
 
 def _restriction(line: str, was: Any, now: Any) -> Effect:
     """Tell whether a line that some have and some have not got stricter."""
-    absent = {"pattern": "", "domain": (), "max_length": 0, "unique": False}.get(line)
+    absent = {"pattern": "", "domain": (), "max_length": 0, "unique": False, "check_digit": ""}.get(
+        line
+    )
     if absent in (was, now):
         return "stricter" if was == absent else "looser"
     if line == "domain":
         return _grown(set(was), set(now))
-    if line == "pattern" or isinstance(was, str) != isinstance(now, str):
+    if line in {"pattern", "check_digit"} or isinstance(was, str) != isinstance(now, str):
         return "other"
     return "stricter" if (now > was) == (line == "minimum") else "looser"
 

@@ -16,6 +16,8 @@ from tasks.cleaning.contract.model import ColumnContract, Contract, ContractErro
 from tasks.cleaning.profile.dependencies import DiscoveryConfig, discover
 from tasks.cleaning.profile.units import unit_of
 from tasks.cleaning.repair.normalise import BLANKS, GLUED, NUMBER, YEAR
+from tasks.cleaning.sensors.infer import infer_sensors
+from tasks.cleaning.transactions.check_digits import likely_kind
 
 CODES = (
     "N/A",
@@ -81,8 +83,27 @@ def infer(frame: pl.DataFrame, name: str, config: InferConfig | None = None) -> 
     columns = {column: _doubted(made, frame.height) for column, made in columns.items()}
     for column, other in _glued(frame, columns, config):
         columns[column] = replace(columns[column], suffix_of=other)
-    dependencies = discover(frame, config=config.discovery)
-    return Contract(name=name, columns=columns, dependencies=tuple(dependencies))
+    columns = {column: _checked(made, frame[column]) for column, made in columns.items()}
+    return Contract(
+        name=name,
+        columns=columns,
+        dependencies=tuple(discover(frame, config=config.discovery)),
+        sensors=infer_sensors(frame, [c for c, made in columns.items() if _measures(made)]),
+    )
+
+
+def _measures(column: ColumnContract) -> bool:
+    """Tell whether a column may hold readings: numbers that do not just count the rows."""
+    return column.is_number and not (column.kind == "integer" and column.unique)
+
+
+def _checked(column: ColumnContract, values: pl.Series) -> ColumnContract:
+    """Return a column with the check digits that its texts bear out."""
+    kind, share = likely_kind(values)
+    if not kind:
+        return column
+    sure = {**column.confidence, "check_digit": share}
+    return replace(column, check_digit=kind, confidence=sure)
 
 
 def _doubted(column: ColumnContract, rows: int) -> ColumnContract:

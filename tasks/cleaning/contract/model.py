@@ -11,6 +11,9 @@ from typing import Literal, get_args
 from tasks.cleaning.contract.conditions import ConditionError, parse
 from tasks.cleaning.contract.patterns import PatternError, portable
 from tasks.cleaning.contract.values import DATE, DATETIME
+from tasks.cleaning.sensors.model import SensorRules
+from tasks.cleaning.transactions.check_digits import KINDS as CHECK_DIGITS
+from tasks.cleaning.transactions.model import TransactionRules
 
 Kind = Literal["text", "integer", "decimal", "date", "datetime", "boolean"]
 KINDS: tuple[str, ...] = get_args(Kind)
@@ -40,6 +43,7 @@ class ColumnContract:
         scales: Texts after a number that mean the unit times a factor, for example ``{kg = 1000}``.
         missing: Texts that stand for a missing value.
         formats: Formats of dates (``%d.%m.%Y``) that are rewritten into ISO form.
+        check_digit: Standard whose check digits the text bears out, for example ``iban``.
         suffix_of: Column whose value is glued to the end of this one where that one is missing.
         impute: What is done about missing values: ``review`` estimates them for a person, ``fill``
             fills them in, flagged; "" leaves them missing.
@@ -59,6 +63,7 @@ class ColumnContract:
     scales: Mapping[str, float] = field(default_factory=dict)
     missing: tuple[str, ...] = ()
     formats: tuple[str, ...] = ()
+    check_digit: str = ""
     suffix_of: str = ""
     impute: Impute = ""
     confidence: Mapping[str, float] = field(default_factory=dict)
@@ -81,6 +86,10 @@ class ColumnContract:
             raise ContractError(f"max_length is {self.max_length}; give 0 for any length")
         if (self.unit_spellings or self.scales) and not self.is_number:
             raise ContractError(f"units belong to numbers; kind is {self.kind!r}")
+        if self.check_digit and self.check_digit not in CHECK_DIGITS:
+            raise ContractError(
+                f"check_digit is {self.check_digit!r}; give one of {', '.join(CHECK_DIGITS)}"
+            )
         if self.formats and self.kind not in {"date", "datetime"}:
             raise ContractError(f"formats belong to dates; kind is {self.kind!r}")
         for form in self.formats:
@@ -89,6 +98,7 @@ class ColumnContract:
                     f"format {form!r}: names of zones are ambiguous and days have no zone; moments "
                     "(kind = 'datetime') take %z, an offset such as +0200"
                 )
+        self._require_imputable()
 
     def _require_bounds(self) -> None:
         """Reject bounds of another kind than the values."""
@@ -109,9 +119,8 @@ class ColumnContract:
         if both and self.minimum > self.maximum:  # type: ignore[operator]
             raise ContractError(f"minimum {self.minimum} is above maximum {self.maximum}")
 
-        self._check_impute()
-
-    def _check_impute(self) -> None:
+    def _require_imputable(self) -> None:
+        """Reject estimates of what cannot be estimated."""
         if self.impute not in get_args(Impute):
             raise ContractError(f'impute is {self.impute!r}; give "review" or "fill"')
         if self.impute and (self.unique or self.kind in {"date", "datetime"}):
@@ -236,6 +245,8 @@ class Contract:
         keys: Groups of columns that together occur once.
         references: Columns whose values occur in another table.
         label: How many labels may be wrong; None for no limit.
+        sensors: Columns that are series, and how their sensors write.
+        transactions: What the columns of a table of transactions mean.
         extra_columns: Whether columns not named here may be there; they are passed on untouched.
         min_rows: Fewest rows of a table.
         max_rows: Most rows, 0 for any number.
@@ -252,6 +263,8 @@ class Contract:
     keys: tuple[tuple[str, ...], ...] = ()
     references: tuple[Reference, ...] = ()
     label: Label | None = None
+    sensors: tuple[SensorRules, ...] = ()
+    transactions: tuple[TransactionRules, ...] = ()
     extra_columns: bool = False
     min_rows: int = 0
     max_rows: int = 0
@@ -274,6 +287,8 @@ class Contract:
             **({"newest": (self.newest,)} if self.newest else {}),
             **{f"reference {r.name}": r.columns for r in self.references},
             **({"label": (self.label.column, *self.label.features)} if self.label else {}),
+            **{f"sensor {s.column}": s.columns for s in self.sensors},
+            **{f"transactions {i + 1}": t.columns for i, t in enumerate(self.transactions)},
         }
         for line, names in named.items():
             for name in names:

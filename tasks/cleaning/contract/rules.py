@@ -1,9 +1,9 @@
 """A contract compiled into rules over rows: as Polars expressions and as Flink SQL.
 
 Both say *broken*, are true or false and never null, and read texts: a value that cannot be read as
-its kind breaks one rule, ``kind``, and no other. Rules across rows (``unique``, keys) and across
-tables (references) have no SQL and say so. Rules that read the same column share the reading when
-they are computed in one query of a lazy frame.
+its kind breaks one rule, ``kind``, and no other. Rules across rows (``unique``, keys, transactions)
+and tables (references) have no SQL, nor have check digits, and say so. Rules that read the same
+column share the reading when they are computed in one query of a lazy frame.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import polars as pl
@@ -30,6 +31,8 @@ from tasks.cleaning.contract.values import (
     quoted,
     readable,
 )
+from tasks.cleaning.transactions.check_digits import holds
+from tasks.cleaning.transactions.checks import TransactionCheck, checks_of
 
 BROKEN, DOUBTFUL = "broken_rules", "doubtful_rules"
 
@@ -81,7 +84,12 @@ def row_rules(
     references = [_reference_rule(one, tables or {}) for one in contract.references]
     single, across = ([one for one in columns if bool(one.key) is many] for many in (False, True))
     keys = [_unique_rule("key", key, declared=True) for key in contract.keys]
-    return [*single, *denials, *references, *across, *keys]
+    transactions = [
+        _transaction_rule(check, declared=check.line not in given.confidence)
+        for given in contract.transactions
+        for check in checks_of(given)
+    ]
+    return [*single, *denials, *references, *transactions, *across, *keys]
 
 
 def flink_sql(contract: Contract, table: str, *, rows_only: bool = False) -> str:
@@ -133,8 +141,16 @@ def batch_only(contract: Contract) -> list[str]:
         "newest": bool(contract.newest),
         "label": contract.label is not None,
     }
+    digits = [
+        f"check_digit:{name}"
+        for name, one in contract.columns.items()
+        if one.check_digit and "check_digit" not in one.confidence
+    ]
     return [
         *(f"reference:{one.name}" for one in contract.references),
+        *digits,
+        *(f"sensor:{one.column}" for one in contract.sensors),
+        *(check.name for one in contract.transactions for check in checks_of(one)),
         *unique,
         *(f"key:{'+'.join(key)}" for key in contract.keys),
         *(line for line, there in lines.items() if there),
@@ -189,6 +205,8 @@ def _column_rules(name: str, one: ColumnContract) -> Iterator[RowRule]:
     if one.max_length:
         limit = one.max_length
         yield rule("max_length", f"at most {limit} characters", _longer(text, limit))
+    if one.check_digit:
+        yield _check_digit_rule(name, one)
     yield from _bounds(text, one, rule)
     if one.unique:
         yield _unique_rule("unique", (name,), declared="unique" not in one.confidence)
@@ -247,6 +265,26 @@ def _unique_rule(line: str, columns: tuple[str, ...], *, declared: bool) -> RowR
     name = f"{line}:{'+'.join(columns)}"
     expected = "a value that occurs once"
     return RowRule(name, column, expected, several & filled(columns), "", declared, columns)
+
+
+def _check_digit_rule(name: str, one: ColumnContract) -> RowRule:
+    right = pl.col(name).map_batches(
+        partial(holds, kind=one.check_digit), pl.Boolean, is_elementwise=True
+    )
+    broken = (~right).fill_null(value=False)
+    expected = f"check digits as of {one.check_digit}"
+    declared = "check_digit" not in one.confidence
+    return RowRule(f"check_digit:{name}", name, expected, broken, "", declared)
+
+
+def _transaction_rule(check: TransactionCheck, *, declared: bool) -> RowRule:
+    """Return a rule that sees all rows at once."""
+
+    def broken(columns: pl.Series) -> pl.Series:
+        return pl.Series(check.broken(columns.struct.unnest()))
+
+    seen = pl.struct(check.columns).map_batches(broken, pl.Boolean).fill_null(value=False)
+    return RowRule(check.name, check.column, check.expected, seen, "", declared)
 
 
 def _reference_rule(reference: Reference, tables: Mapping[str, pl.DataFrame]) -> RowRule:

@@ -20,11 +20,21 @@ from tasks.cleaning.contract.model import (
     Label,
     Reference,
 )
+from tasks.cleaning.sensors.model import SensorRules
+from tasks.cleaning.transactions.model import TransactionRules
 
 FORMAT = 1
 """What the line ``format`` says; raised when an older Penstock would misread a file."""
-TABLES = {"dependency": Dependency, "denial": Denial, "reference": Reference}
-NESTED = {"columns", "dependencies", "denials", "references", "keys", "label"}
+TABLES = {
+    "dependency": Dependency,
+    "denial": Denial,
+    "reference": Reference,
+    "sensor": SensorRules,
+    "transactions": TransactionRules,
+}
+NESTED = {
+    "columns", "dependencies", "denials", "references", "keys", "label", "sensors", "transactions",
+}  # fmt: skip
 SCALARS = tuple(f.name for f in fields(Contract) if f.name not in NESTED)
 MAX_BYTES = 10_000_000
 EXAMPLES = {
@@ -91,6 +101,10 @@ def to_toml(contract: Contract) -> str:
         lines += ["", "[[reference]]", *_pairs(reference)]
     if contract.label:
         lines += ["", "[label]", *_pairs(contract.label)]
+    for sensor in contract.sensors:
+        lines += ["", "[[sensor]]", *_pairs(sensor)]
+    for rules in contract.transactions:
+        lines += ["", "[[transactions]]", *_pairs(rules)]
     return "\n".join(lines) + "\n"
 
 
@@ -118,6 +132,8 @@ def _contract(data: dict[str, Any]) -> Contract:
         references=_many(data, "reference"),
         label=_made(Label, "[label]", data["label"]) if "label" in data else None,
         keys=_keys(data.get("keys", [])),
+        sensors=_many(data, "sensor"),
+        transactions=_many(data, "transactions"),
     )
 
 
@@ -176,7 +192,7 @@ def _made(kind: type, where: str, given: Any) -> Any:
                             f"{absent[0]} = {_example(hints[absent[0]])}")  # fmt: skip
     try:
         return kind(**plain)
-    except ContractError as error:
+    except ValueError as error:
         raise ContractError(f"{where}: {error}") from None
 
 

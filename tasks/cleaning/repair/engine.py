@@ -22,6 +22,7 @@ from tasks.cleaning.repair.estimate import ImputeConfig
 from tasks.cleaning.repair.impute import impute
 from tasks.cleaning.repair.normalise import normalise
 from tasks.cleaning.repair.typos import TypoConfig, typos
+from tasks.cleaning.sensors.check import sensor_findings
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +97,7 @@ def repair(
     decisions = no_decisions() if decisions is None else decisions
     changes, bounds = no_changes(), dict[str, HarmBound]()
     review, came, harmed, fixed = joined([]), frame, 0.0, False
-    across: tuple[Step, ...] = (_voted, _spelt) if config.across_rows else ()
+    across: tuple[Step, ...] = (_voted, _spelt, _sensed) if config.across_rows else ()
     for turn in range(1, config.max_passes + 1):
         before, review = changes.height, joined([])
         for step in (_decided(decisions), _normalised, *across):
@@ -201,6 +202,18 @@ def _spelt(
     }
     found, bounds = typos(frame, words, alpha=config.alpha, domains=domains, config=config.typos)
     return found, {f"typo:{name}": its for name, its in bounds.items()}
+
+
+def _sensed(
+    frame: pl.DataFrame, contract: Contract, config: RepairConfig
+) -> tuple[pl.DataFrame, Limits]:
+    parts, bounds = [], dict[str, HarmBound]()
+    for rules in contract.sensors:
+        found, limits = sensor_findings(frame, rules, config.alpha)
+        parts.append(found)
+        bounds |= limits
+    # Sensors that share a clock tell of the same fault of it.
+    return joined(parts).unique(["row", "column", "rule"], maintain_order=True), bounds
 
 
 def _unseen(found: pl.DataFrame, changes: pl.DataFrame) -> pl.DataFrame:

@@ -1,0 +1,1 @@
+"""Sensor series: faults of clock, cable and instrument, told from what the process did."""

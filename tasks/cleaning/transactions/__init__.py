@@ -1,0 +1,1 @@
+"""Transactions: copies, late arrivals, impossible times and places, currencies, check digits."""
