@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.cleaning.images.decode import DecodedImage, Pixels
+from tasks.cleaning.images.faults import spoilt
 
 Floats = NDArray[np.float32]
 
@@ -68,7 +69,25 @@ def measure(image: DecodedImage) -> tuple[dict[str, float], NDArray[np.uint8]]:
     found = _brightness(gray)
     found["colourfulness"] = _colourfulness(image.pixels)
     found |= _texture(gray)
-    return {name: round(found[name], 6) for name in FEATURES}, small(gray)
+    return _rounded(found), small(gray)
+
+
+def measure_spoilt(image: DecodedImage) -> list[tuple[str, dict[str, float]]]:
+    """Measure the image with each fault of ``faults.py``: name of the fault and numbers.
+
+    Of an image above 1,024 pixels a side only the middle is spoilt.
+    """
+    gray = gray_of(image.pixels)
+    top, left = (max(0, (length - 1_024) // 2) for length in gray.shape)
+    colour = _colourfulness(image.pixels)
+    return [
+        (name, _rounded(_brightness(bad) | _texture(bad) | {"colourfulness": colour}))
+        for name, bad in spoilt(gray[top : top + 1_024, left : left + 1_024])
+    ]
+
+
+def _rounded(found: dict[str, float]) -> dict[str, float]:
+    return {name: round(found[name], 6) for name in FEATURES}
 
 
 def pixel_digest(pixels: Pixels) -> str:
@@ -123,8 +142,7 @@ def _colourfulness(pixels: Pixels) -> float:
 def _texture(gray: Pixels) -> dict[str, float]:
     energy = np.zeros((2, 2 * max(SCALES) + 1))
     noise, seen = 0.0, 0
-    tiles = list(_tiles(gray))
-    for tile in tiles:
+    for tile in _tiles(gray):
         weight = tile.size
         for k in {*SCALES, *(2 * k for k in SCALES)}:
             for axis, turned in enumerate((tile.T, tile)):

@@ -1,7 +1,8 @@
 """The sandboxed process: reads the bytes of images from its standard input, answers on its output.
 
 ``python -m tasks.cleaning.images.worker LIMITS`` with the limits as JSON. A request says what is
-wanted: ``measure`` (numbers and the small image), ``pixels`` (all of them) or ``thumbnail`` (PNG).
+wanted: ``measure`` (numbers and the small image), ``faults`` (those, and of the image spoilt),
+``pixels`` (all of them) or ``thumbnail`` (PNG).
 It ends with its parent: at the end of its input, at a broken pipe, or by the timer of the image
 that it works on.
 """
@@ -18,7 +19,7 @@ import numpy as np
 
 from tasks.cleaning.images import confine, wire
 from tasks.cleaning.images.decode import DecodedImage, ImageRefusedError, decode
-from tasks.cleaning.images.features import facts_of, gray_of, measure
+from tasks.cleaning.images.features import facts_of, gray_of, measure, measure_spoilt
 from tasks.cleaning.images.limits import ImageLimits
 
 OUT_OF_MEMORY = 77
@@ -42,7 +43,10 @@ def answer(request: dict[str, Any], data: bytes, limits: ImageLimits) -> tuple[d
     if request.get("want") == "thumbnail":
         return {"facts": facts}, _thumbnail(image)
     numbers, little = measure(image)
-    return {"facts": facts, "features": numbers}, little.tobytes()
+    said = {"facts": facts, "features": numbers}
+    if request.get("want") == "faults":
+        said["faults"] = measure_spoilt(image)
+    return said, little.tobytes()
 
 
 def _thumbnail(image: DecodedImage) -> bytes:
@@ -72,7 +76,7 @@ def warm_up(limits: ImageLimits) -> None:
             held = io.BytesIO()
             options = {"exif": _exif()} if name != "BMP" else {}
             picture.convert("RGB" if name == "JPEG" else mode).save(held, name, **options)
-            for want in ("measure", "thumbnail"):
+            for want in ("faults", "thumbnail"):
                 answer({"want": want}, held.getvalue(), limits)
 
 
