@@ -7,13 +7,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from flows.cli.clean_images import images
+
 if TYPE_CHECKING:
     import polars as pl
 
     from connectors.cleaning.outputs import OutputFormat
     from tasks.cleaning.contract.model import Contract
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, help="Clean tables.")
+app = typer.Typer(add_completion=False, no_args_is_help=True, help="Clean tables and images.")
+app.command()(images)
 
 File = Annotated[
     Path, typer.Argument(help="CSV, TSV, JSON lines or Parquet, also packed.", show_default=False)

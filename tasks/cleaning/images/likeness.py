@@ -136,9 +136,7 @@ def twins(
     return found
 
 
-def _links(
-    small: NDArray[np.uint8], config: LikenessConfig
-) -> list[tuple[int, int, float, int]]:
+def _links(small: NDArray[np.uint8], config: LikenessConfig) -> list[tuple[int, int, float, int]]:
     """Return pairs i < j that are alike, with correlation and position, in order."""
     signs = _signs(small)
     plain = _packed(signs)

@@ -40,7 +40,7 @@ NUMBERS = (*SHARPNESS, *BRIGHTNESS, *OTHERS)
 LEAST_SPREAD = dict.fromkeys(NUMBERS, 0.02) | dict.fromkeys(BRIGHTNESS, 1.0)
 LEAST_SPREAD |= {"colourfulness": 1.0}
 SPOILT_IMAGES = 300
-"""Reference images that are spoilt, spread evenly, to give the faults their names."""
+"""Reference images that are spoilt to give the faults their names, at most."""
 UNLIKE = "unlike-reference"
 WRONG_SIZE, WRONG_CAMERA = "wrong-size", "wrong-camera"
 
@@ -173,10 +173,7 @@ class ImageReference:
         """
         try:
             said: dict[str, Any] = json.loads(text)
-            if said["version"] != VERSION or tuple(said["numbers"]) != NUMBERS:
-                raise ImageReferenceError(
-                    f"{source}: made by another version; learn it again from the images"
-                )
+            known = said["version"] == VERSION and tuple(said["numbers"]) == NUMBERS
             vectors = np.array(said["vectors"], np.float64)
             far = np.array([math.inf if v is None else v for v in said["far"]], np.float64)
             sizes, sources = (
@@ -184,20 +181,19 @@ class ImageReference:
             )
             spoilt = {name: np.array(said["spoilt"][name], np.float64) for name in FAULTS}
             made = cls(vectors, sizes, sources, far, bool(said["black"]), spoilt)
-        except ImageReferenceError:
-            raise
         except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
             raise ImageReferenceError(
                 f"{source}: no reference ({type(error).__name__}: {error}); learn it again"
             ) from error
         if (
-            vectors.shape != (len(far), len(NUMBERS))
+            not known
+            or vectors.shape != (len(far), len(NUMBERS))
             or not LEAST_IMAGES <= len(far) <= MAX_IMAGES
             or not np.isfinite(vectors).all()
             or not (far >= 0).all()
             or any(b.ndim != 2 or b.shape[1] != len(NUMBERS) for b in spoilt.values())
         ):
-            raise ImageReferenceError(f"{source}: its numbers do not fit together; learn it again")
+            raise ImageReferenceError(f"{source}: damaged, or of another version; learn it again")
         return made
 
 
@@ -206,7 +202,8 @@ def learn_reference(images: Sequence[MeasuredImage]) -> ImageReference:
 
     Args:
         images: Good images, as different from one another as new ones will be from them: without
-            duplicates and not twenty exposures of one part.
+            duplicates and not twenty exposures of one part. Those measured with faults lend the
+            faults their names.
 
     Raises:
         ImageReferenceError: When there are fewer than 20 images, or more than 20,000.
@@ -225,9 +222,10 @@ def learn_reference(images: Sequence[MeasuredImage]) -> ImageReference:
     far, _ = _nearest(scaled, scaled, itself=True)
     alone = np.array([sizes[size_of(i)] == 1 or sources[source_of(i)] == 1 for i in images])
     far = np.sort(np.where(alone, np.inf, far))
-    chosen = np.unique(np.linspace(0, n - 1, min(n, SPOILT_IMAGES)).astype(int))
+    lent = [image for image in images if image.faults]
+    lent = lent[:: -(-len(lent) // SPOILT_IMAGES) or 1]
     spoilt = {
-        name: _stacked([f for i in chosen for given, f in images[i].faults if given == name])
+        name: _stacked([f for image in lent for given, f in image.faults if given == name])
         for name in FAULTS
     }
     return ImageReference(vectors, sizes, sources, far, black, spoilt)

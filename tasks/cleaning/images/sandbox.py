@@ -156,19 +156,23 @@ class Sandbox:
         return body
 
     def measure_all(
-        self, items: Iterable[Given], read: Callable[[Given], bytes], *, faults: bool = False
+        self,
+        items: Iterable[Given],
+        read: Callable[[Given], bytes],
+        *,
+        faults: Callable[[Given], bool] = lambda _: False,
     ) -> Iterator[tuple[Given, MeasuredImage | ImageRefusedError]]:
         """Measure many images on all workers, in order, a few files in memory at a time.
 
         Args:
             items: What stands for the images.
             read: Gives the bytes of one; may raise `ImageRefusedError`.
-            faults: As of `measure`.
+            faults: Whether one is measured spoilt as well, as by `measure`.
         """
 
         def one(item: Given) -> MeasuredImage | ImageRefusedError:
             try:
-                return self.measure(read(item), faults=faults)
+                return self.measure(read(item), faults=faults(item))
             except ImageRefusedError as error:
                 return error
 
@@ -359,4 +363,6 @@ def _checked_features(numbers: dict[str, Any]) -> dict[str, float]:
 
 
 def _unbelievable() -> ImageRefusedError:
-    return ImageRefusedError("crashed", "the decoder gave no sensible answer", "a file that decodes")
+    return ImageRefusedError(
+        "crashed", "the decoder gave no sensible answer", "a file that decodes"
+    )
