@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import io
 import math
+import struct
 import warnings
+import zlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -96,6 +98,7 @@ def _decode(data: bytes, limits: ImageLimits) -> DecodedImage:
         raise ImageRefusedError("many-frames", f"{frames} frames", "one still image")
     if image.format == "PNG":
         image.verify()  # checks of all chunks, which decoding alone leaves out
+        _check_rows(data)
         image = opened()
     facts = _facts(image)
     image.load()
@@ -106,6 +109,29 @@ def _decode(data: bytes, limits: ImageLimits) -> DecodedImage:
     facts["transparent"] = transparent
     facts["bits"] = 8 * pixels.itemsize
     return DecodedImage(np.ascontiguousarray(pixels), facts)
+
+
+def _check_rows(data: bytes) -> None:
+    """Refuse a PNG with fewer rows than its header says: Pillow would leave the others black.
+
+    Interlaced ones are left to Pillow, which refuses most of them.
+    """
+    width, height, depth, kind, _, _, interlaced = struct.unpack(">IIBBBBB", data[16:29])
+    if interlaced:
+        return
+    bits = depth * {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}[kind]
+    missing = height * (1 + (width * bits + 7) // 8)
+    unpack, at = zlib.decompressobj(), 8
+    while missing > 0 and at + 12 <= len(data):
+        length, name = struct.unpack(">I4s", data[at : at + 8])
+        if name == b"IDAT":
+            packed = data[at + 8 : at + 8 + length]
+            while missing > 0 and packed:
+                missing -= len(unpack.decompress(packed, min(missing, 1 << 20)))
+                packed = unpack.unconsumed_tail
+        at += 12 + length
+    if missing > 0:
+        raise ImageRefusedError("broken", "rows are missing", "a whole file that decodes")
 
 
 def _check_size(width: int, height: int, limits: ImageLimits) -> None:

@@ -115,7 +115,9 @@ class ImageReference:
         given = (_vectors(images) - centre) / spread
         distance, nearest = _nearest(given, scaled)
         spoilt = {
-            name: _nearest(given, (bank - centre) / spread)[0] for name, bank in self.spoilt.items()
+            name: _nearest(given, (bank - centre) / spread)[0]
+            for name, bank in self.spoilt.items()
+            if len(bank)
         }
         made = []
         for i, image in enumerate(images):
@@ -179,7 +181,10 @@ class ImageReference:
             sizes, sources = (
                 {str(k): int(v) for k, v in said[name].items()} for name in ("sizes", "sources")
             )
-            spoilt = {name: np.array(said["spoilt"][name], np.float64) for name in FAULTS}
+            spoilt = {
+                name: np.array(said["spoilt"][name], np.float64).reshape(-1, len(NUMBERS))
+                for name in FAULTS
+            }
             made = cls(vectors, sizes, sources, far, bool(said["black"]), spoilt)
         except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
             raise ImageReferenceError(
@@ -191,7 +196,7 @@ class ImageReference:
             or not LEAST_IMAGES <= len(far) <= MAX_IMAGES
             or not np.isfinite(vectors).all()
             or not (far >= 0).all()
-            or any(b.ndim != 2 or b.shape[1] != len(NUMBERS) for b in spoilt.values())
+            or not all(np.isfinite(bank).all() for bank in spoilt.values())
         ):
             raise ImageReferenceError(f"{source}: damaged, or of another version; learn it again")
         return made
