@@ -308,7 +308,7 @@ def _page(
     sandbox: Sandbox,
     now: datetime,
 ) -> ImagePage:
-    shown = []
+    shown: list[ShownImage] = []
     for file, flag in _flagged(listing.files, checked):
         if len(shown) == MAX_SHOWN:
             break

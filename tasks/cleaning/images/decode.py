@@ -12,7 +12,7 @@ import struct
 import warnings
 import zlib
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -108,7 +108,7 @@ def _decode(data: bytes, limits: ImageLimits) -> DecodedImage:
     pixels, transparent = _pixels(upright)
     facts["transparent"] = transparent
     facts["bits"] = 8 * pixels.itemsize
-    return DecodedImage(np.ascontiguousarray(pixels), facts)
+    return DecodedImage(cast("Pixels", np.ascontiguousarray(pixels)), facts)
 
 
 def _check_rows(data: bytes) -> None:
@@ -206,10 +206,10 @@ def _deep(values: NDArray[Any]) -> Pixels:
     if values.dtype.kind == "f":
         if high > 1.0:
             raise ImageRefusedError("unknown-scale", f"floats up to {high:g}", "floats of 0 to 1")
-        return np.rint(values * 65_535).astype(np.uint16)
+        return cast("Pixels", np.rint(values * 65_535).astype(np.uint16))
     if high > 65_535:
         raise ImageRefusedError("unknown-scale", f"integers up to {high:.0f}", "≤ 65,535")
-    return values.astype(np.uint16)
+    return cast("Pixels", values.astype(np.uint16))
 
 
 def _kind_of(data: bytes) -> str:

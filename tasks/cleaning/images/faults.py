@@ -6,6 +6,7 @@ The test itself (`reference.py`) knows no faults: these only lend it their names
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +30,7 @@ def spoilt(gray: Pixels) -> Iterator[tuple[str, Pixels]]:
     white = np.iinfo(gray.dtype).max
 
     def stored(values: Floats) -> Pixels:
-        return np.asarray(np.clip(np.rint(values), 0, white).astype(gray.dtype))
+        return cast("Pixels", np.clip(np.rint(values), 0, white).astype(gray.dtype))
 
     values = gray.astype(np.float32)
     for name, factor in SHADES:

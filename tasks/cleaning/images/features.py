@@ -168,7 +168,7 @@ def _tiles(gray: Pixels) -> list[Floats]:
     def starts(length: int) -> list[int]:
         if length <= TILE * TILES:
             return [0]
-        return np.linspace(0, length - TILE, TILES).astype(int).tolist()
+        return [int(start) for start in np.linspace(0, length - TILE, TILES)]
 
     rows, columns = starts(gray.shape[0]), starts(gray.shape[1])
     tall = TILE if len(rows) > 1 else gray.shape[0]

@@ -171,7 +171,7 @@ def _signs(small: NDArray[np.uint8]) -> NDArray[np.bool_]:
     waves = np.cos(np.pi * (place + 0.5) * frequency / SIDE).astype(np.float32)
     signs = (waves @ small.astype(np.float32) @ waves.T) > 0
     signs[:, 0, 0] = False
-    return signs
+    return np.asarray(signs)
 
 
 def _turned_hashes(signs: NDArray[np.bool_]) -> list[NDArray[np.uint64]]:
@@ -190,7 +190,7 @@ def _turned_hashes(signs: NDArray[np.bool_]) -> list[NDArray[np.uint64]]:
 
 def _packed(signs: NDArray[np.bool_]) -> NDArray[np.uint64]:
     weights = np.uint64(1) << np.arange(COEFFICIENTS**2, dtype=np.uint64)
-    flat = signs.reshape(len(signs), -1)
+    flat = signs.reshape(len(signs), COEFFICIENTS**2)
     return np.asarray((flat * weights).sum(1, dtype=np.uint64))
 
 

@@ -19,7 +19,7 @@ class WireError(ValueError):
     """Bytes that are no frame, or a frame that is larger than agreed."""
 
 
-def send(stream: BinaryIO, said: dict[str, Any], body: bytes | memoryview = b"") -> None:
+def send(stream: BinaryIO, said: dict[str, Any], body: bytes = b"") -> None:
     """Write one frame."""
     text = json.dumps(said, allow_nan=False).encode()
     stream.write(HEAD.pack(MAGIC, len(text), len(body)) + text)

@@ -131,7 +131,7 @@ def bomb():
 def test_out_of_memory_time_and_crash_cost_one_image():
     good = stored(picture(np.random.default_rng(1)), "PNG")
     with Sandbox(ImageLimits(memory_mib=384, max_pixels=10**8), workers=1) as small:
-        large = stored(np.zeros((6_000, 6_000, 3), np.uint8), "PNG", compress_level=1)
+        large = stored(np.zeros((5_000, 5_000, 3), np.uint8), "PNG", compress_level=1)
         assert refusal(small, large).rule == "out-of-memory"
         assert small.measure(good).facts["width"] == 64
     with Sandbox(ImageLimits(wall_seconds=0.01), workers=1) as hurried:
@@ -320,7 +320,7 @@ FACTS = {
 def drawn(rng, n, **facts):
     """Make up measured images whose numbers are exchangeable."""
     made = []
-    for k in range(n):
+    for _ in range(n):
         numbers = dict(zip(FEATURES, rng.gamma(4.0, 2.0, len(FEATURES)).tolist(), strict=True))
         numbers |= {"dark_share": 0.0, "light_share": 0.0, "p01": 1.0, "p99": 200.0}
         digest = f"{rng.integers(1 << 62)}"
