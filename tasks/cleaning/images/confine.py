@@ -22,8 +22,9 @@ ALLOWED = {
     "munmap": 11, "brk": 12, "rt_sigaction": 13, "rt_sigprocmask": 14, "rt_sigreturn": 15,
     "sched_yield": 24, "mremap": 25, "madvise": 28, "setitimer": 38, "getpid": 39, "exit": 60,
     "getrusage": 98, "gettid": 186, "futex": 202, "restart_syscall": 219, "clock_gettime": 228,
-    "exit_group": 231, "prlimit64": 302, "getrandom": 318, "rseq": 334,
+    "exit_group": 231, "getrandom": 318, "rseq": 334,
 }  # fmt: skip
+PRLIMIT64 = 302
 AUDIT_ARCH_X86_64 = 0xC000003E
 LOAD, JUMP_EQUAL, RETURN = 0x20, 0x15, 0x06
 ALLOW, KILL, REFUSE = 0x7FFF0000, 0x80000000, 0x00050000 | 1  # EPERM
@@ -74,14 +75,22 @@ def forbid_system_calls() -> bool:
 
 
 def _program() -> bytes:
-    """Return the filter in classic BPF (linux/filter.h): allow the list, refuse the rest."""
+    """Return the filter in classic BPF (linux/filter.h): allow the list, refuse the rest.
+
+    Limits may be set, but of the process itself alone: those of its parent would end that.
+    """
     numbers = sorted(ALLOWED.values())
     lines = [
         (LOAD, 0, 0, 4),  # seccomp_data.arch
         (JUMP_EQUAL, 1, 0, AUDIT_ARCH_X86_64),
         (RETURN, 0, 0, KILL),
         (LOAD, 0, 0, 0),  # seccomp_data.nr
-        *((JUMP_EQUAL, len(numbers) - i, 0, number) for i, number in enumerate(numbers)),
+        *((JUMP_EQUAL, len(numbers) - i + 5, 0, number) for i, number in enumerate(numbers)),
+        (JUMP_EQUAL, 0, 4, PRLIMIT64),
+        (LOAD, 0, 0, 16),  # its first argument, both halves: the process, 0 for oneself
+        (JUMP_EQUAL, 0, 2, 0),
+        (LOAD, 0, 0, 20),
+        (JUMP_EQUAL, 1, 0, 0),
         (RETURN, 0, 0, REFUSE),
         (RETURN, 0, 0, ALLOW),
     ]

@@ -153,7 +153,7 @@ def test_a_worker_that_cannot_start_is_no_fault_of_the_image(monkeypatch):
 
 
 CONFINED = """
-import json, os, socket, sys
+import json, os, resource, socket, sys
 from tasks.cleaning.images import confine
 from tasks.cleaning.images.limits import ImageLimits
 confine.limit_process(ImageLimits())
@@ -163,6 +163,7 @@ for name, call in {
     "open": lambda: open("/etc/hostname"), "write": lambda: open("/tmp/x", "w"),
     "socket": socket.socket, "fork": os.fork, "exec": lambda: os.execv("/bin/true", ["true"]),
     "kill": lambda: os.kill(os.getppid(), 0),
+    "limit": lambda: resource.prlimit(os.getppid(), resource.RLIMIT_CPU),
 }.items():
     try:
         call()
@@ -181,7 +182,7 @@ def test_a_confined_process_has_neither_files_nor_network_nor_children():
     held, refused = json.loads(done.stdout)
     if not held:
         pytest.skip("this machine has no seccomp")
-    assert refused == ["open", "write", "socket", "fork", "exec", "kill"]
+    assert refused == ["open", "write", "socket", "fork", "exec", "kill", "limit"]
 
 
 def test_the_filter_is_in_force_in_workers(sandbox):
