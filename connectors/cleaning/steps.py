@@ -1,4 +1,4 @@
-"""Cleaning as a Prefect task."""
+"""Cleaning as Prefect tasks."""
 
 from __future__ import annotations
 
@@ -46,6 +46,41 @@ def clean_table(
         "changed": done.changes.select("row", "column").n_unique(),
         "promised_harm": done.promised_harm,
         "review": done.review.height,
+        "clean": str(place.clean_path),
+        "quarantine": str(place.quarantine_path),
+        "report": str(place.attached(REPORT)),
+    }
+
+
+@task(name="clean images", timeout_seconds=4 * HOUR)
+def clean_images(
+    folder: str, out: str, reference: str = "", *, alpha: float = 0.01
+) -> dict[str, Any]:
+    """Set bad images of a folder aside and publish the results.
+
+    Args:
+        folder: Images.
+        out: Folder of the results.
+        reference: Good images of the line, a folder or a JSON file; "" without one.
+        alpha: Share of good images that the reference may set aside.
+
+    Returns:
+        JSON record: counts, what was not judged, promised share, paths.
+    """
+    from connectors.cleaning.images import REPORT, clean_folder, load_reference
+    from connectors.cleaning.outputs import published
+    from tasks.cleaning.images.checks import ImageCheckConfig
+
+    config = ImageCheckConfig(alpha=alpha)
+    learnt = load_reference(Path(reference), config=config) if reference else None
+    run = clean_folder(Path(folder), Path(out), learnt, config=config)
+    place = published(Path(out))
+    assert place is not None  # noqa: S101 - just published
+    return {
+        "source": Path(folder).name,
+        "counts": run.counts,
+        "not_judged": run.checked.not_judged,
+        "promised": run.checked.promised,
         "clean": str(place.clean_path),
         "quarantine": str(place.quarantine_path),
         "report": str(place.attached(REPORT)),

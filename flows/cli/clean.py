@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from flows.cli.clean_images import images
 from flows.cli.clean_page import open_page
 from flows.cli.clean_slices import slices
 
@@ -18,9 +19,10 @@ if TYPE_CHECKING:
     from connectors.cleaning.outputs import OutputFormat
     from tasks.cleaning.contract.model import Contract
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, help="Clean tables.")
+app = typer.Typer(add_completion=False, no_args_is_help=True, help="Clean tables and images.")
 app.command("open")(open_page)
 app.command()(slices)
+app.command()(images)
 
 File = Annotated[
     Path, typer.Argument(help="CSV, TSV, JSON lines or Parquet, also packed.", show_default=False)
