@@ -26,6 +26,8 @@ DENSE = 4
 """See ``_pairs``: counted in a table of up to this many cells per row, else by sorting."""
 
 TRIAL_ROWS, TRIAL_SEED = 5_000, 7
+LARGE_GROUP = 250
+"""A group of this part of the table has some twenty rows in a first look."""
 SLACK = 0.15
 """By how much a first look at some groups may fall short of what is asked of all."""
 
@@ -84,7 +86,7 @@ def discover(
     for determinant, code in repeating.items():
         if not _covers(code, config):
             continue
-        trial = _whole_groups(code)
+        trial = _first_look(code)
         for dependent, value in repeating.items():
             if dependent == determinant or (
                 trial is not None and support(code[trial], value[trial], config.relaxed()) is None
@@ -147,14 +149,18 @@ def _pairs(group: Codes, value: Codes) -> tuple[Codes, Codes, Codes]:
     return groups[known], values[known], counts[known]
 
 
-def _whole_groups(code: Codes) -> NDArray[np.int64] | None:
-    """Return rows of some whole groups for a first look, None where they would say little.
+def _first_look(code: Codes) -> NDArray[np.int64] | None:
+    """Return rows that show what the whole table would, None where a part would say little.
 
-    Rows drawn one by one would break groups up; groups drawn whole follow a dependency as all do,
-    unless a few of them hold much of the table.
+    Any rows do where groups are large. Small groups would break up and decide nothing: they are
+    taken whole, unless a few large ones among them hold much of the table.
     """
     sizes = np.bincount(code[code != MISSING])
-    if len(code) < 4 * TRIAL_ROWS or sizes.max() > TRIAL_ROWS // 20:
+    if len(code) < 4 * TRIAL_ROWS:
+        return None
+    if sizes[sizes >= len(code) // LARGE_GROUP].sum() >= 0.9 * len(code):
+        return np.arange(0, len(code), len(code) // TRIAL_ROWS)
+    if sizes.max() > TRIAL_ROWS // 20:
         return None
     order = np.random.default_rng(TRIAL_SEED).permutation(len(sizes))
     chosen = np.zeros(len(sizes) + 1, bool)  # the last one for missing cells, code -1
