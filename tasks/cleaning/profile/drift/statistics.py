@@ -73,7 +73,8 @@ def compare_levels(a: Counts, b: Counts) -> Outcome:
     """Compare how often levels occur, by chi-square; rare levels count as one.
 
     The effect is the total variation distance less what chance alone makes of it, which is not
-    small where there are many levels.
+    small where there are many levels; less in squares, since what moved a few levels much hides
+    the chance in them.
 
     Args:
         a: [levels] count in the reference.
@@ -84,7 +85,7 @@ def compare_levels(a: Counts, b: Counts) -> Outcome:
     deviation = np.sqrt(pooled * (1.0 - pooled) * (1.0 / a.sum() + 1.0 / b.sum()))
     chance = 0.5 * math.sqrt(2.0 / math.pi) * float(deviation.sum())
     distance = 0.5 * float(np.abs(p - q).sum())
-    effect = max(0.0, distance - chance)
+    effect = math.sqrt(max(0.0, distance**2 - chance**2))
     common = _pooled(a, b)
     several = len(common[0]) > 1
     return Outcome(
