@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from flows.cli.clean_profile import profile
+
 if TYPE_CHECKING:
     import polars as pl
 
@@ -14,6 +16,7 @@ if TYPE_CHECKING:
     from tasks.cleaning.contract.model import Contract
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Clean tables.")
+app.command()(profile)
 
 File = Annotated[
     Path, typer.Argument(help="CSV, TSV, JSON lines or Parquet, also packed.", show_default=False)

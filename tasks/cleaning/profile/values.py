@@ -103,11 +103,17 @@ def read_values(column: pl.Series, line: ColumnContract | None = None) -> Values
         line: What it holds; inferred from it if None.
     """
     line = line or line_of(column)
-    frame = pl.DataFrame({VALUE: column.cast(pl.String)})
+    steps = pl.LazyFrame({VALUE: column.cast(pl.String)})
     for step in normalisers(VALUE, replace(line, domain=(), confidence={})):
-        frame = frame.with_columns(step.expression.alias(VALUE))
-    frame = frame.with_row_index("row").filter(pl.col(VALUE).is_not_null() & (pl.col(VALUE) != ""))
-    read = frame.select("row", _number(line).alias("number")).filter(pl.col("number").is_finite())
+        steps = steps.with_columns(step.expression.alias(VALUE))
+    filled = pl.col(VALUE).is_not_null() & (pl.col(VALUE) != "")
+    frame = (
+        steps.with_row_index("row")
+        .filter(filled)
+        .with_columns(_number(line).alias("number"))
+        .collect()
+    )
+    read = frame.select("row", "number").filter(pl.col("number").is_finite())
     return Values(
         column.name,
         line,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from typing import Any
 
 import polars as pl
@@ -180,7 +180,9 @@ def day(days: float | None) -> str:
     >>> day(0.0), day(1e9)
     ('1970-01-01', '–')
     """
+    if days is None or not math.isfinite(days):
+        return DASH
     try:
-        return (datetime(1970, 1, 1) + timedelta(days=days)).date().isoformat()  # type: ignore[arg-type]  # noqa: DTZ001
-    except (OverflowError, TypeError):
+        return (date(1970, 1, 1) + timedelta(days=int(days // 1))).isoformat()
+    except OverflowError:
         return DASH

@@ -144,7 +144,7 @@ def brief(text: str) -> str:
 def percent(share: float) -> str:
     """Write a share in per cent with two digits that count.
 
-    >>> percent(0.5), percent(0.0123), percent(0.00042), percent(0.0)
-    ('50 %', '1.2 %', '0.042 %', '0 %')
+    >>> percent(0.5), percent(0.0123), percent(0.00042), percent(0.0), percent(0.997)
+    ('50 %', '1.2 %', '0.042 %', '0 %', '99.7 %')
     """
-    return f"{100 * share:.2g} %"
+    return f"{100 * share:.{3 if share >= 0.95 else 2}g} %"

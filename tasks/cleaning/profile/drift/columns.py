@@ -126,7 +126,12 @@ def _numbers(reference: Values, current: Values, config: DriftConfig) -> Check:
         return _untested("values", f"fewer than {config.least_rows} {reference.kind}s on one side")
     if why := moves(reference, current):
         return _untested("values", why)
-    return Check("values", compare_numbers(a, b), config.gap, _middle(a), _middle(b))
+    outcome = compare_numbers(a, b)
+    at = outcome.where
+    told = [
+        f"median {np.median(one):.4g}, {np.mean(one <= at):.1%} up to {at:.4g}" for one in (a, b)
+    ]
+    return Check("values", outcome, config.gap, *told)
 
 
 def _texts(reference: pl.Series, current: pl.Series, config: DriftConfig) -> Iterator[Check]:
@@ -206,11 +211,6 @@ def _names_rows(numbers: Floats) -> bool:
     if (numbers != np.round(numbers)).any() or len(np.unique(numbers)) < len(numbers):
         return False
     return bool(numbers.max() - numbers.min() < KEY_SPAN * len(numbers))
-
-
-def _middle(numbers: Floats) -> str:
-    low, middle, high = np.quantile(numbers, [0.25, 0.5, 0.75])
-    return f"median {middle:.4g}, half in {low:.4g} to {high:.4g}"
 
 
 def _examples(levels: pl.Series, a: Counts, b: Counts) -> str:

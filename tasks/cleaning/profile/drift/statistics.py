@@ -35,6 +35,7 @@ class Outcome:
         js: Jensen-Shannon divergence in bits, 0..1, likewise.
         possible: Whether any difference could have shown: not where both tables together hold a
             single value. What is impossible is not counted among the tests (Tarone 1990).
+        where: The number at which the cumulative shares differ most, NaN for other tests.
     """
 
     test: str
@@ -43,6 +44,7 @@ class Outcome:
     psi: float | None = None
     js: float | None = None
     possible: bool = True
+    where: float = math.nan
 
 
 def compare_numbers(reference: Floats, current: Floats) -> Outcome:
@@ -55,10 +57,11 @@ def compare_numbers(reference: Floats, current: Floats) -> Outcome:
         reference: [n] finite numbers, at least one.
         current: [m] likewise.
     """
-    a, b = _tallies(reference, current)
+    values, a, b = _tallies(reference, current)
     n, m = int(a.sum()), int(b.sum())
     below_a, below_b = np.cumsum(a), np.cumsum(b)
-    gap = float(np.abs(below_a / n - below_b / m).max())
+    gaps = np.abs(below_a / n - below_b / m)
+    gap, at = float(gaps.max()), float(values[gaps.argmax()])
     if len(a) <= FEW_VALUES:
         shape, name = _chi_square(a, b), "chi-square and Mann-Whitney"
     else:
@@ -66,7 +69,7 @@ def compare_numbers(reference: Floats, current: Floats) -> Outcome:
     shift = _mann_whitney_p(a, b, below_a)
     bins = binned(reference, current)
     p = min(1.0, 2.0 * min(shape, shift))
-    return Outcome(name, p, gap, psi(*bins), js(*bins), possible=len(a) > 1)
+    return Outcome(name, p, gap, psi(*bins), js(*bins), possible=len(a) > 1, where=at)
 
 
 def compare_levels(a: Counts, b: Counts) -> Outcome:
@@ -200,11 +203,12 @@ def smallest_gap(n: int, m: int, alpha: float) -> float:
     return min(1.0, math.sqrt(-math.log(alpha / 2.0) / 2.0 * (n + m) / (n * m)))
 
 
-def _tallies(reference: Floats, current: Floats) -> tuple[Counts, Counts]:
-    """Return how often each value occurs in either sample, in order of values."""
-    _, place = np.unique(np.concatenate([reference, current]), return_inverse=True)
+def _tallies(reference: Floats, current: Floats) -> tuple[Floats, Counts, Counts]:
+    """Return the values in order, and how often each occurs in either sample."""
+    values, place = np.unique(np.concatenate([reference, current]), return_inverse=True)
     width = int(place.max()) + 1
     return (
+        values,
         np.bincount(place[: len(reference)], minlength=width),
         np.bincount(place[len(reference) :], minlength=width),
     )

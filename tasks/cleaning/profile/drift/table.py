@@ -170,10 +170,10 @@ def drift_by_segment(
     lines = {name: both[0].line for name, both in read.items()}
     tested = []
     for value in _segments(reference[segment], current[segment], config.least_rows, most):
-        parts = [
+        usual, now = (
             frame.filter(pl.col(segment) == value).select(shared) for frame in (reference, current)
-        ]
-        for name, both in _read_both(*parts, lines).items():
+        )
+        for name, both in _read_both(usual, now, lines).items():
             tested += [(value, name, check) for check in checks(*both, config)]
     return _judged(tested, config.alpha)
 
@@ -222,7 +222,7 @@ def _judged(tested: Sequence[tuple[str | None, str, Check]], alpha: float) -> pl
     corrected = iter(holm(np.array(p, np.float64)).tolist())
     rows = []
     for segment, name, check in tested:
-        row = {
+        row: dict[str, Any] = {
             "segment": segment,
             "column": name,
             "aspect": check.aspect,
