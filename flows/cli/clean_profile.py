@@ -62,12 +62,12 @@ def _tell(done: Profiled, reference: Path | None) -> None:
     if sample.note:
         typer.echo(f"looked at {sample.note}")
     if sample.quarantined:
-        typer.echo(f"{sum(sample.quarantined.values()):,} rows could not be read")
+        typer.echo(f"rows that could not be read: {sum(sample.quarantined.values()):,}")
     cells = sum(one.rows for one in shown.columns) or 1
     typer.echo(
         f"{sum(one.missing for one in shown.columns) / cells:.1%} of the cells missing, "
-        f"{shown.copies:,} repeated rows, {len(shown.keys):,} candidate keys, "
-        f"{len(shown.dependencies):,} dependencies, {shown.outliers.height:,} doubtful numbers"
+        f"rows repeated {shown.copies:,}, candidate keys {len(shown.keys):,}, "
+        f"dependencies {len(shown.dependencies):,}, doubtful numbers {shown.outliers.height:,}"
     )
     if done.drift is not None and reference is not None:
         typer.echo(f"drift against {reference.name}: {done.drift.verdict}")

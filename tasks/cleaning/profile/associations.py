@@ -94,7 +94,7 @@ def _numbers(
     rows = int(both.sum())
     if rows < LEAST_ROWS:
         return None
-    gaps = rows < min(np.isfinite(x).sum(), np.isfinite(y).sum())
+    gaps = rows < max(np.isfinite(x).sum(), np.isfinite(y).sum())
     first, second = ranks[left][both], ranks[right][both]
     value = _pearson(_ranks(first), _ranks(second)) if gaps else _pearson(first, second)
     if _chance_of(value, rows) > limit:
