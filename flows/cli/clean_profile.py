@@ -76,6 +76,10 @@ def _tell(done: Profiled, reference: Path | None) -> None:
             typer.echo(f"  {one['column']}  {one['aspect']}: {_change(one)}")
         if len(drifted) > SHOWN:
             typer.echo(f"  {len(drifted) - SHOWN:,} more on the page")
+    if done.segments is not None:
+        parted = done.segments.filter(done.segments["verdict"] == "drifted")
+        names = parted["segment"].unique(maintain_order=True).to_list()
+        typer.echo(f"drifted segments: {', '.join(map(str, names[:SHOWN])) or 'none'}")
     typer.echo(f"page    {done.page}")
     typer.echo(f"record  {done.record}")
 

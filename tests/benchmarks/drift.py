@@ -10,7 +10,6 @@ below the floor must not alarm.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -22,6 +21,7 @@ from scipy.stats import chi2_contingency, ks_2samp
 from tasks.cleaning.profile.drift.columns import DriftConfig
 from tasks.cleaning.profile.drift.statistics import binned, psi
 from tasks.cleaning.profile.drift.table import drift
+from tasks.fraud.report.curves import wilson
 from tests.benchmarks._harness import emit, parser, run_program, stopwatch, table
 
 Rng = np.random.Generator
@@ -117,14 +117,6 @@ def usual(reference: pl.DataFrame, current: pl.DataFrame) -> tuple[set[str], set
     return tested, index
 
 
-def interval(hits: int, trials: int, z: float = 1.96) -> tuple[float, float]:
-    """Return Wilson's 95 % interval of a share."""
-    share, width = hits / trials, z * z / trials
-    centre = (share + width / 2) / (1 + width)
-    half = z / (1 + width) * math.sqrt(share * (1 - share) / trials + width / (4 * trials))
-    return centre - half, centre + half
-
-
 def false_alarms(
     sizes: Sequence[tuple[int, int]], seeds: int, seed: int, alpha: float
 ) -> dict[str, Any]:
@@ -146,7 +138,7 @@ def false_alarms(
             hits[name] += count
             result[f"{name}_false_{n}_{m}"] = count / seeds
     trials = seeds * len(sizes)
-    low, high = interval(hits["engine"], trials)
+    low, high = wilson(hits["engine"], trials)
     worst = max(result[f"engine_false_{n}_{m}"] for n, m in sizes)
     return {
         "false_alarm_rate": hits["engine"] / trials,
@@ -187,7 +179,7 @@ def detections(
         hits, trials = sum(found.values()), seeds * len(COLUMNS)
         result[f"detect_at_{shift:g}"] = hits / trials
         if shift == STATED:
-            low, high = interval(hits, trials)
+            low, high = wilson(hits, trials)
             result |= {"detect_rate": hits / trials, "detect_low": low, "detect_high": high}
             for name in ("usual_detect_rate", "psi_detect_rate"):
                 result[name] /= trials

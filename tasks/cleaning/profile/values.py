@@ -22,6 +22,9 @@ Floats = NDArray[np.float64]
 LOOK = 20_000
 """Rows that a column's kind is inferred from, drawn evenly."""
 DAY = 86_400.0
+READ = InferConfig(uniform_share=2.0)
+"""A contract leaves alone what is written one way ("5 kg" everywhere); here it is read all the
+same: no share reaches the limit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,19 +78,18 @@ class Values:
         return self.filled - len(self.numbers) if self.is_number or self.is_time else 0
 
 
-def line_of(column: pl.Series, config: InferConfig | None = None) -> ColumnContract:
+def line_of(column: pl.Series) -> ColumnContract:
     """Return what a column of texts holds, moments and booleans included."""
     step = -(-column.len() // LOOK) or 1
     seen = column.gather_every(step) if step > 1 else column
-    found = infer_column(seen, config or InferConfig())
+    found = infer_column(seen, READ)
     if found.kind != "text":
         return found
     known = seen.drop_nulls()
     known = known.filter((known != "") & ~known.is_in(list(found.missing)))
     if known.is_empty():
         return found
-    share = (config or InferConfig()).kind_share
-    if known.str.contains(DATETIME_SHAPE).sum() >= share * known.len():
+    if known.str.contains(DATETIME_SHAPE).sum() >= READ.kind_share * known.len():
         return replace(found, kind="datetime", domain=(), confidence={})
     words = {word.lower() for word in found.domain}
     if len(words) == 2 and words <= set(BOOLEANS):

@@ -26,6 +26,8 @@ def test_a_file_is_profiled_beside_a_reference(goods):
     assert "121 rows, 3 columns" in told
     assert "rows that could not be read: 1" in told
     assert "drift against old.csv: drifted\n  weight  values: " in told
+    (segments,) = (line for line in told.splitlines() if line.startswith("drifted segments: "))
+    assert all(f"Town {i}" in segments for i in range(3))
     assert "page    new.csv.profile/profile.html" in told
     record = json.loads((goods / "new.csv.profile" / "profile.json").read_text())
     assert record["drift"]["columns"] == {"id": "stable", "weight": "drifted", "town": "stable"}

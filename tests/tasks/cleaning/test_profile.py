@@ -87,6 +87,11 @@ def test_moments_are_told_from_texts():
     assert read.numbers[0] == pytest.approx(20454 + 10 / 24)
 
 
+def test_a_unit_that_stands_everywhere_is_read():
+    read = read_values(pl.Series("w", ["5 kg", "7.5 kg", "6 kg"] * 9))
+    assert (read.kind, read.line.unit, read.numbers.max()) == ("decimal", "kg", 7.5)
+
+
 def test_a_contract_names_kinds_and_counts_broken_rules():
     columns = {"a": ColumnContract(kind="integer", maximum=5), "b": ColumnContract()}
     contract = Contract(name="c", columns=columns, denials=(Denial("same", "a = b"),))
