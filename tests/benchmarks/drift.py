@@ -122,7 +122,7 @@ def false_alarms(
 ) -> dict[str, Any]:
     """Return the shares of tables without drift that alarm, per size and over all."""
     config = DriftConfig(alpha=alpha)
-    hits = dict.fromkeys(("engine", "floorless", "usual", "psi"), 0)
+    hits = dict.fromkeys(("engine", "floorless", "usual", "psi", "psi_few"), 0)
     result: dict[str, Any] = {}
     for n, m in sizes:
         here = dict.fromkeys(hits, 0)
@@ -134,6 +134,7 @@ def false_alarms(
             here["floorless"] += verdict in {"drifted", "slight"}
             here["usual"] += bool(tested)
             here["psi"] += bool(index)
+            here["psi_few"] += bool(index - {"many"})  # 400 levels: more than the rule is made for
         for name, count in here.items():
             hits[name] += count
             result[f"{name}_false_{n}_{m}"] = count / seeds
@@ -149,6 +150,7 @@ def false_alarms(
         "floorless_false_alarm_rate": hits["floorless"] / trials,
         "usual_false_alarm_rate": hits["usual"] / trials,
         "psi_false_alarm_rate": hits["psi"] / trials,
+        "psi_few_false_alarm_rate": hits["psi_few"] / trials,
         "tables_without_drift": trials,
         **result,
     }
