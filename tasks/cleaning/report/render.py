@@ -131,7 +131,7 @@ def build_report(page: Page) -> str:
 def brief(text: str) -> str:
     """Shorten a text that would fill the page.
 
-    >>> brief("a" * 200)[-12:]
+    >>> brief("a" * 200)[-11:]
     'a … 41 more'
     """
     return (
