@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import html
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prefect.artifacts import (
@@ -14,6 +16,8 @@ from prefect.artifacts import (
 if TYPE_CHECKING:
     from connectors.tracking import TrackedRun
 
+MAX_COLUMNS = 100
+"""Columns of a table on a flow's page; the HTML page has more."""
 COLUMNS = ("ap", "ap_std", "auc", "cp", "r1")
 
 
@@ -76,6 +80,17 @@ def publish_cleaning(record: dict[str, Any]) -> None:
     create_table_artifact(rows, key=f"{artifact_key(record['source'])}-cleaning")
 
 
+def publish_profile(record: dict[str, Any]) -> None:
+    """Show what a table holds and whether it drifted, and link the page."""
+    key = artifact_key(record["source"])
+    create_markdown_artifact(
+        profile_summary(record), key=f"{key}-profile", description="What the table holds"
+    )
+    create_link_artifact(
+        Path(record["page"]).resolve().as_uri(), key=f"{key}-profile-page", link_text="Profile"
+    )
+
+
 def publish_refresh(model: str, record: dict[str, Any]) -> None:
     """Show whether embeddings and head were swapped, and why or why not."""
     create_markdown_artifact(
@@ -102,6 +117,43 @@ def publish_search(name: str, record: dict[str, Any]) -> None:
 def artifact_key(name: str) -> str:
     """Return a name as Prefect's keys want it: lower case letters, digits and dashes."""
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+
+
+def profile_summary(record: dict[str, Any]) -> str:
+    """Return the Markdown summary of a profile; of many columns the first and all that drifted."""
+    columns = record["columns"]
+    drifted = [one for one in columns if one["drift"] == "drifted"]
+    rest = [one for one in columns if one["drift"] != "drifted"]
+    shown = [*drifted, *rest][:MAX_COLUMNS]
+    verdict = f"Drift: **{record['verdict']}**" if record["verdict"] else "No reference"
+    lines = [
+        f"# {escaped(record['source'])}",
+        "",
+        f"{record['rows_in']:,} rows, {len(columns):,} columns. {verdict}.",
+        "",
+        "| column | holds | missing | distinct | drift |",
+        "|---|---|---|---|---|",
+        *(
+            f"| {escaped(one['column'])} | {one['kind']} | {one['missing']:.1%} "
+            f"| {one['distinct']:,} | {one['drift'] or '–'} |"
+            for one in shown
+        ),
+    ]
+    if len(columns) > len(shown):
+        lines.append(f"\n{len(columns) - len(shown):,} more columns on the page.")
+    if record["sampled"]:
+        lines.append(f"\nLooked at: {record['sampled']}.")
+    return "\n".join([*lines, "", f"Page: `{record['page']}`"])
+
+
+def escaped(text: str) -> str:
+    r"""Return a text of the user's without meaning in Markdown, on one line, cut to 80 characters.
+
+    >>> print(escaped("a|b\n<b>"))
+    a\|b &lt;b&gt;
+    """
+    flat = " ".join(text[:80].split())
+    return re.sub(r"([\\`*_\[\]|#~!])", r"\\\1", html.escape(flat, quote=False))
 
 
 def training_summary(record: dict[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""Cleaning as Prefect tasks."""
+"""Cleaning, of tables and images, and profiling as Prefect tasks."""
 
 from __future__ import annotations
 
@@ -84,4 +84,44 @@ def clean_images(
         "clean": str(place.clean_path),
         "quarantine": str(place.quarantine_path),
         "report": str(place.attached(REPORT)),
+    }
+
+
+@task(name="profile table", timeout_seconds=HOUR)
+def profile_table(
+    file: str, folder: str, contract: str = "", reference: str = "", *, segment: str = ""
+) -> dict[str, Any]:
+    """Profile a file as it comes, beside a reference if there is one.
+
+    Returns:
+        JSON record: rows, columns with kind, missing share and verdict, the table's verdict, paths.
+    """
+    from connectors.cleaning.profile import ProfileOptions, profile_file
+    from tasks.cleaning.contract.toml import read_contract
+
+    done = profile_file(
+        Path(file),
+        Path(folder),
+        reference=Path(reference) if reference else None,
+        contract=read_contract(Path(contract)) if contract else None,
+        how=ProfileOptions(segment=segment),
+    )
+    verdicts = done.drift.columns if done.drift else {}
+    return {
+        "source": Path(file).name,
+        "rows_in": done.sample.rows_in,
+        "sampled": done.sample.note,
+        "verdict": done.drift.verdict if done.drift else "",
+        "columns": [
+            {
+                "column": one.name,
+                "kind": one.kind,
+                "missing": one.missing / one.rows if one.rows else 0.0,
+                "distinct": one.distinct,
+                "drift": verdicts.get(one.name, ""),
+            }
+            for one in done.profile.columns
+        ],
+        "page": str(done.page),
+        "record": str(done.record),
     }

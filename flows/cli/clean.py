@@ -10,6 +10,7 @@ import typer
 
 from flows.cli.clean_images import images
 from flows.cli.clean_page import open_page
+from flows.cli.clean_profile import profile
 from flows.cli.clean_slices import slices
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ app = typer.Typer(add_completion=False, no_args_is_help=True, help="Clean tables
 app.command("open")(open_page)
 app.command()(slices)
 app.command()(images)
+app.command()(profile)
 
 File = Annotated[
     Path, typer.Argument(help="CSV, TSV, JSON lines or Parquet, also packed.", show_default=False)

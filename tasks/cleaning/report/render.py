@@ -1,27 +1,19 @@
-"""Renders the report: one HTML page that needs no network, no script and no other file.
-
-The page's Content-Security-Policy allows nothing but its own style sheet, so even markup that
-slipped through escaping could load or run nothing.
-"""
+"""The report of a cleaning run: every change, what is left to decide, what was set aside."""
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from importlib import resources
 from typing import Any
 
 import polars as pl
-from jinja2 import Environment, StrictUndefined
-from markupsafe import Markup
 
 from tasks.cleaning.clean import Cleaned
 from tasks.cleaning.contract.model import Contract
 from tasks.cleaning.repair.bound import HarmBound
+from tasks.cleaning.report.page import SHARED, render_page
 
 MAX_PER_COLUMN = 500
 MAX_CHANGES = 3_000
@@ -146,31 +138,24 @@ def _changes_of(done: Cleaned) -> tuple[list[ColumnChanges], int]:
 
 def build_report(page: Page) -> str:
     """Return the report as one HTML document; the caller writes it."""
-    css = _own_file("report.css").strip()
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    filters: dict[str, Callable[..., str]] = {
-        "count": lambda n: f"{n:,}",
-        "percent": percent,
-        "fixed": lambda x: f"{x:.3f}",
-        "brief": brief,
-        "shell": shlex.quote,
-    }
-    environment.filters |= filters
-    html = environment.from_string(_own_file("report.html")).render(
+    return render_page(
+        SHARED,
+        "report.html",
+        {
+            "count": lambda n: f"{n:,}",
+            "percent": percent,
+            "fixed": lambda x: f"{x:.3f}",
+            "brief": brief,
+            "shell": shlex.quote,
+        },
         r=page,
-        css=Markup(css),  # noqa: S704 - our own file
-        css_hash="sha256-" + base64.b64encode(hashlib.sha256(css.encode()).digest()).decode(),
     )
-    # Values may hold lone surrogates, which no file could be written with.
-    return html.encode("utf-8", "replace").decode("utf-8")
 
 
 def brief(text: str) -> str:
     """Shorten a text that would fill the page.
 
-    >>> brief("a" * 200)[-12:]
+    >>> brief("a" * 200)[-11:]
     'a … 41 more'
     """
     return (
@@ -183,11 +168,7 @@ def brief(text: str) -> str:
 def percent(share: float) -> str:
     """Write a share in per cent with two digits that count.
 
-    >>> percent(0.5), percent(0.0123), percent(0.00042), percent(0.0)
-    ('50 %', '1.2 %', '0.042 %', '0 %')
+    >>> percent(0.5), percent(0.0123), percent(0.00042), percent(0.0), percent(0.997)
+    ('50 %', '1.2 %', '0.042 %', '0 %', '99.7 %')
     """
-    return f"{100 * share:.2g} %"
-
-
-def _own_file(name: str) -> str:
-    return resources.files("tasks.cleaning.report").joinpath(name).read_text(encoding="utf-8")
+    return f"{100 * share:.{3 if share >= 0.95 else 2}g} %"

@@ -1,27 +1,22 @@
-"""Renders the report: one HTML page that needs no network, no script and no other file.
-
-The page carries a Content-Security-Policy that allows nothing but its own style sheet (named by
-its hash), so even markup that slipped through escaping could load or run nothing.
-"""
+"""The report of a fraud model: figures, pictures and alerts in one HTML page."""
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
-from importlib import resources
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined, Template
+from jinja2 import Template
 from markupsafe import Markup
 
+from tasks.cleaning.report.page import environment, render_page
 from tasks.fraud.report import plots
 from tasks.fraud.report.model import ReportInputs
 from tasks.fraud.report.published import comparable_rows
 from tasks.fraud.report.rows import HeadRow, Metric
 
+HERE = "tasks.fraud.report"
 SHOWN_ALERTS = 12
 """Alerts in sight; the others unfold."""
 
@@ -40,13 +35,12 @@ def build_report(inputs: ReportInputs) -> str:
     Returns:
         HTML text; the caller writes it.
     """
-    css = _own_file("report.css").strip()
-    page = template(
-        "report.html"
-    ).render(
+    return render_page(
+        HERE,
+        "report.html",
+        _writers(),
+        style="report.css",
         r=inputs,
-        css=Markup(css),  # noqa: S704 - our own file
-        css_hash=_csp_hash(css),
         tiles=_tiles(inputs),
         published=comparable_rows(inputs.folds),
         pictures=_pictures(inputs),
@@ -57,29 +51,19 @@ def build_report(inputs: ReportInputs) -> str:
         strongest=_strongest_reason(inputs),
         dash=DASH,
     )
-    # ids may hold lone surrogates, which no file could be written with
-    return page.encode("utf-8", "replace").decode("utf-8")
 
 
 def template(name: str) -> Template:
     """Return a template of this folder, with the filters below."""
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    writers = (
+    return environment(HERE, _writers()).get_template(name)
+
+
+def _writers() -> dict[str, Callable[..., str]]:
+    writers: tuple[Callable[..., str], ...] = (
         count, fixed, percent, metric, day, moment,
         span, brief, seconds, probability, money, signed,
     )  # fmt: skip
-    environment.filters |= {writer.__name__: writer for writer in writers}
-    return environment.from_string(_own_file(name))
-
-
-def _own_file(name: str) -> str:
-    return resources.files("tasks.fraud.report").joinpath(name).read_text(encoding="utf-8")
-
-
-def _csp_hash(css: str) -> str:
-    return "sha256-" + base64.b64encode(hashlib.sha256(css.encode()).digest()).decode()
+    return {writer.__name__: writer for writer in writers}
 
 
 def count(value: float | None) -> str:

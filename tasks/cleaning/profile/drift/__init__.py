@@ -1,0 +1,1 @@
+"""Drift: whether a table still looks like a reference."""
