@@ -63,6 +63,7 @@ class Cells:
         dirty: Texts as they came, null as None: object [rows, columns].
         repaired: Texts after the repair without labels [rows, columns].
         rule: int64 [rows, columns] number of the rule that changed the cell first, -1 for none.
+        rules: Column and name of every rule.
         confidence: float64 [rules] what each rule says of itself.
         before: float32 [rows, columns, F] features of the texts as they came.
         doubted: bool [rows, columns] cells that the repair left for a person.
@@ -71,6 +72,7 @@ class Cells:
     dirty: NDArray[np.object_]
     repaired: NDArray[np.object_]
     rule: NDArray[np.int64]
+    rules: tuple[tuple[str, str], ...]
     confidence: Floats
     before: NDArray[np.float32]
     doubted: Bools
@@ -84,13 +86,12 @@ class Cells:
 def cells_of(frame: pl.DataFrame, done: Repaired, contract: Contract) -> Cells:
     """Describe a table and what the repair without labels made of it."""
     first = done.changes.sort("order").group_by("row", "column", maintain_order=True).first()
-    first = first.with_columns(pl.format("{}|{}", "column", "rule").alias("rule"))
-    names = first["rule"].unique(maintain_order=True).to_list()
+    sure = first.group_by("column", "rule", maintain_order=True).agg(pl.col("confidence").mean())
+    names = tuple((column, name) for column, name, _ in sure.iter_rows())
+    number = {name: i for i, name in enumerate(names)}
     rule = np.full(frame.shape, -1, np.int64)
     for row, column, name in first.select("row", "column", "rule").iter_rows():
-        rule[row, frame.columns.index(column)] = names.index(name)
-    sure = first.group_by("rule", maintain_order=True).agg(pl.col("confidence").mean())
-    told = dict(sure.iter_rows())
+        rule[row, frame.columns.index(column)] = number[column, name]
     # What was repaired is judged as it came, everything else among the repaired cells.
     shown = [doubtful_cells(its, least=LEAST_SHOWN) for its in (frame, done.frame)]
     at = pl.DataFrame({"row": first["row"], "column": first["column"]})
@@ -103,8 +104,8 @@ def cells_of(frame: pl.DataFrame, done: Repaired, contract: Contract) -> Cells:
     before = signals_of(frame, done.frame, contract.dependencies, found).values
     doubted = _doubted(done, found, contract)
     return Cells(
-        texts_of(frame), texts_of(done.frame), rule,
-        np.array([told[name] for name in names], np.float64), before, doubted,
+        texts_of(frame), texts_of(done.frame), rule, names,
+        sure["confidence"].to_numpy(), before, doubted,
     )  # fmt: skip
 
 
@@ -161,6 +162,12 @@ def next_row(
     doubt[labelled] = 0.0
     gain = (doubt * np.sqrt(doubt.sum(0))).sum(1) + 1e-9 * chance.sum(1)
     return int(open_rows[gain[open_rows].argmax()])
+
+
+def refuted_rules(cells: Cells, labels: LabelledRows) -> list[tuple[str, str]]:
+    """Return column and name of the rules whose changes are rather wrong than right by labels."""
+    chance = _rule_chance(cells, labels)
+    return [its for its, right in zip(cells.rules, chance, strict=True) if right < 0.5]
 
 
 def _rule_chance(cells: Cells, labels: LabelledRows | None) -> Floats:
