@@ -21,19 +21,23 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from connectors.cleaning.outputs import OutputError, OutputFormat, Published, outputs, published
+from connectors.cleaning.labelling import labelled_rows
 from connectors.tables import read_whole
 from tasks.cleaning.clean import CleanConfig, Cleaned, clean
 from tasks.cleaning.contract.infer import infer
 from tasks.cleaning.contract.model import Contract
+from tasks.cleaning.contract.rows import DuplicateRule
 from tasks.cleaning.contract.toml import from_toml, to_toml
+from tasks.cleaning.doubts import ReviewConfig
 from tasks.cleaning.ingest.options import ReadOptions
 from tasks.cleaning.repair.bound import HarmBound
-from tasks.cleaning.repair.changes import apply, as_changes, undo
+from tasks.cleaning.repair.changes import apply, extended, undo
 from tasks.cleaning.repair.engine import RepairConfig
 from tasks.cleaning.report.render import build_report, page_of
 
 CHANGES, REVIEW = "changes.parquet", "review.parquet"
 CONTRACT, REPORT, RUN = "contract.toml", "report.html", "run.json"
+LABELS = "labels.parquet"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +52,8 @@ class Run:
         changes: Every change that stands.
         review: Findings that wait for a person.
         contract: What the table was held against.
-        facts: Source, time, settings, counts and bounds.
+        facts: Source, time, settings, counts, bounds and notes.
+        labels: Rows whose right values somebody told, None without any.
     """
 
     place: Published
@@ -59,6 +64,7 @@ class Run:
     review: pl.DataFrame
     contract: Contract
     facts: dict[str, Any]
+    labels: pl.DataFrame | None
 
 
 def clean_file(
@@ -69,6 +75,8 @@ def clean_file(
     config: CleanConfig | None = None,
     kind: OutputFormat = "csv",
     options: ReadOptions | None = None,
+    labels: pl.DataFrame | None = None,
+    duplicates: bool = False,
     now: datetime | None = None,
 ) -> Cleaned:
     """Clean a file and publish the results.
@@ -80,6 +88,8 @@ def clean_file(
         config: How to clean.
         kind: Format of the clean rows.
         options: What is known of the file.
+        labels: Rows whose right values somebody told (``labelling.py``).
+        duplicates: Whether near-duplicates are looked for where the contract does not say so.
         now: The present, for records.
 
     Returns:
@@ -95,7 +105,13 @@ def clean_file(
     frame = without_empty(batch.frame)
     inferred = contract is None
     contract = contract or infer(frame, path.stem)
-    done = renumbered(clean(frame, contract, path.name, config, now=now), batch.rows)
+    if duplicates and contract.duplicates is None:
+        contract = replace(contract, duplicates=DuplicateRule())
+    told = None if labels is None else labelled_rows(labels, frame.columns, batch.rows)
+    cleaned = clean(
+        frame, contract, path.name, config, labels=told, rows=batch.rows, now=now
+    )
+    done = renumbered(cleaned, batch.rows)
     quarantine = pa.concat_tables([batch.quarantine, done.quarantine]).sort_by("row")
     unread = batch.quarantine.num_rows
     counts = dict(done.counts)
@@ -110,8 +126,9 @@ def clean_file(
         "inferred": inferred,
         "alpha": config.repair.alpha,
         "repairs": config.repairs,
+        "detectors": config.review.detectors,
     }
-    _publish(folder, done, contract, facts, kind, now)
+    _publish(folder, done, contract, facts, kind, now, labels=labels)
     return done
 
 
@@ -141,6 +158,7 @@ def load_run(folder: Path) -> Run:
         pl.read_parquet(place.attached(REVIEW)),
         from_toml(text, source=str(place.attached(CONTRACT))),
         facts,
+        pl.read_parquet(place.attached(LABELS)) if LABELS in place.digests else None,
     )
 
 
@@ -197,9 +215,9 @@ def decide(folder: Path, chosen: pl.Expr, *, accept: bool) -> int:
         return picked.height
     picked = picked.unique(["row", "column"], keep="first", maintain_order=True)
     for one in picked.iter_rows(named=True):
-        held = run.frame[at[one["row"]], one["column"]]
+        held = run.frame[at[one["row"]], one["column"]] if one["repairable"] else None
         if not one["repairable"] or held != one["observed"]:
-            why = "has no suggestion" if not one["repairable"] else f"holds {held!r} by now"
+            why = f"holds {held!r} by now" if one["repairable"] else "has no suggestion"
             raise OutputError(
                 f"{folder}: row {one['row']}, column {one['column']!r} {why}; choose others, or "
                 "reject it"
@@ -209,9 +227,7 @@ def decide(folder: Path, chosen: pl.Expr, *, accept: bool) -> int:
     by_hand = picked.with_columns(
         pl.format("accepted:{}", "rule").alias("rule"), pl.lit(1.0).alias("confidence")
     )
-    orders = run.changes["order"].to_list()
-    first = max(orders) + 1 if orders else 0
-    changes = run.changes.vstack(as_changes(by_hand, first=first, turn=0))
+    changes = extended(run.changes, by_hand)
     left = left.join(picked.select("row", "column"), on=["row", "column"], how="anti")
     _republish(run, frame=frame, changes=changes, review=left)
     return picked.height
@@ -239,9 +255,14 @@ def requeue(folder: Path, contract: Contract | None = None, *, now: datetime | N
     order = np.argsort(numbers, kind="stable")
     rows = pl.concat([original, back])[order.tolist()]
     config = CleanConfig(
-        repair=RepairConfig(alpha=run.facts["alpha"]), repairs=run.facts["repairs"]
+        repair=RepairConfig(alpha=run.facts["alpha"]),
+        repairs=run.facts["repairs"],
+        review=ReviewConfig(detectors=run.facts["detectors"]),
     )
-    done = renumbered(clean(rows, contract, run.facts["source"], config, now=now), numbers[order])
+    numbers, source = numbers[order], run.facts["source"]
+    told = None if run.labels is None else labelled_rows(run.labels, rows.columns, numbers)
+    done = clean(rows, contract, source, config, labels=told, rows=numbers, now=now)
+    done = renumbered(done, numbers)
     quarantine = pa.concat_tables([unread, done.quarantine]).sort_by("row")
     counts = dict(done.counts) | {
         "rows_in": run.place.rows_in,
@@ -250,7 +271,9 @@ def requeue(folder: Path, contract: Contract | None = None, *, now: datetime | N
     }
     facts = run.facts if given is None else run.facts | {"inferred": False}
     done = replace(done, quarantine=quarantine, counts=counts)
-    _publish(folder, done, contract, facts, _kind(run.place), now, run.place.generation)
+    _publish(
+        folder, done, contract, facts, _kind(run.place), now, run.place.generation, run.labels
+    )
     return len(set(run.quarantine["row"].to_pylist()) - set(quarantine["row"].to_pylist()))
 
 
@@ -309,6 +332,7 @@ def _publish(
     kind: OutputFormat,
     now: datetime,
     after: str = "",
+    labels: pl.DataFrame | None = None,
 ) -> None:
     page = page_of(
         done,
@@ -326,11 +350,14 @@ def _publish(
         "bounds": {name: [b.exceptions, b.cells] for name, b in done.bounds.items()},
         "fixed": done.fixed,
         "rows": done.rows.to_list(),
+        "notes": list(done.notes),
     }
     with outputs(folder, facts["source"], kind, after=after) as writer:
         writer.write(done.frame, done.quarantine, done.counts["rows_in"])
         done.changes.write_parquet(writer.attach(CHANGES))
         done.review.write_parquet(writer.attach(REVIEW))
+        if labels is not None:
+            labels.write_parquet(writer.attach(LABELS))
         writer.attach(CONTRACT).write_text(to_toml(contract), encoding="utf-8")
         writer.attach(RUN).write_text(json.dumps(record), encoding="utf-8")
         writer.attach(REPORT).write_text(build_report(page), encoding="utf-8")
@@ -356,8 +383,10 @@ def _republish(
         bounds={name: HarmBound(*both) for name, both in run.facts["bounds"].items()},
         promised_harm=run.facts["promised_harm"],
         fixed=run.facts["fixed"],
+        notes=tuple(run.facts["notes"]),
     )
-    facts = {name: run.facts[name] for name in ("source", "inferred", "alpha", "repairs")}
+    kept = ("source", "inferred", "alpha", "repairs", "detectors")
+    facts = {name: run.facts[name] for name in kept}
     _publish(
         run.place.folder,
         done,
@@ -366,6 +395,7 @@ def _republish(
         _kind(run.place),
         datetime.now(UTC),
         run.place.generation,
+        run.labels,
     )
 
 

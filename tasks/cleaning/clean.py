@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 import numpy as np
 import polars as pl
@@ -19,10 +20,17 @@ from numpy.typing import NDArray
 
 from tasks.cleaning.contract.model import Contract, ContractError
 from tasks.cleaning.contract.rules import RowRule, row_rules
+from tasks.cleaning.doubts import ReviewConfig, doubts_about, queue_of
+from tasks.cleaning.duplicates.exact import first_equal_rows
+from tasks.cleaning.duplicates.rows import merged_rows
 from tasks.cleaning.findings import findings_of, joined
 from tasks.cleaning.quarantine import Rule, empty_quarantine, quarantine_rows
 from tasks.cleaning.repair.bound import HarmBound
+from tasks.cleaning.repair.changes import no_changes
 from tasks.cleaning.repair.engine import RepairConfig, Repaired, repair
+
+if TYPE_CHECKING:
+    from tasks.cleaning.active.learner import LabelledRows
 
 VERSION = "clean/1"
 Mask = NDArray[np.bool_]
@@ -40,11 +48,13 @@ class CleanConfig:
         repair: How far repairs go by themselves.
         repairs: Whether anything is repaired at all.
         drop_copies: Whether rows that equal an earlier one in every column are quarantined.
+        review: What is looked for beyond the contract, for a person.
     """
 
     repair: RepairConfig = field(default_factory=RepairConfig)
     repairs: bool = True
     drop_copies: bool = True
+    review: ReviewConfig = field(default_factory=ReviewConfig)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +67,12 @@ class Cleaned:
         quarantine: Records of the rows set aside, in order of rows.
         changes: Every change, of quarantined rows too.
         review: Findings for a person, on clean rows.
-        counts: Rows in, clean, repaired and quarantined; quarantined rows by rule.
+        counts: Rows in, clean, repaired and quarantined; quarantined rows by rule; findings beyond
+            those kept by rule (``unlisted:``).
         bounds: By rule, the bound on harm of every rule that changed something.
         promised_harm: Share of the correct cells that the run promises to have changed at most.
         fixed: Whether the repair came to rest.
+        notes: What was not looked for, and why.
     """
 
     frame: pl.DataFrame
@@ -72,6 +84,7 @@ class Cleaned:
     bounds: Mapping[str, HarmBound]
     promised_harm: float
     fixed: bool
+    notes: tuple[str, ...] = ()
 
 
 def clean(
@@ -80,6 +93,8 @@ def clean(
     source: str,
     config: CleanConfig | None = None,
     *,
+    labels: LabelledRows | None = None,
+    rows: NDArray[np.int64] | None = None,
     now: datetime | None = None,
 ) -> Cleaned:
     """Clean a table.
@@ -89,6 +104,8 @@ def clean(
         contract: What it must look like.
         source: Name of the file, for records.
         config: How.
+        labels: Rows whose right values somebody told.
+        rows: int64 [rows] number of each in its source, where a text names one; from 0 if None.
         now: The present, for records.
 
     Raises:
@@ -97,35 +114,50 @@ def clean(
     """
     config, now = config or CleanConfig(), now or datetime.now(UTC)
     require_shape(frame, contract)
-    repaired = _repaired(frame, contract, config)
+    numbers = np.arange(frame.height) if rows is None else rows
+    repaired = _repaired(frame, contract, config, labels)
     broken, shown = _verdicts(repaired.frame, row_rules(contract), contract)
+    first = np.arange(frame.height)
     if config.drop_copies:
-        copies = (
-            repaired.frame.is_duplicated()
-            & ~repaired.frame.select(pl.struct(pl.all()).is_first_distinct()).to_series()
-        )
-        broken = [(COPY, copies.to_numpy()), *broken]
-    quarantine, bad = _set_aside(frame, repaired.frame, broken, source, contract, now)
+        first = first_equal_rows(repaired.frame)
+        broken = [(COPY, first != np.arange(frame.height)), *broken]
+    quarantine, bad = _set_aside(
+        frame, repaired.frame, broken, source, contract, now, first=numbers[first]
+    )
+    merged = merged_rows(frame, repaired, ~bad, contract.duplicates, numbers, source, now)
+    repaired, quarantine = merged.repaired, pa.concat_tables([quarantine, merged.records])
+    bad[merged.rows] = True
     kept = np.flatnonzero(~bad)
+    _within_limit(quarantine, frame.height, contract, source)
+    clean_rows = repaired.frame[kept.tolist()]
+    found, notes = doubts_about(clean_rows, kept, contract, config.review)
+    parts = [repaired.review, shown, merged.findings, found]
+    here = pl.col("row").is_in(pl.Series(kept).implode())
+    queue = queue_of([part.filter(here) for part in parts], config.review, [*merged.notes, *notes])
     counts = _counts(frame.height, kept, quarantine, repaired.changes)
-    if frame.height and bad.mean() > contract.max_quarantine_share:
-        raise QuarantineLimitError(
-            f"{source}: {bad.sum():,} of {frame.height:,} rows are bad, more than the allowed "
-            f"{contract.max_quarantine_share:.0%}; most break {_most(quarantine)}. Mend the "
-            "contract, or raise max_quarantine_share"
-        )
-    review = joined([repaired.review, shown]).filter(pl.col("row").is_in(kept.tolist()))
+    counts |= {f"unlisted:{rule}": n for rule, n in queue.unlisted.items()}
     return Cleaned(
-        repaired.frame[kept.tolist()],
+        clean_rows,
         pl.Series("row", kept, pl.Int64),
-        quarantine,
+        quarantine.sort_by("row"),
         repaired.changes,
-        review,
+        queue.findings,
         counts,
         repaired.bounds,
         repaired.promised_harm,
         repaired.fixed,
+        queue.notes,
     )
+
+
+def _within_limit(quarantine: pa.Table, rows: int, contract: Contract, source: str) -> None:
+    bad = quarantine.num_rows
+    if rows and bad / rows > contract.max_quarantine_share:
+        raise QuarantineLimitError(
+            f"{source}: {bad:,} of {rows:,} rows are bad, more than the allowed "
+            f"{contract.max_quarantine_share:.0%}; most break {_most(quarantine)}. Mend the "
+            "contract, or raise max_quarantine_share"
+        )
 
 
 COPY = RowRule(
@@ -162,11 +194,16 @@ def require_shape(frame: pl.DataFrame, contract: Contract) -> None:
         )
 
 
-def _repaired(frame: pl.DataFrame, contract: Contract, config: CleanConfig) -> Repaired:
+def _repaired(
+    frame: pl.DataFrame, contract: Contract, config: CleanConfig, labels: LabelledRows | None
+) -> Repaired:
     if config.repairs:
-        return repair(frame, contract, config.repair)
-    from tasks.cleaning.repair.changes import no_changes
+        done = repair(frame, contract, config.repair)
+        if labels is None:
+            return done
+        from tasks.cleaning.active.repair import repair_by_labels
 
+        return repair_by_labels(frame, done, contract, labels, config.repair)
     return Repaired(frame, no_changes(), joined([]), {}, fixed=True)
 
 
@@ -228,8 +265,13 @@ def _set_aside(
     source: str,
     contract: Contract,
     now: datetime,
+    *,
+    first: NDArray[np.int64],
 ) -> tuple[pa.Table, Mask]:
-    """Return the records, each row under the first rule that it breaks, and which rows are bad."""
+    """Return the records, each row under the first rule that it breaks, and which rows are bad.
+
+    ``first`` numbers the first row that is equal to each, in the source.
+    """
     bad = np.zeros(frame.height, bool)
     parts = [empty_quarantine()]
     original = frame.to_arrow() if any(mask.any() for _, mask in broken) else None
@@ -243,7 +285,10 @@ def _set_aside(
             severity="warning" if rule.name == COPY.name else "error",
             detector_version=f"{VERSION} {contract.detector_version}",
         )
-        part = quarantine_rows(original, new, record, source=source, time=now)
+        expected = None
+        if rule is COPY:
+            expected = [f"{rule.expected}; equal to row {row}" for row in first[new]]
+        part = quarantine_rows(original, new, record, source=source, expected=expected, time=now)
         if rule.column:
             # The payload is the row as it came; what the rule saw is the repaired value.
             seen = repaired[rule.column].gather(np.flatnonzero(new)).to_arrow().cast(pa.string())

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
-from scipy.special import xlogy
 
 from tasks.cleaning.active.signals import signals_of
 from tasks.cleaning.contract.model import Contract
@@ -155,6 +154,8 @@ def next_row(
     Raises:
         ValueError: Every one of them has a label.
     """
+    from scipy.special import xlogy
+
     open_rows = np.setdiff1d(np.arange(len(chance)) if among is None else among, labelled)
     if len(open_rows) == 0:
         raise ValueError("every row has a label: there is none left to ask for")
@@ -192,13 +193,18 @@ def _learned(cells: Cells, labels: LabelledRows | None) -> Floats:
     if labels is not None:
         labelled[labels.rows] = True
     free = ~labelled[:, None] & np.ones((n, width), bool)
-    changed, kept = np.flatnonzero(cells.changed & free), np.flatnonzero(~cells.changed & ~cells.doubted & free)
+    changed, kept = (
+        np.flatnonzero(cells.changed & free),
+        np.flatnonzero(~cells.changed & ~cells.doubted & free),
+    )
     some = draw.permutation(changed)[:MOST_WEAK]
     others = draw.permutation(kept)[: 4 * MOST_WEAK]
     x = [cells.before.reshape(n * width, -1)[np.r_[some, others]]]
     columns = [np.r_[some, others] % width]
     y = [np.r_[np.ones(len(some), bool), np.zeros(len(others), bool)]]
-    weight = [np.r_[np.ones(len(some)), np.full(len(others), max(1.0, len(kept) / max(len(others), 1)))]]
+    weight = [
+        np.r_[np.ones(len(some)), np.full(len(others), max(1.0, len(kept) / max(len(others), 1)))]
+    ]
     if labels is not None and len(labels.rows):
         told = (labels.rows[:, None] * width + np.arange(width)).ravel()
         x.append(cells.before.reshape(n * width, -1)[told])

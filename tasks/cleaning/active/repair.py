@@ -28,10 +28,10 @@ from tasks.cleaning.active.learner import (
 )
 from tasks.cleaning.active.rewrites import Pair, Rewrites, learned, standins
 from tasks.cleaning.contract.model import Contract
-from tasks.cleaning.detect.numbers import Bools, Floats
+from tasks.cleaning.detect.numbers import Floats
 from tasks.cleaning.findings import findings_of, joined
 from tasks.cleaning.repair.bound import HarmBound
-from tasks.cleaning.repair.changes import apply, as_changes, undo
+from tasks.cleaning.repair.changes import apply, extended, undo
 from tasks.cleaning.repair.engine import RepairConfig, Repaired
 
 VERSION = "few-labels/1"
@@ -66,23 +66,18 @@ def repair_by_labels(
     done = _without(done, refuted_rules(cells, labels))
     told = _told(done.frame, labels)
     suggested = _suggestions(done, cells, chance, labels)
-    threshold, bound = _bound(cells, labels, suggested, config.alpha)
+    threshold, bound = _bound(cells, labels, config.alpha)
     doubtful = suggested.filter(pl.col("confidence") > 0.5)
     sure = doubtful.filter(pl.col("confidence") > threshold)
     changes = done.changes
     for found in (told, sure):
-        changes = changes.vstack(as_changes(found, first=_next(changes), turn=0))
+        changes = extended(changes, found)
     after = apply(done.frame, told.vstack(sure).rename({"suggestion": "after"}))
     labelled = pl.Series("row", labels.rows, pl.Int64)
     review = joined([done.review, doubtful]).filter(~pl.col("row").is_in(labelled.implode()))
     review = review.join(sure, on=["row", "column"], how="anti")
     bounds = dict(done.bounds) | ({RULE: bound} if sure.height else {})
     return replace(done, frame=after, changes=changes, review=review, bounds=bounds)
-
-
-def _next(changes: pl.DataFrame) -> int:
-    last = changes["order"].max()
-    return last + 1 if isinstance(last, int) else 0
 
 
 def _without(done: Repaired, refuted: list[tuple[str, str]]) -> Repaired:
@@ -157,13 +152,8 @@ def _rewrites(
     before = cells.dirty[labels.rows, place]
     after = np.asarray(labels.truth[:, place].to_list(), object)
     pairs = [(a, b) for a, b in zip(before[wrong], after[wrong], strict=True) if a and b]
-    texts: Counter[str] = Counter()
-    worst: dict[str, list[float]] = defaultdict(list)
-    for text, doubt in zip(cells.repaired[:, place], chance[:, place], strict=True):
-        if text is not None:
-            worst[text].append(doubt)
     changed = cells.changed[:, place]
-    texts.update(t for t in cells.repaired[:, place] if t is not None)
+    texts = Counter(t for t in cells.repaired[:, place] if t is not None)
     # A text is taken for right where most cells that came with it are.
     came: dict[str, list[float]] = defaultdict(list)
     for text, doubt in zip(cells.dirty[~changed, place], chance[~changed, place], strict=True):
@@ -183,9 +173,7 @@ def _corrections(cells: Cells, labels: LabelledRows) -> list[Pair]:
     return [(a, b) for a, b in pairs if a and b]
 
 
-def _bound(
-    cells: Cells, labels: LabelledRows, suggested: pl.DataFrame, alpha: float
-) -> tuple[float, HarmBound]:
+def _bound(cells: Cells, labels: LabelledRows, alpha: float) -> tuple[float, HarmBound]:
     """Return the lowest threshold whose bound on harm holds (infinite for none) and the bound.
 
     Every labelled row is judged by a learner that did not see it.

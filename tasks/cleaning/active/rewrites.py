@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 NUMBER = re.compile(r"[+-]?\d+(\.\d*)?")
@@ -28,16 +28,16 @@ class Cut:
     """A text cut off one end, another put there.
 
     Attributes:
-        tail: Whether it is the end; else the beginning.
         old: What stood there.
         new: What belongs there.
+        tail: Whether it is the end; else the beginning.
         tidy: Whether zeros after a point go, too.
     """
 
-    tail: bool
     old: str
-    new: str
-    tidy: bool
+    new: str = ""
+    tail: bool = True
+    tidy: bool = False
 
     def __call__(self, text: str) -> str | None:
         """Return the rewritten text, None where it does not apply."""
@@ -65,22 +65,22 @@ def cut_of(before: str, after: str) -> Cut | None:
     """Return the smallest cut at one end that makes one text of another.
 
     >>> cut_of("16.0 oz. can", "16")
-    Cut(tail=True, old=' oz. can', new='', tidy=True)
+    Cut(old=' oz. can', new='', tail=True, tidy=True)
     >>> cut_of("0.05%", "0.05")
-    Cut(tail=True, old='%', new='', tidy=False)
+    Cut(old='%', new='', tail=True, tidy=False)
     """
     for end in range(len(before) - 1, 0, -1):
         head = before[:end]
         if NUMBER.fullmatch(head) and after in {head, tidied(head)}:
-            return Cut(True, before[end:], "", tidy=after != head)
+            return Cut(before[end:], tidy=after != head)
     same = _common(before, after)
     behind = _common(before[::-1], after[::-1])
     if max(same, behind) < max(1, min(len(before), len(after)) // 2):
         return None
     if same >= behind:
-        return Cut(True, before[same:], after[same:], tidy=False)
+        return Cut(before[same:], after[same:])
     n = len(before) - behind, len(after) - behind
-    return Cut(False, before[: n[0]], after[: n[1]], tidy=False)
+    return Cut(before[: n[0]], after[: n[1]], tail=False)
 
 
 def _common(a: str, b: str) -> int:
@@ -180,7 +180,10 @@ class Rewrites:
 
 
 def learned(
-    corrections: Sequence[Pair], kept: Iterable[str], shared: frozenset[str], texts: Mapping[str, int]
+    corrections: Sequence[Pair],
+    kept: Iterable[str],
+    shared: frozenset[str],
+    texts: Mapping[str, int],
 ) -> Rewrites:
     """Learn a column's rewrites.
 
@@ -194,10 +197,20 @@ def learned(
     by_text: dict[str, set[str]] = defaultdict(set)
     for before, after in corrections:
         by_text[before].add(after)
-    exact = {a: min(b) for a, b in by_text.items() if len(b) == 1 and a not in right}
+    # What stands in for others was lost: the same text need not have been the same twice.
+    exact = {
+        a: min(b)
+        for a, b in by_text.items()
+        if len(b) == 1 and a not in right and not shared & set(a)
+    }
     cuts = {cut for pair in corrections if (cut := cut_of(*pair)) is not None}
-    fits: Callable[[Cut], bool] = lambda cut: all(  # noqa: E731
-        cut(before) in {None, after} for before, after in corrections
-    ) and not any(cut(text) for text in right)
-    good = sorted((c for c in cuts if c.old and fits(c)), key=lambda c: (-len(c.old), str(c)))
+    good = [
+        cut
+        for cut in cuts
+        if cut.old
+        and not shared & set(cut.old)
+        and all(cut(before) in {None, after} for before, after in corrections)
+        and not any(cut(text) for text in right)
+    ]
+    good.sort(key=lambda cut: (-len(cut.old), cut.old, cut.new))
     return Rewrites(exact, good, shared, texts)

@@ -66,13 +66,15 @@ def signals_of(
         findings: Of the detectors.
     """
     letters = _alphabet(reference)
-    blocks = [
-        _text_signals(frame[name], reference[name], letters) for name in frame.columns
-    ]
+    blocks = [_text_signals(frame[name], reference[name], letters) for name in frame.columns]
     text = np.stack(blocks, axis=1)
-    parts = (text, _vote_signals(frame, reference, dependencies), _detector_signals(frame, findings))
+    parts = (
+        text,
+        _vote_signals(frame, reference, dependencies),
+        _detector_signals(frame, findings),
+    )
     names = (*TEXT, *(f"character {c!r}" for c in letters), *VOTES, *DETECTORS)
-    return Signals(names, np.concatenate(parts, axis=2).astype(np.float32))
+    return Signals(names, np.concatenate((text, votes, shown), axis=2).astype(np.float32))
 
 
 def _alphabet(frame: pl.DataFrame) -> tuple[str, ...]:
@@ -125,9 +127,7 @@ class _Column:
         lengths = np.array([len(text) for text in counts] or [0], np.float64)
         self._length, self._spread = float(lengths.mean()), float(lengths.std()) + 1.0
 
-    def describe(
-        self, text: str, patterns: Sequence[str], letters: Sequence[str]
-    ) -> list[float]:
+    def describe(self, text: str, patterns: Sequence[str], letters: Sequence[str]) -> list[float]:
         """Return the features of a text: those of TEXT, then one for every letter."""
         n = self._counts.get(text, 0)
         there = int(n > 0)
@@ -151,7 +151,6 @@ class _Column:
             min(abs(len(text) - self._length) / self._spread, 5.0), *self._near(text, n),
             *odd.values(),
         ]  # fmt: skip
-
 
     def _near(self, text: str, n: int) -> tuple[float, float]:
         """Return how near the nearest text that is twice as common lies, and how much commoner."""

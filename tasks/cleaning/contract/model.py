@@ -5,7 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
+
+if TYPE_CHECKING:
+    from tasks.cleaning.contract.rows import DuplicateRule
 
 Kind = Literal["text", "integer", "decimal", "date", "datetime", "boolean"]
 KINDS: tuple[str, ...] = get_args(Kind)
@@ -132,6 +135,21 @@ class Denial:
     expected: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class LabelRule:
+    """A column that labels the rows.
+
+    Attributes:
+        column: The column.
+        max_noise: Largest share of wrong labels; None for any.
+        features: Columns that tell the label; all others if empty.
+    """
+
+    column: str
+    max_noise: float | None = None
+    features: tuple[str, ...] = ()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Contract:
     """What a table must look like.
@@ -149,6 +167,8 @@ class Contract:
         newest: Column whose newest date must be recent, "" for none.
         max_age_days: How old that date may be.
         max_quarantine_share: A run that sets aside more than this share fails.
+        duplicates: Which rows mean the same entity; None to compare equal rows only.
+        label: The column of labels; None for none.
     """
 
     name: str
@@ -163,6 +183,8 @@ class Contract:
     newest: str = ""
     max_age_days: float = 0.0
     max_quarantine_share: float = 1.0
+    duplicates: DuplicateRule | None = None
+    label: LabelRule | None = None
 
     def __post_init__(self) -> None:
         """Reject references to columns that are not named and impossible bounds.
@@ -177,6 +199,8 @@ class Contract:
             **{f"key {'+'.join(key)}": key for key in self.keys},
             **{f"suffix_of of {n}": (c.suffix_of,) for n, c in self.columns.items() if c.suffix_of},
             **({"newest": (self.newest,)} if self.newest else {}),
+            **({"duplicates": tuple(self.duplicates.columns)} if self.duplicates else {}),
+            **({"label": (self.label.column, *self.label.features)} if self.label else {}),
         }
         for line, names in named.items():
             for name in names:

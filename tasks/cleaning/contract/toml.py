@@ -16,11 +16,16 @@ from tasks.cleaning.contract.model import (
     ContractError,
     Denial,
     Dependency,
+    LabelRule,
 )
+from tasks.cleaning.contract.rows import DuplicateRule
 
 TABLES = {"dependency": Dependency, "denial": Denial}
+SINGLE = {"duplicates": DuplicateRule, "label": LabelRule}
 SCALARS = tuple(
-    f.name for f in fields(Contract) if f.name not in {"columns", "dependencies", "denials", "keys"}
+    f.name
+    for f in fields(Contract)
+    if f.name not in {"columns", "dependencies", "denials", "keys", *SINGLE}
 )
 MAX_BYTES = 10_000_000
 
@@ -77,11 +82,14 @@ def to_toml(contract: Contract) -> str:
         lines += ["", "[[dependency]]", *_pairs(dependency)]
     for denial in contract.denials:
         lines += ["", "[[denial]]", *_pairs(denial)]
+    for name in SINGLE:
+        one = getattr(contract, name)
+        lines += ["", f"[{name}]", *_pairs(one)] if one is not None else []
     return "\n".join(lines) + "\n"
 
 
 def _contract(data: dict[str, Any]) -> Contract:
-    unknown = sorted(set(data) - {*SCALARS, *TABLES, "columns", "keys"})
+    unknown = sorted(set(data) - {*SCALARS, *TABLES, *SINGLE, "columns", "keys"})
     if unknown:
         raise ContractError(f"unknown line {unknown[0]!r}; known: {', '.join(SCALARS)}, keys")
     columns = data.get("columns", {})
@@ -96,6 +104,7 @@ def _contract(data: dict[str, Any]) -> Contract:
         dependencies=_many(data, "dependency"),
         denials=_many(data, "denial"),
         keys=tuple(tuple(key) for key in data.get("keys", [])),
+        **{name: _made(SINGLE[name], f"[{name}]", data[name]) for name in SINGLE if name in data},
     )
 
 
