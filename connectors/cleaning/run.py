@@ -20,8 +20,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from connectors.cleaning.outputs import OutputError, OutputFormat, Published, outputs, published
 from connectors.cleaning.labelling import labelled_rows
+from connectors.cleaning.outputs import OutputError, OutputFormat, Published, outputs, published
 from connectors.tables import read_whole
 from tasks.cleaning.clean import CleanConfig, Cleaned, clean
 from tasks.cleaning.contract.infer import infer
@@ -108,9 +108,7 @@ def clean_file(
     if duplicates and contract.duplicates is None:
         contract = replace(contract, duplicates=DuplicateRule())
     told = None if labels is None else labelled_rows(labels, frame.columns, batch.rows)
-    cleaned = clean(
-        frame, contract, path.name, config, labels=told, rows=batch.rows, now=now
-    )
+    cleaned = clean(frame, contract, path.name, config, labels=told, rows=batch.rows, now=now)
     done = renumbered(cleaned, batch.rows)
     quarantine = pa.concat_tables([batch.quarantine, done.quarantine]).sort_by("row")
     unread = batch.quarantine.num_rows
@@ -249,7 +247,7 @@ def requeue(folder: Path, contract: Contract | None = None, *, now: datetime | N
     """
     run, now, given = load_run(folder), now or datetime.now(UTC), contract
     contract = given or run.contract
-    original, _ = undo(run.frame, _placed(run))
+    original = as_it_came(run)
     back, known, unread = _payload_rows(run.quarantine, original.columns)
     numbers = np.concatenate([run.rows.to_numpy(), known])
     order = np.argsort(numbers, kind="stable")
@@ -271,10 +269,17 @@ def requeue(folder: Path, contract: Contract | None = None, *, now: datetime | N
     }
     facts = run.facts if given is None else run.facts | {"inferred": False}
     done = replace(done, quarantine=quarantine, counts=counts)
-    _publish(
-        folder, done, contract, facts, _kind(run.place), now, run.place.generation, run.labels
-    )
+    _publish(folder, done, contract, facts, _kind(run.place), now, run.place.generation, run.labels)
     return len(set(run.quarantine["row"].to_pylist()) - set(quarantine["row"].to_pylist()))
+
+
+def as_it_came(run: Run) -> pl.DataFrame:
+    """Return a run's clean rows as they came: every change undone.
+
+    Raises:
+        ValueError: When the clean rows were altered since.
+    """
+    return undo(run.frame, _placed(run))[0]
 
 
 def without_empty(frame: pl.DataFrame) -> pl.DataFrame:

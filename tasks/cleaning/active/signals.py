@@ -68,11 +68,8 @@ def signals_of(
     letters = _alphabet(reference)
     blocks = [_text_signals(frame[name], reference[name], letters) for name in frame.columns]
     text = np.stack(blocks, axis=1)
-    parts = (
-        text,
-        _vote_signals(frame, reference, dependencies),
-        _detector_signals(frame, findings),
-    )
+    votes = _vote_signals(frame, reference, dependencies)
+    shown = _detector_signals(frame, findings)
     names = (*TEXT, *(f"character {c!r}" for c in letters), *VOTES, *DETECTORS)
     return Signals(names, np.concatenate((text, votes, shown), axis=2).astype(np.float32))
 

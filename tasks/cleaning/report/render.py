@@ -64,6 +64,7 @@ class Page:
         review: The first of them, the surest first.
         quarantine: The first quarantined rows.
         bounds: Of every rule that changed something.
+        notes: What was not looked for, and why.
     """
 
     source: str
@@ -80,6 +81,7 @@ class Page:
     review: Sequence[Mapping[str, Any]]
     quarantine: Sequence[Mapping[str, Any]]
     bounds: Sequence[tuple[str, HarmBound]]
+    notes: Sequence[str]
 
 
 def page_of(
@@ -117,6 +119,7 @@ def page_of(
         review=review.head(MAX_REVIEW).to_dicts(),
         quarantine=aside,
         bounds=sorted(done.bounds.items(), key=lambda one: -one[1].rate),
+        notes=done.notes,
     )
 
 

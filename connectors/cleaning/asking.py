@@ -1,0 +1,48 @@
+"""Which rows of a run are worth labelling next."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from connectors.cleaning.labelling import labelled_rows, number_column
+from connectors.cleaning.run import as_it_came, load_run
+from tasks.cleaning.repair.engine import RepairConfig, repair
+
+
+def rows_to_label(folder: Path, number: int, labels: pl.DataFrame | None = None) -> pl.DataFrame:
+    """Return the rows whose right values would tell most about all others.
+
+    Args:
+        folder: Folder of the run.
+        number: How many.
+        labels: Rows that were told already; they are not asked for again.
+
+    Returns:
+        Number of each row in the source and its texts as they came, the most telling first.
+
+    Raises:
+        OutputError: When there is no run.
+        LabelFileError: When the labels are of another table.
+    """
+    from tasks.cleaning.active.learner import cells_of, next_row, probabilities
+
+    run = load_run(folder)
+    frame, rows = as_it_came(run), run.rows.to_numpy()
+    labels = run.labels if labels is None else labels
+    key = number_column(frame.columns)
+    if labels is not None:  # told rows that were set aside since are asked for no more, either
+        known = pl.col(key).cast(pl.Int64, strict=False).is_in(run.rows.implode())
+        labels = labels.filter(known)
+    told = None if labels is None else labelled_rows(labels, frame.columns, rows)
+    done = repair(frame, run.contract, RepairConfig(alpha=run.facts["alpha"]))
+    chance = probabilities(cells_of(frame, done, run.contract), told)
+    asked = [] if told is None else told.rows.tolist()
+    already = len(asked)
+    for _ in range(min(number, frame.height - already)):
+        asked.append(next_row(chance, np.array(asked, np.int64)))
+    new = asked[already:]
+    numbers = pl.Series(key, rows[np.array(new, np.int64)].astype(str), pl.String)
+    return frame[new].insert_column(0, numbers)
