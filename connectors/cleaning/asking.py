@@ -27,7 +27,7 @@ def rows_to_label(folder: Path, number: int, labels: pl.DataFrame | None = None)
         OutputError: When there is no run.
         LabelFileError: When the labels are of another table.
     """
-    from tasks.cleaning.active.learner import cells_of, next_row, probabilities
+    from tasks.cleaning.active.learner import cells_of, next_rows, probabilities
 
     run = load_run(folder)
     frame, rows = as_it_came(run), run.rows.to_numpy()
@@ -38,11 +38,8 @@ def rows_to_label(folder: Path, number: int, labels: pl.DataFrame | None = None)
         labels = labels.filter(known)
     told = None if labels is None else labelled_rows(labels, frame.columns, rows)
     done = repair(frame, run.contract, RepairConfig(alpha=run.facts["alpha"]))
-    chance = probabilities(cells_of(frame, done, run.contract), told)
-    asked = [] if told is None else told.rows.tolist()
-    already = len(asked)
-    for _ in range(min(number, frame.height - already)):
-        asked.append(next_row(chance, np.array(asked, np.int64)))
-    new = asked[already:]
-    numbers = pl.Series(key, rows[np.array(new, np.int64)].astype(str), pl.String)
-    return frame[new].insert_column(0, numbers)
+    cells = cells_of(frame, done, run.contract)
+    asked = np.empty(0, np.int64) if told is None else told.rows
+    new = next_rows(cells, probabilities(cells, told), asked, number)
+    numbers = pl.Series(key, rows[new].astype(str), pl.String)
+    return frame[new.tolist()].insert_column(0, numbers)

@@ -39,7 +39,7 @@ def read_labels(path: Path) -> pl.DataFrame:
         LabelFileError: When it cannot be read, or holds too many rows.
     """
     try:
-        frame = pl.read_csv(path, infer_schema=False, missing_utf8_is_empty_string=False)
+        frame = pl.read_csv(path, infer_schema=False)
     except (OSError, pl.exceptions.PolarsError) as error:
         raise LabelFileError(f"{path} cannot be read as labelled rows: {error}") from None
     if frame.height > MAX_LABELS:

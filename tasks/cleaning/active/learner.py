@@ -165,6 +165,22 @@ def next_row(
     return int(open_rows[gain[open_rows].argmax()])
 
 
+def next_rows(
+    cells: Cells, chance: Floats, labelled: NDArray[np.int64], number: int
+) -> NDArray[np.int64]:
+    """Return several rows to label before anything is learned again, the most telling first.
+
+    What a row asked for would tell about equal texts of its columns is not asked twice.
+    """
+    chance, asked = chance.copy(), labelled.tolist()
+    for _ in range(min(number, len(chance) - len(asked))):
+        row = next_row(chance, np.array(asked, np.int64))
+        asked.append(row)
+        equal = cells.dirty == cells.dirty[row]
+        chance[equal] = chance[equal] > 0.5
+    return np.array(asked[len(labelled) :], np.int64)
+
+
 def refuted_rules(cells: Cells, labels: LabelledRows) -> list[tuple[str, str]]:
     """Return column and name of the rules whose changes are rather wrong than right by labels."""
     chance = _rule_chance(cells, labels)
