@@ -27,7 +27,9 @@ PRIOR_CHANGES = 2.0  # labelled changes that a rule's own confidence counts for
 SUREST_RULE = 0.98
 PULL = 1.0  # C of the regression
 LEAST_SHOWN, DOUBT = 0.05, 0.25  # confidences of detectors that are features, and doubts
+UNKNOWN, UNKNOWN_DOUBTED = 0.01, 0.3  # chances before any error is known
 SEED = 0
+ROUNDS, LOOKS_WRONG = 2, 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,8 +230,8 @@ def _learned(cells: Cells, labels: LabelledRows | None) -> Floats:
         y.append(wrong_of(cells, labels).ravel())
         weight.append(np.full(len(told), LABEL_WEIGHT))
     target = np.concatenate(y)
-    if not target.any() or target.all():
-        return np.full((n, width), float(target.mean()) if len(target) else 0.0)
+    if not target.any() or target.all():  # no error is known yet, or nothing else
+        return np.where(cells.doubted, UNKNOWN_DOUBTED, UNKNOWN)
     features = np.concatenate(x)
     middle, spread = features.mean(0), features.std(0) + 1e-3
     one = np.eye(width, dtype=np.float32)
@@ -237,7 +239,15 @@ def _learned(cells: Cells, labels: LabelledRows | None) -> Floats:
     def scaled(part: NDArray[np.float32], column: NDArray[np.int64]) -> NDArray[np.float32]:
         return np.hstack([(part - middle) / spread, one[column]])
 
-    model = LogisticRegression(C=PULL, max_iter=300)
-    model.fit(scaled(features, np.concatenate(columns)), target, np.concatenate(weight))
     everything = scaled(cells.before.reshape(n * width, -1), np.tile(np.arange(width), n))
+    design, weights = scaled(features, np.concatenate(columns)), np.concatenate(weight)
+    weak = np.arange(len(target)) < len(some) + len(others)
+    kept_rows = np.ones(len(target), bool)
+    for _ in range(ROUNDS):
+        model = LogisticRegression(C=PULL, max_iter=300)
+        model.fit(design[kept_rows], target[kept_rows], weights[kept_rows])
+        # Among the cells drawn as right ones are errors that nobody found: what looks like one
+        # says nothing the second time.
+        looks_wrong = model.predict_proba(design)[:, 1] > LOOKS_WRONG
+        kept_rows = ~(weak & ~target & looks_wrong)
     return np.asarray(model.predict_proba(everything)[:, 1].reshape(n, width), np.float64)
