@@ -42,4 +42,4 @@ def rows_to_label(folder: Path, number: int, labels: pl.DataFrame | None = None)
     asked = np.empty(0, np.int64) if told is None else told.rows
     new = next_rows(cells, probabilities(cells, told), asked, number)
     numbers = pl.Series(key, rows[new].astype(str), pl.String)
-    return frame[new.tolist()].insert_column(0, numbers)
+    return pl.DataFrame([numbers, *frame[new.tolist()].get_columns()])

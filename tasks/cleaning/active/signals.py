@@ -99,7 +99,7 @@ def _text_signals(values: pl.Series, reference: pl.Series, letters: Sequence[str
     gone[0, 0] = 1.0
     gone[0, 1] = np.log1p(max(reference.null_count() - 1, 0))
     gone[0, 2] = reference.null_count() / max(len(reference), 1)
-    return np.concatenate([rows, gone])[codes]  # code -1: the last row
+    return np.asarray(np.concatenate([rows, gone])[codes])  # code -1: the last row
 
 
 class _Column:
