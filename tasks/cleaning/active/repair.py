@@ -67,14 +67,15 @@ def repair_by_labels(
     told = _told(done.frame, labels)
     suggested = _suggestions(done, cells, chance, labels)
     threshold, bound = _bound(cells, labels, config.alpha)
-    doubtful = suggested.filter(pl.col("confidence") > 0.5)
+    labelled = pl.Series("row", labels.rows, pl.Int64)
+    others = ~pl.col("row").is_in(labelled.implode())
+    doubtful = suggested.filter((pl.col("confidence") > 0.5) & others)
     sure = doubtful.filter(pl.col("confidence") > threshold)
     changes = done.changes
     for found in (told, sure):
         changes = extended(changes, found)
     after = apply(done.frame, told.vstack(sure).rename({"suggestion": "after"}))
-    labelled = pl.Series("row", labels.rows, pl.Int64)
-    review = joined([done.review, doubtful]).filter(~pl.col("row").is_in(labelled.implode()))
+    review = joined([done.review, doubtful]).filter(others)
     review = review.join(sure, on=["row", "column"], how="anti")
     bounds = dict(done.bounds) | ({RULE: bound} if sure.height else {})
     return replace(done, frame=after, changes=changes, review=review, bounds=bounds)
