@@ -85,6 +85,9 @@ def test_every_change_by_labels_is_on_record_and_undone_exactly(labelled):
     assert after.changes["order"].is_unique().all()
     assert {"labelled", RULE} <= set(after.changes["rule"])
     assert undo(after.frame, after.changes)[0].equals(dirty)
+    # What was told is not overruled by what was learned from it.
+    learned_rows = after.changes.filter(pl.col("rule") == RULE)["row"]
+    assert not set(learned_rows) & set(told.rows.tolist())
     left = after.review.join(after.changes, on=["row", "column"], how="semi")
     assert left.filter(pl.col("rule") == RULE).is_empty()
 
