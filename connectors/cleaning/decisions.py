@@ -19,6 +19,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from connectors.cleaning.labelling import labelled_rows
 from connectors.cleaning.outputs import OutputBusyError, OutputError
 from connectors.cleaning.run import (
     REPORT,
@@ -33,6 +34,7 @@ from connectors.cleaning.run import (
 from connectors.cleaning.touched import Touched, records_of, rows_as_they_came, touched_rows
 from tasks.cleaning.clean import CleanConfig, Cleaned, clean
 from tasks.cleaning.contract.model import Contract
+from tasks.cleaning.doubts import ReviewConfig
 from tasks.cleaning.recheck import check_again
 from tasks.cleaning.repair.bound import HarmBound
 from tasks.cleaning.repair.changes import apply, as_changes, held, undo
@@ -206,6 +208,8 @@ def requeue(
         contract,
         run.facts["source"],
         _config(run),
+        labels=None if run.labels is None else labelled_rows(run.labels, rows.columns, numbers),
+        rows=numbers,
         now=now,
         tables=_tables(run, contract),
         decisions=Touched(rows, numbers).placed(decisions),
@@ -222,7 +226,7 @@ def requeue(
     place = run.place
     publish(
         folder, done, contract, facts, kind_of(place), now,
-        decisions=decisions, after=place.generation,
+        decisions=decisions, after=place.generation, labels=run.labels,
     )  # fmt: skip
     was, now_aside = (set(one["row"].to_pylist()) for one in (run.quarantine, quarantine))
     return Outcome(len(was - now_aside), _rules_of(records_of(quarantine, now_aside - was)))
@@ -317,11 +321,12 @@ def _republish(run: Run, now: datetime) -> None:
         bounds={name: HarmBound(*both) for name, both in run.facts["bounds"].items()},
         promised_harm=run.facts["promised_harm"],
         fixed=run.facts["fixed"],
+        notes=tuple(run.facts.get("notes", ())),
     )
     place = run.place
     publish(
         place.folder, done, run.contract, run.facts, kind_of(place), now,
-        decisions=run.decisions, after=place.generation,
+        decisions=run.decisions, after=place.generation, labels=run.labels,
     )  # fmt: skip
 
 
@@ -350,6 +355,7 @@ def _config(run: Run) -> CleanConfig:
         repairs=run.facts["repairs"],
         drop_copies=run.facts.get("drop_copies", True),
         fresh=False,  # the rows were fresh when they came
+        review=ReviewConfig(detectors=run.facts.get("detectors", True)),
     )
 
 

@@ -20,11 +20,13 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from connectors.cleaning.labelling import labelled_rows
 from connectors.cleaning.outputs import OutputError, OutputFormat, Published, outputs, published
 from connectors.tables import read_whole
 from tasks.cleaning.clean import CleanConfig, Cleaned, clean
 from tasks.cleaning.contract.infer import infer
 from tasks.cleaning.contract.model import Contract, ContractError
+from tasks.cleaning.contract.rows import DuplicateRule
 from tasks.cleaning.contract.toml import from_toml, to_toml
 from tasks.cleaning.ingest.options import ReadOptions
 from tasks.cleaning.repair.decisions import no_decisions
@@ -32,6 +34,7 @@ from tasks.cleaning.report.render import build_report, page_of
 
 CHANGES, REVIEW, DECIDED = "changes.parquet", "review.parquet", "decisions.parquet"
 CONTRACT, REPORT, RUN = "contract.toml", "report.html", "run.json"
+LABELS = "labels.parquet"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +50,8 @@ class Run:
         review: Findings that wait for a person.
         decisions: What persons have decided, in order.
         contract: What the table was held against.
-        facts: Source, time, settings, counts and bounds.
+        facts: Source, time, settings, counts, bounds and notes.
+        labels: Rows whose right values somebody told, None without any.
     """
 
     place: Published
@@ -59,6 +63,7 @@ class Run:
     decisions: pl.DataFrame
     contract: Contract
     facts: dict[str, Any]
+    labels: pl.DataFrame | None
 
 
 def clean_file(
@@ -69,6 +74,8 @@ def clean_file(
     config: CleanConfig | None = None,
     kind: OutputFormat = "csv",
     options: ReadOptions | None = None,
+    labels: pl.DataFrame | None = None,
+    duplicates: bool = False,
     now: datetime | None = None,
     tables: Path | None = None,
 ) -> Cleaned:
@@ -81,6 +88,8 @@ def clean_file(
         config: How to clean.
         kind: Format of the clean rows.
         options: What is known of the file.
+        labels: Rows whose right values somebody told (``labelling.py``).
+        duplicates: Whether near-duplicates are looked for where the contract does not say so.
         now: The present, with its zone: for records, and to tell how old the table is.
         tables: Folder of the other tables that the contract's references name; the file's if None.
 
@@ -99,7 +108,19 @@ def clean_file(
     contract = contract or infer(frame, path.stem)
     folder_of_tables = (tables or path.parent).resolve()
     others = read_references(contract, folder_of_tables)
-    done = clean(frame, contract, path.name, config, now=now, tables=others)
+    if duplicates and contract.duplicates is None:
+        contract = replace(contract, duplicates=DuplicateRule())
+    told = None if labels is None else labelled_rows(labels, frame.columns, batch.rows)
+    done = clean(
+        frame,
+        contract,
+        path.name,
+        config,
+        labels=told,
+        rows=batch.rows,
+        now=now,
+        tables=others,
+    )
     done = renumbered(done, batch.rows)
     quarantine = pa.concat_tables([batch.quarantine, done.quarantine]).sort_by("row")
     unread = batch.quarantine.num_rows
@@ -118,8 +139,9 @@ def clean_file(
         "tables": str(folder_of_tables),
         "drop_copies": config.drop_copies,
         "across_rows": config.repair.across_rows,
+        "detectors": config.review.detectors,
     }
-    publish(folder, done, contract, facts, kind, now)
+    publish(folder, done, contract, facts, kind, now, labels=labels)
     return done
 
 
@@ -170,6 +192,7 @@ def load_run(folder: Path) -> Run:
         pl.read_parquet(place.attached(DECIDED)) if DECIDED in place.digests else no_decisions(),
         from_toml(text, source=str(place.attached(CONTRACT))),
         facts,
+        pl.read_parquet(place.attached(LABELS)) if LABELS in place.digests else None,
     )
 
 
@@ -212,6 +235,7 @@ def publish(
     *,
     decisions: pl.DataFrame | None = None,
     after: str = "",
+    labels: pl.DataFrame | None = None,
 ) -> None:
     """Publish a run's files together.
 
@@ -225,6 +249,7 @@ def publish(
         now: The present, for records.
         decisions: What persons have decided.
         after: Generation that this was made from; "" for a run.
+        labels: Rows whose right values somebody told.
 
     Raises:
         OutputBusyError: When another process writes there, or has since ``after``.
@@ -245,12 +270,15 @@ def publish(
         "bounds": {name: [b.exceptions, b.cells] for name, b in done.bounds.items()},
         "fixed": done.fixed,
         "rows": done.rows.to_list(),
+        "notes": list(done.notes),
     }
     with outputs(folder, facts["source"], kind, after=after) as writer:
         writer.write(done.frame, done.quarantine, done.counts["rows_in"])
         done.changes.write_parquet(writer.attach(CHANGES))
         done.review.write_parquet(writer.attach(REVIEW))
         (no_decisions() if decisions is None else decisions).write_parquet(writer.attach(DECIDED))
+        if labels is not None:
+            labels.write_parquet(writer.attach(LABELS))
         writer.attach(CONTRACT).write_text(to_toml(contract), encoding="utf-8")
         writer.attach(RUN).write_text(json.dumps(record), encoding="utf-8")
         writer.attach(REPORT).write_text(build_report(page), encoding="utf-8")
@@ -260,8 +288,9 @@ def _row_numbers(rows: list[int] | None, place: Published, quarantine: pa.Table)
     """Return the number of each clean row; where none were kept, as those not in quarantine."""
     if rows is not None:
         return pl.Series("row", rows, pl.Int64)
-    clean = np.ones(place.rows_in, bool)
-    clean[quarantine["row"].to_numpy()] = False
+    aside = quarantine["row"].to_numpy()  # those above a header are numbered below 0
+    clean = np.ones(place.rows_in - int((aside < 0).sum()), bool)
+    clean[aside[aside >= 0]] = False
     return pl.Series("row", np.flatnonzero(clean), pl.Int64)
 
 

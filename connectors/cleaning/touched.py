@@ -13,9 +13,15 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from connectors.cleaning.run import Run
+from tasks.cleaning.clean import VERSION as CLEAN
+from tasks.cleaning.duplicates.linkage import VERSION as LINKAGE
 from tasks.cleaning.repair.changes import apply, undo
 
 Rows = NDArray[np.int64]
+
+
+SET_ASIDE = (CLEAN, LINKAGE)
+"""Detectors that set rows aside which had been read well."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +64,15 @@ def touched_rows(run: Run, rows: pl.Series) -> Touched:
     return Touched(pl.concat([run.frame, repaired]), numbers, touched, known)
 
 
+def as_it_came(run: Run) -> pl.DataFrame:
+    """Return a run's clean rows as they came: every change undone.
+
+    Raises:
+        ValueError: When the clean rows were altered since.
+    """
+    return undo(run.frame, Touched(run.frame, run.rows.to_numpy()).placed(run.changes))[0]
+
+
 def rows_as_they_came(run: Run) -> tuple[pl.DataFrame, Rows, pa.Table]:
     """Return a run's rows before any change, quarantined ones with them, in order of the source.
 
@@ -67,10 +82,9 @@ def rows_as_they_came(run: Run) -> tuple[pl.DataFrame, Rows, pa.Table]:
     Raises:
         ValueError: When the clean rows were altered since.
     """
-    numbers = run.rows.to_numpy()
-    original, _ = undo(run.frame, Touched(run.frame, numbers).placed(run.changes))
+    original = as_it_came(run)
     back, known, unread = payload_rows(run.quarantine, original.columns)
-    numbers = np.concatenate([numbers, known])
+    numbers = np.concatenate([run.rows.to_numpy(), known])
     order = np.argsort(numbers, kind="stable")
     return pl.concat([original, back])[order.tolist()], numbers[order], unread
 
@@ -80,7 +94,7 @@ def payload_rows(quarantine: pa.Table, columns: list[str]) -> tuple[pl.DataFrame
     rows, numbers, unread = [], [], []
     for i, record in enumerate(quarantine.to_pylist()):
         # What the reader refused was no row, even where its bytes can be read as one.
-        by_contract = record["detector_version"].startswith("clean/")
+        by_contract = record["detector_version"].startswith(SET_ASIDE)
         row = json.loads(record["payload"]) if by_contract else {}
         if by_contract and list(row) == columns:
             rows.append(list(row.values()))

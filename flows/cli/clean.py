@@ -92,19 +92,40 @@ def run(
         datetime | None,
         typer.Option(help="UTC time at which the table must be fresh [default: now]."),
     ] = None,
+    duplicates: Annotated[
+        bool,
+        typer.Option("--duplicates", help="Show near-duplicate rows, too; see [duplicates]."),
+    ] = False,
+    detectors: Annotated[
+        bool, typer.Option("--detectors/--no-detectors", help="Look for doubtful cells, too.")
+    ] = True,
+    labels: Annotated[
+        Path | None, typer.Option(help="Labelled rows, as penstock clean label writes them.")
+    ] = None,
 ) -> None:
     """Clean a file: repair, check, set aside, report."""
+    from connectors.cleaning.labelling import read_labels
     from connectors.cleaning.outputs import published
     from connectors.cleaning.run import REPORT, clean_file
     from connectors.cleaning.stream import clean_stream
     from flows.cli.row_progress import row_progress
     from tasks.cleaning.clean import CleanConfig
+    from tasks.cleaning.doubts import ReviewConfig
     from tasks.cleaning.repair.engine import RepairConfig
     from tasks.cleaning.report.render import percent
 
+    if labels is not None and check_only:
+        raise typer.BadParameter("--labels repair, --check-only does not: choose one")
+    if stream and (labels is not None or duplicates):
+        raise typer.BadParameter("--labels and --duplicates look at other rows, --stream does not")
     folder = out or file.with_name(f"{file.name}.clean")
-    config = CleanConfig(repair=RepairConfig(alpha=alpha), repairs=not check_only)
+    config = CleanConfig(
+        repair=RepairConfig(alpha=alpha),
+        repairs=not check_only,
+        review=ReviewConfig(detectors=detectors),
+    )
     kind: OutputFormat = "parquet" if parquet else "csv"
+    notes: tuple[str, ...] = ()
     if stream:
         with row_progress(file) as progress:
             seen = clean_stream(
@@ -126,8 +147,10 @@ def run(
             kind=kind,
             now=now and now.replace(tzinfo=UTC),
             tables=contract and contract.parent,
+            labels=None if labels is None else read_labels(labels),
+            duplicates=duplicates,
         )
-        cells = done.changes.select("row", "column").n_unique()
+        notes, cells = done.notes, done.changes.select("row", "column").n_unique()
         counts, harm, reviews = dict(done.counts), done.promised_harm, done.review.height
     place = published(folder)
     assert place is not None  # noqa: S101 - just published
@@ -145,6 +168,8 @@ def run(
         "as estimated"
     )
     typer.echo(f"{cells:,} cells changed; {promise}; {reviews:,} findings for review")
+    for note in notes:
+        typer.echo(f"note    {note}")
     typer.echo(f"clean   {place.clean_path}")
     typer.echo(f"report  {place.attached(REPORT)}")
 
@@ -188,14 +213,35 @@ def review(
     found = load_run(folder).review.filter(chosen).sort("confidence", descending=True)
     for one in found.head(limit).iter_rows(named=True):
         suggestion = repr(one["suggestion"]) if one["repairable"] else f"({one['expected']})"
+        cell = f"{one['column']}: {one['observed']!r} -> {suggestion}"
         typer.echo(
-            f"row {one['row']}  {one['column']}: {one['observed']!r} -> {suggestion}  "
+            f"row {one['row']}  {cell if one['column'] else one['expected']}  "
             f"{one['rule']}; {one['premise']}"
         )
     if found.height > limit:
         typer.echo(f"{found.height - limit:,} more; see --limit, --column, --rule")
     elif found.is_empty():
         typer.echo("nothing is left to decide")
+
+
+@app.command()
+def label(
+    folder: RunFolder,
+    *,
+    rows: Annotated[int, typer.Option(help="Rows asked for.", min=1, max=1_000)] = 5,
+    out: Annotated[Path, typer.Option(help="File they are added to.")] = Path("labels.csv"),
+) -> None:
+    """Ask for the rows whose right values tell most: correct them in the file, then run again."""
+    from connectors.cleaning.asking import rows_to_label
+    from connectors.cleaning.labelling import extend, read_labels
+
+    told = read_labels(out) if out.exists() else None
+    asked = rows_to_label(folder, rows, told)
+    extend(out, asked)
+    typer.echo(
+        f"{_some(asked.height, 'row')} added to {out}; put the right values there, then: "
+        f"penstock clean run FILE --labels {out}"
+    )
 
 
 @app.command()

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 import numpy as np
 import polars as pl
@@ -21,11 +22,18 @@ from tasks.cleaning.contract.model import Contract, ContractError
 from tasks.cleaning.contract.rules import RowRule, row_rules
 from tasks.cleaning.contract.table_checks import label_noise, require_fresh
 from tasks.cleaning.contract.verdicts import verdicts
+from tasks.cleaning.doubts import ReviewConfig, doubts_about, queue_of
+from tasks.cleaning.duplicates.exact import first_equal_rows
+from tasks.cleaning.duplicates.rows import merged_rows
 from tasks.cleaning.findings import findings_of, joined
 from tasks.cleaning.quarantine import Rule, empty_quarantine, quarantine_rows
 from tasks.cleaning.repair.bound import HarmBound
+from tasks.cleaning.repair.changes import no_changes
 from tasks.cleaning.repair.decisions import no_decisions, undecided
 from tasks.cleaning.repair.engine import RepairConfig, Repaired, repair
+
+if TYPE_CHECKING:
+    from tasks.cleaning.active.learner import LabelledRows
 
 VERSION = "clean/1"
 Mask = NDArray[np.bool_]
@@ -45,12 +53,14 @@ class CleanConfig:
         drop_copies: Whether rows that equal an earlier one in every column are quarantined.
         fresh: Whether the table must be as recent as its contract says; not so when it is cleaned
             again later.
+        review: What is looked for beyond the contract, for a person.
     """
 
     repair: RepairConfig = field(default_factory=RepairConfig)
     repairs: bool = True
     drop_copies: bool = True
     fresh: bool = True
+    review: ReviewConfig = field(default_factory=ReviewConfig)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,10 +73,12 @@ class Cleaned:
         quarantine: Records of the rows set aside, in order of rows.
         changes: Every change, of quarantined rows too.
         review: Findings for a person, on clean rows.
-        counts: Rows in, clean, repaired and quarantined; quarantined rows by rule.
+        counts: Rows in, clean, repaired and quarantined; quarantined rows by rule; findings beyond
+            those kept by rule (``unlisted:``).
         bounds: By rule, the bound on harm of every rule that changed something.
         promised_harm: Share of the correct filled cells that votes and typos changed at most.
         fixed: Whether the repair came to rest.
+        notes: What was not looked for, and why.
     """
 
     frame: pl.DataFrame
@@ -78,6 +90,7 @@ class Cleaned:
     bounds: Mapping[str, HarmBound]
     promised_harm: float
     fixed: bool
+    notes: tuple[str, ...] = ()
 
 
 def clean(
@@ -86,6 +99,8 @@ def clean(
     source: str,
     config: CleanConfig | None = None,
     *,
+    labels: LabelledRows | None = None,
+    rows: NDArray[np.int64] | None = None,
     now: datetime | None = None,
     tables: Mapping[str, pl.DataFrame] | None = None,
     decisions: pl.DataFrame | None = None,
@@ -100,6 +115,9 @@ def clean(
         now: The present, with its zone: for records, and to tell how old the table is.
         tables: By name, the other tables that the contract's references name; texts.
         decisions: What a person decided about its cells (``repair/decisions.py``).
+        labels: Rows whose right values somebody told.
+        rows: int64 [rows] number of each in its source, where a text names one; from 0 if None.
+        now: The present, for records.
 
     Raises:
         ContractError: When columns are missing or too many, the number of rows is out of bounds, a
@@ -109,33 +127,47 @@ def clean(
     """
     config, now = config or CleanConfig(), now or datetime.now(UTC)
     require_shape(frame, contract)
+    numbers = np.arange(frame.height) if rows is None else rows
     decisions = no_decisions() if decisions is None else decisions
-    repaired = _repaired(frame, contract, config, decisions)
+    repaired = _repaired(frame, contract, config, decisions, labels)
     if config.fresh:
         require_fresh(repaired.frame, contract, now)
-    rules = row_rules(contract, tables)
-    copies = config.drop_copies and config.repair.across_rows
-    broken, shown = judged(repaired.frame, rules, contract, drop_copies=copies)
-    quarantine, bad = set_aside(frame, repaired.frame, broken, source, contract, now)
-    kept = np.flatnonzero(~bad)
-    counts = counted(frame.height, kept, quarantine, repaired.changes)
-    require_few_bad(int(bad.sum()), frame.height, contract, source, _most(quarantine))
-    good = repaired.frame[kept.tolist()]
-    noise = label_noise(good, contract).with_columns(
-        row=pl.lit(int(kept[0]) if len(kept) else 0, pl.Int64)
+    across = config.repair.across_rows
+    first = np.arange(frame.height)
+    if config.drop_copies and across:
+        first = first_equal_rows(repaired.frame)
+    broken, shown = judged(repaired.frame, row_rules(contract, tables), contract, first)
+    quarantine, bad = set_aside(
+        frame, repaired.frame, broken, source, contract, now, first=numbers[first]
     )
-    shown = undecided(joined([shown, noise]), decisions)
-    review = joined([repaired.review, shown]).filter(pl.col("row").is_in(kept.tolist()))
+    near = contract.duplicates if across else None
+    merged = merged_rows(frame, repaired, ~bad, near, numbers, source, now)
+    repaired, quarantine = merged.repaired, pa.concat_tables([quarantine, merged.records])
+    bad[merged.rows] = True
+    kept = np.flatnonzero(~bad)
+    require_few_bad(int(bad.sum()), frame.height, contract, source, _most(quarantine))
+    clean_rows = repaired.frame[kept.tolist()]
+    found, notes = joined([]), list[str]()
+    if across:
+        found, notes = doubts_about(clean_rows, kept, contract, config.review)
+        noise = label_noise(clean_rows, contract)
+        found = joined([found, noise.with_columns(row=pl.lit(int(kept[:1].sum()), pl.Int64))])
+    here = pl.col("row").is_in(pl.Series(kept).implode())
+    parts = [repaired.review, *(undecided(p, decisions) for p in (shown, merged.findings, found))]
+    queue = queue_of([part.filter(here) for part in parts], config.review, [*merged.notes, *notes])
+    counts = counted(frame.height, kept, quarantine, repaired.changes)
+    counts |= {f"unlisted:{rule}": n for rule, n in queue.unlisted.items()}
     return Cleaned(
-        good,
+        clean_rows,
         pl.Series("row", kept, pl.Int64),
-        quarantine,
+        quarantine.sort_by("row"),
         repaired.changes,
-        review,
+        queue.findings,
         counts,
         repaired.bounds,
         repaired.promised_harm,
         repaired.fixed,
+        queue.notes,
     )
 
 
@@ -213,25 +245,40 @@ def require_few_bad(bad: int, rows: int, contract: Contract, source: str, most: 
 
 
 def _repaired(
-    frame: pl.DataFrame, contract: Contract, config: CleanConfig, decisions: pl.DataFrame
+    frame: pl.DataFrame,
+    contract: Contract,
+    config: CleanConfig,
+    decisions: pl.DataFrame,
+    labels: LabelledRows | None,
 ) -> Repaired:
-    if config.repairs:
-        return repair(frame, contract, config.repair, decisions)
-    from tasks.cleaning.repair.changes import no_changes
+    if not config.repairs:
+        return Repaired(frame, no_changes(), joined([]), {}, fixed=True)
+    done = repair(frame, contract, config.repair, decisions)
+    if labels is None:
+        return done
+    from tasks.cleaning.active.repair import repair_by_labels
 
-    return Repaired(frame, no_changes(), joined([]), {}, fixed=True)
+    return repair_by_labels(frame, done, contract, labels, config.repair)
 
 
 def judged(
-    frame: pl.DataFrame, rules: Iterable[RowRule], contract: Contract, *, drop_copies: bool
+    frame: pl.DataFrame,
+    rules: Iterable[RowRule],
+    contract: Contract,
+    first: NDArray[np.int64] | None = None,
 ) -> tuple[list[tuple[RowRule, Mask]], pl.DataFrame]:
-    """Return the rows that break each declared rule, and findings of the inferred ones."""
+    """Return the rows that break each declared rule, and findings of the inferred ones.
+
+    Args:
+        frame: Texts, after repair.
+        rules: Of ``row_rules``.
+        contract: Where they come from.
+        first: int64 [rows] the first row that is equal to each; None where copies are no fault.
+    """
     rules = list(rules)
-    copies = pl.Series("copies", np.zeros(frame.height, bool))
-    if drop_copies and frame.height:
-        copies = ~frame.select(pl.struct(pl.all()).is_first_distinct()).to_series()
-    told = verdicts(frame, rules, ~pl.lit(copies)).collect()
-    broken, shown = [(COPY, copies.to_numpy())], []
+    copies = np.zeros(frame.height, bool) if first is None else first != np.arange(frame.height)
+    told = verdicts(frame, rules, ~pl.lit(pl.Series(copies))).collect()
+    broken, shown = [(COPY, copies)], []
     for i, rule in enumerate(rules):
         mask = told[f"{i}"].to_numpy()
         if rule.declared:
@@ -261,8 +308,20 @@ def set_aside(
     source: str,
     contract: Contract,
     now: datetime,
+    *,
+    first: NDArray[np.int64] | None = None,
 ) -> tuple[pa.Table, Mask]:
-    """Return the records, each row under the first rule that it breaks, and which rows are bad."""
+    """Return the records, each row under the first rule that it breaks, and which rows are bad.
+
+    Args:
+        frame: Texts as they came.
+        repaired: Texts after repair.
+        broken: Rules with the rows that break each [rows].
+        source: Name of the file, for records.
+        contract: What the rules come from.
+        now: The present, for records.
+        first: int64 [rows] number in the source of the first row that is equal to each, if known.
+    """
     bad = np.zeros(frame.height, bool)
     parts = [empty_quarantine()]
     original = frame.to_arrow() if any(mask.any() for _, mask in broken) else None
@@ -276,7 +335,10 @@ def set_aside(
             severity="warning" if rule.name == COPY.name else "error",
             detector_version=f"{VERSION} {contract.detector_version}",
         )
-        part = quarantine_rows(original, new, record, source=source, time=now)
+        expected = None
+        if rule is COPY and first is not None:
+            expected = [f"{rule.expected}; equal to row {row}" for row in first[new]]
+        part = quarantine_rows(original, new, record, source=source, expected=expected, time=now)
         if rule.column:
             # The payload is the row as it came; what the rule saw is the repaired value.
             seen = repaired[rule.column].gather(np.flatnonzero(new)).to_arrow().cast(pa.string())

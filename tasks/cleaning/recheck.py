@@ -76,7 +76,7 @@ def _across(
 def _judged(
     frame: pl.DataFrame, rules: Sequence[RowRule], contract: Contract
 ) -> list[tuple[RowRule, Mask]]:
-    broken, _ = judged(frame, rules, contract, drop_copies=False)
+    broken, _ = judged(frame, rules, contract)
     return [one for one in broken if one[0] is not COPY]
 
 

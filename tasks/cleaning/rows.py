@@ -42,6 +42,7 @@ def across_rows(contract: Contract) -> list[str]:
     lines += [f"sensor:{one.column}" for one in contract.sensors]
     lines += ["transactions"] * bool(contract.transactions)
     lines += ["newest"] * bool(contract.newest) + ["label"] * (contract.label is not None)
+    lines += ["duplicates"] * (contract.duplicates is not None)
     return lines + [
         f"suffix_of:{name} (without a domain of {column.suffix_of})"
         for name, column in contract.columns.items()
@@ -119,7 +120,7 @@ class RowCleaner:
             require_columns(frame.columns, self.contract)
             self._checked = True
         repaired = self._repaired(frame)
-        broken, shown = judged(repaired.frame, self._rules, self.contract, drop_copies=False)
+        broken, shown = judged(repaired.frame, self._rules, self.contract)
         quarantine, bad = set_aside(frame, repaired.frame, broken, source, self.contract, now)
         kept = np.flatnonzero(~bad)
         review = joined([repaired.review, shown])

@@ -106,6 +106,13 @@ def _table(before: Contract, after: Contract) -> Iterator[Difference]:
         if was.max_noise != now.max_noise:
             effect = _restriction("maximum", was.max_noise, now.max_noise)
             yield Difference("label", "max_noise", was.max_noise, now.max_noise, effect)
+    if before.duplicates != after.duplicates:
+        aside = [
+            one is not None and one.action == "quarantine"
+            for one in (before.duplicates, after.duplicates)
+        ]
+        effect = "other" if aside[0] == aside[1] else "stricter" if aside[1] else "looser"
+        yield Difference("", "duplicates", before.duplicates, after.duplicates, effect)
     for line in TABLE_LINES:
         old, new = getattr(before, line), getattr(after, line)
         if old != new:

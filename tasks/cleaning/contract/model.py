@@ -6,7 +6,10 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
+
+if TYPE_CHECKING:
+    from tasks.cleaning.contract.rows import DuplicateRule
 
 from tasks.cleaning.contract.conditions import ConditionError, parse
 from tasks.cleaning.contract.patterns import PatternError, portable
@@ -211,22 +214,21 @@ class Reference:
 
 @dataclass(frozen=True, slots=True)
 class Label:
-    """How many labels of a table may be wrong.
+    """A column that labels the rows: likely wrong labels are shown, and there may be a limit.
 
     Attributes:
         column: Column of classes.
-        max_noise: Greatest share of labels that may be wrong, as estimated.
-        features: Number columns that tell the classes apart; () for all of the contract that are
-            not unique.
+        max_noise: Greatest share of labels that may be wrong, as estimated; None for any.
+        features: Columns that tell the classes apart; () for all others that are not unique.
     """
 
     column: str
-    max_noise: float
+    max_noise: float | None = None
     features: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Reject what is no share, and a label that explains itself."""
-        if not 0.0 <= self.max_noise < 1.0:
+        if self.max_noise is not None and not 0.0 <= self.max_noise < 1.0:
             raise ContractError(f"max_noise is {self.max_noise}; give a share, such as 0.05")
         if self.column in self.features:
             raise ContractError(f"label {self.column!r} is among its own features; take it out")
@@ -244,7 +246,6 @@ class Contract:
         denials: Impossible combinations.
         keys: Groups of columns that together occur once.
         references: Columns whose values occur in another table.
-        label: How many labels may be wrong; None for no limit.
         sensors: Columns that are series, and how their sensors write.
         transactions: What the columns of a table of transactions mean.
         extra_columns: Whether columns not named here may be there; they are passed on untouched.
@@ -253,6 +254,8 @@ class Contract:
         newest: Date column whose newest value must be recent, "" for none.
         max_age_days: How old that value may be.
         max_quarantine_share: A run that sets aside more than this share fails.
+        duplicates: Which rows mean the same entity; None to compare equal rows only.
+        label: The column of labels; None for none.
     """
 
     name: str
@@ -262,7 +265,6 @@ class Contract:
     denials: tuple[Denial, ...] = ()
     keys: tuple[tuple[str, ...], ...] = ()
     references: tuple[Reference, ...] = ()
-    label: Label | None = None
     sensors: tuple[SensorRules, ...] = ()
     transactions: tuple[TransactionRules, ...] = ()
     extra_columns: bool = False
@@ -271,6 +273,8 @@ class Contract:
     newest: str = ""
     max_age_days: float = 0.0
     max_quarantine_share: float = 1.0
+    duplicates: DuplicateRule | None = None
+    label: Label | None = None
 
     def __post_init__(self) -> None:
         """Reject references to columns that are not named and impossible bounds.
@@ -286,9 +290,10 @@ class Contract:
             **{f"suffix_of of {n}": (c.suffix_of,) for n, c in self.columns.items() if c.suffix_of},
             **({"newest": (self.newest,)} if self.newest else {}),
             **{f"reference {r.name}": r.columns for r in self.references},
-            **({"label": (self.label.column, *self.label.features)} if self.label else {}),
             **{f"sensor {s.column}": s.columns for s in self.sensors},
             **{f"transactions {i + 1}": t.columns for i, t in enumerate(self.transactions)},
+            **({"duplicates": tuple(self.duplicates.columns)} if self.duplicates else {}),
+            **({"label": (self.label.column, *self.label.features)} if self.label else {}),
         }
         for line, names in named.items():
             for name in names:
@@ -299,12 +304,6 @@ class Contract:
                     )
         self._require_denials()
         self._require_fresh()
-        if self.label:
-            for name in self.label.features:
-                if not self.columns[name].is_number:
-                    raise ContractError(
-                        f"label: feature {name!r} is no number; give it such a kind"
-                    )
         if any(not key for key in self.keys):
             raise ContractError("a key names no column; write keys = [['id']]")
         if self.min_rows < 0 or self.max_rows < 0:

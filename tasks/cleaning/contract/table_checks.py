@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
@@ -67,7 +66,7 @@ def label_noise(frame: pl.DataFrame, contract: Contract) -> pl.DataFrame:
     """Hold the labels against the contract's limit.
 
     The estimate is the mean probability of a wrong label under the noise model
-    (``tasks.cleaning.labels.noise``), fitted to cross-validated predictions from the number
+    (``tasks.cleaning.labels.noise``), fitted to cross-validated predictions from the other
     columns. It says too little under heavy noise (``docs/reference/cleaning-labels.md``).
 
     Args:
@@ -81,15 +80,15 @@ def label_noise(frame: pl.DataFrame, contract: Contract) -> pl.DataFrame:
         LabelNoiseError: When more labels are wrong than allowed, as estimated.
     """
     label = contract.label
-    if label is None:
+    if label is None or label.max_noise is None:
         return no_findings()
-    names = label.features or number_features(contract, label)
+    names = label.features or telling_columns(contract, label)
     rows = frame.filter(pl.col(label.column).is_not_null())
     rows = rows.gather_every(max(1, -(-rows.height // MAX_ROWS)))
     counts = rows[label.column].value_counts()
     few = counts.filter(pl.col("count") < FOLDS).height
     why = (
-        "the contract has no number column to tell the classes apart"
+        "the contract has no column to tell the classes apart"
         if not names
         else f"there are {counts.height} classes with values"
         if counts.height < 2
@@ -100,7 +99,9 @@ def label_noise(frame: pl.DataFrame, contract: Contract) -> pl.DataFrame:
     if why:
         logger.warning("labels in %r were not judged: %s", label.column, why)
         return _unjudged(label, why, contract)
-    share = estimate(rows, label.column, names, contract)
+    share = estimate(rows, label.column, names)
+    if share is None:
+        return _unjudged(label, "no column tells the classes apart", contract)
     if share > label.max_noise:
         raise LabelNoiseError(
             f"about {share:.1%} of the labels in {label.column!r} are wrong, as estimated from "
@@ -110,28 +111,26 @@ def label_noise(frame: pl.DataFrame, contract: Contract) -> pl.DataFrame:
     return no_findings()
 
 
-def number_features(contract: Contract, label: Label) -> tuple[str, ...]:
-    """Return the number columns that may tell classes apart: no ids, not the label."""
+def telling_columns(contract: Contract, label: Label) -> tuple[str, ...]:
+    """Return the columns that may tell classes apart: no ids, not the label."""
     keys = {name for key in contract.keys for name in key if len(key) == 1}
     return tuple(
         name
         for name, one in contract.columns.items()
-        if one.is_number and not one.unique and name != label.column and name not in keys
+        if not one.unique and name != label.column and name not in keys
     )
 
 
-def estimate(
-    frame: pl.DataFrame, label: str, features: tuple[str, ...], contract: Contract
-) -> float:
-    """Return the share of wrong labels, as the noise model has it."""
+def estimate(frame: pl.DataFrame, label: str, features: tuple[str, ...]) -> float | None:
+    """Return the share of wrong labels, as the noise model has it; None where nothing tells."""
     from tasks.cleaning.labels.crossval import out_of_sample
     from tasks.cleaning.labels.noise import fit_noise
+    from tasks.cleaning.labels.table import table_features
 
-    kinds: Mapping[str, str] = {name: contract.columns[name].kind for name in features}
-    numbers = frame.lazy().select(
-        read(column(name), kind).expr.cast(pl.Float64).alias(name) for name, kind in kinds.items()
-    )
-    held = out_of_sample(numbers.collect().to_numpy(), frame[label].to_list(), folds=FOLDS)
+    numbers = table_features(frame, features)
+    if not numbers.shape[1]:
+        return None
+    held = out_of_sample(numbers, frame[label].to_list(), folds=FOLDS)
     noise = fit_noise(held.labels, held.probabilities)
     return float(np.mean(noise.wrong(held.labels, held.probabilities)))
 

@@ -20,6 +20,7 @@ from tasks.cleaning.contract.model import (
     Label,
     Reference,
 )
+from tasks.cleaning.contract.rows import DuplicateRule
 from tasks.cleaning.sensors.model import SensorRules
 from tasks.cleaning.transactions.model import TransactionRules
 
@@ -32,8 +33,10 @@ TABLES = {
     "sensor": SensorRules,
     "transactions": TransactionRules,
 }
+SINGLE = {"duplicates": DuplicateRule, "label": Label}
 NESTED = {
-    "columns", "dependencies", "denials", "references", "keys", "label", "sensors", "transactions",
+    "columns", "dependencies", "denials", "references", "keys", "sensors", "transactions",
+    *SINGLE,
 }  # fmt: skip
 SCALARS = tuple(f.name for f in fields(Contract) if f.name not in NESTED)
 MAX_BYTES = 10_000_000
@@ -99,8 +102,9 @@ def to_toml(contract: Contract) -> str:
         lines += ["", "[[denial]]", *_pairs(denial)]
     for reference in contract.references:
         lines += ["", "[[reference]]", *_pairs(reference)]
-    if contract.label:
-        lines += ["", "[label]", *_pairs(contract.label)]
+    for name in SINGLE:
+        one = getattr(contract, name)
+        lines += ["", f"[{name}]", *_pairs(one)] if one is not None else []
     for sensor in contract.sensors:
         lines += ["", "[[sensor]]", *_pairs(sensor)]
     for rules in contract.transactions:
@@ -114,7 +118,7 @@ def _contract(data: dict[str, Any]) -> Contract:
             f"format = {data['format']!r}; this Penstock reads format {FORMAT}: take a newer one, "
             "or write the contract anew"
         )
-    known = [*SCALARS, "keys", *TABLES, "columns", "label", "format"]
+    known = [*SCALARS, "keys", *TABLES, "columns", *SINGLE, "format"]
     unknown = sorted(set(data) - set(known))
     if unknown:
         raise ContractError(f"unknown line {unknown[0]!r}; known: {', '.join(known)}")
@@ -130,7 +134,7 @@ def _contract(data: dict[str, Any]) -> Contract:
         dependencies=_many(data, "dependency"),
         denials=_many(data, "denial"),
         references=_many(data, "reference"),
-        label=_made(Label, "[label]", data["label"]) if "label" in data else None,
+        **{name: _made(SINGLE[name], f"[{name}]", data[name]) for name in SINGLE if name in data},
         keys=_keys(data.get("keys", [])),
         sensors=_many(data, "sensor"),
         transactions=_many(data, "transactions"),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import polars as pl
@@ -19,6 +19,7 @@ MISSING_LEVEL = -1
 Levels = NDArray[np.int8]
 Codes = NDArray[np.int64]
 Kind = Literal["exact", "name", "text", "date", "number"]
+KINDS: tuple[str, ...] = get_args(Kind)
 
 _NAME = np.array([0.8, 0.88, 0.94], np.float32)  # Jaro-Winkler similarity
 _TEXT = np.array([0.6, 0.75, 0.88], np.float32)  # 1 - OSA distance / length of the longer text

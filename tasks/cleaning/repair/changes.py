@@ -37,6 +37,13 @@ def as_changes(findings: pl.DataFrame, *, first: int, turn: int) -> pl.DataFrame
     )
 
 
+def extended(changes: pl.DataFrame, findings: pl.DataFrame) -> pl.DataFrame:
+    """Return changes and, after the last round, findings that are carried out besides."""
+    last = changes["order"].max()
+    first = last + 1 if isinstance(last, int) else 0
+    return changes.vstack(as_changes(findings, first=first, turn=0))
+
+
 def apply(frame: pl.DataFrame, changes: pl.DataFrame) -> pl.DataFrame:
     """Carry out changes, of which there is at most one for each cell.
 

@@ -66,6 +66,7 @@ class Repaired:
         promised_harm: Share of the correct filled cells that votes and typos have changed at most:
             what their bounds allow, summed over rules and rounds, over the filled cells that
             nothing speaks against (``promise``).
+        harmed: Correct cells that the bounds allow to have been changed.
     """
 
     frame: pl.DataFrame
@@ -74,6 +75,7 @@ class Repaired:
     bounds: Mapping[str, HarmBound]
     fixed: bool
     promised_harm: float = 0.0
+    harmed: float = 0.0
 
 
 def repair(
@@ -115,7 +117,7 @@ def repair(
             fixed = True
             break
     promised = promise(harmed, came, changes, review)
-    done = Repaired(frame, changes, review, bounds, fixed, promised)
+    done = Repaired(frame, changes, review, bounds, fixed, promised, harmed)
     return _imputed(done, contract, config, decisions)
 
 

@@ -62,6 +62,8 @@ class Page:
         quarantine: The first quarantined rows.
         bounds: Of the rules that changed something, the loosest first.
         bounds_left_out: Further rules.
+        bounds: Of every rule that changed something.
+        notes: What was not looked for, and why.
     """
 
     source: str
@@ -81,6 +83,7 @@ class Page:
     quarantine: Sequence[Mapping[str, Any]]
     bounds: Sequence[tuple[str, HarmBound]]
     bounds_left_out: int
+    notes: Sequence[str]
 
 
 def page_of(
@@ -120,6 +123,7 @@ def page_of(
         quarantine=aside,
         bounds=bounds[:MAX_BOUNDS],
         bounds_left_out=len(bounds[MAX_BOUNDS:]),
+        notes=done.notes,
     )
 
 

@@ -131,3 +131,24 @@ def test_slices_of_a_run_are_told_and_written(goods):
     assert wrong.returncode != 0
     assert "no column 'id2'; there are id" in wrong.stderr
     assert "Traceback" not in wrong.stderr
+
+
+def test_labelled_rows_are_asked_for_and_used(goods):
+    said(goods, "run", "goods.csv", "--no-detectors", "--duplicates")
+    told = said(goods, "label", "goods.csv.clean", "--rows", "2")
+    assert "2 rows added to labels.csv" in told
+    lines = (goods / "labels.csv").read_text().splitlines()
+    assert lines[0] == "row,id,weight,town"
+    number = lines[1].split(",")[0]
+    lines[1] = f"{number},77,1,Exminster"
+    (goods / "labels.csv").write_text("\n".join(lines[:2]) + "\n")
+    told = said(goods, "run", "goods.csv", "--labels", "labels.csv")
+    clean = goods / told.split("clean   ")[1].split()[0]
+    assert clean.read_text().splitlines()[1 + int(number)] == "77,1,Exminster"
+    assert said(goods, "requeue", "goods.csv.clean") == "0 rows came back\n"
+    assert "3 rows added" in said(goods, "label", "goods.csv.clean", "--rows", "3")
+    assert len((goods / "labels.csv").read_text().splitlines()) == 5
+    (goods / "labels.csv").write_text("row,id,weight,town\n9,1,1,a\n")
+    done = penstock(goods, "run", "goods.csv", "--labels", "labels.csv")
+    assert done.returncode == 1
+    assert "labelled row '9' is not in the table" in done.stderr

@@ -37,6 +37,14 @@ def test_harm_stays_below_the_promise_over_seeds():
         assert result["harm_rate"] <= result["promised_harm"], seed
 
 
+def test_smoke_with_labels(capsys):
+    plain, result = run(capsys, "--smoke"), run(capsys, "--smoke", "--labels", "6")
+    for name in ("detect_f1", "repair_f1", "harm_cells"):
+        assert result[name] == result["curve"][f"{name}_0"] == plain[name]
+    assert result["detect_f1_rest_6"] > plain["detect_f1"]
+    assert result["promise_kept_6"] == 1
+
+
 @pytest.mark.parametrize(
     ("name", "contract", "least"),
     [
