@@ -72,10 +72,13 @@ def doubts_about(
     if config.detectors:
         found, notes = affordable_cells(frame, least=config.least, budget=config.budget)
         parts.append(_undeclared(found, contract))
-    if contract.label is not None:
+    label = contract.label
+    if label is not None:
+        from tasks.cleaning.contract.table_checks import telling_columns
         from tasks.cleaning.labels.table import wrong_labels
 
-        found, more = wrong_labels(frame, contract.label)
+        telling = label.features or telling_columns(contract, label)
+        found, more = wrong_labels(frame, label.column, telling)
         parts.append(found)
         notes = [*notes, *more]
     found = joined(parts)

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import numpy as np
 import polars as pl
 
-from tasks.cleaning.contract.model import Label
 from tasks.cleaning.detect.numbers import numbers_of
 from tasks.cleaning.findings import no_findings
 from tasks.cleaning.labels.crossval import out_of_sample
@@ -23,7 +22,7 @@ MOST_WORDS_SHARE = 0.5  # a column of words with more distinct values per row na
 
 
 def wrong_labels(
-    frame: pl.DataFrame, rule: Label, *, least: float = 0.5
+    frame: pl.DataFrame, column: str, features: Sequence[str], *, least: float = 0.5
 ) -> tuple[pl.DataFrame, list[str]]:
     """Return findings of labels that are likely wrong, and notes on what was not looked at.
 
@@ -31,33 +30,33 @@ def wrong_labels(
 
     Args:
         frame: Texts.
-        rule: The column of labels and those that tell them.
+        column: The column of labels.
+        features: Columns that tell them.
         least: Findings less sure than this are left out.
     """
-    labels = frame[rule.column]
+    labels = frame[column]
     counts = labels.drop_nulls().alias("label").value_counts()
     enough = counts.filter(pl.col("count") >= LEAST_OF_CLASS)["label"]
     if len(enough) < 2:
         return no_findings(), [
-            f"labels in {rule.column} not judged: fewer than two of them have {LEAST_OF_CLASS} rows"
+            f"labels in {column} not judged: fewer than two of them have {LEAST_OF_CLASS} rows"
         ]
     if frame.height * len(enough) > MOST_TREES_ROWS:
         size = f"{frame.height:,} rows of {len(enough)} classes"
         return no_findings(), [
-            f"labels in {rule.column} not judged: {size} are too many for a run; judge a sample"
+            f"labels in {column} not judged: {size} are too many for a run; judge a sample"
         ]
-    names = rule.features or tuple(name for name in frame.columns if name != rule.column)
-    features = table_features(frame, names)
-    if features.shape[1] == 0:
-        return no_findings(), [f"labels in {rule.column} not judged: no column tells them"]
+    numbers = table_features(frame, features)
+    if numbers.shape[1] == 0:
+        return no_findings(), [f"labels in {column} not judged: no column tells them"]
     judged = labels.is_in(enough.implode()).fill_null(value=False).to_numpy()
     rows = np.flatnonzero(judged)
-    judgement = out_of_sample(features[rows], labels.gather(rows).to_list(), folds=FOLDS)
+    judgement = out_of_sample(numbers[rows], labels.gather(rows).to_list(), folds=FOLDS)
     queue = review_queue(judgement.labels, judgement.probabilities, judgement.classes)
-    found = label_findings(queue, rule.column, least)
+    found = label_findings(queue, column, least)
     found = found.with_columns(pl.Series("row", rows, pl.Int64).gather(found["row"]))
     few = counts.height - len(enough)
-    notes = [f"{few} labels in {rule.column} with fewer than {LEAST_OF_CLASS} rows not judged"]
+    notes = [f"{few} labels in {column} with fewer than {LEAST_OF_CLASS} rows not judged"]
     return found, notes if few else []
 
 

@@ -98,12 +98,8 @@ def test_what_is_written_is_read(made, name):
         ("newest = 'a'\n[columns.a]", "stand together"),
         ("newest = 'a'\nmax_age_days = 1\n[columns.a]", "'a' is no date"),
         ("[columns.a]\n[label]\ncolumn = 'b'\nmax_noise = 0.1", "label names 'b'"),
-        ("[columns.a]\n[label]\ncolumn = 'a'", "max_noise is missing, for example max_noise = 0.5"),
+        ("[columns.a]\n[label]\nmax_noise = 0.1", "column is missing, for example column = "),
         ("[columns.a]\n[label]\ncolumn = 'a'\nmax_noise = 5", "give a share"),
-        (
-            "[columns.a]\n[columns.b]\n[label]\ncolumn = 'a'\nmax_noise = 0.1\nfeatures = ['b']",
-            "feature 'b' is no number",
-        ),
         (
             "[columns.a]\n[[reference]]\ncolumns = ['a']\ntable = 't'\nto = []",
             "as many columns of the other table",

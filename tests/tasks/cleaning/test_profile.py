@@ -93,7 +93,10 @@ def test_a_unit_that_stands_everywhere_is_read():
 
 
 def test_a_contract_names_kinds_and_counts_broken_rules():
-    columns = {"a": ColumnContract(kind="integer", maximum=5), "b": ColumnContract()}
+    columns = {
+        "a": ColumnContract(kind="integer", maximum=5),
+        "b": ColumnContract(kind="integer"),
+    }
     contract = Contract(name="c", columns=columns, denials=(Denial("same", "a = b"),))
     made = profile(texts(a=[1, 7, "x", 9], b=[1, 2, 3, 9]), "x", contract)
     assert made.columns[0].broken == {"kind:a": 1, "maximum:a": 2}

@@ -126,10 +126,13 @@ def test_too_many_wrong_labels_stop_the_run():
 
 def test_labels_that_cannot_be_judged_are_told_of(caplog):
     contract = Contract(
-        name="t", columns={"x": ColumnContract(), "y": ColumnContract()}, label=Label("y", 0.1)
+        name="t",
+        columns={"x": ColumnContract(), "y": ColumnContract()},
+        keys=(("x",),),
+        label=Label("y", 0.1),
     )
     done = clean(labelled(0.0), contract, "f", ONLY_CHECKED)
     (finding,) = done.review.rows(named=True)
     assert finding["rule"] == "label-noise"
-    assert "not judged: the contract has no number column" in finding["expected"]
+    assert "not judged: the contract has no column" in finding["expected"]
     assert "not judged" in caplog.text
