@@ -7,8 +7,9 @@ import polars as pl
 import pytest
 
 from connectors.cleaning.asking import rows_to_label
+from connectors.cleaning.decisions import requeue
 from connectors.cleaning.labelling import LabelFileError, extend, labelled_rows, read_labels
-from connectors.cleaning.run import clean_file, load_run, requeue
+from connectors.cleaning.run import clean_file, load_run
 
 TABLE = "a,row\n" + "\n".join(f"{'5 kg' if i % 2 else i},{i}" for i in range(30)) + "\n"
 
