@@ -113,10 +113,10 @@ def _column_findings(
         return
     after = few.lazy().with_columns(pl.col(VALUE).alias(OBSERVED))
     for i, step in enumerate(steps):
+        rewritten = pl.col("_next").ne_missing(pl.col(VALUE))
         after = after.with_columns(step.expression.alias("_next")).with_columns(
-            pl.when(pl.col("_next").ne_missing(pl.col(VALUE)))
-            .then(pl.lit(step.rule))
-            .alias(f"_{i}"),
+            pl.when(rewritten).then(pl.lit(step.rule)).alias(f"rule {i}"),
+            pl.when(rewritten).then(pl.lit(step.premise)).alias(f"premise {i}"),
             pl.col("_next").alias(VALUE),
         )
     cells = (
@@ -125,11 +125,8 @@ def _column_findings(
             "row",
             pl.col(OBSERVED).alias("observed"),
             pl.col(VALUE).alias("suggestion"),
-            pl.concat_list(f"_{i}" for i in range(len(steps)))
-            .list.drop_nulls()
-            .list.unique(maintain_order=True)
-            .list.join("+")
-            .alias("rule"),
+            _said("rule", len(steps), "+"),
+            _said("premise", len(steps), "; "),
         )
         .collect()
     )
@@ -139,10 +136,15 @@ def _column_findings(
         cells.with_columns(pl.lit(value=True).alias("repairable")),
         column=name,
         expected=_expected(column),
-        premise="; ".join(dict.fromkeys(step.premise for step in steps if step.premise)),
         confidence=1.0,
         detector_version=f"{VERSION} {version}",
     )
+
+
+def _said(what: str, steps: int, between: str) -> pl.Expr:
+    """Return what the steps that rewrote a value say, each once."""
+    told = pl.concat_list(f"{what} {i}" for i in range(steps)).list.drop_nulls()
+    return told.list.unique(maintain_order=True).list.join(between).alias(what)
 
 
 def _expected(column: ColumnContract) -> str:
