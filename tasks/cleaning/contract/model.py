@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, get_args
@@ -112,7 +113,7 @@ class ColumnContract:
                 raise ContractError(
                     f"{line} belongs to numbers and dates; kind is {self.kind!r}, give another"
                 )
-            if self.is_number and (isinstance(bound, str) or not math.isfinite(bound)):
+            if self.is_number and (isinstance(bound, str) or not abs(bound) <= sys.float_info.max):
                 raise ContractError("minimum and maximum of numbers are numbers, without quotes")
             if not self.is_number and not _is_date(bound, day=self.kind == "date"):
                 form = "YYYY-MM-DD" + ("" if self.kind == "date" else " or YYYY-MM-DDTHH:MM:SS")
