@@ -47,7 +47,9 @@ def test_own_lines_set_rows_aside_before_scoring(trained, tmp_path):
     bank, _ = trained
     amounts = sorted(parquet.read_table(bank.data).column("amount_cents").to_pylist())
     own = tmp_path / "own.toml"
-    own.write_text(f"[columns.amount_cents]\nmaximum = {amounts[-20]}\n", encoding="utf-8")
+    own.write_text(
+        f"[columns.amount_cents]\nkind = 'integer'\nmaximum = {amounts[-20]}\n", encoding="utf-8"
+    )
     out = tmp_path / "scores.csv"
     plain = score_batch(str(bank.data), str(out), str(bank.config), days=0)
     made = score_batch(str(bank.data), str(out), str(bank.config), contract=str(own), days=0)
