@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from connectors.files import atomic_path, read_fields, read_table, write_quarantine
 from tasks.cleaning.contract.model import Contract
+from tasks.cleaning.contract.rules import row_rules
 from tasks.cleaning.contract.toml import to_toml
 from tasks.cleaning.quarantine import row_payloads
 from tasks.fraud.contract import contract_of
@@ -101,7 +102,18 @@ def _without(own: Contract | None, absent: set[str]) -> Contract | None:
     if own is None or not absent & set(own.columns):
         return own
     columns = {name: column for name, column in own.columns.items() if name not in absent}
-    return replace(own, columns=columns) if columns else None
+    if not columns:
+        return None
+    rules = [rule for rule in row_rules(own) if rule.name.startswith("denial:")]
+    named = [rule.broken.meta.root_names() for rule in rules]
+    return replace(
+        own,
+        columns=columns,
+        denials=tuple(
+            one for one, names in zip(own.denials, named, strict=True) if absent.isdisjoint(names)
+        ),
+        keys=tuple(key for key in own.keys if absent.isdisjoint(key)),
+    )
 
 
 def _write_refused(quarantine: pa.Table, folder: Path, contract: Contract) -> Path | None:

@@ -250,10 +250,10 @@ def _declared(column: ColumnContract) -> ColumnContract:
 def _stricter(name: str, schema: ColumnContract, own: ColumnContract) -> ColumnContract:
     """Return a column that meets both."""
     where = f"column {name!r}: "
-    kind = schema.kind if own.kind == "text" else own.kind
+    kind = schema.kind if own.kind == "text" else own.kind  # bounds are of the same kind, then
     if kind != schema.kind and (schema.kind, kind) not in {("text", kind), ("decimal", "integer")}:
         raise ContractError(
-            f"{where}kind is {schema.kind!r} by the dataset config, not {kind!r}; take it out"
+            f"{where}kind is {schema.kind!r} by the dataset config, not {kind!r}; give that one"
         )
     if own.domain and schema.domain and not set(own.domain) <= set(schema.domain):
         wider = sorted(set(own.domain) - set(schema.domain))
@@ -277,8 +277,6 @@ def _tighter(where: str, line: str, schema: Any, own: Any, *, least: bool) -> An
     """Return a person's bound, or the schema's where they give none."""
     if own is None or schema is None:
         return schema if own is None else own
-    if isinstance(schema, str) != isinstance(own, str):
-        raise ContractError(f"{where}{line} {own!r} must be like {schema!r}")
     ours, theirs = (instant(b) if isinstance(b, str) else b for b in (schema, own))
     if theirs < ours if least else theirs > ours:
         raise ContractError(

@@ -81,14 +81,18 @@ def test_the_contract_lies_beside_the_rows_it_refused(tmp_path: Path) -> None:
 def test_own_lines_on_labels_are_idle_where_nothing_is_labelled(tmp_path: Path) -> None:
     path = tmp_path / "shop.csv"
     path.write_text(GOOD)
-    own = from_toml("[columns.fraud]\nnullable = false\n[columns.price]\nmaximum = 2")
+    own = from_toml(
+        "keys = [['fraud', 'price']]\n[columns.fraud]\nkind = 'integer'\nnullable = false\n"
+        "[columns.price]\nkind = 'decimal'\nmaximum = 2\n"
+        "[[denial]]\nname = 'cheap'\nforbidden = 'fraud = 1 AND price < 2'"
+    )
     config = replace(CONFIG, label="fraud", max_quarantine_share=0.5)
     checked = load_transactions(path, config, own=own, labels_required=False)
     assert checked.report.by_rule == {"maximum:price": 1}
 
 
 def test_a_contradiction_is_told_before_the_file_is_read(tmp_path: Path) -> None:
-    own = from_toml("[columns.price]\nminimum = -1")
+    own = from_toml("[columns.price]\nkind = 'decimal'\nminimum = -1")
     with pytest.raises(ContractError, match="would let pass"):
         load_transactions(tmp_path / "absent.csv", CONFIG, own=own)
 

@@ -1,28 +1,26 @@
 """A contract's verdicts over columns that a reader has given types, without making texts of them.
 
 They are those of ``row_rules`` over the same columns cast to texts, at a fraction of the cost: a
-kind is met by type, bounds compare numbers and instants. A bound on instants is compared as an
-instant, not letter by letter, so it may be written in any ISO form.
+kind is met by type, bounds compare whole numbers, floats and instants.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import Any
+from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from tasks.cleaning.contract.model import ColumnContract, Contract, ContractError
+from tasks.cleaning.contract.model import ColumnContract, Contract
 from tasks.cleaning.contract.rules import RowRule
 
 Mask = NDArray[np.bool_]
 
-LONGER = 10**18
-"""The first whole number of more than 18 digits, which ``INTEGER_SHAPE`` ends at."""
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,12 +50,9 @@ def typed_verdict(rule: RowRule, contract: Contract, columns: Mapping[str, ReadC
         rule: One of ``row_rules(contract)``.
         contract: The contract.
         columns: The contract's columns.
-
-    Raises:
-        ContractError: For a denial that cannot be computed, or a bound that is no date.
     """
-    if not rule.sql:
-        return repeats(columns[name] for name in rule.broken.meta.root_names()) >= 0
+    if rule.key:
+        return repeats(columns[name] for name in rule.key) >= 0
     if not rule.column:
         return _over_texts(rule, columns)
     column, said = columns[rule.column], contract.columns[rule.column]
@@ -108,17 +103,12 @@ def repeats(columns: Iterable[ReadColumn], among: Mask | None = None) -> NDArray
     return earlier
 
 
-def instant(text: str) -> datetime:
-    """Return the UTC instant, without a zone, that an ISO text names; a day is its midnight.
-
-    Raises:
-        ContractError: When it names none.
-    """
-    try:
-        found = datetime.fromisoformat(text)
-    except ValueError:
-        raise ContractError(f"{text!r} is no ISO date; write it as 2018-04-01T00:00:00") from None
-    return found.astimezone(UTC).replace(tzinfo=None) if found.tzinfo else found
+def instant(text: str) -> int:
+    """Return the microseconds from 1970 (UTC) to a bound on date-times; a day is its midnight."""
+    moment = datetime.fromisoformat(text)
+    return (
+        (moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - EPOCH
+    ) // timedelta.resolution
 
 
 def _distinct(column: ReadColumn) -> pl.Series:
@@ -140,13 +130,7 @@ def _over_texts(rule: RowRule, columns: Mapping[str, ReadColumn]) -> Mask:
     named = [name for name in rule.broken.meta.root_names() if name in columns]
     rows = len(next(iter(columns.values())).values)
     frame = pl.DataFrame([columns[name].as_texts().alias(name) for name in dict.fromkeys(named)])
-    try:
-        broken = frame.select(rule.broken).to_series().to_numpy()
-    except pl.exceptions.PolarsError as error:
-        raise ContractError(
-            f"{rule.name} cannot be computed: {error}; columns are texts: compare numbers by "
-            "TRY_CAST(... AS DOUBLE)"
-        ) from None
+    broken = frame.select(rule.broken).to_series().to_numpy()
     return np.broadcast_to(broken, rows)
 
 
@@ -155,19 +139,15 @@ def _unlike(kind: str, column: ReadColumn) -> pl.Series | None:
     values, unlike = column.values, None
     if column.texts is not None:
         return None
-    if kind == "integer" and values.dtype in {pl.Int64, pl.UInt64}:
-        unlike = values >= LONGER
-        if values.dtype == pl.Int64:
-            unlike |= values <= -LONGER
+    if kind == "integer" and values.dtype.is_integer():
+        unlike = values.cast(pl.Int64, strict=False).is_null() & values.is_not_null()
     elif kind == "decimal" and values.dtype.is_float():
         unlike = ~values.is_finite()
     elif kind == "datetime" and _is_instant(values.dtype):
         # Years of other than four digits have no place in the ISO form.
         unlike = (values < datetime.min) | (values > datetime.max)  # noqa: DTZ901 - no zone
-    elif (
-        values.dtype.is_integer()
-        if kind in {"integer", "decimal"}
-        else (kind == "boolean" and values.dtype == pl.Boolean)
+    elif (kind == "decimal" and values.dtype.is_integer()) or (
+        kind == "boolean" and values.dtype == pl.Boolean
     ):
         unlike = pl.repeat(value=False, n=len(values), eager=True)
     return unlike
@@ -175,23 +155,25 @@ def _unlike(kind: str, column: ReadColumn) -> pl.Series | None:
 
 def _beyond(line: str, said: ColumnContract, column: ReadColumn) -> pl.Series | None:
     """Return which values lie beyond a bound; None where only their texts can tell."""
-    values, bound = column.values, said.minimum if line == "minimum" else said.maximum
-    limit: Any = bound
-    if column.texts is not None or bound is None:
+    values, unlike = column.values, _unlike(said.kind, column)
+    bound = said.minimum if line == "minimum" else said.maximum
+    # The text of a 32-bit float reads as another 64-bit one.
+    if unlike is None or bound is None or values.dtype == pl.Float32:
         return None
+    limit: float
     if isinstance(bound, str):
-        if not _is_instant(values.dtype):
-            return None
-        limit = instant(bound)
-    elif values.dtype.is_numeric() and not values.dtype.is_decimal():
-        values = values.cast(pl.Float64)
+        parts = 1_000 if values.dtype == pl.Datetime("ms") else 1
+        moment = instant(bound)
+        limit = -(-moment // parts) if line == "minimum" else moment // parts
+        values = values.to_physical()
     else:
-        return None
+        limit = math.ceil(bound) if line == "minimum" else math.floor(bound)
+        if said.kind == "integer" and -(2**63) < limit < 2**63:
+            values = values.cast(pl.Int64, strict=False)
+        else:
+            limit, values = float(bound), values.cast(pl.Float64)
     broken: pl.Series = values < limit if line == "minimum" else values > limit
-    unlike = None if said.kind == "text" else _unlike(said.kind, column)
-    if said.kind != "text" and unlike is None:
-        return None
-    return broken if unlike is None or not unlike.any() else broken & ~unlike
+    return broken & ~unlike if unlike.any() else broken
 
 
 def _outside(domain: tuple[str, ...], column: ReadColumn) -> pl.Series | None:
@@ -201,7 +183,7 @@ def _outside(domain: tuple[str, ...], column: ReadColumn) -> pl.Series | None:
         return None
     spelled = [int(text) for text in domain if text.removeprefix("-").isdecimal()]
     # 007 and -0 are texts that no number is written as.
-    known = [number for number in spelled if str(number) in domain and abs(number) < 2**63]
+    known = [number for number in spelled if str(number) in domain and -(2**63) <= number < 2**63]
     return ~values.cast(pl.Int64).is_in(known)
 
 

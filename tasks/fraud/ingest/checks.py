@@ -276,7 +276,7 @@ def _judge(
     rules = [(rule, dated, names[rule.name]) for rule in row_rules(dated)]
     rules += [(rule, contract, ()) for rule in own]
     for rule, lines, called in rules:
-        if rule.sql:
+        if not rule.key:
             screen.judge(rule, lines, judged, called)
     if config.event_id:
         # An id has no kind that a line could name: it is text, or a whole number.
@@ -284,7 +284,7 @@ def _judge(
         assert unread is not None  # noqa: S101 - id_column
         screen.refuse(RULES["invalid-id"], config.event_id, unread)
     for rule, lines, called in rules:  # last: of equal ids the first good row stays
-        if not rule.sql:
+        if rule.key:
             screen.refuse_repeats(rule, lines, judged, called)
 
 

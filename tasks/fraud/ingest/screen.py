@@ -42,9 +42,6 @@ class Screen:
             contract: The contract.
             columns: Its columns.
             called: Names of the rule by fault; none: its own name.
-
-        Raises:
-            ContractError: For a denial that cannot be computed.
         """
         read = {name: column.read for name, column in columns.items()}
         broken = typed_verdict(rule, contract, read)
@@ -58,7 +55,7 @@ class Screen:
         self, rule: RowRule, contract: Contract, columns: Mapping[str, JudgedColumn], called: Names
     ) -> None:
         """Set aside rows that repeat an earlier good one; arguments as for ``judge``."""
-        among = [columns[name].read for name in rule.broken.meta.root_names()]
+        among = [columns[name].read for name in rule.key]
         first = repeats(among, ~self.bad)
         record = RULES[called[0][1]] if called else _own(rule, contract)
         self.refuse(record, rule.column, first >= 0, first)

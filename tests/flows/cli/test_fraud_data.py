@@ -92,7 +92,7 @@ def test_from_a_config_to_own_lines_and_back(
     assert report["by_rule"] == {"negative-amount": 1}
     assert run([*command, "--contract", str(own)]) == 1
     assert "domain:channel" in capsys.readouterr().err
-    own.write_text("[columns.amount]\nminimum = -1\n")
+    own.write_text("[columns.amount]\nkind = 'decimal'\nminimum = -1\n")
     assert run([*command, "--contract", str(own)]) == 1
     assert "would let pass" in capsys.readouterr().err
 

@@ -7,13 +7,12 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.cleaning.contract.model import ColumnContract, Contract, ContractError, Denial
+from tasks.cleaning.contract.model import ColumnContract, Contract, Denial
 from tasks.cleaning.contract.rules import row_rules
-from tasks.cleaning.contract.typed import ReadColumn, instant, repeats, typed_verdict
+from tasks.cleaning.contract.typed import ReadColumn, repeats, typed_verdict
 
 small = st.integers(-3, 3)
 VALUES: dict[Any, st.SearchStrategy[Any]] = {
@@ -21,6 +20,7 @@ VALUES: dict[Any, st.SearchStrategy[Any]] = {
     pl.Int64: small | st.integers(-(2**63), 2**63 - 1),
     pl.UInt64: st.integers(0, 4) | st.integers(0, 2**64 - 1),
     pl.Float64: small.map(float) | st.floats(),
+    pl.Float32: st.floats(width=32),
     pl.Boolean: st.booleans(),
     pl.String: st.sampled_from(["0", "1", "01", "-1", "2.5", "x", "", "true", "2020-02-30"]),
     pl.Datetime("ms"): st.datetimes(datetime(2019, 12, 30), datetime(2020, 1, 3)).map(  # noqa: DTZ001
@@ -29,31 +29,41 @@ VALUES: dict[Any, st.SearchStrategy[Any]] = {
     pl.Datetime("us"): st.datetimes(datetime(1, 1, 1)),  # noqa: DTZ001
     pl.Date: st.dates(date(2019, 12, 30), date(2020, 1, 3)),
 }
-bounds = st.none() | st.integers(-2, 2) | st.sampled_from([0.5, 1e19])
+KINDS = {
+    pl.Date: ["text", "date", "datetime"],
+    pl.Datetime("ms"): ["text", "date", "datetime"],
+    pl.Datetime("us"): ["text", "date", "datetime"],
+}
+NUMBERS = [0.1, 0.5, 1e19, -1e19, 2.0**63, 2**63 - 1, 2**53 + 1, -(2**63), -(10**30)]
+BOUNDS: dict[str, st.SearchStrategy[Any]] = {
+    "integer": st.integers(-2, 2) | st.sampled_from(NUMBERS),
+    "decimal": st.integers(-2, 2) | st.sampled_from(NUMBERS),
+    "date": st.sampled_from(["2020-01-01", "2020-01-02"]),
+    "datetime": st.sampled_from(
+        ["2020-01-01", "2020-01-02T12:00:00.0005", "2020-01-01 23:00:00.25-05:30",
+         "0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59.999999-14:00", "1969-12-31T23:59:59.9Z"]
+    ),
+}  # fmt: skip
 
 
 @st.composite
 def columns(draw: st.DrawFn) -> tuple[pl.Series, ColumnContract]:
     kind = draw(st.sampled_from(list(VALUES)))
     values = draw(st.lists(st.none() | VALUES[kind], min_size=1, max_size=8))
-    times = kind in (pl.Date, pl.Datetime("ms"), pl.Datetime("us"))
     lines: dict[str, Any] = {
         "nullable": draw(st.booleans()),
         "unique": draw(st.booleans()),
         "max_length": draw(st.sampled_from([0, 1, 3])),
         "pattern": draw(st.sampled_from(["", "-?[0-9]+", "true|1"])),
-        "domain": draw(st.sampled_from([(), ("0", "1"), ("1", "-1", "true"), ("01", "1.0", "-0")])),
+        "domain": draw(
+            st.sampled_from(
+                [(), ("0", "1"), ("1", "-1", "true", str(-(2**63))), ("01", "1.0", "-0")]
+            )
+        ),
+        "kind": draw(st.sampled_from(KINDS.get(kind, ["text", "integer", "decimal", "boolean"]))),
     }
-    if times:
-        # Within a day the texts' "2020-01-01 00:00:00.000" is more than "2020-01-01".
-        lines["kind"] = draw(st.sampled_from(["text", "datetime"]))
-        lines["minimum"] = draw(st.sampled_from([None, "2020-01-01", "2020-01-02"]))
-        lines["maximum"] = draw(st.sampled_from([None, "2020-01-02T12:00:00.0005"]))
-        if kind == pl.Date:
-            lines["kind"], lines["maximum"] = "date", None
-    else:
-        lines["kind"] = draw(st.sampled_from(["text", "integer", "decimal", "boolean"]))
-        low, high = draw(bounds), draw(bounds)
+    if lines["kind"] in BOUNDS:
+        low, high = (draw(st.none() | BOUNDS[lines["kind"]]) for _ in range(2))
         if low is not None and high is not None and low > high:
             low, high = high, low
         lines["minimum"], lines["maximum"] = low, high
@@ -68,12 +78,9 @@ def by_texts(contract: Contract, frame: pl.DataFrame) -> dict[str, list[bool]]:
 
 
 @given(columns())
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=250, deadline=None)
 def test_verdicts_over_types_are_those_over_texts(drawn: tuple[pl.Series, ColumnContract]) -> None:
     values, column = drawn
-    if column.maximum is not None and values.dtype.is_temporal():
-        # Letters put a blank before the T, instants do not care: days alone are compared alike.
-        values = values.filter(values.dt.date() != date(2020, 1, 2)) if len(values) else values
     contract = Contract(name="t", columns={"a": column})
     read = {"a": ReadColumn(values)}
     wanted = by_texts(contract, values.to_frame())
@@ -89,8 +96,8 @@ def test_keys_and_denials_over_types_are_those_over_texts(
     frame = pl.DataFrame(rows, {"a": pl.Int64, "b": pl.Int64}, orient="row")
     contract = Contract(
         name="t",
-        columns={"a": ColumnContract(), "b": ColumnContract()},
-        denials=(Denial("order", "TRY_CAST(a AS DOUBLE) > TRY_CAST(b AS DOUBLE)"),),
+        columns={"a": ColumnContract(), "b": ColumnContract(kind="integer")},
+        denials=(Denial("order", "TRY_CAST(a AS DOUBLE) > b"),),
         keys=(("a", "b"),),
     )
     read = {name: ReadColumn(frame[name]) for name in frame.columns}
@@ -144,19 +151,8 @@ def test_codes_are_judged_by_what_they_stand_for() -> None:
 
 def test_bounds_are_instants_whatever_their_form() -> None:
     moments = pl.Series([datetime(2020, 1, 1, 11), datetime(2020, 1, 1, 12)])  # noqa: DTZ001
-    for text in ("2020-01-01T12:00:00", "2020-01-01 14:00:00+02:00", "20200101T12"):
+    for text in ("2020-01-01T12:00:00", "2020-01-01 14:00:00+02:00", "2020-01-01T11:59:59.999999Z"):
         contract = Contract(name="t", columns={"a": ColumnContract(kind="datetime", minimum=text)})
         rule = row_rules(contract)[-1]
         read = {"a": ReadColumn(moments)}
         assert typed_verdict(rule, contract, read).tolist() == [True, False]
-    with pytest.raises(ContractError, match="'soon' is no ISO date"):
-        instant("soon")
-
-
-def test_a_denial_that_cannot_be_computed_is_named() -> None:
-    contract = Contract(
-        name="t", columns={"a": ColumnContract()}, denials=(Denial("odd", "absent > 'x'"),)
-    )
-    (rule,) = row_rules(contract)
-    with pytest.raises(ContractError, match="denial:odd cannot be computed"):
-        typed_verdict(rule, contract, {"a": ReadColumn(pl.Series([1]))})
