@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import resources
 
-from jinja2 import Environment, StrictUndefined
-from markupsafe import Markup
+from tasks.cleaning.report.page import render_page
 
 MAX_SHOWN = 120
 """Images on the page; at about 20 KiB each."""
@@ -63,18 +59,5 @@ class ImagePage:
 
 def build_image_page(page: ImagePage) -> str:
     """Return the page as one HTML document without script, network or other files."""
-    css = _own_file("images.css").strip()
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters["count"] = lambda n: f"{n:,}"
-    html = environment.from_string(_own_file("images.html")).render(
-        r=page,
-        css=Markup(css),  # noqa: S704 - our own file
-        css_hash="sha256-" + base64.b64encode(hashlib.sha256(css.encode()).digest()).decode(),
-    )
-    return html.encode("utf-8", "replace").decode("utf-8")
-
-
-def _own_file(name: str) -> str:
-    return resources.files("tasks.cleaning.images").joinpath(name).read_text(encoding="utf-8")
+    filters = {"count": lambda n: f"{n:,}"}
+    return render_page("tasks.cleaning.images", "images.html", filters, style="images.css", r=page)

@@ -1,15 +1,13 @@
-"""A slice report as a fragment of HTML for a page of any style, as a page, and as JSON."""
+"""A slice report as a page and as JSON."""
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
 import math
 from collections.abc import Mapping
-from importlib import resources
 from typing import Any
 
+from tasks.cleaning.report.page import render_page
 from tasks.cleaning.slices.table import SliceTable
 
 MOST_ROWS = 300
@@ -17,17 +15,8 @@ MOST_ROWS = 300
 ORDER = ("worse", "apart", "better", "undecided", "alike")
 
 
-def fragment(tables: Mapping[str, SliceTable]) -> str:
-    """Return sections of HTML, one for each table, by heading.
-
-    Classes are those of the cleaning report; every value is escaped.
-    """
-    from jinja2 import Environment, StrictUndefined
-
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters["figure"] = short
+def page(tables: Mapping[str, SliceTable], source: str) -> str:
+    """Return a page of sections, one for each table, that needs no network and no other file."""
     sections = [
         {
             "heading": heading,
@@ -45,27 +34,10 @@ def fragment(tables: Mapping[str, SliceTable]) -> str:
         }
         for heading, table in tables.items()
     ]
-    own = resources.files("tasks.cleaning.slices").joinpath("slices.html")
-    return environment.from_string(own.read_text(encoding="utf-8")).render(sections=sections)
-
-
-def page(tables: Mapping[str, SliceTable], source: str) -> str:
-    """Return a page that needs no network and no other file."""
-    from markupsafe import escape
-
-    css = resources.files("tasks.cleaning.report").joinpath("report.css").read_text("utf-8").strip()
-    digest = base64.b64encode(hashlib.sha256(css.encode()).digest()).decode()
-    html = (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; style-src '
-        f"'sha256-{digest}'; base-uri 'none'; form-action 'none'\">\n"
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>Slices: {escape(source)}</title>\n<style>{css}</style>\n</head>\n<body>\n"
-        f'<header><div class="wrap"><h1>Slices of {escape(source)}</h1></div></header>\n'
-        f'<main class="wrap">\n{fragment(tables)}</main>\n</body>\n</html>\n'
+    filters = {"figure": short}
+    return render_page(
+        "tasks.cleaning.slices", "slices.html", filters, sections=sections, source=source
     )
-    # Values may hold lone surrogates, which no file could be written with.
-    return html.encode("utf-8", "replace").decode("utf-8")
 
 
 def as_json(tables: Mapping[str, SliceTable], source: str) -> str:
