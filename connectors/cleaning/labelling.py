@@ -7,6 +7,7 @@ belongs there.
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -39,8 +40,10 @@ def read_labels(path: Path) -> pl.DataFrame:
         LabelFileError: When it cannot be read, or holds too many rows.
     """
     try:
-        frame = pl.read_csv(path, infer_schema=False)
-    except (OSError, pl.exceptions.PolarsError) as error:
+        with path.open(encoding="utf-8-sig", newline="") as handle:
+            names = next(csv.reader(handle), [])  # Polars leaves quotes doubled in names
+        frame = pl.read_csv(path, infer_schema=False, new_columns=names)
+    except (OSError, ValueError, csv.Error, pl.exceptions.PolarsError) as error:
         raise LabelFileError(f"{path} cannot be read as labelled rows: {error}") from None
     if frame.height > MAX_LABELS:
         raise LabelFileError(f"{path} has {frame.height:,} rows; at most {MAX_LABELS:,} are used")

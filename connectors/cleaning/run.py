@@ -177,7 +177,10 @@ def load_run(folder: Path) -> Run:
     frame = (
         pl.read_parquet(place.clean_path)
         if place.clean_path.suffix == ".parquet"
-        else without_empty(pl.read_csv(place.clean_path, infer_schema=False))
+        # Its header is not read: Polars leaves quotes doubled in names.
+        else without_empty(
+            pl.read_csv(place.clean_path, infer_schema=False, new_columns=list(place.columns))
+        )
     )
     quarantine = pq.read_table(place.quarantine_path)
     facts = json.loads(place.attached(RUN).read_text(encoding="utf-8"))

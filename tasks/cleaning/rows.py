@@ -63,9 +63,9 @@ def without_across_rows(contract: Contract) -> Contract:
         )
         for name, column in contract.columns.items()
     }
-    return replace(
-        contract, columns=columns, dependencies=(), keys=(), newest="", max_age_days=0.0, label=None
-    )
+    contract = replace(contract, columns=columns, dependencies=(), keys=())
+    contract = replace(contract, sensors=(), transactions=(), duplicates=None)
+    return replace(contract, newest="", max_age_days=0.0, label=None)
 
 
 class RowCleaner:

@@ -85,7 +85,7 @@ def label_noise(frame: pl.DataFrame, contract: Contract) -> pl.DataFrame:
     names = label.features or telling_columns(contract, label)
     rows = frame.filter(pl.col(label.column).is_not_null())
     rows = rows.gather_every(max(1, -(-rows.height // MAX_ROWS)))
-    counts = rows[label.column].value_counts()
+    counts = rows[label.column].alias("label").value_counts()
     few = counts.filter(pl.col("count") < FOLDS).height
     why = (
         "the contract has no column to tell the classes apart"

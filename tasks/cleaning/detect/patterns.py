@@ -81,13 +81,13 @@ def _rare(column: pl.Series) -> tuple[Bools, str] | None:
     """Return which cells have a rare pattern and the commonest one."""
     for collapsed in (False, True):
         patterns = pattern_of(column, collapsed=collapsed)
-        counts = patterns.drop_nulls().value_counts(sort=True)
+        counts = patterns.drop_nulls().alias("text").value_counts(sort=True)
         common = counts.head(COMMON)
         filled = column.len() - column.null_count()
         if common["count"].head(COMMON).to_numpy().sum() >= COVERED * filled:
             # The common ones of less than a fiftieth of the column are rare, too.
             floor = filled * MOST_RARE / COMMON
-            kept = common.filter(pl.col("count") >= floor)[column.name]
+            kept = common.filter(pl.col("count") >= floor)["text"]
             rare = ~patterns.is_in(kept.implode()) & column.is_not_null()
             return rare.to_numpy(), f"{kept[0]!r}"
     return None

@@ -90,13 +90,15 @@ def sniff(text: bytes, source: str, options: ReadOptions, encoding: str) -> Snif
 def unique_names(names: Iterable[str], width: int) -> tuple[str, ...]:
     """Return a name for every column: blanks trimmed, empty ones numbered, repeated ones counted.
 
-    ``["a", "", "a"]`` becomes ``("a", "column_2", "a_2")``.
+    ``["a", "", "a"]`` becomes ``("a", "column_2", "a_2")``. Names that stand for several columns in
+    an expression (``*``, ``^…$``) are numbered as empty ones are.
 
     Args:
         names: As they stand in the file; may be too few.
         width: Columns.
     """
     given = [n.replace("\0", "").strip(" \t\r\n\ufeff") for n in names][:width]
+    given = ["" if n == "*" or (n.startswith("^") and n.endswith("$")) else n for n in given]
     given += [""] * (width - len(given))
     taken = {name for name in given if name}
     used: set[str] = set()

@@ -173,8 +173,8 @@ def judged_labels(
     from tasks.cleaning.labels.queue import review_queue
 
     _require(frame, target)
-    counts = frame[target].drop_nulls().value_counts()
-    enough = counts.filter(pl.col("count") >= 2 * FOLDS)[target]
+    counts = frame[target].drop_nulls().alias("label").value_counts()
+    enough = counts.filter(pl.col("count") >= 2 * FOLDS)["label"]
     if not 2 <= len(enough) <= MOST_CLASSES:
         raise SliceError(
             f"target {target!r} has {len(enough):,} values in {2 * FOLDS} rows or more; labels can "

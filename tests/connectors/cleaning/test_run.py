@@ -239,3 +239,16 @@ def test_who_decides_on_results_that_another_has_changed_is_told_so(goods, tmp_p
         undo_changes(folder, pl.col("row") == 5)
     monkeypatch.undo()
     assert load_run(folder).frame["weight"].to_list() == ["5 kg", "6", "x", "8", "9"]
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_odd_names_of_columns_do_no_harm(tmp_path, kind):
+    names = ["count", '"e""f"', "*", "^.*$", "row", "value", "observed", "_at"]
+    lines = [",".join(f"{word} {i % 7}" for word in "abcdefgh") for i in range(60)]
+    (tmp_path / "odd.csv").write_text("\n".join([",".join(names), *lines, lines[0]]) + "\n")
+    done = clean_file(tmp_path / "odd.csv", tmp_path / "run", kind=kind)
+    assert done.frame.columns[:4] == ["count", 'e"f', "column_3", "column_4"]
+    run = load_run(tmp_path / "run")
+    assert run.frame.equals(done.frame)
+    requeue(tmp_path / "run")
+    assert load_run(tmp_path / "run").frame.equals(done.frame)

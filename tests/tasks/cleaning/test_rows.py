@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.cleaning.clean import CleanConfig, clean
+from tasks.cleaning.contract.infer import infer
 from tasks.cleaning.contract.model import ColumnContract, Contract, ContractError, Dependency
 from tasks.cleaning.repair.engine import RepairConfig
 from tasks.cleaning.repair.normalise import BLANK_CHARACTERS, BLANKS
@@ -111,3 +112,15 @@ def test_blank_characters_are_those_of_the_expression():
     every = pl.Series([chr(c) for c in range(0x110000) if not 0xD800 <= c < 0xE000])
     blank = every.filter(every.str.contains(f"^{BLANKS}$"))
     assert set(blank) == set(BLANK_CHARACTERS)
+
+
+def test_nothing_across_rows_is_left_of_an_inferred_contract():
+    readings = pl.DataFrame(
+        {
+            "at": [f"2026-01-01T{i // 60:02}:{i % 60:02}:00" for i in range(600)],
+            "temp": [f"{20 + (i * 7 % 11) / 10:.1f}" for i in range(600)],
+        }
+    )
+    contract = infer(readings, "sensor")
+    assert across_rows(contract)
+    assert across_rows(without_across_rows(contract)) == []
