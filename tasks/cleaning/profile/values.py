@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from tasks.cleaning.contract.infer import InferConfig, infer_column
 from tasks.cleaning.contract.model import ColumnContract, Kind
-from tasks.cleaning.contract.values import BOOLEAN, DATETIME
+from tasks.cleaning.contract.values import BOOLEAN, DATETIME, Both, instant
 from tasks.cleaning.repair.normalise import VALUE, normalisers
 
 Floats = NDArray[np.float64]
@@ -142,7 +142,5 @@ def _number(line: ColumnContract) -> pl.Expr:
         days = text.str.strptime(pl.Date, "%Y-%m-%d", strict=False)
         return days.dt.epoch("d").cast(pl.Float64)
     if line.kind == "datetime":
-        moment = text.str.slice(0, 19).str.replace("T", " ", literal=True)
-        read = moment.str.strptime(pl.Datetime("ms"), "%Y-%m-%d %H:%M:%S", strict=False)
-        return read.dt.epoch("s").cast(pl.Float64) / DAY
+        return instant(Both(text, "")).expr.dt.epoch("us").cast(pl.Float64) / 1e6 / DAY
     return pl.lit(None, pl.Float64)

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import numpy as np
 import polars as pl
 
-from tasks.cleaning.profile.times import EPOCH, local_times
+from tasks.cleaning.profile.times import EPOCH, seconds_of
 from tasks.cleaning.sensors.model import SensorRules
 from tasks.cleaning.sensors.readings import Floats, Ints, Readings, groups_of, numbers, series_of
 from tasks.cleaning.sensors.spikes import find_spikes, inferred_threshold
@@ -162,8 +162,8 @@ def _holds_times(column: pl.Series) -> bool:
     if len(text) < LEAST_READINGS or text.head(100).str.contains(EPOCH).any():
         return False
     sample = text.gather_every(max(1, len(text) // 1_000))
-    made = local_times(sample)
-    return 1.0 - made.null_count() / len(made) >= TIME_SHARE and made.n_unique() > 2
+    made = seconds_of(sample)
+    return float(np.isfinite(made).mean()) >= TIME_SHARE and len(np.unique(made)) > 2
 
 
 def _groupings(frame: pl.DataFrame, taken: set[str]) -> list[tuple[str, ...]]:
@@ -177,8 +177,6 @@ def _groupings(frame: pl.DataFrame, taken: set[str]) -> list[tuple[str, ...]]:
 
 
 def _is_regular(frame: pl.DataFrame, time: str, group: tuple[str, ...]) -> bool:
-    from tasks.cleaning.profile.times import seconds_of
-
     times = seconds_of(frame[time])
     steps = [np.diff(times[rows]) for rows in groups_of(frame, group)]
     every = np.concatenate(steps)
