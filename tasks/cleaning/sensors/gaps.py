@@ -58,6 +58,8 @@ def fill_gaps(frame: pl.DataFrame, rules: SensorRules, *, longest: float) -> pl.
         times[rows] = np.where(clock.usable, clock.times, np.nan)
         good = rows[~doubtful[rows] & np.isfinite(values[rows]) & np.isfinite(times[rows])]
         good = good[np.argsort(times[good], kind="stable")]
+        if not len(good):
+            continue
         steps = np.diff(times[good])
         wide = [
             i
@@ -74,7 +76,7 @@ def fill_gaps(frame: pl.DataFrame, rules: SensorRules, *, longest: float) -> pl.
             raise ValueError(
                 f"more than {MOST_FILLED:,} readings are missing; lower longest ({longest:g} s)"
             )
-        like = frame[int(rows[0]), rules.time]
+        like = frame[int(good[0]), rules.time]
         for i, points in zip(wide, wanted, strict=True):
             made = bridge(times[good], values[good], points, fastest)
             told = {

@@ -25,6 +25,8 @@ MINOR_UNITS: Mapping[str, int] = {
 }
 """Decimals of every currency of ISO 4217 (list one); metals and test codes are no currencies."""
 
+_AMOUNT = r"\A[+-]?([0-9]*)(?:\.([0-9]*))?(?:[eE]([+-]?[0-9]+))?\z"
+
 
 def is_unknown(currency: pl.Expr) -> pl.Expr:
     """Return whether a text is no code of a currency; false where it is missing."""
@@ -32,8 +34,21 @@ def is_unknown(currency: pl.Expr) -> pl.Expr:
 
 
 def has_too_many_decimals(amount: pl.Expr, currency: pl.Expr) -> pl.Expr:
-    """Return whether an amount is finer than its currency; zeros at the end do not count."""
-    decimals = amount.str.extract(r"\.(\d*)", 1).str.strip_chars_end("0").str.len_chars()
+    """Return whether an amount is finer than its currency; zeros at the end do not count.
+
+    An exponent moves the point: ``1.234e2`` has one decimal. What is no number has none.
+    """
+    parts = amount.str.strip_chars().str.extract_groups(_AMOUNT).struct
+    whole, fraction, exponent = (parts.field(name) for name in ("1", "2", "3"))
+    fraction = fraction.fill_null("").str.strip_chars_end("0")
+    digits = pl.concat_str(whole, fraction)
+    # Zeros before a point count as decimals once an exponent moves it: 120e-2 has one.
+    zeros = digits.str.len_chars() - digits.str.strip_chars_end("0").str.len_chars()
+    places = fraction.str.len_chars().cast(pl.Int64) - exponent.cast(
+        pl.Int64, strict=False
+    ).fill_null(0)
+    is_zero = digits.str.strip_chars("0") == ""
+    decimals = pl.when(~is_zero).then(places - zeros.cast(pl.Int64))
     allowed = currency.str.strip_chars().replace_strict(
         list(MINOR_UNITS), list(MINOR_UNITS.values()), default=None, return_dtype=pl.UInt32
     )

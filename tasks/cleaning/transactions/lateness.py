@@ -16,13 +16,16 @@ def late(frame: pl.DataFrame, rules: TransactionRules) -> Bools:
     """Return the rows behind the watermark [rows].
 
     The watermark is the newest time seen so far less ``late_seconds``, in order of arrival, or of
-    rows where arrival is not known: what Flink's bounded out-of-orderness drops.
+    rows where arrival is not known: what Flink's bounded out-of-orderness drops. A time farther
+    ahead of its arrival than ``ahead_seconds``, or without one, does not move it.
     """
     times = seconds_of(frame[rules.time], rules.zone)
-    order = np.arange(len(times))
+    order, seen = np.arange(len(times)), times
     if rules.arrival:
-        order = np.argsort(seconds_of(frame[rules.arrival], rules.zone), kind="stable")
-    newest = np.fmax.accumulate(times[order]) if len(times) else times
+        arrived = seconds_of(frame[rules.arrival], rules.zone)
+        order = np.argsort(arrived, kind="stable")
+        seen = np.where(times <= arrived + rules.ahead_seconds, times, np.nan)
+    newest = np.fmax.accumulate(seen[order]) if len(times) else times
     found = np.zeros(len(times), bool)
     found[order] = times[order] < newest - rules.late_seconds  # false for what is no time
     return found

@@ -117,6 +117,7 @@ def test_a_gap_is_told_and_filled_only_where_asked_for():
     assert inside.mean() > 0.8
     assert (high - low)[9] > 2 * (high - low)[0]  # least sure in the middle
     assert fill_gaps(frame, RULES, longest=600.0).is_empty()
+    assert fill_gaps(frame.clear(), RULES, longest=600.0).is_empty()
 
 
 def test_missing_readings_are_a_gap_too():

@@ -10,6 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tasks.cleaning.contract.model import ColumnContract, Contract
+from tasks.cleaning.contract.rules import row_rules
 from tasks.cleaning.transactions.checks import checks_of, transaction_findings
 from tasks.cleaning.transactions.currency import MINOR_UNITS
 from tasks.cleaning.transactions.model import TransactionRules
@@ -208,3 +210,38 @@ def test_two_hundred_thousand_rows_in_seconds():
     start = time.process_time()
     transaction_findings(frame, rules)
     assert time.process_time() - start < 10.0
+
+
+@pytest.mark.parametrize("wrong", ["2099-01-01 00:00", "x"])
+def test_a_time_ahead_of_its_arrival_moves_no_watermark(wrong):
+    rules = TransactionRules(time="t", arrival="r", late_seconds=600)
+    times = [*at("10:00"), wrong, *at("10:01", "09:30")]
+    arrived = at("10:00", "10:00", "10:01", "10:02")
+    got = broken(rules, t=times, r=arrived)
+    assert got.pop("late:t") == [3]
+    assert got == ({"future:t": [1]} if wrong != "x" else {})
+
+
+def test_a_column_may_play_two_parts():
+    rules = TransactionRules(time="t", id="n", account="n")
+    assert broken(rules, t=at("10:00", "10:01"), n=["a", "a"]) == {"repeated-id:n": [1]}
+    contract = Contract(
+        name="t", columns={"t": ColumnContract(), "n": ColumnContract()}, transactions=(rules,)
+    )
+    (rule,) = (one for one in row_rules(contract) if one.name.startswith("repeated-id"))
+    frame = pl.DataFrame({"t": at("10:00", "10:01"), "n": ["a", "a"]})
+    assert frame.select(rule.broken).to_series().to_list() == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("amount", "fine"),
+    [
+        ("1.234e2", True), ("1.234e1", True), ("1.2345e1", False), ("12e-2", True),
+        ("12e-3", False), ("120e-3", True), ("1.230", True), ("1.234", False), ("0e-9", True),
+        ("0.000", True), (" .125 ", False), ("x.123", True), ("1.e-3", False), ("100", True),
+    ],
+)  # fmt: skip
+def test_decimals_are_those_of_the_number(amount, fine):
+    rules = TransactionRules(time="t", amount="x", currency="c")
+    got = broken(rules, t=at("10:00"), x=[amount], c=["EUR"])
+    assert got == ({} if fine else {"decimals:x": [0]})
