@@ -313,7 +313,7 @@ def contract_sql(
 
     read = read_contract(contract)
     query = flink_sql(read, table, rows_only=rows_only)
-    left = ", ".join(batch_only(read))
+    left = ", ".join(batch_only(read, inferred=True))
     if left:
         typer.echo(f"left out, for whole tables only: {left}", err=True)
     typer.echo(query)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
+from itertools import zip_longest
 from typing import Any, Literal
 
 from tasks.cleaning.contract.model import ColumnContract, Contract
 from tasks.cleaning.transactions.checks import checks_of
+from tasks.cleaning.transactions.model import TransactionRules
 
 Effect = Literal["stricter", "looser", "other"]
 WIDER = frozenset({("integer", "decimal")})
@@ -62,6 +65,10 @@ def _bindings(before: Contract, after: Contract) -> Iterator[Difference]:
             was, now = old[line][name], new[line][name]
             if was != now:
                 yield Difference(name, line, was, now, "other")
+    said = [{one.name: one.expected for one in c.denials} for c in (before, after)]
+    for name in (name for name in said[1] if name in said[0]):
+        if said[0][name] != said[1][name]:
+            yield Difference(name, "expected", said[0][name], said[1][name], "other")
 
 
 def _named(contract: Contract) -> Mapping[str, Mapping[str, Any]]:
@@ -76,21 +83,31 @@ def _named(contract: Contract) -> Mapping[str, Mapping[str, Any]]:
 
 
 def _checks(before: Contract, after: Contract) -> Iterator[Difference]:
-    """Tell which lines of transactions came, went or say something else."""
+    """Tell which checks of transactions came or went, then which of their lines changed."""
     old, new = (
-        {
-            (check.name, check.expected, check.line not in rules.confidence)
-            for rules in one.transactions
-            for check in checks_of(rules)
-        }
+        Counter(check.name for rules in one.transactions for check in checks_of(rules))
         for one in (before, after)
     )
-    for name in sorted({name for name, *_ in old ^ new}):
-        was, now = (sorted(says for n, *says in one if n == name) for one in (old, new))
-        effect: Effect = "other"
-        if not was or not now:
-            effect = "stricter" if now else "looser"
-        yield Difference(name, "transactions", was or None, now or None, effect)
+    moved = (old - new) + (new - old)
+    for name in sorted(moved):
+        effect: Effect = "stricter" if new[name] > old[name] else "looser"
+        here = (name if one[name] else None for one in (old, new))
+        yield Difference(name, "transactions", *here, effect)
+    for i, (was, now) in enumerate(zip_longest(before.transactions, after.transactions)):
+        if was is None or now is None:
+            # What its lines check is told above.
+            here = (one and one.time for one in (was, now))
+            yield Difference(f"transactions {i + 1}", "transactions", *here, "other")
+            continue
+        bounds = {"near_seconds", "late_seconds", "max_speed_kmh"}  # each is of one check
+        told = bounds & {
+            one.line for one in (*checks_of(was), *checks_of(now)) if one.name in moved
+        }
+        for line in (f.name for f in fields(TransactionRules)):
+            if line not in told and getattr(was, line) != getattr(now, line):
+                says = getattr(was, line), getattr(now, line)
+                effect = _grown(set(says[0]), set(says[1])) if line == "confidence" else "other"
+                yield Difference(f"transactions {i + 1}", line, *says, effect)
 
 
 def _table(before: Contract, after: Contract) -> Iterator[Difference]:

@@ -28,6 +28,20 @@ class ContractError(ValueError):
     """A contract that contradicts itself or does not fit its table."""
 
 
+def require_shares(confidence: Mapping[str, float]) -> None:
+    """Refuse confidences that are not numbers in 0..1.
+
+    Raises:
+        ContractError: With the line at fault.
+    """
+    for line, sure in confidence.items():
+        if isinstance(sure, bool) or not isinstance(sure, int | float) or not 0.0 <= sure <= 1.0:
+            raise ContractError(
+                f"confidence: {line} is {sure!r}; give a number in 0..1, or take it out to vouch "
+                "for the line"
+            )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ColumnContract:
     """What the values of a column must be.
@@ -102,6 +116,10 @@ class ColumnContract:
                     f"format {form!r}: names of zones are ambiguous and days have no zone; moments "
                     "(kind = 'datetime') take %z, an offset such as +0200"
                 )
+        for text, scale in self.scales.items():
+            if not (math.isfinite(scale) and scale):
+                raise ContractError(f"scales: {text!r} is {scale}; give a number other than 0")
+        require_shares(self.confidence)
         self._require_imputable()
 
     def _require_bounds(self) -> None:
@@ -154,6 +172,7 @@ class Dependency:
         """Reject a dependency on nothing or on itself."""
         if not self.determinant or self.dependent in self.determinant:
             raise ContractError(f"a dependency of {self.dependent!r} on {list(self.determinant)}")
+        require_shares({self.name: self.confidence})
 
     @property
     def declared(self) -> bool:
@@ -296,6 +315,8 @@ class Contract:
             **({"duplicates": tuple(self.duplicates.columns)} if self.duplicates else {}),
             **({"label": (self.label.column, *self.label.features)} if self.label else {}),
         }
+        for one in (*self.sensors, *self.transactions):
+            require_shares(one.confidence)
         for line, names in named.items():
             for name in names:
                 if name not in self.columns:
@@ -303,6 +324,7 @@ class Contract:
                         f"{line} names {name!r}, which is no column; there are "
                         f"{', '.join(self.columns)}"
                     )
+        self._require_once()
         self._require_denials()
         self._require_fresh()
         if any(not key for key in self.keys):
@@ -313,6 +335,19 @@ class Contract:
             raise ContractError(f"max_rows {self.max_rows} is below min_rows {self.min_rows}")
         if not 0.0 <= self.max_quarantine_share <= 1.0:
             raise ContractError(f"max_quarantine_share {self.max_quarantine_share} is no share")
+
+    def _require_once(self) -> None:
+        """Reject two of one name: findings would not tell which of them they speak of."""
+        for line, named in (
+            ("denial", [one.name for one in self.denials]),
+            ("sensor", [one.column for one in self.sensors]),
+        ):
+            again = [name for i, name in enumerate(named) if name in named[:i]]
+            if again:
+                mend = (
+                    "rename one" if line == "denial" else "make them one, with a group if need be"
+                )
+                raise ContractError(f"{line} {again[0]!r} stands there twice; {mend}")
 
     def _require_denials(self) -> None:
         kinds = {name: column.kind for name, column in self.columns.items()}

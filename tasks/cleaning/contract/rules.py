@@ -128,24 +128,30 @@ def flink_sql(contract: Contract, table: str, *, rows_only: bool = False) -> str
     return f"SELECT *, {broken} AS {BROKEN}, {doubtful} AS {DOUBTFUL} FROM {identifier(table)}"  # noqa: S608
 
 
-def batch_only(contract: Contract) -> list[str]:
-    """Return the names of declared checks that need more than single rows."""
-    unique = [
-        f"unique:{name}"
-        for name, one in contract.columns.items()
-        if one.unique and "unique" not in one.confidence
-    ]
+def batch_only(contract: Contract, *, inferred: bool = False) -> list[str]:
+    """Return the names of checks that need more than single rows, or have no SQL.
+
+    Args:
+        contract: The contract.
+        inferred: Whether inferred lines of columns count, too: they set no row aside.
+    """
+    unique, digits = (
+        [
+            f"{line}:{name}"
+            for name, one in contract.columns.items()
+            if getattr(one, line) and (inferred or line not in one.confidence)
+        ]
+        for line in ("unique", "check_digit")
+    )
+    duplicates = contract.duplicates
     lines = {
         "min_rows": bool(contract.min_rows),
         "max_rows": bool(contract.max_rows),
         "newest": bool(contract.newest),
         "label": contract.label is not None,
+        "duplicates": duplicates is not None and duplicates.action == "quarantine",
+        "max_quarantine_share": contract.max_quarantine_share < 1.0,
     }
-    digits = [
-        f"check_digit:{name}"
-        for name, one in contract.columns.items()
-        if one.check_digit and "check_digit" not in one.confidence
-    ]
     return [
         *(f"reference:{one.name}" for one in contract.references),
         *digits,

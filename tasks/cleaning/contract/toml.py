@@ -158,8 +158,9 @@ def _scalars(data: Mapping[str, Any]) -> dict[str, Any]:
     wanted = {f.name: f.default for f in fields(Contract)}
     for name, value in given.items():
         default = wanted[name] if wanted[name] is not MISSING else ""
-        fits = isinstance(value, int | float) if isinstance(default, float) else None
-        if not (fits if fits is not None else type(value) is type(default)):
+        # A whole number is a float as well; true and false are none.
+        kinds = {int, float} if isinstance(default, float) else {type(default)}
+        if type(value) not in kinds:
             raise ContractError(f"{name} = {value!r} must be like {default!r}")
     return given
 

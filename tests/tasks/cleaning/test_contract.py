@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -134,3 +136,37 @@ def test_a_contract_made_in_python_is_the_one_in_toml():
     assert text.startswith('format = 1\nname = "orders"\n')
     assert '[[reference]]\ncolumns = ["shop"]\ntable = "shops.csv"\nto = ["code"]\n' in text
     assert from_toml(text) == made
+
+
+TIMED = "[columns.a]\n[columns.t]\n"
+SENSOR = "[[sensor]]\ncolumn = 'a'\ntime = 't'\n"
+DENIAL = "[[denial]]\nname = 'n'\nforbidden = 'a = t'\n"
+NUMBER = "[columns.a]\nkind = 'decimal'\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (TIMED + DENIAL * 2, "denial 'n' stands there twice; rename one"),
+        (TIMED + SENSOR * 2, "sensor 'a' stands there twice"),
+        (NUMBER + "scales = { g = 0.0 }", "'g' is 0.0; give a number other than 0"),
+        (NUMBER + "scales = { g = inf }", "'g' is inf"),
+        (NUMBER + "scales = { g = nan }", "'g' is nan"),
+        (NUMBER + "confidence = { kind = 1.5 }", "kind is 1.5; give a number in 0..1"),
+        (NUMBER + "confidence = { kind = nan }", "kind is nan"),
+        (TIMED + SENSOR + "confidence = { spike = -1.0 }", "spike is -1.0"),
+        (TIMED + "[[transactions]]\ntime = 't'\nconfidence = { id = 2 }", "id is 2"),
+        (TIMED + "[[dependency]]\ndeterminant = ['a']\ndependent = 't'\nconfidence = 2.0",
+         "a->t is 2.0"),
+        ("newest = 'a'\nmax_age_days = true\n[columns.a]\nkind = 'date'", "max_age_days = True"),
+        ("max_quarantine_share = true\n[columns.a]", "max_quarantine_share = True"),
+    ],
+)  # fmt: skip
+def test_what_stands_twice_or_is_no_number_is_refused(text, message):
+    with pytest.raises(ContractError, match=re.escape(message)):
+        from_toml(text)
+
+
+def test_confidences_of_words_are_refused():
+    with pytest.raises(ContractError, match=r"give a number in 0\.\.1"):
+        ColumnContract(confidence={"kind": "high"})

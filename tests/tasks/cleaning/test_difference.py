@@ -79,6 +79,63 @@ def test_what_binds_columns():
     assert effects(lambda text: text) == []
 
 
+PAID = """
+[columns.t]
+[columns.u]
+[[transactions]]
+time = "t"
+arrival = "u"
+account = "b"
+amount = "a"
+latitude = "a"
+longitude = "a"
+near_seconds = 5
+max_speed_kmh = 900
+label_time = "u"
+"""
+
+
+@pytest.mark.parametrize(
+    ("line", "was", "now"),
+    [
+        ("account", '"b"', '"u"'),
+        ("merchant", "", '"u"'),
+        ("longitude", '"a"', '"b"'),
+        ("near_km", "", "1"),
+        ("ahead_seconds", "", "5"),
+        ("label_delay_seconds", "", "5"),
+        ("near_seconds", "5", "6"),
+        ("zone", "", '"Europe/Berlin"'),
+    ],
+)
+def test_every_line_of_transactions_is_told(line, was, now):
+    def change(text):
+        gone = text.replace(f"{line} = {was}\n", "") if was else text
+        return f"{gone}{line} = {now}\n"
+
+    found = effects(change, BASE + PAID)
+    assert ("transactions 1", line, "other") in found
+    assert all(one[1] == "transactions" for one in found if one[1] != line)
+
+
+def test_checks_and_doubts_of_transactions():
+    came = effects(lambda text: text + 'currency = "b"\n', BASE + PAID)
+    assert ("currency:b", "transactions", "stricter") in came
+    sure = "confidence = { near_seconds = 0.9 }\n"
+    assert effects(lambda text: text + sure, BASE + PAID) == [
+        ("transactions 1", "confidence", "looser")
+    ]
+    gone = effects(lambda text: text.partition("[[transactions]]")[0], BASE + PAID)
+    assert ("near-copy:t", "transactions", "looser") in gone
+
+
+def test_what_a_denial_expects():
+    denial = "\n[[denial]]\nname = 'n'\nforbidden = 'a > 1'\nexpected = 'few'\n"
+    assert effects(lambda text: text.replace("few", "less"), BASE + denial) == [
+        ("n", "expected", "other")
+    ]
+
+
 LABEL = "\n[label]\ncolumn = 'b'\nmax_noise = 0.1\n"
 REFERENCE = "\n[[reference]]\ncolumns = ['b']\ntable = 't'\nto = ['b']\n"
 FRESH = "newest = 'd'\nmax_age_days = 2\n"

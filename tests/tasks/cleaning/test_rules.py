@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tasks.cleaning.contract.model import ContractError
-from tasks.cleaning.contract.rules import flink_sql, row_rules
+from tasks.cleaning.contract.rules import batch_only, flink_sql, row_rules
 from tasks.cleaning.contract.toml import from_toml
 
 CONTRACT = from_toml(
@@ -111,6 +111,20 @@ def test_rules_across_rows_have_no_sql_and_say_so():
         flink_sql(from_toml('[columns."a\\nb"]'), "t")
     with pytest.raises(ContractError, match="'broken_rules' has the name of a column of verdicts"):
         flink_sql(from_toml("[columns.broken_rules]"), "t")
+
+
+def test_what_a_stream_leaves_out_is_named():
+    contract = from_toml(
+        "max_quarantine_share = 0.1\n[columns.a]\nunique = true\ncheck_digit = 'luhn'\n"
+        "confidence = { unique = 0.9, check_digit = 0.9 }\n[duplicates]\naction = 'quarantine'"
+    )
+    assert batch_only(contract) == ["duplicates", "max_quarantine_share"]
+    assert batch_only(contract, inferred=True) == [
+        "check_digit:a", "unique:a", "duplicates", "max_quarantine_share",
+    ]  # fmt: skip
+    with pytest.raises(ContractError, match="duplicates, max_quarantine_share"):
+        flink_sql(contract, "t")
+    assert batch_only(from_toml("[columns.a]\n[duplicates]")) == []
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,10 @@ import polars as pl
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.cleaning.contract.model import ColumnContract, Contract, Denial
+from tasks.cleaning.contract.model import ColumnContract, Contract, Denial, Reference
 from tasks.cleaning.contract.rules import row_rules
 from tasks.cleaning.contract.typed import ReadColumn, repeats, typed_verdict
+from tasks.cleaning.transactions.model import TransactionRules
 
 small = st.integers(-3, 3)
 VALUES: dict[Any, st.SearchStrategy[Any]] = {
@@ -156,3 +157,24 @@ def test_bounds_are_instants_whatever_their_form() -> None:
         rule = row_rules(contract)[-1]
         read = {"a": ReadColumn(moments)}
         assert typed_verdict(rule, contract, read).tolist() == [True, False]
+
+
+def test_rules_without_sql_are_judged_over_texts() -> None:
+    columns = {"a": ColumnContract(check_digit="luhn"), "b": ColumnContract()}
+    contract = Contract(
+        name="t",
+        columns={**columns, "t": ColumnContract()},
+        references=(Reference(("b",), "x.csv", ("k",)),),
+        transactions=(TransactionRules(time="t", id="b"),),
+    )
+    read = {
+        "a": ReadColumn(pl.Series([4111111111111111, 4111111111111112, 4111111111111111])),
+        "b": ReadColumn(pl.Series(["p", "q", "q"])),
+        "t": ReadColumn(pl.Series(["2024-01-01"] * 3)),
+    }
+    rules = row_rules(contract, {"x.csv": pl.DataFrame({"k": ["p"]})})
+    assert {r.name: typed_verdict(r, contract, read).tolist() for r in rules} == {
+        "check_digit:a": [False, True, False],
+        "reference:b->x.csv:k": [False, True, True],
+        "repeated-id:b": [False, False, True],
+    }
