@@ -20,7 +20,7 @@ from tasks.cleaning.slices.figures import (
     missing_figures,
     target_figures,
 )
-from tasks.cleaning.slices.groups import slices_of
+from tasks.cleaning.slices.groups import SliceError, slices_of
 from tasks.cleaning.slices.render import as_json, page
 from tasks.cleaning.slices.search import worst_slices
 from tasks.cleaning.slices.table import Figure, SliceConfig, SliceTable, slice_table
@@ -62,19 +62,29 @@ def slices_of_run(
 
     Raises:
         OutputError: When there is no run, or a file of it was altered.
-        SliceError: For columns that make no groups, and targets that cannot be measured.
+        SliceError: For columns that make no groups, targets that cannot be measured, and a target
+            that is cut by.
     """
+    if target and target in by:
+        raise SliceError(
+            f"the target {target!r} is among the columns to cut by, so every group would have one "
+            "value of it; take it out of one of the two"
+        )
     rows = rows_of(load_run(folder))
     figures = cleaning_figures(rows)
     if not by:
         slices = slices_of(rows.left, pairs=True)
-        if target:
-            figures["label wrong"] = judged_labels(rows.left, target)
-        return {
+        worst = {
             f"Worst slices: {name}": worst_slices(figure, slices, config, name=name)
             for name, figure in figures.items()
             if figure.varies
         }
+        if target and (wrong := judged_labels(rows.left, target)).varies:
+            # Classes differ in how often they are mistaken: that is of the model, and no group.
+            slices = slices_of(rows.left.drop(target), pairs=True)
+            name = "label wrong"
+            worst[f"Worst slices: {name}"] = worst_slices(wrong, slices, config, name=name)
+        return worst
     slices = slices_of(rows.left, by, pairs=pairs)
     # A column's own groups say nothing of whether it is missing.
     missing = missing_figures(rows.came.drop(by))
@@ -84,7 +94,7 @@ def slices_of_run(
         made[f"Target {target}"] = target_figures(rows, target)
         if not is_amount(rows.left[target]):
             made["Labels likely wrong"] = {
-                "label wrong": judged_labels(rows.left, target, without=set(by) - {target})
+                "label wrong": judged_labels(rows.left, target, without=set(by))
             }
     # What is the same in every row has nothing to compare.
     varied = {

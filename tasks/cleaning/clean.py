@@ -117,7 +117,6 @@ def clean(
         decisions: What a person decided about its cells (``repair/decisions.py``).
         labels: Rows whose right values somebody told.
         rows: int64 [rows] number of each in its source, where a text names one; from 0 if None.
-        now: The present, for records.
 
     Raises:
         ContractError: When columns are missing or too many, the number of rows is out of bounds, a

@@ -17,6 +17,8 @@ from tasks.cleaning.contract.model import ColumnContract, Contract, ContractErro
 from tasks.cleaning.contract.rules import RowRule, row_rules
 from tasks.cleaning.contract.typed import instant
 from tasks.cleaning.quarantine import Rule
+from tasks.cleaning.sensors.model import SensorRules
+from tasks.cleaning.transactions.model import TransactionRules
 from tasks.fraud.dataset import DatasetConfig
 from tasks.fraud.ingest.parsing import MAX_AMOUNT
 
@@ -229,11 +231,22 @@ def _require_checks(where: str, given: Contract | ColumnContract, honoured: Iter
         value = getattr(given, field.name)
         if field.name == "dependencies":
             value = tuple(one for one in value if one.declared)
+        elif field.name in {"sensors", "transactions"}:
+            value = tuple(one for one in value if not _is_inferred(one))
         if value != default:
             raise ContractError(
                 f"{where}{field.name} is no check of single rows and would do nothing here; take "
                 "it out, or clean the file by 'penstock clean run' first"
             )
+
+
+def _is_inferred(one: SensorRules | TransactionRules) -> bool:
+    """Tell whether nobody vouches for any line, but for those that say what is measured."""
+    about = {"column", "time", "group", "resolution", "confidence"}
+    return bool(one.confidence) and all(
+        f.name in about or f.name in one.confidence or getattr(one, f.name) == f.default
+        for f in fields(one)
+    )
 
 
 def _declared(column: ColumnContract) -> ColumnContract:

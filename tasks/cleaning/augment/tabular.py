@@ -18,7 +18,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from tasks.cleaning.contract.model import Contract
-from tasks.cleaning.contract.rules import row_rules
+from tasks.cleaning.contract.rules import RowRule, row_rules
 from tasks.cleaning.repair.number_texts import read_numbers, usual_digits, write_number
 from tasks.cleaning.slices.gaps import Gap
 
@@ -85,6 +85,7 @@ def augment_rows(
     splits: Sequence[str] | None = None,
     into: str = "train",
     config: AugmentConfig | None = None,
+    tables: Mapping[str, pl.DataFrame] | None = None,
 ) -> Augmented:
     """Make rows for gaps.
 
@@ -97,8 +98,10 @@ def augment_rows(
             there: then nothing that is judged was used.
         into: That split.
         config: How.
+        tables: By name, the other tables that the contract's references name.
 
     Raises:
+        ContractError: When another table is not there.
         AugmentError: For a label that is not there, splits that do not fit, and an id that nobody
             could make up.
     """
@@ -107,15 +110,18 @@ def augment_rows(
         raise AugmentError(f"no column {label!r}; there are {', '.join(frame.columns)}")
     if splits is not None and len(splits) != frame.height:
         raise AugmentError(f"{frame.height:,} rows need as many splits, not {len(splits):,}")
+    rules = row_rules(contract, tables)
     usable = np.array([True] * frame.height if splits is None else [s == into for s in splits])
     usable &= frame[label].is_not_null().to_numpy()
     rng = np.random.default_rng(config.seed)
     frames, made, short = [frame.clear()], [pl.DataFrame(schema=dict(MADE))], dict[str, int]()
     for gap in (one for one in gaps if one.wanted > 0):
         inside = usable & frame.select(gap.holds.alias("in"))["in"].to_numpy()
-        rows, parents = _made(frame, np.flatnonzero(inside), gap, contract, label, config, rng)
+        rows, parents = _made(
+            frame, np.flatnonzero(inside), gap, contract, label, config, rng, rules
+        )
         rows = _with_ids(rows, frame, contract, sum(part.height for part in frames))
-        keep = _lawful(pl.concat([frame, *frames, rows]), rows.height, contract, gap)
+        keep = _lawful(pl.concat([frame, *frames, rows]), rows.height, rules, gap)
         frames.append(rows.filter(keep))
         parents = [mine for mine, fine in zip(parents, keep, strict=True) if fine]
         facts = {"gap": gap.name, "reason": gap.reason, "recipe": RECIPE, "seed": config.seed}
@@ -165,6 +171,7 @@ def _made(
     label: str,
     config: AugmentConfig,
     rng: np.random.Generator,
+    rules: Sequence[RowRule],
 ) -> tuple[pl.DataFrame, list[list[int]]]:
     """Return up to ``gap.wanted`` lawful rows, without ids, and the rows each was made of."""
     columns = _columns(frame, contract, label, gap)
@@ -177,7 +184,7 @@ def _made(
             break
         base = rng.choice(near.bases, missing)
         rows_made, others = _between(part, near, base, columns, contract, rng)
-        keep = _lawful(rows_made, rows_made.height, contract, gap, without=columns.ids)
+        keep = _lawful(rows_made, rows_made.height, rules, gap, without=columns.ids)
         known = part.drop(columns.ids)
         same = rows_made.drop(columns.ids).select(pl.struct(pl.all()).alias("row"))["row"]
         keep &= ~same.is_in(known.select(pl.struct(pl.all()).alias("row"))["row"].implode())
@@ -280,7 +287,7 @@ def _with_ids(
 def _lawful(
     frame: pl.DataFrame,
     last: int,
-    contract: Contract,
+    rules: Sequence[RowRule],
     gap: Gap,
     without: Sequence[str] | None = None,
 ) -> pl.Series:
@@ -289,15 +296,15 @@ def _lawful(
     Args:
         frame: Rows, the made ones last.
         last: How many are made.
-        contract: Its rules.
+        rules: Of the contract.
         gap: Its slice.
         without: Columns that have no values yet: rules of single rows on others are asked. None:
             all rules, those across rows, too.
     """
-    rules = [
+    asked = [
         rule.broken
-        for rule in row_rules(contract)
+        for rule in rules
         if without is None or (rule.sql and rule.column not in without)
     ]
-    broken = pl.any_horizontal(rules) if rules else pl.lit(value=False)
+    broken = pl.any_horizontal(asked) if asked else pl.lit(value=False)
     return frame.select((gap.holds & ~broken).alias("fine"))["fine"].tail(last)

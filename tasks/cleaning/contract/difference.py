@@ -91,13 +91,13 @@ def _checks(before: Contract, after: Contract) -> Iterator[Difference]:
     moved = (old - new) + (new - old)
     for name in sorted(moved):
         effect: Effect = "stricter" if new[name] > old[name] else "looser"
-        here = (name if one[name] else None for one in (old, new))
-        yield Difference(name, "transactions", *here, effect)
+        here = [name if one[name] else None for one in (old, new)]
+        yield Difference(name, "transactions", here[0], here[1], effect)
     for i, (was, now) in enumerate(zip_longest(before.transactions, after.transactions)):
         if was is None or now is None:
             # What its lines check is told above.
-            here = (one and one.time for one in (was, now))
-            yield Difference(f"transactions {i + 1}", "transactions", *here, "other")
+            here = [None if one is None else one.time for one in (was, now)]
+            yield Difference(f"transactions {i + 1}", "transactions", here[0], here[1], "other")
             continue
         bounds = {"near_seconds", "late_seconds", "max_speed_kmh"}  # each is of one check
         told = bounds & {
@@ -105,9 +105,11 @@ def _checks(before: Contract, after: Contract) -> Iterator[Difference]:
         }
         for line in (f.name for f in fields(TransactionRules)):
             if line not in told and getattr(was, line) != getattr(now, line):
+                effect = "other"
+                if line == "confidence":
+                    effect = _grown(set(was.confidence), set(now.confidence))
                 says = getattr(was, line), getattr(now, line)
-                effect = _grown(set(says[0]), set(says[1])) if line == "confidence" else "other"
-                yield Difference(f"transactions {i + 1}", line, *says, effect)
+                yield Difference(f"transactions {i + 1}", line, says[0], says[1], effect)
 
 
 def _table(before: Contract, after: Contract) -> Iterator[Difference]:

@@ -315,8 +315,10 @@ class Contract:
             **({"duplicates": tuple(self.duplicates.columns)} if self.duplicates else {}),
             **({"label": (self.label.column, *self.label.features)} if self.label else {}),
         }
-        for one in (*self.sensors, *self.transactions):
-            require_shares(one.confidence)
+        for sure in [s.confidence for s in self.sensors] + [
+            t.confidence for t in self.transactions
+        ]:
+            require_shares(sure)
         for line, names in named.items():
             for name in names:
                 if name not in self.columns:

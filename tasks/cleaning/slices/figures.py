@@ -11,16 +11,14 @@ from numpy.typing import NDArray
 
 from tasks.cleaning.detect.numbers import numbers_of
 from tasks.cleaning.repair.number_texts import read_numbers
-from tasks.cleaning.repair.votes import encoded
 from tasks.cleaning.slices.groups import SliceError
-from tasks.cleaning.slices.intervals import Bools, Floats
+from tasks.cleaning.slices.intervals import Bools
 from tasks.cleaning.slices.table import Figure
 
 CHANGED_FLOOR, HARM_FLOOR = 0.01, 0.005
 MOST_CLASSES, SHOWN_CLASSES = 20, 5
 MOST_LABELLED = 50_000
 """Labels that are judged at most, evenly spaced: every one is predicted by cross-validation."""
-FOLDS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,36 +169,24 @@ def judged_labels(
     """
     from tasks.cleaning.labels.crossval import out_of_sample
     from tasks.cleaning.labels.queue import review_queue
+    from tasks.cleaning.labels.table import FOLDS, LEAST_OF_CLASS, table_features
 
     _require(frame, target)
     counts = frame[target].drop_nulls().alias("label").value_counts()
-    enough = counts.filter(pl.col("count") >= 2 * FOLDS)["label"]
+    enough = counts.filter(pl.col("count") >= LEAST_OF_CLASS)["label"]
     if not 2 <= len(enough) <= MOST_CLASSES:
         raise SliceError(
-            f"target {target!r} has {len(enough):,} values in {2 * FOLDS} rows or more; labels can "
-            f"be judged for 2 to {MOST_CLASSES}"
+            f"target {target!r} has {len(enough):,} values in {LEAST_OF_CLASS} rows or more; "
+            f"labels can be judged for 2 to {MOST_CLASSES}"
         )
     at = np.flatnonzero(frame[target].is_in(enough.to_list()).fill_null(value=False).to_numpy())
     if len(at) > MOST_LABELLED:
         at = at[np.linspace(0, len(at) - 1, MOST_LABELLED).astype(np.int64)]
     labels = frame[target].gather(at).to_list()
-    held = out_of_sample(
-        features_of(frame.drop(target, *without))[at], labels, folds=FOLDS, seed=seed
-    )
+    seen = table_features(frame, frame.drop(target, *without).columns)[at]
+    held = out_of_sample(seen, labels, folds=FOLDS, seed=seed)
     queue = review_queue(held.labels, held.probabilities, held.classes)
     return wrong_label_figure(queue, frame.height, at)
-
-
-def features_of(frame: pl.DataFrame) -> Floats:
-    """Return columns of texts as numbers [rows, columns]: numbers, or codes; NaN where missing."""
-    columns = []
-    for name in frame.columns:
-        if numbers_of(frame[name]) is not None:
-            columns.append(read_numbers(frame[name]))
-        else:
-            codes = np.asarray(encoded(frame[name])[0], np.float64)
-            columns.append(np.where(codes < 0, np.nan, codes))
-    return np.column_stack(columns) if columns else np.zeros((frame.height, 0))
 
 
 def _texts(frame: pl.DataFrame) -> NDArray[np.object_]:

@@ -12,7 +12,9 @@ from connectors.cleaning.decisions import undo_changes
 from connectors.cleaning.run import clean_file, load_run
 from connectors.cleaning.slices import DATA, PAGE, rows_of, slices_of_run, write_slices
 from tasks.cleaning.contract.toml import from_toml
-from tasks.cleaning.slices.groups import SliceError
+from tasks.cleaning.slices.figures import judged_labels
+from tasks.cleaning.slices.groups import SliceError, slices_of
+from tasks.cleaning.slices.search import worst_slices
 
 CONTRACT = from_toml(
     """
@@ -72,6 +74,29 @@ def test_cleaning_that_hits_one_group_harder_is_seen(folder):
     told = set(tables["Target sold"].frame["figure"])
     assert {words.split(", ")[1] for words in told} == {"as it came", "clean rows"}
     assert "label wrong" in set(tables["Labels likely wrong"].frame["figure"])
+
+
+def test_the_target_makes_no_groups_of_its_own(folder, tmp_path):
+    # Some that are sold are labelled as not: wrong labels all read "no", among large ones.
+    rng = np.random.default_rng(0)
+    size = rng.uniform(0, 99, 1_500)
+    sold = np.where((size > 50) & (rng.random(1_500) > 0.25), "yes", "no")
+    town = rng.choice(["A", "B", "C"], 1_500)
+    lines = [
+        "town,size,sold",
+        *(f"{a},{b:.2f},{c}" for a, b, c in zip(town, size, sold, strict=True)),
+    ]
+    (tmp_path / "t.csv").write_text("\n".join(lines) + "\n")
+    contract = from_toml("[columns.town]\n[columns.size]\n[columns.sold]")
+    clean_file(tmp_path / "t.csv", tmp_path / "t.clean", contract)
+    tables = slices_of_run(tmp_path / "t.clean", target="sold")
+    slices = set(tables["Worst slices: label wrong"].frame["slice"])
+    assert not any("sold" in name for name in slices)
+    frame = rows_of(load_run(tmp_path / "t.clean")).left
+    cut = worst_slices(judged_labels(frame, "sold"), slices_of(frame, pairs=True), name="wrong")
+    assert any("sold" in name for name in cut.frame["slice"])
+    with pytest.raises(SliceError, match="target 'sold' is among the columns to cut by"):
+        slices_of_run(folder, ["shop", "sold"], target="sold")
 
 
 def test_worst_slices_are_looked_for_where_no_column_is_named(folder):

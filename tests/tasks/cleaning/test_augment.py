@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import polars as pl
 import pytest
@@ -17,7 +19,14 @@ from tasks.cleaning.augment.twins import (
     split_with_twins,
 )
 from tasks.cleaning.clean import clean
-from tasks.cleaning.contract.model import ColumnContract, Contract, Denial, Dependency
+from tasks.cleaning.contract.model import (
+    ColumnContract,
+    Contract,
+    ContractError,
+    Denial,
+    Dependency,
+    Reference,
+)
 from tasks.cleaning.slices.gaps import Gap, gaps_of
 from tasks.cleaning.slices.groups import Condition, slices_of
 from tasks.cleaning.slices.table import Figure, slice_table
@@ -131,6 +140,18 @@ def test_made_rows_keep_the_contract_whatever_the_draws(seed, wanted):
     assert together.changes.is_empty()
     assert done.frame["id"].n_unique() == done.frame.height
     assert done.frame.height + done.short.get("machine = C", 0) == wanted
+
+
+def test_made_rows_meet_references():
+    frame = stock()
+    refers = replace(stock_contract(), references=(Reference(("machine",), "m.csv", ("name",)),))
+    gaps = [gap_of(40, 5)]
+    with pytest.raises(ContractError, match=r"table 'm\.csv' was not given"):
+        augment_rows(frame, gaps, refers, "label")
+    known, others = (pl.DataFrame({"name": names}) for names in (["C", "A", "B"], ["A"]))
+    made = augment_rows(frame, gaps, refers, "label", tables={"m.csv": known})
+    assert made.frame.equals(augment_rows(frame, gaps, stock_contract(), "label").frame)
+    assert augment_rows(frame, gaps, refers, "label", tables={"m.csv": others}).short
 
 
 def test_what_cannot_be_made_is_said():

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import numpy as np
+import polars as pl
 import pyarrow as pa
 import pytest
 
@@ -13,6 +15,7 @@ from tasks.cleaning.contract.difference import differences
 from tasks.cleaning.contract.model import Contract, ContractError
 from tasks.cleaning.contract.rules import row_rules
 from tasks.cleaning.contract.toml import from_toml, to_toml
+from tasks.cleaning.sensors.infer import infer_sensors
 from tasks.fraud.contract import (
     RULES,
     contract_of,
@@ -142,6 +145,36 @@ def test_inferred_lines_set_nothing_aside() -> None:
         refused("[columns.paid]\nkind = 'decimal'\nmaximum = 2\nconfidence = { maximum = 0.9 }")
         == []
     )
+
+
+SERIES = "[columns.paid]\n[columns.when]\n[[sensor]]\ncolumn = 'paid'\ntime = 'when'\nspike = 8\n"
+PAYMENTS = "[columns.when]\n[[transactions]]\ntime = 'when'\nlate_seconds = 5\n"
+
+
+def test_a_contract_with_an_inferred_series_is_taken() -> None:
+    rng = np.random.default_rng(0)
+    start = datetime(2024, 1, 1)  # noqa: DTZ001 - in UTC
+    frame = pl.DataFrame(
+        {
+            "when": [f"{start + timedelta(minutes=i)}" for i in range(400)],
+            "paid": [f"{50 + x:.2f}" for x in rng.normal(size=400).cumsum() * 0.1],
+        }
+    )
+    sensors = infer_sensors(frame, ["paid"])
+    assert sensors
+    own = from_toml("[columns.when]\n[columns.paid]")
+    assert contract_of(CONFIG, replace(own, sensors=sensors)) == contract_of(CONFIG, own)
+
+
+@pytest.mark.parametrize("lines", [SERIES, PAYMENTS])
+def test_series_that_were_inferred_are_left_out(lines: str) -> None:
+    sure = "confidence = { spike = 0.9, late_seconds = 0.9 }"
+    assert contract_of(CONFIG, from_toml(lines + sure)) == contract_of(
+        CONFIG, from_toml(lines.partition("[[")[0])
+    )
+    for doubted in ("", "confidence = { zone = 0.9 }"):
+        with pytest.raises(ContractError, match="is no check of single rows"):
+            contract_of(CONFIG, from_toml(lines + doubted))
 
 
 @pytest.mark.parametrize(
