@@ -81,9 +81,9 @@ class TransactionRules:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Every column that is named."""
+        """Every column that is named, once."""
         named = (
             self.time, self.id, self.arrival, self.amount, self.currency, self.account,
             self.merchant, self.latitude, self.longitude, self.opened, self.label_time,
         )  # fmt: skip
-        return tuple(name for name in named if name)
+        return tuple(dict.fromkeys(name for name in named if name))
