@@ -110,7 +110,7 @@ def _allowed(found: pl.DataFrame, name: str, contract: Contract) -> pl.DataFrame
     """Leave out suggestions that break a declared rule of their own column."""
     rules = [
         rule
-        for rule in row_rules(contract)
+        for rule in row_rules(contract.by_itself)
         if rule.column == name and rule.declared and rule.sql  # of single rows
     ]
     if not rules or found.is_empty():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
@@ -21,6 +22,7 @@ from tasks.cleaning.active.learner import (
 )
 from tasks.cleaning.active.repair import RULE, repair_by_labels
 from tasks.cleaning.active.rewrites import Cut, cut_of, learned, standins
+from tasks.cleaning.contract.model import Reference
 from tasks.cleaning.contract.toml import from_toml
 from tasks.cleaning.repair.changes import undo
 from tasks.cleaning.repair.engine import RepairConfig, repair
@@ -174,3 +176,9 @@ def test_labels_that_do_not_fit_are_refused():
         LabelledRows(np.array([0, 1]), frame)
     with pytest.raises(ValueError, match="labelled twice"):
         LabelledRows(np.array([0, 0]), pl.concat([frame, frame]))
+
+
+def test_references_are_no_hindrance(labelled):
+    dirty, _, done, cells, _ = labelled
+    referring = replace(CONTRACT, references=(Reference(("town",), "towns.csv", ("name",)),))
+    assert (cells_of(dirty, done, referring).doubted == cells.doubted).all()
