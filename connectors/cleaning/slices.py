@@ -51,8 +51,8 @@ def slices_of_run(
     Args:
         folder: Folder of the run.
         by: Columns whose values, after cleaning, make the groups; if none are named, the worst
-            slices of all columns that make groups, and of their pairs, are looked for; of single ones
-            where these make too many pairs, and the headings say so.
+            slices of all columns that make groups, and of their pairs, are looked for. Where that
+            makes too many pairs, single columns are looked at, and the headings say so.
         target: Column of labels or outcomes: its values by group before and after cleaning, and,
             for labels, how many are likely wrong.
         pairs: Whether groups of two columns are measured, too; looked-for slices always have them.

@@ -136,12 +136,15 @@ def clean(
     first = np.arange(frame.height)
     if config.drop_copies and across:
         first = first_equal_rows(repaired.frame)
-    broken, shown = judged(repaired.frame, row_rules(contract, tables), contract, first)
+    rules = row_rules(contract, tables)
+    broken, shown = judged(repaired.frame, rules, contract, first)
     quarantine, bad = set_aside(
         frame, repaired.frame, broken, source, contract, now, first=numbers[first]
     )
     near = contract.duplicates if across else None
-    merged = merged_rows(frame, repaired, ~bad, near, numbers, source, now)
+    merged = merged_rows(
+        frame, repaired, ~bad, near, numbers, source, now, rules=rules, decisions=decisions
+    )
     repaired, quarantine = merged.repaired, pa.concat_tables([quarantine, merged.records])
     bad[merged.rows] = True
     kept = np.flatnonzero(~bad)
