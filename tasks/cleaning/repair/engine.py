@@ -160,8 +160,7 @@ def _imputed(
     """Estimate what is missing after all else: what was estimated has no vote."""
     if not config.across_rows:
         return done
-    guesses = impute(done.frame, contract, config.impute, tables=tables)
-    found = undecided(guesses, decisions)
+    found = undecided(impute(done.frame, contract, config.impute, tables=tables), decisions)
     if found.is_empty():
         return done
     cell = ["row", "column"]
@@ -169,13 +168,12 @@ def _imputed(
     fills = found.filter(pl.col("confidence") > 0.5).join(doubted, on=cell, how="anti")
     rules = row_rules(contract.by_itself if tables is None else contract, tables)
     sure = lawful(done.frame, fills, rules)
-    found = found.join(fills, on=cell, how="anti").vstack(sure)
     turn = int(done.changes["pass"].max() or 0) + 1  # type: ignore[arg-type]
     return replace(
         done,
         frame=apply(done.frame, sure.rename({"suggestion": "after"})),
         changes=done.changes.vstack(as_changes(sure, first=done.changes.height, turn=turn)),
-        review=joined([done.review, found.join(sure, on=cell, how="anti")]),
+        review=joined([done.review, found.join(fills, on=cell, how="anti")]),
     )
 
 
