@@ -51,7 +51,8 @@ def slices_of_run(
     Args:
         folder: Folder of the run.
         by: Columns whose values, after cleaning, make the groups; if none are named, the worst
-            slices of all columns that make groups, and of their pairs, are looked for.
+            slices of all columns that make groups, and of their pairs, are looked for. Where that
+            makes too many pairs, single columns are looked at, and the headings say so.
         target: Column of labels or outcomes: its values by group before and after cleaning, and,
             for labels, how many are likely wrong.
         pairs: Whether groups of two columns are measured, too; looked-for slices always have them.
@@ -70,8 +71,11 @@ def slices_of_run(
         slices = slices_of(rows.left, pairs=True)
         if target:
             figures["label wrong"] = judged_labels(rows.left, target)
+        head = "Worst slices"
+        if len(slices.groupings) > 1 and not slices.pairs:
+            head = f"Worst slices of single columns ({len(slices.groupings)} make too many pairs)"
         return {
-            f"Worst slices: {name}": worst_slices(figure, slices, config, name=name)
+            f"{head}: {name}": worst_slices(figure, slices, config, name=name)
             for name, figure in figures.items()
             if figure.varies
         }

@@ -296,7 +296,7 @@ def _lawful(
     """
     rules = [
         rule.broken
-        for rule in row_rules(contract)
+        for rule in row_rules(contract.by_itself)
         if without is None or (rule.sql and rule.column not in without)
     ]
     broken = pl.any_horizontal(rules) if rules else pl.lit(value=False)

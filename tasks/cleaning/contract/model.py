@@ -6,7 +6,7 @@ import math
 import re
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal, get_args
 
 if TYPE_CHECKING:
@@ -304,6 +304,7 @@ class Contract:
                         f"{', '.join(self.columns)}"
                     )
         self._require_denials()
+        self._require_sensors()
         self._require_fresh()
         if any(not key for key in self.keys):
             raise ContractError("a key names no column; write keys = [['id']]")
@@ -322,6 +323,17 @@ class Contract:
             except ConditionError as error:
                 raise ContractError(f"denial {denial.name!r}: {error}") from None
 
+    def _require_sensors(self) -> None:
+        """Reject a second sensor of a column: bounds and findings are told by the column alone."""
+        seen: set[str] = set()
+        for sensor in self.sensors:
+            if sensor.column in seen:
+                raise ContractError(
+                    f"two [[sensor]] tables name the column {sensor.column!r}; write what is known "
+                    "of it into one, and tell several series of a column apart by group = [...]"
+                )
+            seen.add(sensor.column)
+
     def _require_fresh(self) -> None:
         if bool(self.newest) != (self.max_age_days > 0) or not 0 <= self.max_age_days < math.inf:
             raise ContractError(
@@ -329,6 +341,11 @@ class Contract:
             )
         if self.newest and self.columns[self.newest].kind not in {"date", "datetime"}:
             raise ContractError(f"newest: {self.newest!r} is no date; give it kind = 'date'")
+
+    @property
+    def by_itself(self) -> Contract:
+        """The same without references, for where the other tables are not at hand."""
+        return replace(self, references=()) if self.references else self
 
     @property
     def detector_version(self) -> str:

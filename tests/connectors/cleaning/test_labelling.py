@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 
 from connectors.cleaning.asking import rows_to_label
-from connectors.cleaning.decisions import requeue
+from connectors.cleaning.decisions import requeue, undo_changes
 from connectors.cleaning.labelling import LabelFileError, extend, labelled_rows, read_labels
 from connectors.cleaning.outputs import OutputError
 from connectors.cleaning.run import clean_file, load_run
@@ -48,6 +48,14 @@ def test_labels_stay_with_the_run(run, tmp_path):
     assert load_run(run).labels.equals(labels)
     requeue(run)
     assert load_run(run).frame["a"][4] == "four"
+
+
+def test_labels_that_were_undone_are_not_carried_out_again(run, tmp_path):
+    labels = pl.DataFrame({"row_": ["4"], "a": ["four"], "row": ["4"]})
+    clean_file(tmp_path / "table.csv", run, labels=labels)
+    undo_changes(run, pl.col("rule") == "labelled")
+    requeue(run)
+    assert load_run(run).frame["a"][4] == "4"
 
 
 @pytest.mark.parametrize(
