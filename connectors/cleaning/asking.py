@@ -8,6 +8,7 @@ import numpy as np
 import polars as pl
 
 from connectors.cleaning.labelling import labelled_rows, number_column
+from connectors.cleaning.outputs import OutputError
 from connectors.cleaning.run import load_run
 from connectors.cleaning.touched import as_it_came
 from tasks.cleaning.repair.engine import RepairConfig, repair
@@ -32,6 +33,8 @@ def rows_to_label(folder: Path, number: int, labels: pl.DataFrame | None = None)
 
     run = load_run(folder)
     frame, rows = as_it_came(run), run.rows.to_numpy()
+    if frame.is_empty():
+        raise OutputError(f"{folder}: no row is clean, so none can be labelled; mend the contract")
     labels = run.labels if labels is None else labels
     key = number_column(frame.columns)
     if labels is not None:  # told rows that were set aside since are asked for no more, either

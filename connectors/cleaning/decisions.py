@@ -31,7 +31,13 @@ from connectors.cleaning.run import (
     read_references,
     renumbered,
 )
-from connectors.cleaning.touched import Touched, records_of, rows_as_they_came, touched_rows
+from connectors.cleaning.touched import (
+    Touched,
+    records_of,
+    rows_as_they_came,
+    still_merged,
+    touched_rows,
+)
 from tasks.cleaning.clean import CleanConfig, Cleaned, clean
 from tasks.cleaning.contract.model import Contract
 from tasks.cleaning.doubts import ReviewConfig
@@ -248,17 +254,17 @@ def _require_open(folder: Path, picked: pl.DataFrame, places: pl.DataFrame, take
     """
     if places.height < picked.height:
         raise OutputError(f"{folder}: a row of these was never read; mend the file and run it")
-    now = held(taken.frame, places)
-    unfit = picked.with_columns(now).filter(
-        ~pl.col("repairable") | pl.col("held").ne_missing(pl.col("observed"))
-    )
+    # First, for a finding about a whole row names no column, and holds no cell.
+    unfit, why = picked.filter(~pl.col("repairable")), "has no suggestion"
     if unfit.is_empty():
-        return
-    one = unfit.row(0, named=True)
-    why = "has no suggestion" if not one["repairable"] else f"holds {one['held']!r} by now"
-    raise OutputError(
-        f"{folder}: row {one['row']}, column {one['column']!r} {why}; choose others, or reject it"
-    )
+        now = picked.with_columns(held(taken.frame, places))
+        unfit = now.filter(pl.col("held").ne_missing(pl.col("observed")))
+        if unfit.is_empty():
+            return
+        why = f"holds {unfit['held'][0]!r} by now"
+    row, column = unfit.select("row", "column").row(0)
+    where = f"row {row}, column {column!r}" if column else f"row {row}"
+    raise OutputError(f"{folder}: {where} {why}; choose others, or reject it")
 
 
 def _settle(run: Run, taken: Touched, frame: pl.DataFrame, now: datetime) -> Outcome:
@@ -268,6 +274,7 @@ def _settle(run: Run, taken: Touched, frame: pl.DataFrame, now: datetime) -> Out
     original, _ = undo(ours.frame, ours.placed(run.changes))
     records, bad = check_again(
         frame,
+        taken.numbers,
         rows,
         original,
         run.facts["source"],
@@ -279,6 +286,10 @@ def _settle(run: Run, taken: Touched, frame: pl.DataFrame, now: datetime) -> Out
     at = records.schema.get_field_index("row")
     numbers = pa.array(ours.numbers[records["row"].to_numpy()], pa.int64())
     records = records.set_column(at, records.schema.field(at), numbers)
+    clean_numbers = np.setdiff1d(taken.numbers, ours.numbers[bad])
+    still = still_merged(run, ours.numbers[~bad], clean_numbers)
+    records = pa.concat_tables([records, still])
+    bad |= np.isin(ours.numbers, still["row"].to_numpy())
     before = run.quarantine.num_rows
     others = run.quarantine.filter(
         pc.invert(pc.is_in(run.quarantine["row"], pa.array(taken.aside, pa.int64())))

@@ -20,7 +20,7 @@ from tasks.cleaning.slices.figures import (
     missing_figures,
     target_figures,
 )
-from tasks.cleaning.slices.groups import SliceError, slices_of
+from tasks.cleaning.slices.groups import SliceError, Slices, slices_of
 from tasks.cleaning.slices.render import as_json, page
 from tasks.cleaning.slices.search import worst_slices
 from tasks.cleaning.slices.table import Figure, SliceConfig, SliceTable, slice_table
@@ -51,7 +51,8 @@ def slices_of_run(
     Args:
         folder: Folder of the run.
         by: Columns whose values, after cleaning, make the groups; if none are named, the worst
-            slices of all columns that make groups, and of their pairs, are looked for.
+            slices of all columns that make groups, and of their pairs, are looked for. Where that
+            makes too many pairs, single columns are looked at, and the headings say so.
         target: Column of labels or outcomes: its values by group before and after cleaning, and,
             for labels, how many are likely wrong.
         pairs: Whether groups of two columns are measured, too; looked-for slices always have them.
@@ -75,7 +76,7 @@ def slices_of_run(
     if not by:
         slices = slices_of(rows.left, pairs=True)
         worst = {
-            f"Worst slices: {name}": worst_slices(figure, slices, config, name=name)
+            f"{_heading(slices)}: {name}": worst_slices(figure, slices, config, name=name)
             for name, figure in figures.items()
             if figure.varies
         }
@@ -83,7 +84,7 @@ def slices_of_run(
             # Classes differ in how often they are mistaken: that is of the model, and no group.
             slices = slices_of(rows.left.drop(target), pairs=True)
             name = "label wrong"
-            worst[f"Worst slices: {name}"] = worst_slices(wrong, slices, config, name=name)
+            worst[f"{_heading(slices)}: {name}"] = worst_slices(wrong, slices, config, name=name)
         return worst
     slices = slices_of(rows.left, by, pairs=pairs)
     # A column's own groups say nothing of whether it is missing.
@@ -101,6 +102,13 @@ def slices_of_run(
         head: {k: one for k, one in each.items() if one.varies} for head, each in made.items()
     }
     return {head: slice_table(each, slices, config) for head, each in varied.items() if each}
+
+
+def _heading(slices: Slices) -> str:
+    """Say over what slices the worst ones were looked for."""
+    if len(slices.groupings) > 1 and not slices.pairs:
+        return f"Worst slices of single columns ({len(slices.groupings)} make too many pairs)"
+    return "Worst slices"
 
 
 def write_slices(tables: Mapping[str, SliceTable], source: str, out: Path) -> None:

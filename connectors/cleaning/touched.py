@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Collection
 from dataclasses import dataclass, field
 
@@ -13,6 +14,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from connectors.cleaning.run import Run
+from tasks.cleaning.clean import COPY
 from tasks.cleaning.clean import VERSION as CLEAN
 from tasks.cleaning.duplicates.linkage import VERSION as LINKAGE
 from tasks.cleaning.repair.changes import apply, undo
@@ -22,6 +24,8 @@ Rows = NDArray[np.int64]
 
 SET_ASIDE = (CLEAN, LINKAGE)
 """Detectors that set rows aside which had been read well."""
+KEPT = re.compile(r"(?:equal to|first in) row (-?\d+)$")
+"""Where the record of a duplicate says which row was kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +54,13 @@ class Touched:
 def touched_rows(run: Run, rows: pl.Series) -> Touched:
     """Return the clean rows of a run, and those of the given rows that lie in quarantine.
 
+    A row that was set aside as a duplicate is touched with the row that was kept for it.
+
     Args:
         run: The run.
         rows: Numbers of the rows that a decision touches, in the source.
     """
-    wanted = rows.unique()
+    wanted = pl.Series("row", sorted(_with_duplicates(run, set(rows))), pl.Int64)
     theirs = records_of(run.quarantine, wanted.to_list())
     back, known, _ = payload_rows(theirs, run.frame.columns)
     last = Touched(back, known).placed(run.changes).sort("order")
@@ -62,6 +68,42 @@ def touched_rows(run: Run, rows: pl.Series) -> Touched:
     numbers = np.concatenate([run.rows.to_numpy(), known])
     touched = np.flatnonzero(np.isin(numbers, wanted.to_numpy()))
     return Touched(pl.concat([run.frame, repaired]), numbers, touched, known)
+
+
+def still_merged(run: Run, rows: Rows, clean: Rows) -> pa.Table:
+    """Return the records of near-duplicates among some rows whose kept row is clean.
+
+    Args:
+        run: The run, whose quarantine says what was found.
+        rows: int64 numbers of rows that break nothing.
+        clean: int64 numbers of the rows that are clean.
+    """
+    records = records_of(run.quarantine, rows.tolist())
+    records = records.filter(pc.equal(records["detector_version"], LINKAGE))
+    kept = _kept(records)
+    there = np.isin(np.array(list(kept.values()), np.int64), clean)
+    return records_of(records, [row for row, stays in zip(kept, there, strict=True) if stays])
+
+
+def _with_duplicates(run: Run, rows: set[int]) -> set[int]:
+    """Return rows with the duplicates that were set aside for them, and with their duplicates.
+
+    Also a row in quarantine that another one equals: without it nothing would tell that.
+    """
+    kept = _kept(run.quarantine)
+    found, before = set(rows), -1
+    while len(found) > before:
+        before = len(found)
+        found |= {row for row, first in kept.items() if first in found}
+        found |= {first for row, first in kept.items() if row in found and first in kept}
+    return found
+
+
+def _kept(quarantine: pa.Table) -> dict[int, int]:
+    """Return the number of the row that was kept for each duplicate, by its own number."""
+    mine = quarantine.filter(pc.equal(quarantine["rule"], COPY.name))
+    said = zip(mine["row"].to_pylist(), mine["expected"].to_pylist(), strict=True)
+    return {row: int(named[1]) for row, text in said if (named := KEPT.search(text))}
 
 
 def as_it_came(run: Run) -> pl.DataFrame:

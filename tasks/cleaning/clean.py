@@ -128,19 +128,22 @@ def clean(
     require_shape(frame, contract)
     numbers = np.arange(frame.height) if rows is None else rows
     decisions = no_decisions() if decisions is None else decisions
-    repaired = _repaired(frame, contract, config, decisions, labels)
+    repaired = _repaired(frame, contract, config, decisions, labels, tables)
     if config.fresh:
         require_fresh(repaired.frame, contract, now)
     across = config.repair.across_rows
     first = np.arange(frame.height)
     if config.drop_copies and across:
         first = first_equal_rows(repaired.frame)
-    broken, shown = judged(repaired.frame, row_rules(contract, tables), contract, first)
+    rules = row_rules(contract, tables)
+    broken, shown = judged(repaired.frame, rules, contract, first)
     quarantine, bad = set_aside(
         frame, repaired.frame, broken, source, contract, now, first=numbers[first]
     )
     near = contract.duplicates if across else None
-    merged = merged_rows(frame, repaired, ~bad, near, numbers, source, now)
+    merged = merged_rows(
+        frame, repaired, ~bad, near, numbers, source, now, rules=rules, decisions=decisions
+    )
     repaired, quarantine = merged.repaired, pa.concat_tables([quarantine, merged.records])
     bad[merged.rows] = True
     kept = np.flatnonzero(~bad)
@@ -249,15 +252,16 @@ def _repaired(
     config: CleanConfig,
     decisions: pl.DataFrame,
     labels: LabelledRows | None,
+    tables: Mapping[str, pl.DataFrame] | None,
 ) -> Repaired:
     if not config.repairs:
         return Repaired(frame, no_changes(), joined([]), {}, fixed=True)
-    done = repair(frame, contract, config.repair, decisions)
+    done = repair(frame, contract, config.repair, decisions, tables)
     if labels is None:
         return done
     from tasks.cleaning.active.repair import repair_by_labels
 
-    return repair_by_labels(frame, done, contract, labels, config.repair)
+    return repair_by_labels(frame, done, contract, labels, config.repair, decisions=decisions)
 
 
 def judged(

@@ -116,7 +116,7 @@ def _doubted(done: Repaired, found: pl.DataFrame, contract: Contract) -> Bools:
     for part in (done.review, found.filter(pl.col("confidence") >= DOUBT)):
         for row, column in part.select("row", "column").iter_rows():
             doubted[row, done.frame.columns.index(column)] = True
-    for rule in row_rules(contract):
+    for rule in row_rules(contract.by_itself):
         if rule.column:
             broken = done.frame.select(rule.broken).to_series().to_numpy()
             doubted[:, done.frame.columns.index(rule.column)] |= broken

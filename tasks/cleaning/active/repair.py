@@ -32,6 +32,7 @@ from tasks.cleaning.detect.numbers import Floats
 from tasks.cleaning.findings import findings_of, joined
 from tasks.cleaning.repair.bound import HarmBound
 from tasks.cleaning.repair.changes import apply, extended, undo
+from tasks.cleaning.repair.decisions import no_decisions, undecided
 from tasks.cleaning.repair.engine import RepairConfig, Repaired, promise
 
 VERSION = "few-labels/1"
@@ -47,6 +48,7 @@ def repair_by_labels(
     labels: LabelledRows,
     config: RepairConfig | None = None,
     cells: Cells | None = None,
+    decisions: pl.DataFrame | None = None,
 ) -> Repaired:
     """Go on with a repair where labels allow it.
 
@@ -57,15 +59,18 @@ def repair_by_labels(
         labels: Labelled rows; without any, ``done`` comes back.
         config: How far to go.
         cells: What :func:`cells_of` returned for the same arguments, if it is at hand.
+        decisions: What a person decided about its cells (``repair/decisions.py``): what was undone
+            or rejected is neither carried out nor shown again, told by labels or not.
     """
     if not len(labels.rows):
         return done
     config = config or RepairConfig()
+    decisions = no_decisions() if decisions is None else decisions
     cells = cells or cells_of(frame, done, contract)
     chance = probabilities(cells, labels)
     done = _without(done, refuted_rules(cells, labels))
-    told = _told(done.frame, labels)
-    suggested = _suggestions(done, cells, chance, labels)
+    told = undecided(_told(done.frame, labels), decisions)
+    suggested = undecided(_suggestions(done, cells, chance, labels), decisions)
     threshold, bound = _bound(cells, labels, config.alpha)
     labelled = pl.Series("row", labels.rows, pl.Int64)
     others = ~pl.col("row").is_in(labelled.implode())

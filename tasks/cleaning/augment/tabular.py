@@ -98,10 +98,11 @@ def augment_rows(
             there: then nothing that is judged was used.
         into: That split.
         config: How.
-        tables: By name, the other tables that the contract's references name.
+        tables: By name, the other tables that the contract's references name; None: references
+            are not held.
 
     Raises:
-        ContractError: When another table is not there.
+        ContractError: When tables are given, but one of a reference is not there.
         AugmentError: For a label that is not there, splits that do not fit, and an id that nobody
             could make up.
     """
@@ -110,7 +111,7 @@ def augment_rows(
         raise AugmentError(f"no column {label!r}; there are {', '.join(frame.columns)}")
     if splits is not None and len(splits) != frame.height:
         raise AugmentError(f"{frame.height:,} rows need as many splits, not {len(splits):,}")
-    rules = row_rules(contract, tables)
+    rules = row_rules(contract.by_itself if tables is None else contract, tables)
     usable = np.array([True] * frame.height if splits is None else [s == into for s in splits])
     usable &= frame[label].is_not_null().to_numpy()
     rng = np.random.default_rng(config.seed)

@@ -6,7 +6,7 @@ import math
 import re
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal, get_args
 
 if TYPE_CHECKING:
@@ -326,8 +326,8 @@ class Contract:
                         f"{line} names {name!r}, which is no column; there are "
                         f"{', '.join(self.columns)}"
                     )
-        self._require_once()
         self._require_denials()
+        self._require_sensors()
         self._require_fresh()
         if any(not key for key in self.keys):
             raise ContractError("a key names no column; write keys = [['id']]")
@@ -338,26 +338,27 @@ class Contract:
         if not 0.0 <= self.max_quarantine_share <= 1.0:
             raise ContractError(f"max_quarantine_share {self.max_quarantine_share} is no share")
 
-    def _require_once(self) -> None:
-        """Reject two of one name: findings would not tell which of them they speak of."""
-        for line, named in (
-            ("denial", [one.name for one in self.denials]),
-            ("sensor", [one.column for one in self.sensors]),
-        ):
-            again = [name for i, name in enumerate(named) if name in named[:i]]
-            if again:
-                mend = (
-                    "rename one" if line == "denial" else "make them one, with a group if need be"
-                )
-                raise ContractError(f"{line} {again[0]!r} stands there twice; {mend}")
-
     def _require_denials(self) -> None:
         kinds = {name: column.kind for name, column in self.columns.items()}
-        for denial in self.denials:
+        named = [denial.name for denial in self.denials]
+        for i, denial in enumerate(self.denials):
+            if denial.name in named[:i]:
+                raise ContractError(f"two denials have the name {denial.name!r}; rename one")
             try:
                 parse(denial.forbidden, kinds)
             except ConditionError as error:
                 raise ContractError(f"denial {denial.name!r}: {error}") from None
+
+    def _require_sensors(self) -> None:
+        """Reject a second sensor of a column: bounds and findings are told by the column alone."""
+        seen: set[str] = set()
+        for sensor in self.sensors:
+            if sensor.column in seen:
+                raise ContractError(
+                    f"two [[sensor]] tables name the column {sensor.column!r}; write what is known "
+                    "of it into one, and tell several series of a column apart by group = [...]"
+                )
+            seen.add(sensor.column)
 
     def _require_fresh(self) -> None:
         if bool(self.newest) != (self.max_age_days > 0) or not 0 <= self.max_age_days < math.inf:
@@ -366,6 +367,11 @@ class Contract:
             )
         if self.newest and self.columns[self.newest].kind not in {"date", "datetime"}:
             raise ContractError(f"newest: {self.newest!r} is no date; give it kind = 'date'")
+
+    @property
+    def by_itself(self) -> Contract:
+        """The same without references, for where the other tables are not at hand."""
+        return replace(self, references=()) if self.references else self
 
     @property
     def detector_version(self) -> str:

@@ -45,12 +45,13 @@ class RowRule:
         name: Id, for example ``minimum:ounces``.
         column: Column at fault, "" where it is the row.
         expected: What a good value looks like, for people.
-        broken: Boolean expression over columns of texts, never null; of a rule across rows, true
-            for all but the first of the rows it is given (``verdicts.py`` gives it good ones).
+        broken: Boolean expression over columns of texts, never null; a rule across rows holds all
+            the rows it is given against each other (``verdicts.py`` gives it good ones).
         sql: The same in Flink SQL, "" for a rule across rows or tables.
         declared: Whether a person vouches for it; a row that breaks an inferred line is not set
             aside but shown.
-        key: Columns that occur once together, () for a rule over single rows.
+        key: Columns that occur once together, () for any other rule.
+        check: A rule of transactions, which sees all rows at once; None for any other.
     """
 
     name: str
@@ -60,6 +61,12 @@ class RowRule:
     sql: str
     declared: bool
     key: tuple[str, ...] = ()
+    check: TransactionCheck | None = None
+
+    @property
+    def across(self) -> bool:
+        """Whether it holds rows against each other."""
+        return bool(self.key) or self.check is not None
 
 
 def row_rules(
@@ -290,7 +297,7 @@ def _transaction_rule(check: TransactionCheck, *, declared: bool) -> RowRule:
         return pl.Series(check.broken(columns.struct.unnest()))
 
     seen = pl.struct(check.columns).map_batches(broken, pl.Boolean).fill_null(value=False)
-    return RowRule(check.name, check.column, check.expected, seen, "", declared)
+    return RowRule(check.name, check.column, check.expected, seen, "", declared, check=check)
 
 
 def _reference_rule(reference: Reference, tables: Mapping[str, pl.DataFrame]) -> RowRule:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -12,13 +13,16 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from tasks.cleaning.contract.rows import DuplicateRule
+from tasks.cleaning.contract.rules import RowRule
 from tasks.cleaning.duplicates.comparison import Comparison
 from tasks.cleaning.duplicates.infer import infer_comparisons
 from tasks.cleaning.duplicates.linkage import VERSION, Duplicates, Linkage, find_duplicates
 from tasks.cleaning.findings import findings_of, joined
 from tasks.cleaning.quarantine import Rule, empty_quarantine, quarantine_rows
 from tasks.cleaning.repair.changes import apply, extended
+from tasks.cleaning.repair.decisions import no_decisions, undecided
 from tasks.cleaning.repair.engine import Repaired
+from tasks.cleaning.repair.lawful import lawful
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +60,9 @@ def merged_rows(
     numbers: Rows,
     source: str,
     now: datetime,
+    *,
+    rules: Sequence[RowRule] = (),
+    decisions: pl.DataFrame | None = None,
 ) -> MergedRows:
     """Look for near-duplicates among the rows that nothing else speaks against.
 
@@ -67,6 +74,8 @@ def merged_rows(
         numbers: int64 [rows] number of each row in its source.
         source: Name of the file, for records.
         now: The present, for records.
+        rules: Of ``row_rules``: what filled rows must keep.
+        decisions: What a person decided about cells of the table (``repair/decisions.py``).
     """
     nothing = MergedRows(np.empty(0, np.int64), empty_quarantine(), joined([]), repaired, ())
     if rule is None:
@@ -84,14 +93,27 @@ def merged_rows(
         found = duplicate_findings(near, numbers[kept])
         return replace(nothing, findings=found.with_columns(places.gather(found["row"])))
     if rule.fill:
+        decisions = no_decisions() if decisions is None else decisions
         found = fills(frame, near)
-        repaired = _filled(repaired, found.with_columns(places.gather(found["row"])))
+        found = undecided(found.with_columns(places.gather(found["row"])), decisions)
+        left = np.setdiff1d(kept, kept[near.merged])
+        repaired = _filled(repaired, _lawful_among(repaired.frame, left, found, rules))
     merged = np.flatnonzero(near.merged)
     records = duplicate_records(
         original.to_arrow(), kept[merged], numbers[kept[near.entity[merged]]],
         near.confidence[merged], source, now,
     )  # fmt: skip
     return MergedRows(kept[merged], records, joined([]), repaired, nothing.notes)
+
+
+def _lawful_among(
+    frame: pl.DataFrame, left: Rows, found: pl.DataFrame, rules: Sequence[RowRule]
+) -> pl.DataFrame:
+    """Return the fills after which the rows that are left keep the rules."""
+    place = np.searchsorted(left, found["row"].to_numpy())
+    here = found.with_columns(pl.Series("row", place, pl.Int64))
+    good = lawful(frame[left.tolist()], here, rules)
+    return good.with_columns(pl.Series("row", left, pl.Int64).gather(good["row"]))
 
 
 def _filled(repaired: Repaired, found: pl.DataFrame) -> Repaired:

@@ -273,7 +273,7 @@ def _broken(frame: pl.DataFrame, contract: Contract | None) -> dict[str, dict[st
     counts: dict[str, dict[str, int]] = {}
     if contract is None:
         return counts
-    rules = row_rules(contract)
+    rules = row_rules(contract.by_itself)
     named = [rule for rule in rules if set(rule.broken.meta.root_names()) <= set(frame.columns)]
     sums = frame.select(rule.broken.sum().alias(rule.name) for rule in named)
     for rule in named:

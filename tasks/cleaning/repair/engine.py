@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 import polars as pl
 
 from tasks.cleaning.contract.model import Contract
+from tasks.cleaning.contract.rules import row_rules
 from tasks.cleaning.findings import joined
 from tasks.cleaning.repair.bound import HarmBound
 from tasks.cleaning.repair.changes import apply, as_changes, no_changes
@@ -20,6 +21,7 @@ from tasks.cleaning.repair.decisions import accepted_again, no_decisions, undeci
 from tasks.cleaning.repair.dependency_votes import vote_on
 from tasks.cleaning.repair.estimate import ImputeConfig
 from tasks.cleaning.repair.impute import impute
+from tasks.cleaning.repair.lawful import lawful
 from tasks.cleaning.repair.normalise import normalise
 from tasks.cleaning.repair.typos import TypoConfig, typos
 from tasks.cleaning.sensors.check import sensor_findings
@@ -83,6 +85,7 @@ def repair(
     contract: Contract,
     config: RepairConfig | None = None,
     decisions: pl.DataFrame | None = None,
+    tables: Mapping[str, pl.DataFrame] | None = None,
 ) -> Repaired:
     """Repair a table.
 
@@ -91,6 +94,8 @@ def repair(
         contract: What the table must look like.
         config: How far to go.
         decisions: What a person decided about its cells (``decisions.py``).
+        tables: By name, the other tables that the contract's references name: what is filled in
+            keeps them. None where they are not at hand.
 
     Returns:
         The same result for the same table, whatever the number of threads.
@@ -118,7 +123,7 @@ def repair(
             break
     promised = promise(harmed, came, changes, review)
     done = Repaired(frame, changes, review, bounds, fixed, promised, harmed)
-    return _imputed(done, contract, config, decisions)
+    return _imputed(done, contract, config, decisions, tables)
 
 
 def promise(
@@ -146,22 +151,29 @@ def promise(
 
 
 def _imputed(
-    done: Repaired, contract: Contract, config: RepairConfig, decisions: pl.DataFrame
+    done: Repaired,
+    contract: Contract,
+    config: RepairConfig,
+    decisions: pl.DataFrame,
+    tables: Mapping[str, pl.DataFrame] | None,
 ) -> Repaired:
     """Estimate what is missing after all else: what was estimated has no vote."""
     if not config.across_rows:
         return done
-    found = undecided(impute(done.frame, contract, config.impute), decisions)
+    found = undecided(impute(done.frame, contract, config.impute, tables=tables), decisions)
     if found.is_empty():
         return done
-    doubted = done.review.select("row", "column")
-    sure = found.filter(pl.col("confidence") > 0.5).join(doubted, on=["row", "column"], how="anti")
+    cell = ["row", "column"]
+    doubted = done.review.select(cell)
+    fills = found.filter(pl.col("confidence") > 0.5).join(doubted, on=cell, how="anti")
+    rules = row_rules(contract.by_itself if tables is None else contract, tables)
+    sure = lawful(done.frame, fills, rules)
     turn = int(done.changes["pass"].max() or 0) + 1  # type: ignore[arg-type]
     return replace(
         done,
         frame=apply(done.frame, sure.rename({"suggestion": "after"})),
         changes=done.changes.vstack(as_changes(sure, first=done.changes.height, turn=turn)),
-        review=joined([done.review, found.join(sure, on=["row", "column"], how="anti")]),
+        review=joined([done.review, found.join(fills, on=cell, how="anti")]),
     )
 
 

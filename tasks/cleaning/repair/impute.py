@@ -10,13 +10,17 @@ declared line of the contract says ``impute = "fill"``, flagged by its rule.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
 import numpy as np
 import polars as pl
 
 from tasks.cleaning.contract.model import Contract
-from tasks.cleaning.contract.rules import row_rules
+from tasks.cleaning.contract.rules import RowRule, row_rules
 from tasks.cleaning.findings import findings_of, joined
 from tasks.cleaning.repair.estimate import Estimate, ImputeConfig, estimate_column, feature_of
+from tasks.cleaning.repair.lawful import lawful
 from tasks.cleaning.repair.votes import encoded
 
 VERSION = "impute/1"
@@ -24,7 +28,12 @@ CAUTION = "if its being missing does not depend on the value itself"
 
 
 def impute(
-    frame: pl.DataFrame, contract: Contract, config: ImputeConfig | None = None, *, by: str = ""
+    frame: pl.DataFrame,
+    contract: Contract,
+    config: ImputeConfig | None = None,
+    *,
+    by: str = "",
+    tables: Mapping[str, pl.DataFrame] | None = None,
 ) -> pl.DataFrame:
     """Estimate the missing cells of the columns whose contract asks for it, as findings.
 
@@ -33,19 +42,23 @@ def impute(
         contract: Columns with ``impute = "review"`` or ``"fill"`` are estimated.
         config: How.
         by: As in :func:`estimates`.
+        tables: By name, the other tables that the contract's references name; these are not
+            looked at if None.
 
     Returns:
         Findings, the confidence above a half (the coverage) where the cell may be filled without a
-        person: the line is declared, and of words only one value is left. Values that break a
-        declared rule of their column are left out.
+        person: the line is declared, and of words only one value is left. Values with which
+        their row breaks a declared rule of single rows are left out.
     """
     config = config or ImputeConfig()
+    made = estimates(frame, contract, config, by=by)
+    rules = _rules_of_rows(contract, tables) if made else []
     parts = []
-    for name, estimate in estimates(frame, contract, config, by=by).items():
+    for name, estimate in made.items():
         column = contract.columns[name]
         fill = column.impute == "fill" and "impute" not in column.confidence
         found = _found(name, estimate, config, fill=fill, columns=len(contract.columns) - 1)
-        parts.append(_allowed(found, name, contract))
+        parts.append(_allowed(found, frame, rules))
     return joined(parts)
 
 
@@ -106,15 +119,15 @@ def _found(
     )
 
 
-def _allowed(found: pl.DataFrame, name: str, contract: Contract) -> pl.DataFrame:
-    """Leave out suggestions that break a declared rule of their own column."""
-    rules = [
-        rule
-        for rule in row_rules(contract)
-        if rule.column == name and rule.declared and rule.sql  # of single rows
-    ]
-    if not rules or found.is_empty():
-        return found
-    seen = found.select(pl.col("suggestion").alias(name))
-    broken = seen.select(pl.any_horizontal(rule.broken for rule in rules)).to_series()
-    return found.filter(~broken)
+def _rules_of_rows(contract: Contract, tables: Mapping[str, pl.DataFrame] | None) -> list[RowRule]:
+    """Return the rules that one row can break by itself."""
+    single = replace(contract if tables is not None else contract.by_itself, transactions=())
+    return [rule for rule in row_rules(single, tables) if not rule.key]
+
+
+def _allowed(found: pl.DataFrame, frame: pl.DataFrame, rules: Sequence[RowRule]) -> pl.DataFrame:
+    """Leave out suggestions, all of one column, with which their row breaks a rule."""
+    rows = found["row"]
+    here = found.with_columns(pl.int_range(pl.len(), dtype=pl.Int64).alias("row"))
+    good = lawful(frame[rows], here, rules)
+    return good.with_columns(rows.gather(good["row"]))

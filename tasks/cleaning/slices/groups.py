@@ -167,12 +167,13 @@ def slices_of(
     Args:
         frame: Texts.
         columns: Columns to cut by; if None, every column of few values, and every one of numbers.
-        pairs: Whether slices where two columns meet are made, too.
+        pairs: Whether slices where two columns meet are made, too; where no columns are named and
+            too many would meet, there are none.
         bands: Bands of equal numbers of rows that a column of many numbers is cut into.
 
     Raises:
         SliceError: For a column that is not there or has too many values, for no column at all,
-            and for too many pairs.
+            and for too many pairs of named columns.
     """
     unknown = [name for name in columns or () if name not in frame.columns]
     if unknown:
@@ -186,6 +187,8 @@ def slices_of(
         raise SliceError("no column makes groups (2 to 20 values, or numbers); name some")
     count = len(groupings) * (len(groupings) - 1) // 2
     if pairs and count > MOST_PAIRS:
+        if columns is None:
+            return Slices(tuple(groupings), (), frame.height)
         raise SliceError(
             f"{len(groupings)} columns make {count:,} pairs, at most {MOST_PAIRS} are looked at; "
             "name fewer columns"

@@ -29,11 +29,14 @@ def near_copies(frame: pl.DataFrame, rules: TransactionRules) -> Bools:
     and currency, in order of time and, at the same time, of rows; so of a chain of retries all but
     the first are found.
     """
-    names = [n for n in (rules.account, rules.merchant, rules.currency) if n]
-    amount = pl.col(rules.amount).str.strip_chars().cast(pl.Float64, strict=False)
-    made = frame.select(*names, amount.alias("amount")).with_columns(
+    columns = [n for n in (rules.account, rules.merchant, rules.currency) if n]
+    # Numbers for names: a column may be called as one of those below.
+    alike = [frame[column].alias(f"{i}") for i, column in enumerate(columns)]
+    amount = frame[rules.amount].str.strip_chars().cast(pl.Float64, strict=False)
+    made = pl.DataFrame([*alike, amount.alias("amount")]).with_columns(
         pl.Series("time", seconds_of(frame[rules.time], rules.zone), nan_to_null=True)
     )
+    names = [one.name for one in alike]
     made = made.with_row_index("row").drop_nulls()
     # A hash puts equal payments together faster than a sort by every column; what is equal is then
     # asked of the columns themselves.

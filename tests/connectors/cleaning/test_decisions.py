@@ -170,6 +170,125 @@ def test_of_two_rows_that_become_alike_the_one_that_was_touched_goes(tmp_path):
     assert whole(load_run(folder)).quarantine["row"].to_pylist() == [60]
 
 
+PAYMENTS = """
+[columns.id]
+[columns.t]
+[columns.card]
+[columns.amount]
+[[transactions]]
+time = "t"
+id = "id"
+account = "card"
+amount = "amount"
+near_seconds = 60.0
+late_seconds = 3600.0
+"""
+
+
+def run_of(folder, text, contract):
+    """A run over a file of some text."""
+    file = folder / "made.csv"
+    file.write_text(text)
+    clean_file(file, folder / "run", from_toml(contract))
+    return folder / "run"
+
+
+def aside(run):
+    return {one["row"]: one["rule"] for one in run.quarantine.to_pylist()}
+
+
+def test_payments_set_aside_do_not_come_back_by_undoing_something_else(tmp_path):
+    day = "2026-01-0"
+    lines = [
+        f"0,{day}1T00:00:00Z,A,5.0", f"1, {day}1T00:00:10Z,A,5.0", f"2,{day}1T09:00:00Z,B,7.0",
+        f"2, {day}2T09:00:00Z,B,8.0", f"4, {day}2T07:00:00Z,B,9.0", f"5,{day}3T07:00:00Z,B,9.5",
+    ]  # fmt: skip
+    folder = run_of(tmp_path, "\n".join(["id,t,card,amount", *lines]) + "\n", PAYMENTS)
+    # The number is judged before the time: row 3 is no newer payment that row 4 is late behind.
+    bad = {1: "near-copy:t", 3: "repeated-id:id"}
+    assert aside(load_run(folder)) == bad
+    assert undo_changes(folder, EVERYTHING) == Outcome(3)
+    assert aside(whole(load_run(folder))) == bad
+    assert requeue(folder) == Outcome(0)
+
+
+def test_a_late_payment_stays_aside_where_it_stood_in_the_file(tmp_path):
+    lines = [f"{i}, 2026-01-0{day}T09:00:00Z,{i},5" for i, day in enumerate([1, 3, 2, 4])]
+    folder = run_of(tmp_path, "\n".join(["id,t,card,amount", *lines]) + "\n", PAYMENTS)
+    assert aside(load_run(folder)) == {2: "late:t"}
+    for row in (2, 1):
+        assert undo_changes(folder, pl.col("row") == row) == Outcome(1)
+        assert aside(whole(load_run(folder))) == {2: "late:t"}
+
+
+def test_a_copy_comes_back_when_its_original_changes_or_leaves(tmp_path):
+    weights = "[columns.w]\nkind = 'integer'\nunit_spellings = ['kg']\n[columns._at]\n"
+    folder = run_of(tmp_path, "w,_at\n5 kg,1\n5,1\n5,1\n6 kg,2\n6,2\n", weights)
+    assert aside(load_run(folder)) == dict.fromkeys([1, 2, 4], "duplicate-of")
+    assert undo_changes(folder, pl.col("row") == 0) == Outcome(1, {"kind:w": 1}, back=1)
+    run = whole(load_run(folder))
+    assert aside(run) == {0: "kind:w", 2: "duplicate-of", 4: "duplicate-of"}
+    assert run.rows.to_list() == [1, 3]
+    # The record names the row that stays now.
+    assert run.quarantine["expected"].to_pylist()[1].endswith("equal to row 1")
+    assert requeue(folder).number == 0
+
+
+PEOPLE = """
+[columns.name]
+[columns.born]
+[columns.street]
+[columns.n]
+{more}
+[duplicates]
+columns = {{ name = "name", born = "date", street = "text" }}
+action = "{action}"
+"""
+
+
+def people(folder, action, more=""):
+    """A run over persons, of whom every tenth is in the table twice, spelled in two ways."""
+    first = ["Anna", "Bela", "Carl", "Dora", "Emil", "Fritz", "Greta", "Hugo", "Ida", "Jan"]
+    last = ["Becker", "Fischer", "Hoffmann", "Koch", "Meyer", "Richter", "Schulz", "Wagner"]
+    rows = []
+    for i in range(80):
+        name = f"{first[i % 10]} {last[i % 8 - i // 40]}"
+        born, street = f"19{30 + i % 67}-{1 + i % 12:02}-{1 + i % 28:02}", f"{last[i % 7]} Way {i}"
+        rows.append(f"{name},{born},{street},{i} kg")
+        if i % 10 == 0:
+            rows.append(f"{name.replace(' ', '')},{born}, {street},{i}")
+    text = "\n".join(["name,born,street,n", *rows]) + "\n"
+    return run_of(folder, text, PEOPLE.format(action=action, more=more))
+
+
+def test_near_duplicates_stay_aside_while_the_row_kept_for_them_is_clean(tmp_path):
+    folder = people(tmp_path, "quarantine", "kind = 'integer'\nunit_spellings = ['kg']")
+    first = load_run(folder)
+    found = aside(first)
+    assert set(found) == {11 * i + 1 for i in range(8)}
+    assert set(found.values()) == {"duplicate-of"}
+    blank = pl.col("row").is_in(list(found))
+    assert first.changes.filter(blank).height == len(found)
+    assert undo_changes(folder, blank) == Outcome(len(found))
+    run = whole(load_run(folder))
+    assert run.quarantine.equals(first.quarantine)
+    assert requeue(folder) == Outcome(0)
+    assert undo_changes(folder, pl.col("row") == 0) == Outcome(1, {"kind:n": 1}, back=1)
+    assert aside(whole(load_run(folder))) == {0: "kind:n"} | {
+        row: rule for row, rule in found.items() if row != 1
+    }
+    assert requeue(folder) == Outcome(0)
+
+
+def test_a_near_duplicate_has_nothing_to_accept(tmp_path):
+    folder = people(tmp_path, "review")
+    shown = load_run(folder).review.filter(pl.col("rule") == "duplicate-of")
+    assert shown.height > 5
+    with pytest.raises(OutputError, match=r"row 1 has no suggestion; choose others, or reject it"):
+        decide(folder, EVERYTHING, accept=True)
+    decide(folder, pl.col("rule") == "duplicate-of", accept=False)
+
+
 def test_more_rows_than_the_contract_allows_are_not_set_aside(tmp_path):
     strict = "max_quarantine_share = 0.02\n" + TOWNS.format(more="")
     folder = made(tmp_path, from_toml(strict))

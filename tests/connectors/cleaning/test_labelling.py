@@ -7,9 +7,11 @@ import polars as pl
 import pytest
 
 from connectors.cleaning.asking import rows_to_label
-from connectors.cleaning.decisions import requeue
+from connectors.cleaning.decisions import requeue, undo_changes
 from connectors.cleaning.labelling import LabelFileError, extend, labelled_rows, read_labels
+from connectors.cleaning.outputs import OutputError
 from connectors.cleaning.run import clean_file, load_run
+from tasks.cleaning.contract.toml import from_toml
 
 TABLE = "a,row\n" + "\n".join(f"{'5 kg' if i % 2 else i},{i}" for i in range(30)) + "\n"
 
@@ -31,6 +33,14 @@ def test_rows_are_asked_for_as_they_came_and_not_twice(run, tmp_path):
     assert read_labels(tmp_path / "labels.csv").equals(more)
 
 
+def test_a_run_without_clean_rows_has_none_to_label(tmp_path):
+    (tmp_path / "table.csv").write_text("a,b\nx,1\n")
+    contract = from_toml("[columns.a]\nkind = 'integer'\n[columns.b]\n")
+    clean_file(tmp_path / "table.csv", tmp_path / "run", contract)
+    with pytest.raises(OutputError, match="no row is clean"):
+        rows_to_label(tmp_path / "run", 3)
+
+
 def test_labels_stay_with_the_run(run, tmp_path):
     labels = pl.DataFrame({"row_": ["4"], "a": ["four"], "row": ["4"]})
     done = clean_file(tmp_path / "table.csv", run, labels=labels)
@@ -38,6 +48,14 @@ def test_labels_stay_with_the_run(run, tmp_path):
     assert load_run(run).labels.equals(labels)
     requeue(run)
     assert load_run(run).frame["a"][4] == "four"
+
+
+def test_labels_that_were_undone_are_not_carried_out_again(run, tmp_path):
+    labels = pl.DataFrame({"row_": ["4"], "a": ["four"], "row": ["4"]})
+    clean_file(tmp_path / "table.csv", run, labels=labels)
+    undo_changes(run, pl.col("rule") == "labelled")
+    requeue(run)
+    assert load_run(run).frame["a"][4] == "4"
 
 
 @pytest.mark.parametrize(

@@ -95,13 +95,13 @@ def test_without_a_contract_one_is_inferred_and_kept_as_such(goods, tmp_path):
 def test_undo_puts_cells_back_and_what_is_left_can_be_undone_later(goods, tmp_path):
     folder = tmp_path / "run"
     clean_file(goods, folder, LOOSE)
-    assert undo_changes(folder, pl.col("row") == 5) == Outcome(1)
+    assert undo_changes(folder, pl.col("row") == 5) == Outcome(1, back=1)
     run = load_run(folder)
-    assert run.frame["weight"].to_list() == ["5", "6", "x", "8", "9 kg"]
-    # The copy in quarantine keeps its change.
+    # The copy keeps its change: it is none any more, until that is undone as well.
+    assert run.frame["weight"].to_list() == ["5", "6", "x", "8", "9 kg", "9"]
     assert run.changes["row"].to_list() == [0, 6]
-    assert run.facts["counts"]["repaired"] == 1
-    assert undo_changes(folder, pl.lit(value=True)) == Outcome(2)
+    assert run.facts["counts"]["repaired"] == 2
+    assert undo_changes(folder, pl.lit(value=True)) == Outcome(2, {"duplicate-of": 1})
     assert load_run(folder).frame["weight"].to_list() == ["5 kg", "6", "x", "8", "9 kg"]
     with pytest.raises(OutputError, match="no change fits"):
         undo_changes(folder, pl.lit(value=True))

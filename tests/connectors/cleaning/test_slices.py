@@ -11,7 +11,10 @@ import pytest
 from connectors.cleaning.decisions import undo_changes
 from connectors.cleaning.run import clean_file, load_run
 from connectors.cleaning.slices import DATA, PAGE, rows_of, slices_of_run, write_slices
+from tasks.cleaning.clean import CleanConfig
+from tasks.cleaning.contract.model import ColumnContract, Contract
 from tasks.cleaning.contract.toml import from_toml
+from tasks.cleaning.doubts import ReviewConfig
 from tasks.cleaning.slices.figures import judged_labels
 from tasks.cleaning.slices.groups import SliceError, slices_of
 from tasks.cleaning.slices.search import worst_slices
@@ -127,3 +130,19 @@ def test_what_was_undone_was_not_changed(folder):
     undo_changes(folder, (pl.col("column") == "weight") & (pl.col("row") == row))
     after = rows_of(load_run(folder)).left["weight"][place]
     assert after == before.came["weight"][place] != before.left["weight"][place]
+
+
+def test_wide_tables_are_looked_at_by_single_columns(tmp_path):
+    rng = np.random.default_rng(1)
+    frame = pl.DataFrame({f"c{i}": rng.choice(["a", "b"], 200) for i in range(40)})
+    # What was changed lies in one group of the first column.
+    spaced = pl.when(pl.col("c0") == "a").then(pl.col("c1") + " ").otherwise("c1").alias("c1")
+    frame.with_columns(spaced).write_csv(tmp_path / "wide.csv")
+    quiet = CleanConfig(review=ReviewConfig(detectors=False))
+    contract = Contract(name="w", columns={name: ColumnContract() for name in frame.columns})
+    clean_file(tmp_path / "wide.csv", tmp_path / "run", contract, config=quiet)
+    tables = slices_of_run(tmp_path / "run")
+    heading = "Worst slices of single columns (40 make too many pairs): cells changed"
+    assert tables[heading].frame["slice"].to_list() == ["c0 = a"]
+    with pytest.raises(SliceError, match="name fewer columns"):
+        slices_of_run(tmp_path / "run", frame.columns, pairs=True)

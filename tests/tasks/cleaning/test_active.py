@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
@@ -21,8 +22,10 @@ from tasks.cleaning.active.learner import (
 )
 from tasks.cleaning.active.repair import RULE, repair_by_labels
 from tasks.cleaning.active.rewrites import Cut, cut_of, learned, standins
+from tasks.cleaning.contract.model import Reference
 from tasks.cleaning.contract.toml import from_toml
 from tasks.cleaning.repair.changes import undo
+from tasks.cleaning.repair.decisions import no_decisions
 from tasks.cleaning.repair.engine import RepairConfig, repair
 
 CONTRACT = from_toml("name = 'goods'\n[columns.size]\n[columns.town]\n[columns.number]")
@@ -90,6 +93,33 @@ def test_every_change_by_labels_is_on_record_and_undone_exactly(labelled):
     assert not set(learned_rows) & set(told.rows.tolist())
     left = after.review.join(after.changes, on=["row", "column"], how="semi")
     assert left.filter(pl.col("rule") == RULE).is_empty()
+
+
+def test_what_a_person_has_undone_or_rejected_stays_so(labelled):
+    dirty, _, done, cells, told = labelled
+    config = RepairConfig(alpha=ALPHA)
+    after = repair_by_labels(dirty, done, CONTRACT, told, config, cells)
+    mine = after.changes.filter(pl.col("rule").is_in(["labelled", RULE]))
+    undone = mine.with_columns(decision=pl.lit("undone"), after="before", repairable=True)
+    again = repair_by_labels(dirty, done, CONTRACT, told, config, cells, decided(undone))
+    assert again.frame.equals(done.frame)
+    assert again.changes.equals(done.changes)
+    strict = repair_by_labels(dirty, done, CONTRACT, told, cells=cells)
+    waiting = strict.review.filter(pl.col("rule") == RULE)
+    rejected = waiting.with_columns(
+        decision=pl.lit("rejected"), before="observed", after="suggestion"
+    )
+    left = repair_by_labels(
+        dirty, done, CONTRACT, told, cells=cells, decisions=decided(rejected)
+    ).review
+    assert waiting.height > 0
+    assert left.filter(pl.col("rule") == RULE).is_empty()
+
+
+def decided(cells):
+    """Return decisions on cells."""
+    whole = pl.concat([no_decisions(), cells], how="diagonal_relaxed")
+    return whole.select(no_decisions().columns)
 
 
 def test_without_labels_and_with_too_few_nothing_is_changed_elsewhere(labelled):
@@ -174,3 +204,9 @@ def test_labels_that_do_not_fit_are_refused():
         LabelledRows(np.array([0, 1]), frame)
     with pytest.raises(ValueError, match="labelled twice"):
         LabelledRows(np.array([0, 0]), pl.concat([frame, frame]))
+
+
+def test_references_are_no_hindrance(labelled):
+    dirty, _, done, cells, _ = labelled
+    referring = replace(CONTRACT, references=(Reference(("town",), "towns.csv", ("name",)),))
+    assert (cells_of(dirty, done, referring).doubted == cells.doubted).all()

@@ -147,7 +147,7 @@ def test_made_rows_meet_references():
     refers = replace(stock_contract(), references=(Reference(("machine",), "m.csv", ("name",)),))
     gaps = [gap_of(40, 5)]
     with pytest.raises(ContractError, match=r"table 'm\.csv' was not given"):
-        augment_rows(frame, gaps, refers, "label")
+        augment_rows(frame, gaps, refers, "label", tables={})
     known, others = (pl.DataFrame({"name": names}) for names in (["C", "A", "B"], ["A"]))
     made = augment_rows(frame, gaps, refers, "label", tables={"m.csv": known})
     assert made.frame.equals(augment_rows(frame, gaps, stock_contract(), "label").frame)

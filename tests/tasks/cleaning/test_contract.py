@@ -147,8 +147,7 @@ NUMBER = "[columns.a]\nkind = 'decimal'\n"
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (TIMED + DENIAL * 2, "denial 'n' stands there twice; rename one"),
-        (TIMED + SENSOR * 2, "sensor 'a' stands there twice"),
+        (TIMED + DENIAL * 2, "two denials have the name 'n'; rename one"),
         (NUMBER + "scales = { g = 0.0 }", "'g' is 0.0; give a number other than 0"),
         (NUMBER + "scales = { g = inf }", "'g' is inf"),
         (NUMBER + "scales = { g = nan }", "'g' is nan"),

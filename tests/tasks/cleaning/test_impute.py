@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 
 from tasks.cleaning.clean import clean
-from tasks.cleaning.contract.model import ColumnContract, Contract, ContractError
+from tasks.cleaning.contract.model import ColumnContract, Contract, ContractError, Denial, Reference
 from tasks.cleaning.contract.toml import from_toml, to_toml
 from tasks.cleaning.findings import FINDINGS
 from tasks.cleaning.repair.changes import undo
@@ -149,6 +149,39 @@ def test_suggestions_keep_the_contract():
     assert found["suggestion"].cast(pl.Float64).max() <= top
     digits = found["suggestion"].str.extract(r"\.(\d+)$", 1).fill_null("").str.len_chars()
     assert digits.max() <= 1
+
+
+def towns(rows=240, every=8):
+    """Return towns that fix their land, which is missing here and there, and a contract."""
+    town = [f"t{i % 3}" for i in range(rows)]
+    land = [None if i % every == 0 else f"l{i % 3}" for i in range(rows)]
+    ids = [f"{27 if i == 24 else i}" for i in range(rows)]  # rows 24 and 27 are both of t0
+    frame = pl.DataFrame({"id": ids, "town": town, "land": land})
+    lines = "[columns.id]\nkind = 'integer'\n[columns.town]\n[columns.land]\nimpute = 'fill'\n"
+    return frame, from_toml(lines)
+
+
+DENIED = (Denial("d", "land = 'l0' AND id < 100"),)
+KNOWN = (Reference(("town", "land"), "known.csv", ("town", "land")),)
+"""Rows that keep these may not be filled with ``l0``: t0 and l0 are not known together."""
+
+
+@pytest.mark.parametrize(
+    ("lines", "rows"),
+    [({"denials": DENIED}, range(0, 100, 24)), ({"references": KNOWN}, range(0, 240, 24)),
+     ({"keys": (("id", "land"),)}, [24])],
+)  # fmt: skip
+def test_a_guess_never_sets_a_row_aside(lines, rows):
+    frame, contract = towns()
+    asked = replace(contract, **lines)
+    known = pl.DataFrame({"town": ["t1", "t2"], "land": ["l1", "l2"]})
+    plain = replace(asked, columns={n: replace(c, impute="") for n, c in contract.columns.items()})
+    tables = {"known.csv": known}
+    without, done = (clean(frame, one, "f", tables=tables) for one in (plain, asked))
+    assert done.rows.equals(without.rows)
+    filled = done.changes.filter(pl.col("rule") == "impute")["row"]
+    assert filled.len() > 0
+    assert not set(filled) & set(rows)
 
 
 @pytest.mark.parametrize(

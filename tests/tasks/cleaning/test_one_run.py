@@ -10,12 +10,13 @@ import polars as pl
 import pytest
 
 from tasks.cleaning.clean import CleanConfig, clean
-from tasks.cleaning.contract.model import ContractError
+from tasks.cleaning.contract.model import ContractError, Denial
 from tasks.cleaning.contract.toml import from_toml, to_toml
 from tasks.cleaning.detect.cells import DetectorBudget
 from tasks.cleaning.doubts import ReviewConfig, queue_of
 from tasks.cleaning.findings import findings_of
 from tasks.cleaning.repair.changes import undo
+from tasks.cleaning.repair.decisions import no_decisions
 
 COLUMNS = "[columns.name]\n[columns.born]\n[columns.town]\n[columns.amount]\n"
 
@@ -142,6 +143,56 @@ def test_kept_rows_are_filled_from_their_duplicates_only_where_declared():
     assert undo(done.frame, done.changes)[0]["amount"][40] is None
     plain = replace(contract, duplicates=replace(contract.duplicates, fill=False))
     assert clean(frame, plain, "f").frame["amount"][40] is None
+
+
+def lacking_amounts():
+    """Return twins of which the rows kept, 3 and 40, lack their amounts."""
+    frame, contract = twins("quarantine", "fill = true\n")
+    lacking = pl.int_range(pl.len()).is_in([3, 40])
+    return frame.with_columns(pl.when(~lacking).then("amount").alias("amount")), contract
+
+
+def fills_of(done):
+    filled = done.changes.filter(pl.col("rule") == "duplicate-fill")
+    return filled.select("row", "column", "after").rows()
+
+
+def test_fills_that_break_a_declared_rule_are_left_out():
+    frame, contract = lacking_amounts()
+    assert fills_of(clean(frame, contract, "f")) == [
+        (3, "amount", "11.11"),
+        (40, "amount", "12.12"),
+    ]
+    # The duplicate may hold it, the row kept may not.
+    denial = Denial("d", f"amount = '11.11' AND name = '{frame['name'][3]}'")
+    denied = replace(contract, denials=(denial,))
+    done = clean(frame, denied, "f")
+    assert fills_of(done) == [(40, "amount", "12.12")]
+    assert done.frame["amount"][3] is None
+    assert done.counts["quarantined"] == 3
+
+
+def test_fills_that_break_a_key_are_left_out_wherever_the_other_row_stands():
+    frame, contract = lacking_amounts()
+    names = frame["name"]
+    # Row 0 holds what row 3 would be filled with, row 149 what row 40 would.
+    frame = frame.with_columns(at(0, "amount", "11.11"), at(0, "name", names[3]))
+    frame = frame.with_columns(at(149, "amount", "12.12"), at(149, "name", names[40]))
+    assert len(fills_of(clean(frame, contract, "f"))) == 2
+    done = clean(frame, replace(contract, keys=(("name", "amount"),)), "f")
+    assert fills_of(done) == []
+    assert done.counts["quarantined"] == 3
+
+
+def test_undone_fills_stay_undone():
+    frame, contract = lacking_amounts()
+    said = {
+        "decision": ["undone"], "row": [40], "column": ["amount"], "rule": ["duplicate-fill"],
+        "before": ["12.12"], "after": [None],
+    }  # fmt: skip
+    decisions = pl.concat([no_decisions(), pl.DataFrame(said)], how="diagonal_relaxed")
+    done = clean(frame, contract, "f", decisions=decisions.select(no_decisions().columns))
+    assert fills_of(done) == [(3, "amount", "11.11")]
 
 
 def test_a_copy_names_the_row_that_it_is_equal_to():

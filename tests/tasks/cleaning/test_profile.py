@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.cleaning.contract.model import ColumnContract, Contract, Denial
+from tasks.cleaning.contract.model import ColumnContract, Contract, Denial, Reference
 from tasks.cleaning.profile.associations import associations, correlation_ratio, cramers_v
 from tasks.cleaning.profile.dependencies import DiscoveryConfig, discover
 from tasks.cleaning.profile.distributions import histogram, spread_of, texts_of
@@ -102,6 +103,9 @@ def test_a_contract_names_kinds_and_counts_broken_rules():
     assert made.columns[0].broken == {"kind:a": 1, "maximum:a": 2}
     assert made.columns[0].unreadable == 1
     assert made.broken == {"denial:same": 2}
+    # A profile has no other tables: what they tell is left out.
+    referring = replace(contract, references=(Reference(("b",), "others.csv", ("id",)),))
+    assert profile(texts(a=[1, 7, "x", 9], b=[1, 2, 3, 9]), "x", referring).broken == made.broken
 
 
 def test_outliers_count_in_the_table_though_a_part_is_looked_at():

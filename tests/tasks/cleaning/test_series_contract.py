@@ -87,6 +87,7 @@ def test_contracts_come_back_as_they_were_written():
         (PAYMENTS.replace('"iban"\n[[', '"vat"\n[['), "check_digit is 'vat'; give one of luhn"),
         (SERIES.replace('column = "x"', 'column = "y"'), "sensor y names 'y', which is no column"),
         (SERIES + "speed = 1\n", r"\[\[sensor\]\] 1 has no 'speed'; known: column, time"),
+        (SERIES + SERIES[SERIES.index("[[sensor]]") :], r"two \[\[sensor\]\] tables name .* 'x'"),
         (SERIES + 'zone = "Mars"\n', r"\[\[sensor\]\] 1: zone 'Mars' is not known"),
         (PAYMENTS + "max_speed_kmh = 900.0\n", "needs the column of latitude"),
         (PAYMENTS.replace('account = "account"', 'account = "who"'), "transactions 1 names 'who'"),

@@ -43,6 +43,38 @@ def test_keys_are_judged_among_the_rows_that_stay():
     assert sum(eager.null_count().row(0)) == 0
 
 
+def test_transactions_are_judged_among_the_rows_that_stay():
+    contract = from_toml(
+        """
+[columns.id]
+[columns.t]
+[columns.good]
+kind = "decimal"
+[[transactions]]
+time = "t"
+id = "id"
+account = "id"
+amount = "good"
+near_seconds = 60.0
+late_seconds = 60.0
+"""
+    )
+    frame = pl.DataFrame(
+        {
+            "id": ["1", "1", "1", "2", "3"],
+            "t": [f"2026-03-02 10:0{m}:00" for m in (9, 0, 4, 4, 2)],
+            "good": ["bad", "5", "5", "7", "7"],
+        }
+    )
+    # Row 0 takes no good row with it, be it by its number, be it by its time.
+    assert aside(frame, contract) == [(0, "kind:good"), (2, "repeated-id:id"), (4, "late:t")]
+    rules = row_rules(contract)
+    eager = verdicts(frame, rules).collect()
+    assert verdicts(frame.lazy(), rules).collect(engine="streaming").equals(eager)
+    assert sum(eager.null_count().row(0)) == 0
+    assert verdicts(frame.clear(), rules).collect().height == 0
+
+
 def test_an_inferred_key_takes_no_row_from_a_declared_one():
     contract = Contract(
         name="t",

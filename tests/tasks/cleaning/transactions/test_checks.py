@@ -51,6 +51,13 @@ def test_retries_are_copies_and_a_second_coffee_is_not():
     assert got == {"near-copy:t": [1, 2]}
 
 
+@pytest.mark.parametrize("name", ["row", "amount", "time", "key", "0"])
+def test_a_column_may_be_called_anything(name):
+    rules = TransactionRules(time="t", account=name, amount="x", near_seconds=60)
+    columns = {"t": at("10:00:00", "10:00:30", "10:00:31"), "x": ["5"] * 3, name: ["a", "a", "b"]}
+    assert broken(rules, **columns) == {"near-copy:t": [1]}
+
+
 def test_what_comes_behind_the_watermark_is_late():
     rules = TransactionRules(time="t", late_seconds=600)
     clocks = at("10:00", "10:20", "10:11", "10:09", "10:21")
