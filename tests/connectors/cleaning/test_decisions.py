@@ -68,7 +68,7 @@ def test_an_undone_cell_stays_undone_when_the_run_is_cleaned_again(tmp_path):
 def test_an_accepted_suggestion_is_carried_out_again(tmp_path):
     folder = made(tmp_path, towns())
     decide(folder, pl.col("rule") == "typo", accept=True)
-    requeue(folder, towns("max_length = 9"))
+    requeue(folder, towns("pattern = 0.5"))
     run = whole(load_run(folder))
     assert run.frame["town"][60] == "Aldburgh"
     [change] = run.changes.filter(pl.col("row") == 60).to_dicts()
