@@ -39,8 +39,8 @@ def clean_data(
         ``profile`` what came in.
     """
     path = Path(file)
-    folder = folder or str(path.with_name(f"{path.name}.clean"))
-    profiled = profile_table(file, str(path.with_name(f"{path.name}.profile")), contract, reference)
+    folder = folder or f"{path}.clean"
+    profiled = profile_table(file, f"{path}.profile", contract, reference)
     publish_profile(profiled)
     record: dict[str, Any] = clean_table(file, folder, contract, kind=kind, alpha=alpha)
     publish_cleaning(record)

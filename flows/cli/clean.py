@@ -118,7 +118,7 @@ def run(
         raise typer.BadParameter("--labels repair, --check-only does not: choose one")
     if stream and (labels is not None or duplicates):
         raise typer.BadParameter("--labels and --duplicates look at other rows, --stream does not")
-    folder = out or file.with_name(f"{file.name}.clean")
+    folder = out or Path(f"{file}.clean")
     config = CleanConfig(
         repair=RepairConfig(alpha=alpha),
         repairs=not check_only,

@@ -44,7 +44,7 @@ def profile(
         raise typer.BadParameter("--segment needs --reference")
     done = profile_file(
         file,
-        out or file.with_name(f"{file.name}.profile"),
+        out or Path(f"{file}.profile"),
         reference=reference,
         contract=None if contract is None else read_contract(contract),
         how=ProfileOptions(segment=segment, drift=DriftConfig(alpha=alpha)),
