@@ -1,11 +1,14 @@
-"""An MLflow database of its own for tests of tracking, registry and promotion."""
+"""What tests of several doors share: an MLflow database of its own, a browser."""
 
 from __future__ import annotations
 
+import shutil
 from itertools import count
 
 import numpy as np
 import pytest
+
+from tests.connectors.api.browser import Browser
 
 START = 1_700_000_000_000
 MLFLOW_WARNINGS = (
@@ -75,3 +78,16 @@ def dataset(small_bundle, tmp_path):
     build.name = f"fraud-{name}"
     build.dataset = name
     return build
+
+
+@pytest.fixture
+def browser(end_with_run, tmp_path):
+    """A headless Chromium, ended with the test."""
+    chromium = shutil.which("chromium") or shutil.which("google-chrome")
+    if chromium is None:
+        pytest.skip("no chromium: install the Debian package 'chromium' to open the page in it")
+    opened = Browser(chromium, tmp_path / "profile")
+    end_with_run(opened.process.pid)
+    yield opened
+    opened.close()
+    end_with_run(-opened.process.pid)

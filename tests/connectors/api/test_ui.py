@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import urllib.parse
 from pathlib import Path
 
 import pytest
 
-from tests.connectors.api.browser import Browser
 from tests.connectors.api.conftest import SECRETS
 
 PICTURES = os.environ.get("TEST_PICTURES", "")
@@ -94,18 +92,6 @@ def test_what_is_not_there(api, cookie):
     assert page(api, "/ui/entity?kind=customer&id=nobody", cookie).status == 404
     assert page(api, "/ui/search?kind=event&id=7", cookie).headers["location"] == "/ui/event?id=7"
     assert page(api, "/ui/search?kind=customer&id=%20", cookie).headers["location"] == "/ui"
-
-
-@pytest.fixture
-def browser(end_with_run, tmp_path):
-    chromium = shutil.which("chromium") or shutil.which("google-chrome")
-    if chromium is None:
-        pytest.skip("no chromium: install the Debian package 'chromium' to open the page in it")
-    opened = Browser(chromium, tmp_path / "profile")
-    end_with_run(opened.process.pid)
-    yield opened
-    opened.close()
-    end_with_run(-opened.process.pid)
 
 
 def picture(browser, name):

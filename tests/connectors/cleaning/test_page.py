@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import select
-import shutil
 import signal
 import subprocess
 import sys
@@ -24,7 +23,6 @@ from connectors.cleaning.page.views import Filter, Shown
 from connectors.cleaning.run import clean_file, load_run
 from infra.errors import ConfigurationError, ServiceError
 from tasks.cleaning.contract.toml import from_toml
-from tests.connectors.api.browser import Browser
 
 PICTURES = os.environ.get("TEST_PICTURES", "")
 CONTRACT = from_toml(
@@ -393,18 +391,6 @@ def test_a_token_that_can_be_guessed_a_taken_port_and_no_run_are_told(fresh, tmp
     monkeypatch.setenv("PENSTOCK_CLEAN_TOKEN", "short")
     with pytest.raises(ConfigurationError, match="is no token of 20 to 200"):
         serve_page(fresh.folder, idle_seconds=1, tell=print)
-
-
-@pytest.fixture
-def browser(end_with_run, tmp_path):
-    chromium = shutil.which("chromium") or shutil.which("google-chrome")
-    if chromium is None:
-        pytest.skip("no chromium: install the Debian package 'chromium' to open the page in it")
-    opened = Browser(chromium, tmp_path / "profile")
-    end_with_run(opened.process.pid)
-    yield opened
-    opened.close()
-    end_with_run(-opened.process.pid)
 
 
 def test_a_person_undoes_by_click_and_decides_by_key(fresh, browser):
