@@ -23,7 +23,7 @@ from starlette.responses import PlainTextResponse, RedirectResponse
 
 from connectors.cleaning.decisions import Outcome, decide, requeue, undo_changes
 from connectors.cleaning.outputs import OutputBusyError, OutputError, published
-from connectors.cleaning.page.guard import same
+from connectors.cleaning.page.guard import MAX_DRAINED, drain, same
 from connectors.cleaning.page.text import difference, shown, visible
 from connectors.cleaning.page.views import SORTS, TABS, Filter, Shown
 from connectors.cleaning.page.wishes import Button, Wish, some, what_happened, wish_of
@@ -229,12 +229,15 @@ async def _form(request: Request) -> dict[str, str] | None:
     """Return the fields of a form, None where it is none or too large."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/x-www-form-urlencoded":
+        await drain(request.receive)
         return None
     body = bytearray()
     async for chunk in request.stream():
         body += chunk
-        if len(body) > MAX_FORM:
+        if len(body) > MAX_DRAINED:
             return None
+    if len(body) > MAX_FORM:
+        return None
     try:
         fields = parse_qs(body.decode("utf-8", "replace"), max_num_fields=32)
     except ValueError:

@@ -7,10 +7,12 @@ changes anything must come from the page itself (Origin, and the token once more
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import re
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from http import HTTPStatus
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -18,6 +20,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 Headers = Iterable[tuple[bytes, bytes]]
 MIN_TOKEN = 20
 MAX_QUERY = 8_192
+MAX_DRAINED = 1 << 20
+DRAIN_SECONDS = 5.0
 TOKEN_SHAPE = re.compile(r"[A-Za-z0-9_-]{20,200}")
 
 HEADERS = (
@@ -37,6 +41,21 @@ HEADERS = (
 def same(one: str, other: str) -> bool:
     """Compare two tokens in a time that tells nothing about where they differ."""
     return hmac.compare_digest(one.encode("utf-8", "replace"), other.encode("utf-8", "replace"))
+
+
+async def drain(receive: Receive) -> None:
+    """Read what is left of a request's body, up to ``MAX_DRAINED`` bytes and ``DRAIN_SECONDS``.
+
+    A connection that is closed with bytes unread is reset, and the sender may lose the answer.
+    """
+    left = MAX_DRAINED
+    with suppress(TimeoutError):
+        async with asyncio.timeout(DRAIN_SECONDS):
+            while left > 0:
+                message = await receive()
+                left -= len(message.get("body", b""))
+                if not message.get("more_body", False):
+                    return
 
 
 class Guard:
@@ -71,6 +90,7 @@ class Guard:
             await self._app(scope, receive, sending)
             return
         status, why = refused
+        await drain(receive)
         body = f"{status.value} {status.phrase}: {why}\n".encode()
         headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"connection", b"close")]
         headers.append((b"content-length", str(len(body)).encode()))

@@ -6,8 +6,10 @@ import os
 import re
 import select
 import signal
+import socket
 import subprocess
 import sys
+import time
 from html import unescape
 from pathlib import Path
 
@@ -195,6 +197,21 @@ def test_other_sites_decide_nothing(fresh, headers):
     page = fresh.get()
     assert fresh.press(button(page, "undo", 0), **headers).status_code == 403
     assert load_run(fresh.folder).decisions.is_empty()
+
+
+def test_who_is_refused_reads_the_answer_although_the_form_came_late(fresh):
+    fields = b"x" * 5_000
+    head = f"POST {httpx.URL(fresh.url).path}decide HTTP/1.1\r\nhost: 127.0.0.1:{fresh.port}\r\n"
+    head += f"origin: http://elsewhere.example\r\ncontent-length: {len(fields)}\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", fresh.port), timeout=30) as sender:
+        sender.sendall(head.encode())
+        time.sleep(0.3)  # so long that a server which does not read would have closed
+        sender.sendall(fields[:1_000])
+        sender.sendall(fields[1_000:])
+        answer = b""
+        while block := sender.recv(4_096):
+            answer += block
+    assert answer.startswith(b"HTTP/1.1 403 "), answer
 
 
 def test_a_form_needs_the_token_and_a_bounded_size(fresh):
