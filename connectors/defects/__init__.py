@@ -1,0 +1,1 @@
+"""Doors of the inspection: folders of images, the edge, the central model, results."""

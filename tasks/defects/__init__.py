@@ -1,0 +1,1 @@
+"""Few-shot defect detection: samples in, a detector with a promise out."""
