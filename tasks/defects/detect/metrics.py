@@ -86,7 +86,7 @@ def _edges(heats: Sequence[Heat]) -> Heat:
     values = np.concatenate(some) if some else np.zeros(1, dtype=np.float32)
     # Defects are few: half of the levels go to the upper tail, where the thresholds lie.
     at = np.concatenate([np.linspace(0, 1, LEVELS // 2), 1 - np.geomspace(1e-6, 1, LEVELS // 2)])
-    return np.unique(np.quantile(values, np.sort(at)).astype(np.float32))
+    return np.asarray(np.unique(np.quantile(values, np.sort(at))), dtype=np.float32)
 
 
 def _regions(mask: Mask) -> list[Mask]:
