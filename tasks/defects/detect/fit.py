@@ -17,11 +17,11 @@ from tasks.defects.detect.config import DetectConfig, DetectError
 from tasks.defects.detect.detector import Detector, check_pixels, tensor_of
 from tasks.defects.detect.evidence import Evidence, fit_evidence
 from tasks.defects.detect.finetune import finetune
-from tasks.defects.detect.held_out import cells_of, learn, look
+from tasks.defects.detect.held_out import cells_of, learn
 from tasks.defects.detect.light import evenly_lit
 from tasks.defects.detect.metrics import resized
 from tasks.defects.detect.pieces import PieceMaker, Pieces, region
-from tasks.defects.detect.scorer import ScorerShape, SurfaceScorer
+from tasks.defects.detect.scorer import ScorerShape, SurfaceScorer, look
 from tasks.defects.judgement import UNKNOWN
 from tasks.defects.samples import Mask, Sample, parts_of
 
@@ -141,7 +141,7 @@ def _hints(
     fit_evidence(evidence, cells_of(scorer, known.normals, [], config, rng, pieces), config.seed)
     found = {}
     for sample in undrawn:
-        near = evidence.raw(look(scorer, tensor_of(sample.pixels)[None]))[0, 1]
+        near = evidence.raw(look(scorer.net, tensor_of(sample.pixels)[None]))[0, 1]
         heat = resized(near.numpy(), sample.pixels.shape[:2])
         found[sample.name] = heat >= np.quantile(heat, 0.99)
     return found
@@ -154,7 +154,7 @@ def _set_types(scorer: SurfaceScorer, defects: Sequence[Sample]) -> None:
     seen: dict[str, list[Tensor]] = {kind: [] for kind in scorer.kinds[:-1]}
     for sample in defects:
         if sample.kind in seen:
-            features = look(scorer, tensor_of(sample.pixels)[None])
+            features = look(scorer.net, tensor_of(sample.pixels)[None])
             logits = scorer.logits(scorer.maps(features))
             seen[sample.kind].append(scorer.impression(features, logits)[0])
     apart: list[float] = []

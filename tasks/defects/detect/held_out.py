@@ -11,14 +11,13 @@ from numpy.random import Generator
 from torch import Tensor
 from torch.nn import functional
 
-from models.defect_net import STRIDE, Features
+from models.defect_net import STRIDE
 from tasks.defects.detect.config import DetectConfig
 from tasks.defects.detect.detector import tensor_of
 from tasks.defects.detect.evidence import Cells, Evidence, fit_evidence, stacked
-from tasks.defects.detect.light import evenly_lit
 from tasks.defects.detect.metrics import auroc
 from tasks.defects.detect.pieces import PieceMaker, region
-from tasks.defects.detect.scorer import COUNTS, SurfaceScorer, statistics
+from tasks.defects.detect.scorer import COUNTS, SurfaceScorer, look, statistics
 from tasks.defects.detect.synthetic import with_defect
 from tasks.defects.detect.weigh import Weights, weigh
 from tasks.defects.samples import Mask, Sample, parts_of
@@ -49,12 +48,6 @@ class View(NamedTuple):
     target: Tensor
     defective: bool
     weight: float
-
-
-def look(scorer: SurfaceScorer, pixels: Tensor) -> Features:
-    """Return the features of float [n, 3, h, w] as the scorer sees them."""
-    features: Features = scorer.net(evenly_lit(pixels))
-    return features
 
 
 def folds_of(
@@ -89,7 +82,7 @@ def cells_of(
     chosen: list[Cells] = []
     for _ in range(-(-pieces // config.batch)):
         batch = maker.batch()
-        features = stacked(look(scorer, batch.pixels)).flatten(2).transpose(1, 2)
+        features = stacked(look(scorer.net, batch.pixels)).flatten(2).transpose(1, 2)
         for one, target in zip(features, batch.target.flatten(1) > 0, strict=True):
             for defective in (False, True):
                 place = torch.nonzero(target == defective)[:, 0].numpy()
@@ -167,7 +160,7 @@ def view(
     scorer: SurfaceScorer, evidence: Evidence, sample: Sample, rng: Generator, weight: float = 1.0
 ) -> View:
     """Look at one image by other evidence than the scorer's own."""
-    features = look(scorer, tensor_of(sample.pixels)[None])
+    features = look(scorer.net, tensor_of(sample.pixels)[None])
     maps = torch.cat([scorer.head(features.dense), evidence.raw(features)], dim=1)
     flat = maps[0].flatten(1).t()
     defective = sample.label == "ng"

@@ -72,7 +72,10 @@ class SurfaceScorer(Scorer):
 
     def forward(self, pixels: Tensor) -> Scores:
         """Judge float [n, 3, h, w] in [0, 1]."""
-        features = self.net(evenly_lit(pixels))
+        return self.judge_features(look(self.net, pixels))
+
+    def judge_features(self, features: Features) -> Scores:
+        """Judge images by the features that `look` gives."""
         maps = self.maps(features)
         logits = self.logits(maps)
         kinds = self.types(self.impression(features, logits))
@@ -106,6 +109,12 @@ class SurfaceScorer(Scorer):
         unknown = self.reach.expand(len(impression), 1)
         closeness: Tensor = -4 * torch.cat([known, unknown], dim=1) / self.reach
         return closeness.softmax(dim=1)
+
+
+def look(net: DefectNet, pixels: Tensor) -> Features:
+    """Return the features of float [n, 3, h, w] in [0, 1] under even light."""
+    features: Features = net(evenly_lit(pixels))
+    return features
 
 
 def statistics(maps: Tensor) -> Tensor:
