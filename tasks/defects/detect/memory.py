@@ -55,8 +55,8 @@ def squared_distance(patches: Tensor, memory: Tensor) -> Tensor:
     """
     crossed = patches @ memory.t()
     apart = (memory.square().sum(dim=1) - 2 * crossed).amin(dim=-1)
-    squared: Tensor = apart + patches.square().sum(dim=-1)
-    return squared.clamp_min(0)
+    squared: Tensor = (apart + patches.square().sum(dim=-1)).clamp_min(0)
+    return squared
 
 
 def _generator(seed: int) -> torch.Generator:

@@ -69,7 +69,8 @@ def guess(samples: Sequence[Sample], judged: Sequence[Judgement]) -> Guessed:
     share = defective_share(scores)
     sure = posterior(scores / (1 - scores), share)
     most = round(share * len(samples))
-    normals, defects = [], []
+    normals: list[Sample] = []
+    defects: list[Sample] = []
     for place in np.argsort(-sure, kind="stable"):
         sample = samples[place]
         if sure[place] >= SURE and len(defects) < most:
