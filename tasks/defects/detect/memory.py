@@ -6,6 +6,8 @@ randomly projected features (Johnson and Lindenstrauss 1984).
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -40,7 +42,7 @@ def core_set(patches: Tensor, size: int, seed: int) -> Tensor:
 def random_projection(inner: int, outer: int, seed: int) -> Tensor:
     """Return float [inner, outer] that keeps squared distances in the mean."""
     drawn = torch.randn(inner, outer, generator=_generator(seed))
-    return drawn / outer**0.5
+    return drawn / math.sqrt(outer)
 
 
 def squared_distance(patches: Tensor, memory: Tensor) -> Tensor:
