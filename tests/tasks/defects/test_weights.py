@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 
 import numpy as np
@@ -202,3 +203,14 @@ def test_a_file_that_is_too_large_is_not_opened(tmp_path, monkeypatch):
     monkeypatch.setattr("tasks.defects.weights.LARGEST", 1000)
     with pytest.raises(WeightsError, match="not opened"):
         load_net()
+
+
+def test_smoke(capsys):
+    from tests.benchmarks import defects_weights
+
+    defects_weights.main(["--smoke", "--json"])
+    result = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert result["benchmark"] == "defects-weights"
+    assert result["weights_mb"] < 12
+    assert result["surface_acc"] > result["surface_acc_untrained"]
+    assert result["mask_auroc"] > result["mask_auroc_contrast"]
