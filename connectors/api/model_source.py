@@ -56,7 +56,7 @@ class ModelSource(NamedTuple):
         For the registry the version's digest, for a folder the digest of its manifest.
         """
         if not self.address.startswith(REGISTRY):
-            from tasks.fraud.bundle.format import BundleError, bundle_digest
+            from kernels.bundle.folder import BundleError, bundle_digest
 
             try:
                 return bundle_digest(Path(self.address))

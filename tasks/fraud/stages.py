@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kernels.bundle.arrays import load_arrays, save_arrays
 from kernels.runtime.callbacks import Listen, nobody
 from tasks.fraud.bundle import write_bundle
-from tasks.fraud.bundle.arrays import load_arrays, save_arrays
 from tasks.fraud.dataset import DatasetConfig
 from tasks.fraud.evaluation.choice import choose_head
 from tasks.fraud.evaluation.figures import (

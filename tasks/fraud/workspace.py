@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.fraud.bundle.arrays import load_arrays, save_arrays
+from kernels.bundle.arrays import load_arrays, save_arrays
 
 if TYPE_CHECKING:
     from tasks.fraud.features import FeatureSet

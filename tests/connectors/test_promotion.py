@@ -70,7 +70,7 @@ def test_an_equal_model_wins_only_with_a_margin(registry, dataset, week, tmp_pat
 def test_the_margin_of_embeddings_is_only_for_a_head_that_reads_them(
     registry, dataset, week, linear_head, tmp_path
 ):
-    from tasks.fraud.bundle.arrays import Embeddings
+    from tasks.fraud.bundle.embeddings import Embeddings
 
     vectors = Embeddings.build(
         {"card": np.array(["a", "b"])}, {"card": np.ones((2, 4), dtype=np.float32)}
