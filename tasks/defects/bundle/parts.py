@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -70,6 +71,12 @@ class BundleParts:
 
 
 _NAME = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.")
+
+
+def digest_of(pixels: Pixels) -> str:
+    """Return the SHA-256 of an image's size and pixels; gray ones count as RGB."""
+    whole = np.ascontiguousarray(rgb(pixels))
+    return hashlib.sha256(repr(whole.shape).encode() + whole.tobytes()).hexdigest()
 
 
 def example_of(images: list[Pixels]) -> NDArray[np.uint8]:
