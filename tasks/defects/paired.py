@@ -92,7 +92,7 @@ def compare_paired(
 
 
 def _wins(scores: NDArray[np.float64], defective: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Return for each defective (rows) and good image whether it scores higher; half where equal."""
+    """Return float [defective, good]: 1 where the defective one scores higher, .5 where equal."""
     bad, good = scores[defective][:, None], scores[~defective][None, :]
     return (bad > good) + 0.5 * (bad == good)
 
