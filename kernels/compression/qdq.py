@@ -203,6 +203,7 @@ class _Trial:
         self, proto: onnx.ModelProto, rule: str, chosen: Sequence[str]
     ) -> onnx.ModelProto:
         from onnxruntime.quantization.calibrate import TensorData
+        from onnxruntime.quantization.onnx_model import ONNXModel
         from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
         from onnxruntime.quantization.quant_utils import QuantType
 
@@ -224,6 +225,7 @@ class _Trial:
             list(QUANTISED),
             {"OpTypesToExcludeOutputQuantization": ["MatMul"], "WeightSymmetric": True},
         ).quantize_model()
+        ONNXModel(made).topological_sort()
         return _portable(made, proto)
 
 
