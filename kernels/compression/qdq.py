@@ -29,8 +29,8 @@ from kernels.compression.ranges import (
     Outputs,
     cut,
     measure_activations,
-    run_session,
 )
+from kernels.compression.sessions import open_session
 
 Loss = Callable[[Sequence[Outputs], Sequence[Outputs]], float]
 """(answers of the float model, answers of the int8 model) -> how much was lost, 0 = nothing."""
@@ -52,7 +52,7 @@ class QdqConfig:
         threads: Of ONNX Runtime while measuring.
     """
 
-    rules: tuple[str, ...] = ("min-max", "99.999", "99.99", "99.9", "mse", "entropy")
+    rules: tuple[str, ...] = ("min-max", "99.999", "99.99", "mse", "entropy")
     seven_bits: bool = True
     correct_bias: bool = True
     tolerance: float = 0.05
@@ -79,7 +79,7 @@ class Quantised:
         bias_corrected: Whether the biases were corrected.
         loss: On the calibration inputs.
         float_nodes: Nodes that went back to float, most sensitive first.
-        losses: Every rule, with and without correction -> loss.
+        losses: Every rule, and the best one with correction -> loss.
         sensitivity: Node -> loss when it alone is int8; empty where no ranking was needed.
     """
 
@@ -111,13 +111,14 @@ def quantise(
         raise ExportError("int8 needs calibration inputs; give 32 or more images of the line")
     trial = _Trial(model, calibration, loss, config)
     losses: dict[str, float] = {}
-    best: tuple[float, str, bool] = (np.inf, config.rules[0], False)
     for rule in config.rules:
-        for corrected in (False, True) if config.correct_bias else (False,):
-            lost = trial.loss(trial.build(rule, corrected=corrected))
-            losses[f"{rule}{', bias corrected' if corrected else ''}"] = lost
-            best = min(best, (lost, rule, corrected), key=lambda one: one[0])
-    lost, rule, corrected = best
+        losses[rule] = trial.loss(trial.build(rule))
+    rule = min(losses, key=lambda one: losses[one])
+    lost, corrected = losses[rule], False
+    if config.correct_bias:
+        after = trial.loss(trial.build(rule, corrected=True))
+        losses[f"{rule}, bias corrected"] = after
+        lost, corrected = min((lost, False), (after, True))
     sensitivity: dict[str, float] = {}
     back: list[str] = []
     if lost > config.tolerance and config.most_float:
@@ -164,7 +165,7 @@ class _Trial:
         self.reference = self.answers(model)
 
     def answers(self, model: bytes, count: int | None = None) -> list[Outputs]:
-        session = run_session(model, threads=self.config.threads)
+        session = open_session(model, threads=self.config.threads)
         names = [output.name for output in session.get_outputs()]
         return [
             dict(zip(names, session.run(names, dict(one)), strict=True))
@@ -177,9 +178,7 @@ class _Trial:
     def sensitivity(self, rule: str) -> dict[str, float]:
         """Return the loss with one weighted node int8 and all others float."""
         count = self.config.ranking_inputs
-        return {
-            name: self.loss(self.build(rule, only=(name,)), count) for name in self.weighted
-        }
+        return {name: self.loss(self.build(rule, only=(name,)), count) for name in self.weighted}
 
     def build(
         self,

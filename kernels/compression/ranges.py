@@ -13,6 +13,8 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from kernels.compression.sessions import open_session
+
 Outputs = Mapping[str, NDArray[np.generic]]
 Inputs = Mapping[str, NDArray[np.generic]]
 BINS = 2048
@@ -51,7 +53,7 @@ def measure_activations(
     opened.CopyFrom(model)
     present = {o.name for o in opened.graph.output}
     opened.graph.output.extend(onnx.ValueInfoProto(name=n) for n in names if n not in present)
-    session = run_session(opened.SerializeToString(), threads=threads)
+    session = open_session(opened.SerializeToString(), threads=threads)
 
     def run() -> Iterable[list[NDArray[np.float32]]]:
         return (session.run(list(names), dict(one)) for one in inputs)
@@ -136,8 +138,8 @@ def _divergence(
 ) -> float:
     """Divergence of the measured histogram from what is left of it after int8.
 
-    What falls on one level is spread evenly over the bins of that level which held anything; clipped
-    bins lose their mass to the outermost ones.
+    What falls on one level is spread evenly over the bins of that level which held anything;
+    clipped bins are left with nothing.
     """
     places = _places(centres, low, high)[0].astype(np.int64)
     held = (counts > 0).astype(np.float64)
@@ -148,13 +150,3 @@ def _divergence(
     p, q = counts / counts.sum(), left / max(left.sum(), 1.0)
     tiny = 1e-9
     return float((p * np.log((p + tiny) / (q + tiny))).sum())
-
-
-def run_session(model: bytes, *, threads: int) -> "onnxruntime.InferenceSession":
-    """Return a session on the CPU alone."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-    options.log_severity_level = 3
-    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])

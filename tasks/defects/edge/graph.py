@@ -10,9 +10,6 @@ from tasks.defects.edge.preprocess import prepare
 from tasks.defects.judgement import Thresholds
 from tasks.defects.scorer import Scorer
 
-VERDICTS = ("OK", "NG", "REVIEW")
-"""By their numbers in the file."""
-
 
 def float32_up(value: float) -> np.float32:
     """Return the least float32 that is no less than ``value``.
@@ -22,9 +19,8 @@ def float32_up(value: float) -> np.float32:
     """
     with np.errstate(over="ignore"):
         near = np.float32(value)
-    if float(near) < value:
-        return np.nextafter(near, np.float32(np.inf))
-    return near
+    above: np.float32 = np.nextafter(near, np.float32(np.inf))
+    return above if float(near) < value else near
 
 
 class EdgeGraph(nn.Module):
@@ -48,7 +44,8 @@ class EdgeGraph(nn.Module):
 
         Returns:
             Score float32 [], heat float32 [height / 4, width / 4], probabilities of the kinds
-            float32 [kinds], verdict int64 [] as in `VERDICTS`; a score that is no number is REVIEW.
+            float32 [kinds], verdict int64 [] as in `tasks.defects.edge.format.VERDICTS`; a score
+            that is no number is REVIEW.
         """
         score, heat, kinds = self.scorer(prepare(pixels, self.size))
         score = score[0]
