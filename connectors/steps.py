@@ -13,8 +13,8 @@ from prefect import task
 
 from connectors.files import atomic_path, digest, write_table
 from tasks.fraud import stages
-from tasks.fraud.steps import HOUR, Record, at, cached_step, worth_retrying
-from tasks.fraud.workspace import fill, source_digest
+from tasks.steps import HOUR, Record, at, cached_step, worth_retrying
+from tasks.workspace import fill, source_digest
 
 if TYPE_CHECKING:
     from kernels.runtime.callbacks import Callback, Listen

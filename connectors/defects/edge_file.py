@@ -41,9 +41,7 @@ def write_edge_file(path: Path, edge: EdgeFile) -> None:
         temporary.write_bytes(edge.model)
 
 
-def read_edge_file(
-    path: Path, *, demand_record: bool = False
-) -> tuple[bytes, ParityRecord | None]:
+def read_edge_file(path: Path, *, demand_record: bool = False) -> tuple[bytes, ParityRecord | None]:
     """Return an edge file, checked but not run, and the record beside it, if there is one.
 
     Args:
@@ -59,9 +57,7 @@ def read_edge_file(
         read_facts(model)
         if not beside.is_file():
             if demand_record:
-                raise EdgeFileError(
-                    f"no parity record {beside.name} lies beside it; copy it along"
-                )
+                raise EdgeFileError(f"no parity record {beside.name} lies beside it; copy it along")
             return model, None
         record = ParityRecord.from_json(_text(beside))
         if demand_record:

@@ -94,7 +94,8 @@ def compare_paired(
 def _wins(scores: NDArray[np.float64], defective: NDArray[np.bool_]) -> NDArray[np.float64]:
     """Return float [defective, good]: 1 where the defective one scores higher, .5 where equal."""
     bad, good = scores[defective][:, None], scores[~defective][None, :]
-    return (bad > good) + 0.5 * (bad == good)
+    won: NDArray[np.float64] = (bad > good) + 0.5 * (bad == good)
+    return won
 
 
 def _area(won: NDArray[np.float64], bad: NDArray[np.float64], good: NDArray[np.float64]) -> float:

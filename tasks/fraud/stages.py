@@ -44,7 +44,8 @@ from tasks.fraud.training import (
     fit_fold,
     judge_fold,
 )
-from tasks.fraud.workspace import DONE, load_features, load_transactions_file, save_features
+from tasks.fraud.workspace import load_features, load_transactions_file, save_features
+from tasks.workspace import DONE
 
 if TYPE_CHECKING:
     from tasks.fraud.evaluation.protocol import Fold
