@@ -13,7 +13,7 @@ from kernels.compression.export import ExportConfig, export_onnx, with_metadata
 from kernels.compression.parity import ParityRecord, answers_of, image_digest
 from kernels.compression.qdq import QdqConfig, Quantised, quantise
 from kernels.compression.ranges import Outputs
-from tasks.defects.edge.format import INPUT, MAX_SIDE, OUTPUTS, EdgeFacts
+from tasks.defects.edge.format import INPUT, MAX_SIDE, OUTPUTS, EdgeFacts, EdgeFile
 from tasks.defects.edge.graph import EdgeGraph
 from tasks.defects.judgement import Thresholds
 from tasks.defects.samples import Pixels, rgb
@@ -38,21 +38,6 @@ class EdgeConfig:
         """Validate, naming the fix."""
         if self.calibration < 1:
             raise ValueError("calibration needs at least one image")
-
-
-@dataclass(frozen=True, slots=True)
-class EdgeFile:
-    """What is shipped.
-
-    Attributes:
-        model: The edge file.
-        record: Its parity record.
-        float32: The same graph before quantisation, to measure against; not shipped.
-    """
-
-    model: bytes
-    record: ParityRecord
-    float32: bytes
 
 
 def build_edge(

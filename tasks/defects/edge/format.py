@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from kernels.compression.onnx_wire import OnnxWireError, read_outline
+from kernels.compression.parity import ParityRecord
 from tasks.defects.judgement import Thresholds, Verdict
 
 FORMAT = 1
@@ -61,6 +62,21 @@ class EdgeFacts:
             "int8": self.int8,
         }
         return {KEY: json.dumps(told, sort_keys=True)}
+
+
+@dataclass(frozen=True, slots=True)
+class EdgeFile:
+    """What is shipped.
+
+    Attributes:
+        model: The edge file.
+        record: Its parity record.
+        float32: The same graph before quantisation, to measure against; not shipped.
+    """
+
+    model: bytes
+    record: ParityRecord
+    float32: bytes
 
 
 def read_facts(model: bytes) -> EdgeFacts:
