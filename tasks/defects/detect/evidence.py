@@ -124,20 +124,6 @@ def fit_evidence(evidence: Evidence, cells: Cells, seed: int) -> None:
     evidence.remembered.copy_(chosen.repeat(more, 1)[: len(evidence.remembered)])
 
 
-@torch.no_grad()
-def standardise(evidence: Evidence, normals: list[Features]) -> None:
-    """Set centre and spread by quantiles of the maps of normal images, the same of each image."""
-    raw = torch.cat([evidence.raw(one).flatten(2)[0] for one in normals], dim=1)
-    low, middle, high = torch.stack([_quantiles(one) for one in raw]).unbind(1)
-    evidence.centre.copy_(middle)
-    evidence.spread.copy_(((high - low) / 2).clamp_min(_TINY))
-
-
-def _quantiles(values: Tensor) -> Tensor:
-    some = values[:: max(1, len(values) // 100_000)]
-    return torch.quantile(some, torch.tensor([0.16, 0.5, 0.84]))
-
-
 def _moments(features: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
     share = weight / weight.sum()
     mean = share @ features

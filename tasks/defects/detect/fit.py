@@ -4,26 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from numpy.random import Generator
-from torch import Tensor
+from torch import Tensor, nn
 
 from models.defect_net import DefectNet
 from tasks.defects.detect.config import DetectConfig, DetectError
 from tasks.defects.detect.detector import Detector, check_pixels, tensor_of
-from tasks.defects.detect.evidence import Evidence, fit_evidence
-from tasks.defects.detect.finetune import finetune
-from tasks.defects.detect.held_out import cells_of, learn
-from tasks.defects.detect.light import evenly_lit
-from tasks.defects.detect.metrics import resized
-from tasks.defects.detect.pieces import PieceMaker, Pieces, region
+from tasks.defects.detect.held_out import learn
 from tasks.defects.detect.scorer import ScorerShape, SurfaceScorer, look
 from tasks.defects.judgement import UNKNOWN
-from tasks.defects.samples import Mask, Sample, parts_of
+from tasks.defects.samples import Sample, parts_of
 
 LOG = logging.getLogger(__name__)
 LEAST_NORMALS = 2
@@ -38,7 +32,10 @@ class Known(NamedTuple):
 
 
 def fit(
-    samples: Sequence[Sample], config: DetectConfig | None = None, net: DefectNet | None = None
+    samples: Sequence[Sample],
+    config: DetectConfig | None = None,
+    net: DefectNet | None = None,
+    head: nn.Conv2d | None = None,
 ) -> Detector:
     """Fit a detector.
 
@@ -47,6 +44,8 @@ def fit(
             unlabelled ones are used by self-training alone.
         config: Settings.
         net: Backbone to start from, left as it is; the shipped one by default.
+        head: Segmentation head of ``net``; the shipped one where the net is, else one that says no
+            everywhere until it is trained.
 
     Raises:
         DetectError: Samples that no detector can be made of; says what is missing.
@@ -54,9 +53,9 @@ def fit(
     config = config or DetectConfig()
     known = sort_out(samples)
     if net is None:
-        from tasks.defects.weights import load_net
+        from tasks.defects.weights import load_mask_head, load_net
 
-        net = load_net()
+        net, head = load_net(), load_mask_head()
     rng = np.random.default_rng(config.seed)
     kinds = tuple(sorted({sample.kind for sample in known.defects} - {"", UNKNOWN}))
     scorer = SurfaceScorer(
@@ -68,7 +67,11 @@ def fit(
         )
     )
     scorer.net.load_state_dict(net.state_dict())
-    loss = _train(scorer, known, config, rng)
+    if head is None:
+        nn.init.zeros_(scorer.head.weight)
+        scorer.head.bias.data.fill_(-3.0)
+    else:
+        scorer.head.load_state_dict(head.state_dict())
     figures = learn(scorer, known.normals, known.defects, config, rng)
     _set_types(scorer, known.defects)
     provenance = {
@@ -77,7 +80,6 @@ def fit(
         "parts": len(set(parts_of([*known.normals, *known.defects]))),
         "kinds": list(kinds),
         "samples_sha256": _digest(samples),
-        "loss": None if np.isnan(loss) else loss,
         "held_out": figures,
     }
     return Detector(scorer.eval(), config, provenance)
@@ -107,44 +109,6 @@ def sort_out(samples: Sequence[Sample]) -> Known:
             f"{len(known.unlabelled)} unlabelled: label at least {LEAST_NORMALS} parts as ok"
         )
     return known
-
-
-def _train(scorer: SurfaceScorer, known: Known, config: DetectConfig, rng: Generator) -> float:
-    """Train net and head; the head starts from saying no everywhere."""
-    torch.nn.init.zeros_(scorer.head.weight)
-    if scorer.head.bias is not None:
-        torch.nn.init.constant_(scorer.head.bias, -3.0)
-    if not config.steps:
-        scorer.eval()
-        return float("nan")
-    hints = _hints(scorer, known, config, rng)
-    maker = PieceMaker(known.normals, known.defects, config, rng, hints)
-
-    def draw() -> Pieces:
-        pieces = maker.batch()
-        return pieces._replace(pixels=evenly_lit(pieces.pixels))
-
-    return finetune(scorer.net, scorer.head, draw, config)
-
-
-@torch.no_grad()
-def _hints(
-    scorer: SurfaceScorer, known: Known, config: DetectConfig, rng: Generator
-) -> Mapping[str, Mask]:
-    """Return where the defects nobody drew most likely are: the strangest hundredth of cells."""
-    undrawn = [sample for sample in known.defects if region(sample) is None]
-    if not undrawn:
-        return {}
-    scorer.eval()
-    evidence = Evidence(scorer.shape.net, config.memory, config.projected)
-    pieces = min(2 * len(known.normals), 100)
-    fit_evidence(evidence, cells_of(scorer, known.normals, [], config, rng, pieces), config.seed)
-    found = {}
-    for sample in undrawn:
-        near = evidence.raw(look(scorer.net, tensor_of(sample.pixels)[None]))[0, 1]
-        heat = resized(near.numpy(), sample.pixels.shape[:2])
-        found[sample.name] = heat >= np.quantile(heat, 0.99)
-    return found
 
 
 @torch.no_grad()

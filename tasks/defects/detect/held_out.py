@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -14,20 +17,23 @@ from torch.nn import functional
 from models.defect_net import STRIDE
 from tasks.defects.detect.config import DetectConfig
 from tasks.defects.detect.detector import tensor_of
-from tasks.defects.detect.evidence import Cells, Evidence, fit_evidence, stacked
-from tasks.defects.detect.metrics import auroc
-from tasks.defects.detect.pieces import PieceMaker, region
-from tasks.defects.detect.scorer import COUNTS, SurfaceScorer, look, statistics
+from tasks.defects.detect.evidence import MAPS, Cells, fit_evidence, stacked
+from tasks.defects.detect.finetune import finetune
+from tasks.defects.detect.light import evenly_lit
+from tasks.defects.detect.metrics import auroc, resized
+from tasks.defects.detect.pieces import PieceMaker, Pieces, region
+from tasks.defects.detect.scorer import SurfaceScorer, look, statistics
 from tasks.defects.detect.synthetic import with_defect
 from tasks.defects.detect.weigh import Weights, weigh
 from tasks.defects.samples import Mask, Sample, parts_of
 
-PIECES = 8
+PIECES, MOST_PIECES = 5, 600
 """Pieces per image that evidence is learned from, and the most of all pieces."""
-MOST_PIECES = 800
 MOST_IMAGES = 200
+"""Normal and defective images each that the evidence is weighed by."""
 _CELLS = 48
 _SEEN = 256
+_QUANTILE_CELLS, _MOST_CELLS = 1_000, 100_000
 SYNTHETIC_WEIGHT = 0.15
 """Weight of a synthetic defect beside a real one when the evidence is weighed."""
 
@@ -36,7 +42,7 @@ class View(NamedTuple):
     """One image by evidence that was learned without its part.
 
     Attributes:
-        found: float [statistics] before they are standardised.
+        found: float [statistics].
         cells: float [k, maps] of some cells.
         target: bool [k], whether they touch a defect.
         defective: Whether the image shows one.
@@ -68,6 +74,46 @@ def folds_of(
     return [(of(normals, fold), of(defects, fold)) for fold in range(count)]
 
 
+def train(
+    scorer: SurfaceScorer,
+    normals: Sequence[Sample],
+    defects: Sequence[Sample],
+    config: DetectConfig,
+    rng: Generator,
+) -> float:
+    """Train net and head; return the loss, NaN without steps."""
+    scorer.eval()
+    if not config.steps:
+        return float("nan")
+    undrawn = [sample for sample in defects if region(sample) is None]
+    hints = strangest(scorer, undrawn, normals, config, rng) if undrawn else {}
+    maker = PieceMaker(normals, defects, config, rng, hints)
+
+    def draw() -> Pieces:
+        pieces = maker.batch()
+        return pieces._replace(pixels=evenly_lit(pieces.pixels))
+
+    return finetune(scorer.net, scorer.head, draw, config)
+
+
+@torch.no_grad()
+def strangest(
+    scorer: SurfaceScorer,
+    samples: Sequence[Sample],
+    normals: Sequence[Sample],
+    config: DetectConfig,
+    rng: Generator,
+) -> dict[str, Mask]:
+    """Return by name where a defect that nobody drew most likely is: 1 % of the pixels."""
+    fit_evidence(scorer.evidence, cells_of(scorer, normals, [], config, rng), config.seed)
+    found = {}
+    for sample in samples:
+        raw = scorer.evidence.raw(look(scorer.net, tensor_of(sample.pixels)[None]))
+        heat = resized(raw[0, MAPS.index("memory")].numpy(), sample.pixels.shape[:2])
+        found[sample.name] = heat >= np.quantile(heat, 0.99)
+    return found
+
+
 @torch.no_grad()
 def cells_of(
     scorer: SurfaceScorer,
@@ -75,9 +121,9 @@ def cells_of(
     defects: Sequence[Sample],
     config: DetectConfig,
     rng: Generator,
-    pieces: int,
 ) -> Cells:
     """Return cells of random pieces, the same number of each piece and class at most."""
+    pieces = min(PIECES * (len(normals) + len(defects)), MOST_PIECES)
     maker = PieceMaker(normals, [one for one in defects if region(one) is not None], config, rng)
     chosen: list[Cells] = []
     for _ in range(-(-pieces // config.batch)):
@@ -97,15 +143,9 @@ def cells_of(
                         torch.full((count,), 1.0 / count),
                     )
                 )
-    return joined(chosen)
+    return Cells(*(torch.cat(each) for each in zip(*chosen, strict=True)))
 
 
-def joined(cells: Sequence[Cells]) -> Cells:
-    """Return all cells as one."""
-    return Cells(*(torch.cat(each) for each in zip(*cells, strict=True)))
-
-
-@torch.no_grad()
 def learn(
     scorer: SurfaceScorer,
     normals: Sequence[Sample],
@@ -113,36 +153,54 @@ def learn(
     config: DetectConfig,
     rng: Generator,
 ) -> dict[str, float]:
-    """Learn the evidence and set how it is weighed in heat and score.
+    """Train what is to be trained, learn the evidence, and set how all of it is weighed.
+
+    A net that is trained is trained again, half as long, for each of two folds, so that its own
+    map is weighed by parts that it did not see, too.
 
     Args:
-        scorer: Its net stays as it is.
+        scorer: Of the net to start from.
         normals: Of at least two parts.
         defects: Any number.
-        config: Folds and sizes.
+        config: Folds, sizes, steps.
         rng: Source of all that is random.
 
     Returns:
-        Figures by held-out parts: ``auroc_synthetic``, and ``auroc`` where there are defects.
+        Figures by held-out parts: ``auroc_synthetic``, and ``auroc`` where there are defects;
+        ``loss`` of the training.
     """
-    folds = folds_of(normals, defects, config.folds, rng)
-    total = min(PIECES * (len(normals) + len(defects)), MOST_PIECES)
-    cells = [
-        cells_of(scorer, good, bad, config, rng, -(-total // len(folds))) for good, bad in folds
-    ]
+    folds = folds_of(normals, defects, 2 if config.steps else config.folds, rng)
+    share = -(-MOST_IMAGES // len(folds))
     views: list[View] = []
     for number, (good, bad) in enumerate(folds):
-        others = [each for place, each in enumerate(cells) if place != number]
-        evidence = Evidence(scorer.shape.net, config.memory, config.projected)
-        fit_evidence(evidence, joined(others), config.seed)
-        share = -(-MOST_IMAGES // len(folds))
-        views += [view(scorer, evidence, one, rng) for one in [*good[:share], *bad[:share]]]
-        views += [
-            view(scorer, evidence, spoilt(one, good, rng), rng, SYNTHETIC_WEIGHT)
-            for one in good[:share]
-        ]
-    fit_evidence(scorer.evidence, joined(cells), config.seed)
-    return set_weights(scorer, views, trained=config.steps > 0)
+        others = [fold for place, fold in enumerate(folds) if place != number]
+        student = copy.deepcopy(scorer)
+        seen = [s for fold in others for s in fold[0]], [s for fold in others for s in fold[1]]
+        half = replace(config, steps=config.steps // 2)
+        train(student, *seen, half, rng)
+        fit_evidence(student.evidence, cells_of(student, *seen, config, rng), config.seed)
+        standardise(student, good[:share])
+        views += [view(student, one, rng) for one in [*good[:share], *bad[:share]]]
+        made = [spoilt(one, good, rng) for one in good[:share]]
+        views += [view(student, one, rng, SYNTHETIC_WEIGHT) for one in made]
+    loss = train(scorer, normals, defects, config, rng)
+    fit_evidence(scorer.evidence, cells_of(scorer, normals, defects, config, rng), config.seed)
+    standardise(scorer, normals[:MOST_IMAGES])
+    return set_weights(scorer, views) | ({} if math.isnan(loss) else {"loss": loss})
+
+
+@torch.no_grad()
+def standardise(scorer: SurfaceScorer, normals: Sequence[Sample]) -> None:
+    """Bring the maps of evidence to middle 0 and spread 1 on normal images."""
+    evidence = scorer.evidence
+    some = []
+    for sample in normals:
+        raw = evidence.raw(look(scorer.net, tensor_of(sample.pixels)[None]))[0].flatten(1)
+        some.append(raw[:, :: max(1, raw.shape[1] // _QUANTILE_CELLS)])
+    at = torch.tensor([0.16, 0.5, 0.84])
+    low, middle, high = torch.quantile(torch.cat(some, dim=1)[:, :_MOST_CELLS], at, dim=1)
+    evidence.centre.copy_(middle)
+    evidence.spread.copy_(((high - low) / 2).clamp_min(1e-6))
 
 
 def spoilt(sample: Sample, donors: Sequence[Sample], rng: Generator) -> Sample:
@@ -156,12 +214,10 @@ def spoilt(sample: Sample, donors: Sequence[Sample], rng: Generator) -> Sample:
     return Sample(sample.name, pixels, "ng" if mask.any() else "ok", mask=mask, part=sample.part)
 
 
-def view(
-    scorer: SurfaceScorer, evidence: Evidence, sample: Sample, rng: Generator, weight: float = 1.0
-) -> View:
-    """Look at one image by other evidence than the scorer's own."""
-    features = look(scorer.net, tensor_of(sample.pixels)[None])
-    maps = torch.cat([scorer.head(features.dense), evidence.raw(features)], dim=1)
+@torch.no_grad()
+def view(scorer: SurfaceScorer, sample: Sample, rng: Generator, weight: float = 1.0) -> View:
+    """Look at one image."""
+    maps = scorer.maps(look(scorer.net, tensor_of(sample.pixels)[None]))
     flat = maps[0].flatten(1).t()
     defective = sample.label == "ng"
     where = region(sample)
@@ -185,32 +241,21 @@ def touched(mask: Mask, size: Sequence[int]) -> Tensor:
     return functional.adaptive_max_pool2d(cells, (int(size[0]), int(size[1])))[0, 0] > 0
 
 
-def set_weights(scorer: SurfaceScorer, views: Sequence[View], *, trained: bool) -> dict[str, float]:
-    """Set standardisation, heat and decision of the scorer by held-out views."""
-    normal = torch.cat([one.cells for one in views if not one.defective])
-    low, middle, high = torch.quantile(
-        normal[:: max(1, len(normal) // 100_000)], torch.tensor([0.16, 0.5, 0.84]), dim=0
-    )
-    spread = ((high - low) / 2).clamp_min(1e-6)
-    middle[0], spread[0] = 0, 1  # the net's own logits stay what they are
-    scorer.evidence.centre.copy_(middle[1:])
-    scorer.evidence.spread.copy_(spread[1:])
-    cells = torch.cat([(one.cells - middle) / spread for one in views]).double().numpy()
+@torch.no_grad()
+def set_weights(scorer: SurfaceScorer, views: Sequence[View]) -> dict[str, float]:
+    """Set how heat and decision weigh the maps, by views of held-out images."""
+    cells = torch.cat([one.cells for one in views]).double().numpy()
     target = torch.cat([one.target for one in views]).numpy()
-    share = torch.cat(
-        [torch.full((len(one.cells),), one.weight / max(1, len(one.cells))) for one in views]
-    )
+    share = np.concatenate([np.full(len(v.cells), v.weight / max(1, len(v.cells))) for v in views])
     if target.any():
-        _set_heat(scorer, weigh(cells[:, 1:], target, share.double().numpy()), trained=trained)
-    times = len(COUNTS)
-    found = torch.stack([one.found for one in views]) - middle.repeat_interleave(times)
-    values = (found / spread.repeat_interleave(times)).double().numpy()[:, times:]
+        _set_heat(scorer, weigh(cells, target, share))
+    values = torch.stack([one.found for one in views]).double().numpy()
     defective = np.array([one.defective for one in views])
     weight = np.array([one.weight for one in views])
     figures = {}
     if defective.any():
         weights = weigh(values, defective, weight)
-        _set_decision(scorer, weights, trained=trained)
+        _set_decision(scorer, weights)
         told = weights.log_odds(values)
         for name, real in (("auroc_synthetic", weight < 1), ("auroc", weight == 1)):
             kept = real & defective | ~defective
@@ -219,20 +264,14 @@ def set_weights(scorer: SurfaceScorer, views: Sequence[View], *, trained: bool) 
     return figures
 
 
-def _set_heat(scorer: SurfaceScorer, weights: Weights, *, trained: bool) -> None:
-    share = 0.5 if trained else 1.0
-    scale = torch.from_numpy(weights.weight / weights.spread).float()
-    scorer.mix[0] = 1 - share
-    scorer.mix[1:] = share * scale
-    bias = weights.bias - float(weights.weight @ (weights.centre / weights.spread))
-    scorer.mix_bias.fill_(share * bias)
+def _set_heat(scorer: SurfaceScorer, weights: Weights) -> None:
+    scale = weights.weight / weights.spread
+    scorer.mix.copy_(torch.from_numpy(scale))
+    scorer.mix_bias.fill_(weights.bias - float(scale @ weights.centre))
 
 
-def _set_decision(scorer: SurfaceScorer, weights: Weights, *, trained: bool) -> None:
-    first = len(COUNTS)
-    scorer.usual[first:] = torch.from_numpy(weights.centre).float()
-    scorer.unusual[first:] = torch.from_numpy(weights.spread).float()
-    scorer.decision[first:] = torch.from_numpy(weights.weight).float()
-    if trained:
-        scorer.decision[1] = 0.5
+def _set_decision(scorer: SurfaceScorer, weights: Weights) -> None:
+    scorer.usual.copy_(torch.from_numpy(weights.centre))
+    scorer.unusual.copy_(torch.from_numpy(weights.spread))
+    scorer.decision.copy_(torch.from_numpy(weights.weight))
     scorer.decision_bias.fill_(weights.bias)
