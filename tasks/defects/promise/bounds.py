@@ -1,9 +1,9 @@
 """How far n parts can carry a promise: exact ranks, and how many parts are missing for one.
 
-With the threshold at the k-th worst of n independent parts, the share of all parts beyond it is at
-most Beta(k, n - k + 1) distributed, whatever the scores' distribution (Wilks, Annals of Mathematical
-Statistics 1941), exactly so where no two scores are equal. So it exceeds ``alpha`` with a chance of
-at most P(Binomial(n, alpha) < k), and is k / (n + 1) in the mean (Vovk et al., 2005).
+With the threshold at the k-th worst of n independent parts, the share of all parts beyond it is
+Beta(k, n - k + 1) distributed, whatever the scores' distribution (Wilks, Annals of Mathematical
+Statistics 1941), or less where scores are equal. So it exceeds ``alpha`` with a chance of at most
+P(Binomial(n, alpha) < k), and is at most k / (n + 1) in the mean (Vovk et al., 2005).
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Whether scores of today may come from where the calibration came from.
 
 The promise holds for parts that are exchangeable with the calibration's. Two batches of parts are
-compared by two tests (Kolmogorov-Smirnov, Mann-Whitney), of which twice the lesser p counts. A low p
-ends the promise; a high one does not prove it: few parts hide much. For a line that runs on, looked
-at again and again, use the watch, whose false alarms do not add up.
+compared by two tests (Kolmogorov-Smirnov, Mann-Whitney), of which twice the lesser p counts. A low
+p ends the promise; a high one does not prove it: few parts hide much. For a line that runs on,
+looked at again and again, use the watch, whose false alarms do not add up.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
 """What judging costs: over thresholds, at its cheapest under a promise, with intervals by part.
 
 Of one image drawn at random from a random part: a defective one that passes costs an escape, a good
-one that is rejected a false reject, every one in between a review; right verdicts cost nothing. The
-cost is a sum of one term of ``ok_below`` and one of ``ng_from``, so the cheapest pair is found
-exactly. It is chosen within the promise (below its ``ok_below``, above its ``ng_from``), which holds
-for every such pair at once and so is not spoilt by the choice. The cost itself is that of the parts
-it was chosen by, and a little too kind.
+one that is rejected a false reject, every one in between a review; right verdicts cost nothing.
+The cost is a sum of one term of ``ok_below`` and one of ``ng_from``, so the cheapest pair is found
+exactly. It is chosen within the promise (below its ``ok_below``, above its ``ng_from``), which
+holds for every such pair at once and so is not spoilt by the choice. The cost itself is that of the
+parts it was chosen by, and a little too kind.
 """
 
 from __future__ import annotations

@@ -10,9 +10,9 @@
 
 A part with all its images below a threshold has one at random there, which has its lowest there:
 so ``every image`` keeps the other two promises of escapes as well, and is the default. It speaks of
-as many images per part as were calibrated with, ``part`` too; ``one image`` does not depend on that.
-None of them speaks of the share of all images of a line where parts with many images are judged
-worse than parts with few.
+as many images per part as were calibrated with, ``part`` too; ``one image`` does not depend on
+that. None of them speaks of the share of all images of a line where parts with many images are
+judged worse than parts with few.
 """
 
 from __future__ import annotations

@@ -24,8 +24,8 @@ def assumptions(promised: Promised) -> list[str]:
     """Return what must be true for the promise to hold."""
     promise = promised.promise
     told = [
-        "Calibration parts are drawn from the parts that will be judged, independently of each "
-        "other; a change of line, light, camera or defects ends the promise.",
+        "Calibration parts are drawn, independently of each other, from the parts to be judged.",
+        "Line, light, camera and defects stay as they were; a change ends the promise.",
         "Labels are right, and images that show one part are named as one part.",
     ]
     if promise.source == "held-out":

@@ -219,7 +219,7 @@ def test_types_hold_all_at_once():
         alone_each = [promised_thresholds(Promise(max_escape=0.05), alone(v[:59])) for v in u]
         held += max(own) <= 0.05, max(one.thresholds.ok_below for one in alone_each) <= 0.05
     assert n == 80
-    assert 0.935 < held[0] / draws
+    assert held[0] / draws > 0.935
     assert held[1] / draws < 0.89
 
 
