@@ -191,7 +191,7 @@ def test_good_images_of_a_defective_part_are_on_neither_side():
     assert ng.places()[1] == 2
 
 
-def redraws(k_off, draws=4_000, n=59, alpha=0.05):
+def redraws(k_off, draws=1_500, n=59, alpha=0.05):
     """Return how often the true miss rate is kept, with a threshold so many ranks off."""
     rng = np.random.default_rng(5)
     promise, held = Promise(max_escape=alpha), 0
@@ -203,7 +203,7 @@ def redraws(k_off, draws=4_000, n=59, alpha=0.05):
 
 
 def test_the_promise_holds_over_redraws_and_one_rank_more_would_not():
-    assert 0.945 < redraws(0) < 0.958
+    assert 0.935 < redraws(0) < 0.968
     assert redraws(1) < 0.83
 
 
@@ -211,7 +211,7 @@ def test_types_hold_all_at_once():
     """Without sharing the level among three types they would in .95 ** 3 of all draws."""
     rng = np.random.default_rng(2)
     shared = Promise(max_escape=0.05, by_type=True)
-    n, draws, held = needed(0.05, 1 - 0.05 / 3), 1_500, np.zeros(2)
+    n, draws, held = needed(0.05, 1 - 0.05 / 3), 600, np.zeros(2)
     for _ in range(draws):
         u = rng.random((3, n))
         images = Scored(u.ravel(), [str(i) for i in range(3 * n)], [k for k in "abc" for _ in u[0]])
@@ -219,8 +219,8 @@ def test_types_hold_all_at_once():
         alone_each = [promised_thresholds(Promise(max_escape=0.05), alone(v[:59])) for v in u]
         held += max(own) <= 0.05, max(one.thresholds.ok_below for one in alone_each) <= 0.05
     assert n == 80
-    assert held[0] / draws > 0.935
-    assert held[1] / draws < 0.89
+    assert held[0] / draws > 0.925
+    assert held[1] / draws < 0.9
 
 
 def test_rates_have_exact_intervals_and_share_the_level_among_types():
