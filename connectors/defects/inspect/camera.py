@@ -129,9 +129,7 @@ class CameraFolder:
         return look
 
     def _settled(self, file: ImageFile, look: _Look) -> bool:
-        return (
-            time.monotonic() - look.since >= self.timing.settle or age(file.path) > OLD_SECONDS
-        )
+        return time.monotonic() - look.since >= self.timing.settle or age(file.path) > OLD_SECONDS
 
 
 @dataclass(slots=True)

@@ -36,6 +36,8 @@ class Delivery(threading.Thread):
         self._journal = journal
         self._backoff = backoff or Backoff()
         self._wake, self._ended = threading.Event(), threading.Event()
+        if sink.position is not None and sink.position != journal.cursor(sink.name):
+            journal.advance(sink.name, sink.position)  # the file itself knows what is in it
 
     def run(self) -> None:
         """Deliver until it is ended."""

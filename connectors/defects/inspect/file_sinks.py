@@ -22,6 +22,7 @@ from connectors.files import atomic_path
 
 COLUMNS = (
     "event",
+    "journal",
     "image",
     "digest",
     "time",
@@ -46,25 +47,31 @@ class _LinesSink:
 
     batch = 200
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, journal: str) -> None:
         """Open the file, or make it.
+
+        Args:
+            path: The file.
+            journal: Id of the journal whose results it holds.
 
         Raises:
             OSError: It cannot be written.
+            ValueError: It holds something else.
         """
+        self._journal = journal
         self.name = f"{path.suffix.lstrip('.') or 'file'}:{path.resolve()}"
         path.parent.mkdir(parents=True, exist_ok=True)
         self._path = path
         self._handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
         try:
-            self._size, self._last = self._mended()
+            self._size, self.position = self._mended()
         except BaseException:
             os.close(self._handle)
             raise
 
     def write(self, results: Sequence[Result]) -> None:
         """Append results that are not there yet, all or none of them."""
-        new = [result for result in results if result.event > self._last]
+        new = [result for result in results if result.event > self.position]
         if not new:
             return
         data = b"".join(self._line(result) for result in new)
@@ -79,7 +86,7 @@ class _LinesSink:
             os.ftruncate(self._handle, self._size)
             raise SinkError(f"{self._path}: {error.strerror}") from error
         self._size += len(data)
-        self._last = new[-1].event
+        self.position = new[-1].event
 
     def close(self) -> None:
         """Close the file."""
@@ -94,7 +101,12 @@ class _LinesSink:
         if end == 0:
             return 0, 0
         start = last_line_end(self._handle, end - 1)
-        return end, self._event(os.pread(self._handle, end - start, start))
+        event, journal = self._event(os.pread(self._handle, end - start, start))
+        if journal not in {"", self._journal}:
+            raise ValueError(
+                f"{self._path} does not end with results of this line; name another file"
+            )
+        return end, event
 
     def _head(self) -> bytes:
         return b""
@@ -102,7 +114,8 @@ class _LinesSink:
     def _line(self, result: Result) -> bytes:
         raise NotImplementedError
 
-    def _event(self, line: bytes) -> int:
+    def _event(self, line: bytes) -> tuple[int, str]:
+        """Return event and journal of a line, -1 and "?" of one that is none of ours."""
         raise NotImplementedError
 
 
@@ -112,13 +125,12 @@ class JsonLinesSink(_LinesSink):
     def _line(self, result: Result) -> bytes:
         return json.dumps(result.body, ensure_ascii=False, allow_nan=False).encode() + b"\n"
 
-    def _event(self, line: bytes) -> int:
+    def _event(self, line: bytes) -> tuple[int, str]:
         try:
-            return int(json.loads(line)["event"])
-        except (ValueError, TypeError, KeyError) as error:
-            raise ValueError(
-                f"{self._path} does not end as a file of results; name another file"
-            ) from error
+            said = json.loads(line)
+            return int(said["event"]), str(said["journal"])
+        except (ValueError, TypeError, KeyError, RecursionError):
+            return -1, "?"
 
 
 class CsvSink(_LinesSink):
@@ -134,6 +146,7 @@ class CsvSink(_LinesSink):
         return _row(
             (
                 body["event"],
+                body["journal"],
                 _harmless(body["image"]),
                 body["digest"],
                 body["time"],
@@ -145,13 +158,11 @@ class CsvSink(_LinesSink):
             )
         )
 
-    def _event(self, line: bytes) -> int:
-        first = line.split(b",", 1)[0]
-        if first == b"event":
-            return 0
-        if not first.isdigit():
-            raise ValueError(f"{self._path} does not end as a file of results; name another file")
-        return int(first)
+    def _event(self, line: bytes) -> tuple[int, str]:
+        if line == _row(COLUMNS):
+            return 0, ""
+        event, _, rest = line.partition(b",")
+        return (int(event), rest.split(b",", 1)[0].decode()) if event.isdigit() else (-1, "?")
 
 
 class PictureFolderSink:
@@ -162,6 +173,7 @@ class PictureFolderSink:
     """
 
     batch = 50
+    position = None
 
     def __init__(self, target: Path, journal: Journal, source: Path) -> None:
         """Name the folders.

@@ -6,6 +6,7 @@ import http.client
 import json
 import ssl
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
@@ -105,10 +106,9 @@ class HttpLink:
             if connection.sock is None:
                 connection.connect()
             midway = True
-            try:
+            # A server that refuses a body early has often said why.
+            with suppress(BrokenPipeError, ConnectionResetError):
                 connection.request("POST", target, body, self._headers | dict(headers))
-            except (BrokenPipeError, ConnectionResetError):
-                pass  # a server that refuses a body early has often said why
             response = connection.getresponse()
             content = response.read(MAX_ANSWER + 1)
         except (OSError, http.client.HTTPException) as error:
@@ -136,7 +136,10 @@ class HttpLink:
         if self._connection is None:
             if self._secure:
                 self._connection = http.client.HTTPSConnection(
-                    self._host, self._port, timeout=self._seconds, context=ssl.create_default_context()
+                    self._host,
+                    self._port,
+                    timeout=self._seconds,
+                    context=ssl.create_default_context(),
                 )
             else:
                 self._connection = http.client.HTTPConnection(

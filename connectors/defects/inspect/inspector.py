@@ -9,7 +9,7 @@ import numpy as np
 
 from tasks.cleaning.images.decode import Pixels as DecodedPixels
 from tasks.defects.judgement import Judgement, Thresholds
-from tasks.defects.samples import Pixels
+from tasks.defects.samples import Box, Pixels
 
 MAX_BOXES = 50
 """Boxes told of one image; the best come first."""
@@ -66,14 +66,7 @@ class Opinion:
             score=float(judgement.score) if finite else limit,
             kind=judgement.kind,
             kinds={kind: round(float(p), 6) for kind, p in judgement.kinds.items()},
-            boxes=tuple(
-                (
-                    *(round(float(v), 2) for v in (box.left, box.top, box.right, box.bottom)),
-                    box.kind,
-                    round(float(box.score), 6),
-                )
-                for box in judgement.boxes[:MAX_BOXES]
-            ),
+            boxes=tuple(_box(box) for box in judgement.boxes[:MAX_BOXES]),
             thresholds=(_finite(thresholds.ok_below, limit), _finite(thresholds.ng_from, limit)),
             model=inspector.digest,
         )
@@ -96,6 +89,13 @@ def as_eight_bits(pixels: DecodedPixels) -> Pixels:
     if pixels.dtype == np.uint16:
         return (pixels >> 8).astype(np.uint8)
     return pixels.astype(np.uint8, copy=False)
+
+
+def _box(box: Box) -> tuple[float, float, float, float, str, float]:
+    left, top, right, bottom = (
+        round(float(edge), 2) for edge in (box.left, box.top, box.right, box.bottom)
+    )
+    return left, top, right, bottom, box.kind, round(float(box.score), 6)
 
 
 def _finite(value: float, limit: float) -> float:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,14 +27,15 @@ MAX_PAYLOAD = 1 << 20
 """Larger broken files stand in their quarantine record as JSON with name, size and SHA-256."""
 DUPLICATE = "duplicate-of"
 
-TABLES = f"""
+TABLES = (
+    """
 CREATE TABLE IF NOT EXISTS images (
   seq INTEGER PRIMARY KEY AUTOINCREMENT,
   name TEXT NOT NULL,
   stat TEXT NOT NULL,
   digest TEXT NOT NULL,
   time TEXT NOT NULL,
-  verdict TEXT NOT NULL CHECK (verdict IN {VERDICTS!r}),
+  verdict TEXT NOT NULL CHECK (verdict IN ('OK', 'NG', 'REVIEW', 'QUARANTINED')),
   edge TEXT,
   refusal TEXT,
   payload BLOB,
@@ -42,19 +43,22 @@ CREATE TABLE IF NOT EXISTS images (
   central TEXT,
   final TEXT NOT NULL
 );
-CREATE UNIQUE INDEX IF NOT EXISTS judged_once ON images (digest) WHERE verdict != '{QUARANTINED}';
+CREATE UNIQUE INDEX IF NOT EXISTS judged_once ON images (digest) WHERE verdict != 'QUARANTINED';
 CREATE INDEX IF NOT EXISTS by_name ON images (name);
 CREATE INDEX IF NOT EXISTS doubtful ON images (seq) WHERE verdict = 'REVIEW' AND central IS NULL;
 CREATE TABLE IF NOT EXISTS events (
   id INTEGER PRIMARY KEY AUTOINCREMENT, seq INTEGER NOT NULL, body TEXT NOT NULL
 );
+CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
+INSERT OR IGNORE INTO facts VALUES ('id', lower(hex(randomblob(8))));
 CREATE TABLE IF NOT EXISTS cursors (consumer TEXT PRIMARY KEY, at INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS refusals (
   consumer TEXT NOT NULL, event INTEGER NOT NULL, reason TEXT NOT NULL,
   PRIMARY KEY (consumer, event)
 );
-{QUEUE_TABLE}
 """
+    + QUEUE_TABLE
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +93,7 @@ class Result:
     Attributes:
         event: Its number; grows, never used again.
         seq: Number of the image.
-        body: JSON: event, image, digest, time, edge, central, final, settled, quarantine.
+        body: JSON: event, journal, image, digest, time, edge, central, final, settled, quarantine.
     """
 
     event: int
@@ -102,6 +106,7 @@ class Journal:
 
     Attributes:
         queue: The images on their way to the central model.
+        id: Tells the events of this journal from those of others.
     """
 
     def __init__(self, path: Path, limits: QueueLimits | None = None) -> None:
@@ -112,6 +117,8 @@ class Journal:
         """
         self.database = Database(path, TABLES)
         self.queue = ReviewQueue(self.database, limits or QueueLimits())
+        with self.database.reading() as connection:
+            (self.id,) = connection.execute("SELECT value FROM facts WHERE name = 'id'").fetchone()
 
     def __enter__(self) -> Self:
         return self
@@ -181,7 +188,10 @@ class Journal:
             rows = connection.execute(
                 "SELECT id, seq, body FROM events WHERE id > ? ORDER BY id LIMIT ?", (event, limit)
             ).fetchall()
-        return [Result(i, seq, {"event": i, **json.loads(body)}) for i, seq, body in rows]
+        return [
+            Result(i, seq, {"event": i, "journal": self.id, **json.loads(body)})
+            for i, seq, body in rows
+        ]
 
     def cursor(self, consumer: str) -> int:
         """Return the last event that a consumer has."""
@@ -230,23 +240,30 @@ class Journal:
                 "UPDATE images SET payload = NULL WHERE seq <= ? AND payload IS NOT NULL", (up_to,)
             )
 
-    def rows(self) -> list[dict[str, Any]]:
-        """Return every image: name, digest, verdict, edge, central, final, in order."""
-        with self.database.reading() as connection:
-            found = connection.execute(
-                "SELECT name, digest, verdict, edge, central, final FROM images ORDER BY seq"
-            ).fetchall()
-        return [
-            {
-                "name": name,
-                "digest": digest,
-                "verdict": verdict,
-                "edge": _parsed(edge),
-                "central": _parsed(central),
-                "final": final,
-            }
-            for name, digest, verdict, edge, central, final in found
-        ]
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """Yield every image: name, digest, verdict, edge, refusal, central, final, in order."""
+        at = 0
+        while True:
+            with self.database.reading() as connection:
+                found = connection.execute(
+                    "SELECT seq, name, digest, verdict, final, edge, refusal, central FROM images"
+                    " WHERE seq > ? ORDER BY seq LIMIT 1000",
+                    (at,),
+                ).fetchall()
+            if not found:
+                return
+            for _, name, digest, verdict, final, *told in found:
+                edge, refusal, central = map(_parsed, told)
+                yield {
+                    "name": name,
+                    "digest": digest,
+                    "verdict": verdict,
+                    "final": final,
+                    "edge": edge,
+                    "refusal": refusal,
+                    "central": central,
+                }
+            at = found[-1][0]
 
     def refused(self) -> dict[str, int]:
         """Return consumer -> events that it will never take."""
@@ -346,7 +363,7 @@ def _append_event(connection: sqlite3.Connection, seq: int) -> None:
 def _repeats(connection: sqlite3.Connection, digest: str) -> ImageRefusedError | None:
     """Return the refusal of a file that holds what another one held."""
     row = connection.execute(
-        f"SELECT name FROM images WHERE digest = ? AND verdict != '{QUARANTINED}'",  # noqa: S608
+        "SELECT name FROM images WHERE digest = ? AND verdict != 'QUARANTINED'",
         (digest,),
     ).fetchone()
     if row is None or not digest:

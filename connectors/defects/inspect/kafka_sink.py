@@ -19,6 +19,7 @@ class KafkaSink:
     """Writes to one topic; a batch is done when the broker has acknowledged all of it."""
 
     batch = 200
+    position = None
 
     def __init__(self, servers: str, topic: str) -> None:
         self.name = f"kafka:{servers}/{topic}"

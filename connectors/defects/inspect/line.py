@@ -16,7 +16,7 @@ from connectors.cleaning.image_files import ImageFile, read_image_file
 from connectors.defects.inspect.camera import CameraTiming, age, stat_of
 from connectors.defects.inspect.heat_map import heat_png
 from connectors.defects.inspect.inspector import Inspector, Opinion, as_eight_bits
-from connectors.defects.inspect.journal import Inspected, Journal
+from connectors.defects.inspect.journal import VERDICTS, Inspected, Journal
 from infra.errors import PenstockError
 from tasks.cleaning.images.decode import ImageRefusedError
 from tasks.cleaning.images.decode import Pixels as DecodedPixels
@@ -120,7 +120,7 @@ class Line:
             finally:
                 for left in waiting:
                     left.cancel()
-        verdicts = sum(self.counts[name] for name in ("OK", "NG", "REVIEW", "QUARANTINED"))
+        verdicts = sum(self.counts[name] for name in VERDICTS)
         if verdicts + self.counts["again"] != self.read:
             raise AssertionError(f"{self.read} files in, but {dict(self.counts)} told")
         return self.counts
@@ -165,7 +165,7 @@ class Line:
             self._failures += 1
             if self._failures >= FAILURES:
                 raise ModelFailedError(
-                    f"the model fails on {FAILURES} images in a row, at last on {one.name}: {error}",
+                    f"the model fails on {FAILURES} images in a row, {one.name} the last: {error}",
                     "Check that --model is the file that penstock exported",
                 ) from error
             logger.warning("%s: the model fails on it (%s)", one.name, error)

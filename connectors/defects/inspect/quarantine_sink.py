@@ -11,21 +11,25 @@ from connectors.defects.inspect.sinks import SinkError
 
 
 class QuarantineSink:
-    """Writes ``YYYY-MM-DD/part-EVENT.parquet``; the first event names a part, so a repetition
-    after a crash replaces it.
+    """Writes ``YYYY-MM-DD/part-EVENT.parquet``.
+
+    The first event names a part, so a repetition after a crash replaces it.
     """
 
-    batch = 500
     name = "quarantine"
+    batch = 50
+    position = None
 
     def __init__(self, target: Path, journal: Journal, source: Path) -> None:
         self._target, self._journal, self._source = target, journal, source
 
     def write(self, results: Sequence[Result]) -> None:
-        """Write the refused ones of some results as one part, and free their payloads."""
+        """Write the refused ones of some results as one part."""
         refused = [result for result in results if result.body["quarantine"] is not None]
         if not refused:
             return
+        # Those of former parts; of this one they are needed until the journal knows of it.
+        self._journal.drop_payloads(refused[0].seq - 1)
         import pyarrow as pa
 
         from connectors.files import write_table
@@ -55,7 +59,6 @@ class QuarantineSink:
             write_table(table, self._target / day / f"part-{refused[0].event:012d}.parquet")
         except OSError as error:
             raise SinkError(f"{self._target}: {error.strerror or error}") from error
-        self._journal.drop_payloads(refused[-1].seq)
 
     def close(self) -> None:
         """Nothing is held."""

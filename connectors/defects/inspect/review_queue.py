@@ -66,7 +66,7 @@ class QueuedImage:
 
 @dataclass(frozen=True, slots=True)
 class QueueState:
-    """How many images wait to be sent, are sent, were refused for good, found no room."""
+    """How many images wait to be sent, are sent, were given up, found no room."""
 
     waiting: int = 0
     sent: int = 0
@@ -107,7 +107,10 @@ class ReviewQueue:
                 " WHERE state = 'waiting' ORDER BY tries >= ?, seq LIMIT 1",
                 (PATIENCE,),
             ).fetchone()
-        return None if row is None else QueuedImage(*row[:4], bytes(row[4]))
+        if row is None:
+            return None
+        seq, name, digest, edge, content = row
+        return QueuedImage(seq, name, digest, edge, content)
 
     def sent(self, seq: int) -> None:
         """Note that the central machine keeps an image."""
@@ -159,6 +162,14 @@ class ReviewQueue:
         with self._database.transaction() as connection:
             return self.put(connection, seq, content)
 
+    def gone(self, seq: int) -> None:
+        """Note that an image for which there was no room is not there any more."""
+        self._change(
+            "INSERT INTO queue (seq, bytes, state, reason) VALUES (?, 0, 'refused', ?)",
+            seq,
+            "its file was gone before there was room in the queue",
+        )
+
     def state(self) -> QueueState:
         """Count the images of the queue."""
         with self._database.reading() as connection:
@@ -169,7 +180,7 @@ class ReviewQueue:
         return QueueState(**found, unqueued=doubtful - sum(found.values()))
 
     def refusals(self) -> list[tuple[str, str]]:
-        """Return name and reason of images that the central machine refused."""
+        """Return name and reason of images that the central machine will not decide."""
         with self._database.reading() as connection:
             return connection.execute(
                 "SELECT name, reason FROM queue JOIN images USING (seq) WHERE state = 'refused'"

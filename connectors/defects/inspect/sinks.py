@@ -52,10 +52,17 @@ class Sink(Protocol):
         name: Unique among the sinks of a line, and the same after a restart: its place in the
             journal goes by it.
         batch: Most results at a time.
+        position: Number of the newest result that it has, None where it cannot tell.
     """
 
-    name: str
-    batch: int
+    @property
+    def name(self) -> str: ...  # noqa: D102 - told above
+
+    @property
+    def batch(self) -> int: ...  # noqa: D102
+
+    @property
+    def position(self) -> int | None: ...  # noqa: D102
 
     def write(self, results: Sequence[Result]) -> None:
         """Take results; they are safe when this returns.
@@ -92,7 +99,7 @@ def open_sink(
 
         if kind == "folder":
             return PictureFolderSink(Path(rest), journal, folder)
-        return (JsonLinesSink if kind == "jsonl" else CsvSink)(Path(rest))
+        return (JsonLinesSink if kind == "jsonl" else CsvSink)(Path(rest), journal.id)
     if kind in {"http", "https"}:
         from connectors.defects.inspect.webhook import WebhookSink
 

@@ -6,6 +6,7 @@ time: images go by the SHA-256 of their content.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import threading
@@ -81,7 +82,6 @@ class Uplink(threading.Thread):
         self._backoff = backoff or Backoff()
         self._settled = settled
         self._wake, self._ended = threading.Event(), threading.Event()
-        self._gone: set[int] = set()
 
     def run(self) -> None:
         """Send and ask until it is ended."""
@@ -192,13 +192,11 @@ class Uplink(threading.Thread):
     def _refill(self) -> None:
         """Queue images that found no room before, as long as their files are there."""
         queue = self._journal.queue
-        for seq, name, digest in queue.unqueued(SENT_AT_ONCE + len(self._gone)):
-            if seq in self._gone:
-                continue
+        for seq, name, digest in queue.unqueued(SENT_AT_ONCE):
             content = image_bytes(self._folder, name, digest)
             if not content:
-                self._gone.add(seq)
                 logger.warning("%s: gone before it could be queued for review", name)
+                queue.gone(seq)
             elif not queue.fill(seq, content):
                 return
 
@@ -213,8 +211,6 @@ class Uplink(threading.Thread):
 
 def image_bytes(folder: Path, name: str, digest: str) -> bytes:
     """Return the bytes of an image that was inspected, b"" where the file is gone or another."""
-    import hashlib
-
     file = ImageFile(0, folder / name, name)
     try:
         content = read_image_file(file, ImageLimits().max_bytes)

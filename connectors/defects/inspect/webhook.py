@@ -25,6 +25,7 @@ class WebhookSink:
     """Posts JSON to one address."""
 
     batch = 1
+    position = None
 
     def __init__(self, url: str, secret: str, *, seconds: float = 10.0) -> None:
         """Name the receiver.
