@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from flows.cli.lazy import LazyCommand, LazyGroup
-
 import typer
+
+from flows.cli.lazy import LazyCommand, LazyGroup
 
 
 class DefectCommands(LazyGroup):

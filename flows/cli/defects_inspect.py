@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,7 +14,7 @@ import typer
 
 if TYPE_CHECKING:
     from connectors.defects.inspect.report import LineReport
-    from connectors.defects.inspect.run import InspectionRun
+    from connectors.defects.inspect.run import InspectionRun, Told
 
 TOKEN = "PENSTOCK_CENTRAL_TOKEN"  # noqa: S105 - the name of a variable
 MIB = 2**20
@@ -85,7 +85,7 @@ def inspect(
 
 
 @contextmanager
-def inspection_progress(folder: Path, *, watch: bool) -> Iterator[Callable[[Counter[str], int], None]]:
+def inspection_progress(folder: Path, *, watch: bool) -> Iterator[Told]:
     """Yield what is to be called with counts and files found; shown on terminals only."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn

@@ -56,4 +56,4 @@ def serve(
 
 def _say(address: str) -> None:
     typer.echo(f"serving {address}/v1/inspect, {address}/v1/review")
-    typer.echo(f"on the edge: penstock defects inspect FOLDER --model edge.onnx --central {address}")
+    typer.echo(f"next: penstock defects inspect FOLDER --model edge.onnx --central {address}")

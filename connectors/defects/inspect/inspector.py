@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -31,6 +33,49 @@ class Inspector(Protocol):
     def judge(self, pixels: Pixels) -> Judgement:
         """Judge uint8 [h, w] or [h, w, 3]."""
         ...
+
+
+class EdgeInspector:
+    """An edge file, run by ONNX Runtime alone.
+
+    Attributes:
+        digest: SHA-256 of the file.
+        thresholds: As they stand in it.
+    """
+
+    def __init__(self, model: bytes, *, threads: int = 2) -> None:
+        """Load a file.
+
+        Raises:
+            EdgeFileError: It is no edge file that can be run.
+        """
+        from tasks.defects.edge.session import EdgeSession
+
+        self._session = EdgeSession(model, threads=threads)
+        self.digest = hashlib.sha256(model).hexdigest()
+        self.thresholds = self._session.facts.thresholds
+
+    def judge(self, pixels: Pixels) -> Judgement:
+        """Judge uint8 [h, w] or [h, w, 3]."""
+        return self._session.judge(pixels)
+
+
+def open_inspector(path: Path, *, threads: int = 2) -> EdgeInspector:
+    """Return the inspector of an edge file on disk.
+
+    Raises:
+        EdgeFileError: There is no such file, or it is no edge file that can be run.
+    """
+    from tasks.defects.edge.format import MAX_FILE_BYTES, EdgeFileError
+
+    if not path.is_file():
+        raise EdgeFileError(f"{path}: there is no such file; name an edge file (ONNX)")
+    if path.stat().st_size > MAX_FILE_BYTES:
+        raise EdgeFileError(f"{path}: larger than {MAX_FILE_BYTES:,} bytes; name an edge file")
+    try:
+        return EdgeInspector(path.read_bytes(), threads=threads)
+    except EdgeFileError as error:
+        raise EdgeFileError(f"{path}: {error}") from error
 
 
 @dataclass(frozen=True, slots=True)

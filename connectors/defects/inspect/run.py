@@ -172,13 +172,18 @@ def _open_sinks(texts: Sequence[str], journal: Journal, folder: Path, out: Path)
     try:
         for text in (f"jsonl:{out / RESULTS}", *texts):
             opened.append(open_sink(text, journal, folder))
-            if len({sink.name for sink in opened}) < len(opened):
-                raise ConfigurationError(f"sink {text} is named twice", "Name it once")
+            _require_other(opened)
     except BaseException:
         for sink in opened:
             sink.close()
         raise
     return opened
+
+
+def _require_other(sinks: Sequence[Sink]) -> None:
+    *before, last = (sink.name for sink in sinks)
+    if last in before:
+        raise ConfigurationError(f"sink {last} is named twice", "Name it once")
 
 
 def _uplink(

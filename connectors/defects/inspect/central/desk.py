@@ -95,7 +95,7 @@ class Desk(threading.Thread):
         except Exception as error:
             logger.exception("%s: the central model fails on it", review.name)
             reason = f"{type(error).__name__}: {error}"
-        said = {
+        said: dict[str, Any] = {
             "verdict": "REVIEW",
             "score": None,
             "kind": "",

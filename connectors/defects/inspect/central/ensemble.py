@@ -134,7 +134,8 @@ def turned_back(heat: Heat, position: int) -> Heat:
 def _exposed(pixels: Pixels, exposure: float) -> Pixels:
     if exposure == 1.0:
         return pixels
-    return np.clip(np.rint(pixels.astype(np.float32) * exposure), 0, 255).astype(np.uint8)
+    values = np.rint(pixels.astype(np.float32) * np.float32(exposure))
+    return np.asarray(np.clip(values, 0, 255), np.uint8)
 
 
 def _mean_thresholds(members: Sequence[Member]) -> Thresholds:

@@ -28,7 +28,7 @@ def file_of_form(content_type: str, body: bytes) -> bytes:
     mark = b"--" + (found[1] or found[2]).encode("latin-1")
     parts = list(_parts(b"\r\n" + body, b"\r\n" + mark))
     named = [content for head, content in parts if _NAME.search(head)]
-    chosen = named if named else [content for _, content in parts] if len(parts) == 1 else []
+    chosen = named or ([content for _, content in parts] if len(parts) == 1 else [])
     if len(chosen) != 1:
         raise Problem(
             422,

@@ -17,7 +17,7 @@ from infra.errors import ConfigurationError, ServiceError
 
 logger = logging.getLogger(__name__)
 
-TOKENS = "PENSTOCK_API_TOKENS"  # noqa: S105 - the name of a variable
+TOKENS = "PENSTOCK_API_TOKENS"
 MAX_CONNECTIONS = 64
 """Each may hold a body of the largest size in memory."""
 

@@ -17,7 +17,7 @@ from urllib.parse import unquote
 from fastapi import FastAPI, Request, Response
 from starlette.concurrency import run_in_threadpool
 
-from connectors.api.app import as_response, read_body, read_plain_body, request_id_of, surround
+from connectors.api.app import as_response, read_body, read_plain_body, surround
 from connectors.api.gate import Gate
 from connectors.api.journal import JournalError
 from connectors.api.load_control import LoadControl, LoadLimits
@@ -347,9 +347,7 @@ def _bad_header(name: str, why: str) -> Problem:
 
 
 def _not_now(code: str, what: str) -> Problem:
-    return Problem(
-        503, code, what, "It is sent again by itself", headers={"retry-after": "5"}
-    )
+    return Problem(503, code, what, "It is sent again by itself", headers={"retry-after": "5"})
 
 
 def _is_object(text: str) -> bool:
