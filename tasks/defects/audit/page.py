@@ -77,6 +77,7 @@ class Record:
     verdicts: Table
     types: Table | None
     plots: Sequence[Plot]
+    prevalence: float
     point: OperatingPoint | None
     cheapest: OperatingPoint | None
     misses: Sequence[Case]
@@ -135,6 +136,7 @@ def _record(inputs: AuditInputs) -> Record:
         table,
         type_table(tested),
         plots,
+        math.nan if inputs.cost is None else inputs.cost.prevalence,
         point,
         cheapest,
         [_case(inputs, place, "OK") for place in misses],

@@ -93,12 +93,12 @@ def det_plot(curve: Curve, at: tuple[float, float]) -> Plot:
     """Return misses over false rejects on logarithmic axes (detection error trade-off)."""
     x, y = _logarithmic(LEAST, 1, LEFT, RIGHT), _logarithmic(LEAST, 1, BOTTOM, TOP)
     shares = (0.001, 0.01, 0.1, 1.0)
-    labels = ("≤ .1%", "1%", "10%", "100%")
+    labels = ("0.1%", "1%", "10%", "100%")
     return Plot(
         "det",
         "Misses over false rejects",
-        f"Both on logarithmic axes; at the thresholds {at[1]:.2%} of defective parts pass and "
-        f"{at[0]:.2%} of good ones are rejected.",
+        "Both on logarithmic axes, rates below 0.1% on their edges; at the thresholds "
+        f"{at[1]:.2%} of defective parts pass and {at[0]:.2%} of good ones are rejected.",
         Axis("Good parts rejected", tuple((x(v), t) for v, t in zip(shares, labels, strict=True))),
         Axis(
             "Defective parts passed", tuple((y(v), t) for v, t in zip(shares, labels, strict=True))

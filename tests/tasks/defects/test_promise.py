@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import math
 from fractions import Fraction
 
@@ -25,6 +26,7 @@ from tasks.defects.promise.thresholds import (
 )
 from tasks.defects.promise.words import assumptions, sentences
 from tasks.defects.samples import Sample
+from tests.benchmarks import defects_promise
 
 PER = ("every image", "one image", "part")
 
@@ -334,3 +336,14 @@ def test_words_say_what_is_assumed():
     assert any("as estimates" in text for text in assumptions(folds))
     mean = promised_thresholds(Promise(max_escape=0.1, average=True), scores)
     assert "in the mean" in sentences(mean)[0]
+
+
+def test_the_benchmark_runs_at_its_small_size(capsys):
+    defects_promise.main(["--smoke", "--json"])
+    result = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert result["refused_when_small"] is True
+    assert result["upper_min"] >= 0.95
+    for alpha in ("05", "10", "20"):
+        assert result[f"held_share_{alpha}"] > result[f"held_share_rank_off_{alpha}"]
+        assert result[f"held_share_images_{alpha}"] < 0.85
+    assert result["held_share_training"] < 0.6
