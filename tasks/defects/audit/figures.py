@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tasks.defects.audit.record import AuditInputs, Judged
 from tasks.defects.judgement import Thresholds
@@ -142,7 +143,7 @@ def worst(tested: Judged) -> tuple[list[int], list[int]]:
     return _first(tested, order, "ng"), _first(tested, order[::-1], "ok")
 
 
-def _first(tested: Judged, order: Floats, label: str) -> list[int]:
+def _first(tested: Judged, order: NDArray[np.int64], label: str) -> list[int]:
     seen: set[str] = set()
     found: list[int] = []
     for place in (int(i) for i in order):

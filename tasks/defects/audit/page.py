@@ -6,7 +6,7 @@ import base64
 import hashlib
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from tasks.cleaning.report.page import render_page
@@ -106,7 +106,7 @@ def seal_holds(html: str) -> bool:
     if len(found) != 1:
         return False
     unsealed = SEAL.sub(f'<code id="seal">{UNSEALED}</code>', html)
-    return hashlib.sha256(unsealed.encode()).hexdigest() == found[0]
+    return bool(hashlib.sha256(unsealed.encode()).hexdigest() == found[0])
 
 
 def _record(inputs: AuditInputs) -> Record:
@@ -189,7 +189,7 @@ def _interval(one: Rate) -> str:
     return f"{_percent(one.low)} to {_percent(one.high)}"
 
 
-FILTERS = {
+FILTERS: dict[str, Callable[..., str]] = {
     "count": lambda n: f"{n:,}",
     "pixel": lambda v: f"{v:.1f}",
     "score": lambda v: f"{v:.4g}",
