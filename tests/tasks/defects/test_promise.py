@@ -105,6 +105,15 @@ def test_a_refusal_tells_all_that_is_missing():
     ]  # fmt: skip
 
 
+def test_types_are_not_promised_without_names():
+    promise = Promise(max_escape=0.1, by_type=True)
+    for kinds in ((), ["crack"] * 39 + [""]):
+        with pytest.raises(ValueError, match="name them all"):
+            promised_thresholds(promise, Scored(np.arange(40.0), list("ab" * 20), kinds))
+    with pytest.raises(TooFewPartsError):
+        promised_thresholds(promise)
+
+
 def test_copies_of_images_carry_nothing():
     ng = Scored(np.arange(600.0), [str(i // 20) for i in range(600)])
     with pytest.raises(TooFewPartsError, match="30 are there"):
