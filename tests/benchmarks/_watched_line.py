@@ -12,6 +12,8 @@ from tasks.defects.samples import Pixels
 from tasks.defects.textures.line import LineConfig, make_line
 
 BELT = 25.0
+FLICKER = 0.05
+"""Spread of the exposure from image to image, as a logarithm."""
 
 
 @dataclass(frozen=True)
@@ -37,13 +39,13 @@ def surfaces(seed: int, number: int, texture: str = "cast") -> list[Pixels]:
     """Return the surfaces of so many parts; one in ten is defective, in an order by chance."""
     bad = number // 10
     kinds = {"scratch": -(-bad // 2), "pit": bad // 2}
-    config = LineConfig(texture=texture, ok=number - bad, ng=kinds, seed=seed)
+    config = LineConfig(texture=texture, ok=number - bad, ng=kinds, exposure_spread=0.0, seed=seed)
     made = [sample.pixels for sample in make_line(config)]
     return [made[i] for i in np.random.default_rng(seed).permutation(len(made))]
 
 
 def taken(surface: Pixels, look: Look, rng: np.random.Generator) -> Pixels:
-    """Return the image of a part that lies about a pixel off its place."""
+    """Return the image of a part, about a pixel off its place and under a lamp that flickers."""
     side = surface.shape[0]
     rows, columns = np.mgrid[:side, :side] - side / 2 + rng.normal(0, 1, 2)[:, None, None]
     columns = columns - look.right
@@ -57,7 +59,8 @@ def taken(surface: Pixels, look: Look, rng: np.random.Generator) -> Pixels:
         hole = (across - 0.15 * side) ** 2 + along**2 < (0.06 * side) ** 2
         inside = ndimage.gaussian_filter((plate & ~hole).astype(np.float64), 0.7)
         image = inside * image + (1 - inside) * BELT
-    return np.clip(np.rint(image * look.gain), 0, 255).astype(np.uint8)
+    gain = look.gain * float(np.exp(FLICKER * rng.standard_normal()))
+    return np.clip(np.rint(image * gain), 0, 255).astype(np.uint8)
 
 
 def rough_score(image: Pixels) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import math
 from fractions import Fraction
 
@@ -25,6 +26,7 @@ from tasks.defects.promise.thresholds import (
 )
 from tasks.defects.promise.words import assumptions, sentences
 from tasks.defects.samples import Sample
+from tests.benchmarks import defects_promise
 
 PER = ("every image", "one image", "part")
 
@@ -101,6 +103,15 @@ def test_a_refusal_tells_all_that_is_missing():
     assert [(one.kind, one.rank, one.threshold) for one in kept] == [
         ("crack", 3, 2.0), ("dent", 1, 60.0),
     ]  # fmt: skip
+
+
+def test_types_are_not_promised_without_names():
+    promise = Promise(max_escape=0.1, by_type=True)
+    for kinds in ((), ["crack"] * 39 + [""]):
+        with pytest.raises(ValueError, match="name them all"):
+            promised_thresholds(promise, Scored(np.arange(40.0), list("ab" * 20), kinds))
+    with pytest.raises(TooFewPartsError):
+        promised_thresholds(promise)
 
 
 def test_copies_of_images_carry_nothing():
@@ -334,3 +345,14 @@ def test_words_say_what_is_assumed():
     assert any("as estimates" in text for text in assumptions(folds))
     mean = promised_thresholds(Promise(max_escape=0.1, average=True), scores)
     assert "in the mean" in sentences(mean)[0]
+
+
+def test_the_benchmark_runs_at_its_small_size(capsys):
+    defects_promise.main(["--smoke", "--json"])
+    result = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert result["refused_when_small"] is True
+    assert result["upper_min"] >= 0.95
+    for alpha in ("05", "10", "20"):
+        assert result[f"held_share_{alpha}"] > result[f"held_share_rank_off_{alpha}"]
+        assert result[f"held_share_images_{alpha}"] < 0.85
+    assert result["held_share_training"] < 0.6

@@ -15,6 +15,7 @@ from tasks.defects.watch.exposure import brightness
 from tasks.defects.watch.line import LineWatch, WatchConfig
 from tasks.defects.watch.ranks import MOVES, RankWatch, _factors
 from tasks.defects.watch.rates import ODDS, RateWatch
+from tests.benchmarks import defects_watch
 from tests.benchmarks._watched_line import Look, rough_score, surfaces, taken
 
 
@@ -160,7 +161,7 @@ def test_a_line_is_watched_across_restarts(parts):
     rng = np.random.default_rng(2)
     told = []
     for place, one in enumerate(made[:60]):
-        image = taken(one, Look(right=6, gain=1.3), rng)
+        image = taken(one, Look(right=6, gain=1.4), rng)
         told += watch.look(image, scores[place], unknown=place % 2 == 0, name=f"{place}.png")
     first = {}
     for alarm in told:
@@ -188,3 +189,10 @@ def test_states_that_are_none_are_refused(parts):
             LineWatch.from_json(json.dumps(state | wrong))
     with pytest.raises(ValueError, match="no state"):
         LineWatch.from_json(" " * 2_000_000)
+
+
+def test_the_benchmark_runs_at_its_small_size(capsys):
+    defects_watch.main(["--smoke", "--json"])
+    result = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert result["score_shift_1_delay"] < 100
+    assert result["line_false_alarms"] == 0
