@@ -12,6 +12,7 @@ import uvicorn
 
 from connectors.api.tokens import read_tokens
 from connectors.defects.inspect.central.service import Central, CentralConfig, create_app
+from tests.connectors.defects.lines import PLAIN
 from tests.processes import wait_for
 
 SECRET = "s" * 24
@@ -19,11 +20,13 @@ TOKENS = f"edge:score:{SECRET},looker:read:{'r' * 24}"
 
 
 @contextmanager
-def central_machine(home, inspector, config=None):
+def central_machine(home, inspector, config=None, decoder=PLAIN):
     """Yield address and `Central` of a real service."""
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
-    central = Central(inspector, home, read_tokens(TOKENS, None), config or CentralConfig())
+    central = Central(
+        inspector, home, read_tokens(TOKENS, None), config or CentralConfig(), decoder=decoder
+    )
     server = uvicorn.Server(
         uvicorn.Config(create_app(central), ws="none", log_config=None, access_log=False)
     )

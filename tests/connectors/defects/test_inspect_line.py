@@ -9,6 +9,7 @@ import signal
 import threading
 import time
 from collections import Counter
+from functools import partial
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -16,17 +17,19 @@ import pytest
 
 from connectors.api.journal import JournalError, JournalFullError
 from connectors.cleaning.image_files import ImageFolderError
+from connectors.defects.inspect import run as runs_of_folders
 from connectors.defects.inspect.camera import CameraFolder, CameraTiming
 from connectors.defects.inspect.inspector import Opinion
 from connectors.defects.inspect.journal import Inspected, Journal
 from connectors.defects.inspect.line import Line, ModelFailedError
 from connectors.defects.inspect.report import LabelsError, line_report, read_labels
-from connectors.defects.inspect.run import RunConfig, inspect_folder
+from connectors.defects.inspect.run import RunConfig
 from tasks.cleaning.images.sandbox import Sandbox
 from tasks.cleaning.quarantine import QUARANTINE_SCHEMA
 from tasks.defects.judgement import Judgement
 from tests.benchmarks._hostile_images import by_hand
 from tests.connectors.defects.lines import (
+    PLAIN,
     VERDICTS,
     SpotInspector,
     name_of,
@@ -38,6 +41,9 @@ from tests.processes import wait_for
 
 QUICK = CameraTiming(settle=0.1, patience=0.4, poll=0.02)
 ALONE = RunConfig(timing=QUICK, wait=5)
+
+
+inspect_folder = partial(runs_of_folders.inspect_folder, decoder=PLAIN)
 
 
 def results_of(out):
@@ -92,7 +98,7 @@ def test_touched_files_are_not_judged_again_and_copies_are_set_aside(tmp_path):
     assert results_of(out)[-1]["quarantine"]["observed"] == f"the same bytes as {name_of(2)}"
 
 
-def test_hostile_files_go_to_quarantine_with_their_bytes(tmp_path):
+def test_hostile_files_go_to_quarantine_with_their_bytes(tmp_path, sandbox):
     cam, out = tmp_path / "cam", tmp_path / "out"
     write_plates(cam, range(3))
     hostile = {f"h{i:03d}.png": one for i, one in enumerate(by_hand()) if i % 6 == 0}
@@ -100,7 +106,7 @@ def test_hostile_files_go_to_quarantine_with_their_bytes(tmp_path):
         (cam / name).write_bytes(one.content)
         old(cam / name)
     (cam / "link.png").symlink_to("/etc/passwd")
-    run = inspect_folder(cam, out, SpotInspector(), ALONE)
+    run = inspect_folder(cam, out, SpotInspector(), ALONE, decoder=sandbox)
     assert run.report.images == len(hostile) + 4
     assert sum(run.report.edge.values()) == run.report.images
     tables = [pq.read_table(path) for path in sorted((out / "quarantine").rglob("*.parquet"))]
@@ -136,7 +142,7 @@ def test_deep_and_colour_images_are_judged_and_scores_that_are_no_numbers_go_to_
             seen.append((pixels.dtype, pixels.shape))
             return Judgement(float("nan"), np.full((30, 20), np.nan, np.float32), "OK")
 
-    run = inspect_folder(cam, tmp_path / "out", Unsure(), ALONE)
+    run = inspect_folder(cam, tmp_path / "out", Unsure(), ALONE, decoder=sandbox)
     assert sorted(seen, key=str) == [
         (np.dtype("uint8"), (30, 20)),
         (np.dtype("uint8"), (30, 20, 3)),

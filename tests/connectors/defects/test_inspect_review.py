@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import random
@@ -9,10 +10,12 @@ import signal
 import threading
 import time
 from collections import Counter
+from functools import partial
 
 import pytest
 
 from connectors.defects.inspect import database
+from connectors.defects.inspect import run as runs_of_folders
 from connectors.defects.inspect.backoff import Backoff
 from connectors.defects.inspect.camera import CameraTiming
 from connectors.defects.inspect.central.service import CentralConfig
@@ -21,11 +24,12 @@ from connectors.defects.inspect.http_link import HttpLink
 from connectors.defects.inspect.inspector import Opinion
 from connectors.defects.inspect.journal import Inspected, Journal
 from connectors.defects.inspect.review_queue import PATIENCE, QueueLimits
-from connectors.defects.inspect.run import RunConfig, inspect_folder
+from connectors.defects.inspect.run import RunConfig
 from connectors.defects.inspect.uplink import REVIEW_PATH, Uplink, UplinkError
 from infra.errors import ConfigurationError
 from tests.connectors.defects.lines import (
     FINAL,
+    PLAIN,
     VERDICTS,
     SpotInspector,
     name_of,
@@ -38,6 +42,8 @@ from tests.processes import wait_for
 
 QUICK = CameraTiming(settle=0.1, patience=0.4, poll=0.02)
 DOUBTFUL = [n for n in range(40) if VERDICTS[n % 10] == "REVIEW"]
+
+inspect_folder = partial(runs_of_folders.inspect_folder, decoder=PLAIN)
 
 
 def config(url, **changes):
@@ -57,8 +63,6 @@ def journal_with(tmp_path, numbers, limits=None):
     for n in numbers:
         content = plate(n, spot_of(n))
         opinion = Opinion("REVIEW", 160.0, "", {}, (), (150.0, 200.0), inspector.digest)
-        import hashlib
-
         batch.append(
             Inspected(name_of(n), "1", hashlib.sha256(content).hexdigest(), content, opinion)
         )
@@ -68,7 +72,9 @@ def journal_with(tmp_path, numbers, limits=None):
 
 def uplink_to(journal, url, tmp_path):
     quick = Backoff(first=0.02, longest=0.1)
-    return Uplink(journal, HttpLink(url, token=SECRET, seconds=2.0), tmp_path / "cam", backoff=quick)
+    return Uplink(
+        journal, HttpLink(url, token=SECRET, seconds=5.0), tmp_path / "cam", backoff=quick
+    )
 
 
 def drained(uplink, seconds=10.0):
@@ -170,7 +176,7 @@ def test_an_image_over_which_the_central_machine_fails_goes_behind_the_others(tm
 def test_a_central_machine_that_lost_its_memory_gets_the_images_again(tmp_path):
     journal = journal_with(tmp_path, DOUBTFUL[:3])
     with journal:
-        slow = SpotInspector(0.0, delay=5.0)
+        slow = SpotInspector(0.0, delay=1.0)
         with central_machine(tmp_path / "one", slow) as (url, central):
             uplink = uplink_to(journal, url, tmp_path)
             uplink.step()
@@ -314,7 +320,10 @@ def kill_at_step(number):
             step()
             return ended
 
-    database.Database.transaction = lambda self: Stepping(self)
+    def transaction(self):
+        return Stepping(self)
+
+    database.Database.transaction = transaction
 
 
 @pytest.mark.parametrize("seed", range(4))
