@@ -1,0 +1,127 @@
+"""The deployable part of a detector: pixels in, score, heat map and types out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from models.defect_net import DefectNet, DefectNetShape, Features
+from tasks.defects.detect.evidence import MAPS, Evidence
+from tasks.defects.detect.finetune import highest
+from tasks.defects.detect.light import evenly_lit
+from tasks.defects.judgement import UNKNOWN
+from tasks.defects.scorer import Scorer, Scores
+
+COUNTS = (4, 32, 256)
+"""Numbers of highest cells whose means are looked at: a pit, a crack, a stain."""
+SOURCES = ("segment", *MAPS)
+STATISTICS = tuple(f"{name}_{count}" for name in SOURCES for count in COUNTS)
+_HELD = 16
+"""Cells that the type of a defect is told by."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScorerShape:
+    """Sizes of a scorer; with them its state can be loaded.
+
+    Attributes:
+        net: Of the backbone.
+        memory: Patches remembered.
+        projected: Numbers per patch.
+        kinds: Names of the types; the last is ``unknown``.
+    """
+
+    net: DefectNetShape
+    memory: int
+    projected: int
+    kinds: tuple[str, ...] = (UNKNOWN,)
+
+    def __post_init__(self) -> None:
+        """Validate, naming the fix."""
+        if not self.kinds or self.kinds[-1] != UNKNOWN or len(set(self.kinds)) < len(self.kinds):
+            raise ValueError(f"kinds are {self.kinds}; name each once, and {UNKNOWN!r} last")
+
+
+class SurfaceScorer(Scorer):
+    """Judges images of any size by the net's segmentation and by evidence from its features.
+
+    Attributes:
+        net: Backbone and neck.
+        head: Segmentation, one logit per cell.
+        evidence: Maps that need few labels or none.
+        mix: float [len(SOURCES)], weights of the maps in the heat; `mix_bias` beside it.
+        decision: float [len(STATISTICS)], weights of the statistics in the score; standardised by
+            `usual` and `unusual`, `decision_bias` beside it.
+        prototypes: float [len(kinds) - 1, dense], mean whitened features of each type.
+        reach: Squared distance from which on a defect is rather of no known type.
+    """
+
+    def __init__(self, shape: ScorerShape, size: tuple[int, int] | None = None) -> None:
+        super().__init__(shape.kinds, size)
+        self.shape = shape
+        self.net = DefectNet(shape.net)
+        self.head = nn.Conv2d(shape.net.dense, 1, 1)
+        self.evidence = Evidence(shape.net, shape.memory, shape.projected)
+        self.mix, self.mix_bias = _fixed(len(SOURCES)), _fixed(1)
+        self.usual, self.unusual = _fixed(len(STATISTICS)), _fixed(len(STATISTICS), value=1.0)
+        self.decision, self.decision_bias = _fixed(len(STATISTICS)), _fixed(1)
+        self.prototypes = _fixed(len(shape.kinds) - 1, shape.net.dense)
+        self.reach = _fixed(1, value=1.0)
+
+    def forward(self, pixels: Tensor) -> Scores:
+        """Judge float [n, 3, h, w] in [0, 1]."""
+        return self.judge_features(look(self.net, pixels))
+
+    def judge_features(self, features: Features) -> Scores:
+        """Judge images by the features that `look` gives."""
+        maps = self.maps(features)
+        logits = self.logits(maps)
+        kinds = self.types(self.impression(features, logits))
+        return Scores(self.decide(statistics(maps)), logits.sigmoid(), kinds)
+
+    def maps(self, features: Features) -> Tensor:
+        """Return float [n, len(SOURCES), h / 4, w / 4]."""
+        return torch.cat([self.head(features.dense), self.evidence(features)], dim=1)
+
+    def logits(self, maps: Tensor) -> Tensor:
+        """Return the logits of the heat, [n, 1, h / 4, w / 4]."""
+        mixed = (maps * self.mix[:, None, None]).sum(dim=1, keepdim=True)
+        return mixed + self.mix_bias
+
+    def decide(self, found: Tensor) -> Tensor:
+        """Return the scores [n] of statistics [n, len(STATISTICS)]."""
+        told: Tensor = ((found - self.usual) / self.unusual) @ self.decision
+        return (told + self.decision_bias).sigmoid()
+
+    def impression(self, features: Features, logits: Tensor) -> Tensor:
+        """Return whitened features [n, dense], the mean of the cells of highest heat."""
+        white = self.evidence.whitened(features.dense).flatten(2)
+        flat = logits.flatten(2)
+        place = flat.topk(min(_HELD, flat.shape[2]), dim=2).indices
+        return white.gather(2, place.expand(-1, white.shape[1], -1)).mean(dim=2)
+
+    def types(self, impression: Tensor) -> Tensor:
+        """Return probabilities [n, len(kinds)]: a soft nearest prototype, or none of them."""
+        apart = impression[:, None, :] - self.prototypes[None]
+        known = apart.square().sum(dim=2)
+        unknown = self.reach.expand(len(impression), 1)
+        closeness: Tensor = -4 * torch.cat([known, unknown], dim=1) / self.reach
+        return closeness.softmax(dim=1)
+
+
+def look(net: DefectNet, pixels: Tensor) -> Features:
+    """Return the features of float [n, 3, h, w] in [0, 1] under even light."""
+    features: Features = net(evenly_lit(pixels))
+    return features
+
+
+def statistics(maps: Tensor) -> Tensor:
+    """Return the means of the highest cells of each map, float [n, len(STATISTICS)]."""
+    each = [highest(maps[:, [place]], count) for place in range(maps.shape[1]) for count in COUNTS]
+    return torch.stack(each, dim=1)
+
+
+def _fixed(*shape: int, value: float = 0.0) -> nn.Parameter:
+    return nn.Parameter(torch.full(shape, value), requires_grad=False)

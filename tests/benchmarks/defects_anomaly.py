@@ -1,0 +1,213 @@
+"""Defects-anomaly: normal images and 0, 5 or 10 labelled defects, beside PatchCore.
+
+Magnetic tiles are split by the physical tile: each draw labels one image each of 40 flawless and 10
+defective tiles, and all images of all other tiles are judged, one at a time, without looking at
+them before. PatchCore sees the same 40 images by the same weights. Draws are fixed in a file.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from models.defect_net import DefectNet, DefectNetShape, Features
+from tasks.defects.detect.config import DetectConfig
+from tasks.defects.detect.detector import Detector, tensor_of
+from tasks.defects.detect.fit import fit
+from tasks.defects.detect.metrics import auroc, heat_metrics
+from tasks.defects.detect.scorer import look
+from tasks.defects.judgement import Heat
+from tasks.defects.samples import Sample
+from tasks.defects.textures.line import LineConfig, make_line
+from tests.benchmarks._harness import emit, parser, peak_gib, run_program, stopwatch, table, threads
+from tests.benchmarks._patchcore import PatchCore
+
+DRAWS = Path(__file__).parent / "draws" / "defects_anomaly.csv"
+SIZES = (0, 5, 10)
+Draw = tuple[list[str], list[str]]
+"""Names of the normal and of the defective images that are labelled."""
+
+
+@dataclass(slots=True)
+class Contender:
+    """One detector on one draw, and what it said of the images of other tiles.
+
+    Attributes:
+        key: ``n0``, ``n5``, ... or ``patchcore``.
+        parts: Tiles of the labelled images.
+        judge: Score and heat of an image, given its pixels and its features by the weights that
+            all start from, as they come and evenly lit.
+        scores: By image name.
+        heats: By image name, float16 to save memory.
+    """
+
+    key: str
+    parts: set[str]
+    judge: Callable[[torch.Tensor, Features, Features], tuple[float, Heat]]
+    scores: dict[str, float] = field(default_factory=dict)
+    heats: dict[str, np.ndarray] = field(default_factory=dict)
+
+
+def read_tiles(folder: Path) -> list[Sample]:
+    """Read the images of magnetic tiles with masks and groups."""
+    found = []
+    with (folder / "tile_groups.csv").open(newline="", encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            path = folder / row["class"] / "Imgs" / row["file"]
+            kind = row["class"].removeprefix("MT_").replace("Free", "")
+            mask = np.asarray(Image.open(path.with_suffix(".png")).convert("L")) > 127
+            found.append(
+                Sample(
+                    f"{row['class']}/{row['file']}",
+                    np.asarray(Image.open(path).convert("L")),
+                    "ng" if kind else "ok",
+                    kind.lower(),
+                    mask if kind else None,
+                    part=row["tile_group"],
+                )
+            )
+    return found
+
+
+def read_draws(path: Path = DRAWS) -> list[Draw]:
+    """Return the draws of the file, in order."""
+    found: list[Draw] = []
+    with path.open(newline="", encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            while len(found) <= int(row["draw"]):
+                found.append(([], []))
+            found[int(row["draw"])][row["label"] == "ng"].append(row["name"])
+    return found
+
+
+def generated(seed: int) -> tuple[list[Sample], list[Draw]]:
+    """Return a small generated line, and two draws of it."""
+    line = make_line(LineConfig(shape=(64, 64), ok=14, ng={"pit": 5, "scratch": 5}, seed=seed))
+    rng = np.random.default_rng(seed)
+    names = [[s.name for s in line if s.label == label] for label in ("ok", "ng")]
+    draws = []
+    for _ in range(2):
+        ok, ng = (list(rng.permutation(each)) for each in names)
+        draws.append((ok[:6], ng[:4]))
+    return line, draws
+
+
+def contenders(
+    samples: Sequence[Sample], draws: Sequence[Draw], net: DefectNet, args: Any
+) -> list[Contender]:
+    """Fit PatchCore and a detector per size on each draw."""
+    named = {sample.name: sample for sample in samples}
+    found = []
+    for number, (ok, ng) in enumerate(draws):
+        normals = [named[name] for name in ok]
+        parts = {named[name].part for name in (*ok, *ng)}
+        core = PatchCore(net, seed=args.seed + number)
+        core.fit([tensor_of(sample.pixels) for sample in normals])
+        found.append(
+            Contender(
+                "patchcore", parts, lambda _, plain, __, core=core: core.judge_features(plain)
+            )
+        )
+        for size in args.sizes:
+            config = DetectConfig(seed=args.seed + number, **args.config)
+            detector = fit([*normals, *(named[name] for name in ng[:size])], config, net)
+            found.append(Contender(f"n{size}", parts, _judge(detector)))
+            print(f"draw {number}, n{size}: {detector.provenance['held_out']}", flush=True)
+    return found
+
+
+def _judge(detector: Detector) -> Callable[[torch.Tensor, Features, Features], tuple[float, Heat]]:
+    scorer = detector.scorer
+
+    def judge(pixels: torch.Tensor, _: Features, lit: Features) -> tuple[float, Heat]:
+        # An untrained net is the one all start from: its features need no second look.
+        found = scorer(pixels) if detector.config.steps else scorer.judge_features(lit)
+        return float(found.score[0]), found.heat[0, 0].numpy()
+
+    return judge
+
+
+@torch.inference_mode()
+def judge_all(samples: Sequence[Sample], net: DefectNet, all_of_them: list[Contender]) -> None:
+    """Let every contender judge all images of tiles that no label of its draw came from."""
+    for sample in samples:
+        judges = [one for one in all_of_them if sample.part not in one.parts]
+        if not judges:
+            continue
+        pixels = tensor_of(sample.pixels)[None]
+        plain, lit = net(pixels), look(net, pixels)
+        for one in judges:
+            score, heat = one.judge(pixels, plain, lit)
+            one.scores[sample.name] = score
+            one.heats[sample.name] = heat.astype(np.float16)
+
+
+def figures(one: Contender, named: dict[str, Sample]) -> dict[str, float]:
+    """Return the figures of one contender, with those of single types."""
+    names = sorted(one.scores)
+    kinds = np.array([named[name].kind for name in names])
+    scores = np.array([one.scores[name] for name in names])
+    masks = [
+        np.zeros(named[n].pixels.shape[:2], np.bool_) if named[n].mask is None else named[n].mask
+        for n in names
+    ]
+    pixel, aupro = heat_metrics([one.heats[name].astype(np.float32) for name in names], masks)
+    found = {"image_auroc": auroc(scores, kinds != ""), "pixel_auroc": pixel, "aupro": aupro}
+    for kind in sorted(set(kinds) - {""}):
+        kept = (kinds == "") | (kinds == kind)
+        found[f"auroc_{kind}"] = auroc(scores[kept], kinds[kept] != "")
+    return found
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the benchmark."""
+    made = parser("defects-anomaly", __doc__.splitlines()[0])
+    made.add_argument("--data", type=Path, help="folder magnetic_tile with tile_groups.csv")
+    made.add_argument("--draws", type=int, default=10, help="so many of the fixed draws")
+    made.add_argument("--steps", type=int, default=0, help="steps of training of the net itself")
+    made.add_argument("--sizes", type=int, nargs="+", default=SIZES, help="labelled defects")
+    args = made.parse_args(argv)
+    args.config = {"steps": args.steps}
+    if args.data is None or args.smoke:
+        print("a generated line; name the folder of magnetic tiles by --data FOLDER")
+        samples, draws = generated(args.seed)
+        torch.manual_seed(args.seed)
+        net = DefectNet(DefectNetShape(4, (4, 6, 8), (1, 1, 1), 8)).eval()
+        args.config |= {"piece": 32, "memory": 32, "projected": 8, "folds": 2}
+        args.sizes = (0, 4)
+    else:
+        from tasks.defects.weights import load_net
+
+        samples, draws, net = read_tiles(args.data), read_draws()[: args.draws], load_net()
+    named = {sample.name: sample for sample in samples}
+    with threads(1), stopwatch() as took:
+        all_of_them = contenders(samples, draws, net, args)
+        judge_all(samples, net, all_of_them)
+    result: dict[str, Any] = {}
+    rows = []
+    for key in ("patchcore", *(f"n{size}" for size in args.sizes)):
+        each = [figures(one, named) for one in all_of_them if one.key == key]
+        told = {name: [one[name] for one in each] for name in each[0]}
+        result[key] = {name: float(np.mean(values)) for name, values in told.items()}
+        image = told["image_auroc"]
+        result[key] |= {"sd": float(np.std(image, ddof=1)) if len(image) > 1 else None}
+        result[key] |= {"worst": min(image), "pixel_sd": float(np.std(told["pixel_auroc"]))}
+        rows.append((key, *(result[key][k] for k in ("image_auroc", "sd", "worst")),
+                     result[key]["pixel_auroc"], result[key]["aupro"]))  # fmt: skip
+    result["patchcore_auroc"] = result["patchcore"]["image_auroc"]
+    result |= {"draws": len(draws), "images": len(samples), "steps": args.steps}
+    result |= {"seconds": took.wall, "cpu_seconds": took.cpu, "peak_gib": peak_gib()}
+    title = f"defects-anomaly: {len(draws)} draws, {len(draws[0][0])} normal images"
+    table(title, ("labels", "image AUROC", "sd", "worst", "pixel AUROC", "AUPRO"), rows)
+    emit(result, args)
+
+
+if __name__ == "__main__":
+    run_program("defects-anomaly", main)
