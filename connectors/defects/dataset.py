@@ -17,7 +17,6 @@ import polars as pl
 import pyarrow as pa
 
 from connectors.cleaning.image_files import ImageFile, read_image_file
-from tasks.cleaning.images.limits import ImageLimits
 from tasks.cleaning.images.sandbox import Sandbox
 from tasks.defects.data.masks import binary_mask
 from tasks.defects.data.turns import turned
@@ -92,34 +91,39 @@ class Record:
 class Samples(Sequence[Sample]):
     """The images of a dataset, decoded in the sandbox when they are asked for.
 
-    The latest are kept, up to a number of bytes; any thread may ask. The worker that decodes is
-    started by the first image and ends with `close`, or with this object.
+    The latest are kept, up to a number of bytes; any thread may ask. Workers are started by the
+    first image; own ones end with `close`, or with this object.
 
     Args:
         records: The images.
-        limits: What one image may cost.
+        sandbox: Workers that decode.
+        own: Whether they end with these samples.
         cache_bytes: Bytes of samples that are kept.
     """
 
     def __init__(
         self,
         records: Sequence[Record],
-        limits: ImageLimits | None = None,
+        sandbox: Sandbox,
+        *,
+        own: bool = True,
         cache_bytes: int = CACHE_BYTES,
     ) -> None:
         self.records = tuple(records)
-        self._sandbox = Sandbox(limits, workers=1)
+        self._sandbox, self._own = sandbox, own
         self._kept: OrderedDict[int, Sample] = OrderedDict()
         self._held, self._most = 0, cache_bytes
         self._lock = threading.Lock()
-        self._end = weakref.finalize(self, self._sandbox.close)
+        if own:
+            weakref.finalize(self, sandbox.close)
 
     def close(self) -> None:
         """End the worker and forget the samples; a later call would start it again."""
         with self._lock:
             self._kept.clear()
             self._held = 0
-        self._sandbox.close()
+        if self._own:
+            self._sandbox.close()
 
     def __len__(self) -> int:
         return len(self.records)

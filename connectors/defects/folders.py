@@ -32,7 +32,6 @@ from connectors.defects.import_checks import (
 from connectors.defects.options import DatasetError, DatasetOptions
 from tasks.cleaning.images.checks import Flag
 from tasks.cleaning.images.decode import ImageRefusedError
-from tasks.cleaning.images.limits import ImageLimits
 from tasks.cleaning.images.sandbox import Sandbox
 from tasks.defects.data import index
 from tasks.defects.data.annotation import Annotation
@@ -43,14 +42,14 @@ MAX_PARTS_BYTES = 64 << 20
 
 
 def load_dataset(
-    folder: Path, options: DatasetOptions | None = None, *, limits: ImageLimits | None = None
+    folder: Path, options: DatasetOptions | None = None, *, sandbox: Sandbox | None = None
 ) -> Dataset:
     """Make a dataset of a folder.
 
     Args:
         folder: Images, masks and annotations in one of the layouts of docs/reference/defects-data.
         options: What the person says of it.
-        limits: What one image may cost.
+        sandbox: Workers that decode, and the limits of an image; the dataset's own if None.
 
     Raises:
         DatasetError: When there is no usable image in it.
@@ -59,18 +58,21 @@ def load_dataset(
         AnnotationError: When a file that speaks of many images cannot be used.
         SandboxError: When no worker can be started.
     """
-    options, limits = options or DatasetOptions(), limits or ImageLimits()
+    options = options or DatasetOptions()
     listing = list_images(folder)
     others = OtherFiles(folder, listing)
     images, lost, findings = _placed(listing, others, options)
     held: dict[int, tuple[int, str]] = {}
+    own = sandbox is None
+    sandbox = sandbox or Sandbox()
+    limits = sandbox.limits
 
     def read(file: ImageFile) -> bytes:
         data = read_image_file(file, limits.max_bytes)
         held[file.row] = len(data), hashlib.sha256(data).hexdigest()
         return data
 
-    with Sandbox(limits) as sandbox:
+    try:
         for image, outcome in sandbox.measure_all(images, lambda image: read(image.file)):
             if isinstance(outcome, ImageRefusedError):
                 image.refuse(outcome.rule, outcome.observed, outcome.expected)
@@ -82,6 +84,9 @@ def load_dataset(
         fit_boxes(images, options)
         findings += fit_masks(images, listing, sandbox, read, held, options)
         bits = deep_bits(images, sandbox, read)
+    finally:
+        if own:
+            sandbox.close()  # the first sample starts it again
     settle_labels(images)
     findings += without_copies(images, options)
     findings += _parts(images, options)
@@ -97,7 +102,7 @@ def load_dataset(
     return Dataset(
         folder=folder,
         frame=_frame(used, records, groups),
-        samples=Samples(records, limits),
+        samples=Samples(records, sandbox, own=own),
         quarantine=quarantined_images(flagged, held, folder.name, datetime.now(UTC)),
         findings=tuple(findings),
         rows_in=len(images) + len(lost),

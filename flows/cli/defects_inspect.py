@@ -20,10 +20,7 @@ TOKEN = "PENSTOCK_CENTRAL_TOKEN"  # noqa: S105 - the name of a variable
 MIB = 2**20
 SHOWN = 5
 
-app = typer.Typer(add_completion=False)
 
-
-@app.command()
 def inspect(
     folder: Annotated[
         Path,

@@ -16,7 +16,7 @@ from connectors.defects.inspect.sinks import RefusedResultError, Sink, SinkError
 
 logger = logging.getLogger(__name__)
 
-IDLE_SECONDS = 0.5
+IDLE_SECONDS = 0.2
 LONGEST_WAIT = 300.0
 """Seconds beyond which no receiver may ask a sink to wait."""
 
@@ -89,10 +89,10 @@ class Delivery(threading.Thread):
 
     def drain(self, deadline: float) -> bool:
         """Wait until it has everything; False where the (monotonic) deadline came first."""
+        self.wake()
         while self.waiting():
             if time.monotonic() >= deadline:
                 return False
-            self.wake()
             time.sleep(0.02)
         return True
 

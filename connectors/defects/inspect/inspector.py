@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from tasks.cleaning.images.decode import Pixels as DecodedPixels
+from tasks.cleaning.images.limits import ImageLimits
 from tasks.defects.judgement import Judgement, Thresholds
 from tasks.defects.samples import Box, Pixels
 
@@ -32,6 +33,17 @@ class Inspector(Protocol):
 
     def judge(self, pixels: Pixels) -> Judgement:
         """Judge uint8 [h, w] or [h, w, 3]."""
+        ...
+
+
+class Decoder(Protocol):
+    """Makes pixels of files: `tasks.cleaning.images.sandbox.Sandbox`."""
+
+    workers: int
+    limits: ImageLimits
+
+    def pixels(self, data: bytes) -> DecodedPixels:
+        """Decode one image; raises `ImageRefusedError`."""
         ...
 
 

@@ -15,12 +15,16 @@ from connectors.api.journal import JournalFullError
 from connectors.cleaning.image_files import ImageFile, read_image_file
 from connectors.defects.inspect.camera import CameraTiming, age, stat_of
 from connectors.defects.inspect.heat_map import heat_png
-from connectors.defects.inspect.inspector import Inspector, Opinion, as_eight_bits
+from connectors.defects.inspect.inspector import (
+    Decoder,
+    Inspector,
+    Opinion,
+    as_eight_bits,
+)
 from connectors.defects.inspect.journal import VERDICTS, Inspected, Journal
 from infra.errors import PenstockError
 from tasks.cleaning.images.decode import ImageRefusedError
 from tasks.cleaning.images.decode import Pixels as DecodedPixels
-from tasks.cleaning.images.sandbox import Sandbox
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +65,7 @@ class Line:
         self,
         journal: Journal,
         inspector: Inspector,
-        sandbox: Sandbox,
+        decoder: Decoder,
         *,
         queued: bool,
         timing: CameraTiming | None = None,
@@ -73,7 +77,7 @@ class Line:
         Args:
             journal: Where decisions are kept.
             inspector: The model.
-            sandbox: Decodes the files.
+            decoder: Decodes the files.
             queued: Whether doubtful images go to the review queue.
             timing: How long a broken file is given to be finished.
             told: Called with the counts after each image.
@@ -81,7 +85,7 @@ class Line:
         """
         self.counts: Counter[str] = Counter()
         self.read = 0
-        self._journal, self._inspector, self._sandbox = journal, inspector, sandbox
+        self._journal, self._inspector, self._decoder = journal, inspector, decoder
         self._queued, self._timing = queued, timing or CameraTiming()
         self._told, self._kept = told, kept
         self._batch: list[Inspected] = []
@@ -104,7 +108,7 @@ class Line:
             JournalError: Decisions cannot be kept. What was not kept is judged again.
         """
         waiting: deque[Future[_Loaded]] = deque()
-        with ThreadPoolExecutor(self._sandbox.workers, thread_name_prefix="decode") as pool:
+        with ThreadPoolExecutor(self._decoder.workers, thread_name_prefix="decode") as pool:
             try:
                 for file in source:
                     if file is not None:
@@ -127,14 +131,14 @@ class Line:
 
     def _load(self, file: ImageFile) -> _Loaded:
         """Read and decode a file; one that may still be written gets time to become whole."""
-        limit = self._sandbox.limits.max_bytes
+        limit = self._decoder.limits.max_bytes
         deadline = time.monotonic() + self._timing.patience
         while True:
             stat, content = stat_of(file.path), b""
             outcome: DecodedPixels | ImageRefusedError
             try:
                 content = read_image_file(file, limit)
-                outcome = self._sandbox.pixels(content)
+                outcome = self._decoder.pixels(content)
             except ImageRefusedError as error:
                 outcome = error
             if not (isinstance(outcome, ImageRefusedError) and outcome.rule in UNFINISHED):

@@ -15,7 +15,7 @@ from pathlib import Path
 from connectors.defects.inspect.camera import CameraFolder, CameraTiming
 from connectors.defects.inspect.delivery import Delivery
 from connectors.defects.inspect.http_link import HttpLink
-from connectors.defects.inspect.inspector import Inspector
+from connectors.defects.inspect.inspector import Decoder, Inspector
 from connectors.defects.inspect.journal import Journal
 from connectors.defects.inspect.line import Line
 from connectors.defects.inspect.quarantine_sink import QuarantineSink
@@ -94,6 +94,7 @@ def inspect_folder(
     labels: Mapping[str, str] | None = None,
     told: Told = lambda _counts, _found: None,
     stop: threading.Event | None = None,
+    decoder: Decoder | None = None,
 ) -> InspectionRun:
     """Judge the images of a folder that were not judged yet, and tell everyone concerned.
 
@@ -107,6 +108,7 @@ def inspect_folder(
         labels: What people say of images, for the errors in the report.
         told: Called with the counts and the files found so far.
         stop: Ends a watch.
+        decoder: Decodes the files; a sandbox of this run if None.
 
     Raises:
         ImageFolderError: The folder cannot be read.
@@ -145,11 +147,11 @@ def inspect_folder(
             watch=config.watch,
             stop=stop,
         )
-        sandbox = stack.enter_context(Sandbox(EDGE_LIMITS, workers=1))
+        decoder = decoder or stack.enter_context(Sandbox(EDGE_LIMITS, workers=1))
         line = Line(
             journal,
             inspector,
-            sandbox,
+            decoder,
             queued=uplink is not None,
             timing=config.timing,
             told=lambda counts: told(counts, source.found),

@@ -13,6 +13,7 @@ MASK_FOLDERS = frozenset(
     {"mask", "masks", "ground_truth", "groundtruth", "gt", "segmentation", "segmentations", "seg"}
     | {"segmentationclass", "segmentationobject", "label", "labels", "annotation", "annotations"}
 )
+IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".gif"})
 NOTE_FOLDERS = frozenset({"label", "labels", "annotation", "annotations", "xml", "xmls", "txt"})
 SPLIT_FOLDERS = {
     **dict.fromkeys(("train", "training"), "train"),
@@ -66,14 +67,22 @@ class Lookup:
         return []
 
     def named(self, said: str) -> list[str]:
-        """Return the images that an annotation may mean by a path of its author's machine."""
+        """Return the images that an annotation may mean by a path of its author's machine.
+
+        Those whose path ends with it; else those of its name; else, without a suffix, of its stem.
+        """
         path = PurePosixPath(said.replace("\\", "/"))
-        here = [one for one in self._ways[2].get(path.stem.lower(), ()) if _is_end(one, path)]
-        return here or [
-            one
-            for one in self._ways[2].get(path.stem.lower(), ())
-            if PurePosixPath(one).name.lower() == path.name.lower()
-        ]
+        stems = self._ways[2]
+        found = stems.get(path.stem.lower(), [])
+        ends = [one for one in found if _is_end(one, path)]
+        names = [one for one in found if PurePosixPath(one).name.lower() == path.name.lower()]
+        return (
+            ends or names or ([] if _has_suffix(path) else list(stems.get(path.name.lower(), ())))
+        )
+
+
+def _has_suffix(path: PurePosixPath) -> bool:
+    return path.suffix.lower() in IMAGE_SUFFIXES
 
 
 def _is_end(image: str, path: PurePosixPath) -> bool:

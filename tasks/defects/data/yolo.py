@@ -113,7 +113,7 @@ def _yaml_names(lines: Sequence[str], file: str) -> list[str]:
     if len(starts) != 1:
         raise AnnotationError(file, 0, f"{len(starts)} lines 'names:'; give one")
     start = starts[0]
-    rest = _uncommented(lines[start].partition(":")[2])
+    rest = _uncommented(lines[start].partition(":")[2]).lstrip()
     following = [_uncommented(line) for line in lines[start + 1 :]]
     if rest.startswith(("[", "{")):
         return _flow_names(rest, following, file, start + 1)
@@ -158,15 +158,17 @@ def _flow_names(rest: str, following: Sequence[str], file: str, line: int) -> li
 
 def _items(text: str) -> list[str]:
     """Return what stands between the commas outside of quotes; a last comma may end the list."""
-    items, start, quote = [], 0, ""
+    items: list[str] = []
+    start, quote, before = 0, "", ","
     for i, letter in enumerate(text):
         if quote:
             quote = "" if letter == quote else quote
-        elif letter in "\"'" and not text[start:i].strip():
+        elif letter in "\"'" and before in ",:":  # elsewhere it belongs to a word
             quote = letter
         elif letter == ",":
             items.append(text[start:i])
             start = i + 1
+        before = before if letter.isspace() else letter
     last = text[start:]
     return [*items, last] if last.strip() else items
 

@@ -9,7 +9,7 @@ CELL = 8
 """Pixels per cell of the map of light."""
 REACH = 4
 """Cells on each side that count as surroundings, so 72 pixels in all."""
-_CONTRAST, _FLOOR = 0.18, 0.02
+_CONTRAST, _FLOOR = 0.18, 0.01
 
 
 def evenly_lit(pixels: Tensor) -> Tensor:

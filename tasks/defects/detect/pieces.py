@@ -60,14 +60,15 @@ class PieceMaker:
         rng: Generator,
         hints: Mapping[str, Mask] | None = None,
     ) -> None:
-        self._normals = [_levels(sample) for sample in normals]
+        colour = any(sample.pixels.ndim == 3 for sample in (*normals, *defects))
+        self._normals = [_levels(sample, colour=colour) for sample in normals]
         self._defects: list[tuple[Surface, Mask, bool]] = []
         for sample in defects:
             where = region(sample)
             drawn = where is not None
             if where is None:
                 where = (hints or {}).get(sample.name, np.ones(sample.pixels.shape[:2], np.bool_))
-            self._defects.append((_levels(sample), where, drawn))
+            self._defects.append((_levels(sample, colour=colour), where, drawn))
         self._config, self._rng = config, rng
         self._real = config.real if defects else 0.0
         self._synthetic = config.synthetic + (config.real - self._real) / 2
@@ -167,12 +168,10 @@ def other_light(pixels: Surface, rng: Generator) -> Surface:
     return np.clip(lit, 0, 1).astype(np.float32)
 
 
-def _levels(sample: Sample) -> Surface:
-    """Return float32 [h, w, 3 or 1]; gray stays one channel, which is faster to work on."""
-    pixels = sample.pixels
-    if pixels.ndim == 2:
-        return pixels[..., None].astype(np.float32) / np.float32(255)
-    return rgb(pixels).astype(np.float32) / np.float32(255)
+def _levels(sample: Sample, *, colour: bool) -> Surface:
+    """Return float32 [h, w, 3], or [h, w, 1] where all images are gray, which is faster."""
+    pixels = rgb(sample.pixels) if colour else sample.pixels[..., None]
+    return pixels.astype(np.float32) / np.float32(255)
 
 
 def _padded(pixels: Surface, mask: Mask, side: int, rng: Generator) -> tuple[Surface, Mask]:

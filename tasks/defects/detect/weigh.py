@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 _RIDGE = 1.0
+_FLAT = 1e-6
 
 
 class Weights(NamedTuple):
@@ -22,7 +23,7 @@ class Weights(NamedTuple):
         weight: float [d], at least 0.
         bias: For even odds.
         centre: float [d], mean on normal ones.
-        spread: float [d], standard deviation on normal ones.
+        spread: float [d], standard deviation on normal ones; a value without any weighs nothing.
     """
 
     weight: Floats
@@ -50,13 +51,14 @@ def weigh(
 
     centre = np.average(values[~defective], axis=0, weights=share[~defective])
     apart = np.square(values[~defective] - centre)
-    spread = np.sqrt(np.average(apart, axis=0, weights=share[~defective])) + 1e-6
+    spread = np.sqrt(np.average(apart, axis=0, weights=share[~defective]))
+    tells = spread > _FLAT
+    spread = np.where(tells, spread, 1.0)
     # A value far outside counts as 8 spreads: one odd image shall not decide all weights.
     x = np.clip((values - centre) / spread, -8, 8)
     sign = np.where(defective, 1.0, -1.0)
     each = np.where(defective, share / share[defective].sum(), share / share[~defective].sum())
-    count = values.shape[1]
-    believed = np.full(count, 1.0 / count)
+    believed = tells / max(1, tells.sum())
 
     def loss(parameters: Floats) -> tuple[float, Floats]:
         weight, bias = parameters[:-1], parameters[-1]
@@ -67,6 +69,6 @@ def weigh(
         return value, np.append(slope @ x + ridge * pull, slope.sum())
 
     start = np.append(believed, 0.0)
-    bounds = [(0.0, None)] * count + [(None, None)]
+    bounds = [(0.0, None if told else 0.0) for told in tells] + [(None, None)]
     found = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds).x
     return Weights(found[:-1], float(found[-1]), centre, spread)

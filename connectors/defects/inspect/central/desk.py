@@ -11,9 +11,14 @@ from connectors.api.journal import JournalError
 from connectors.defects.inspect.backoff import Backoff
 from connectors.defects.inspect.central.store import Review, ReviewStore
 from connectors.defects.inspect.heat_map import heat_png
-from connectors.defects.inspect.inspector import Inspector, Opinion, as_eight_bits
+from connectors.defects.inspect.inspector import (
+    Decoder,
+    Inspector,
+    Opinion,
+    as_eight_bits,
+)
 from tasks.cleaning.images.decode import ImageRefusedError
-from tasks.cleaning.images.sandbox import Sandbox, SandboxError
+from tasks.cleaning.images.sandbox import SandboxError
 
 logger = logging.getLogger(__name__)
 
@@ -36,10 +41,10 @@ class Decision:
 class Desk(threading.Thread):
     """Judges what is put before it: reviews in turn, single images at once."""
 
-    def __init__(self, inspector: Inspector, sandbox: Sandbox, store: ReviewStore) -> None:
+    def __init__(self, inspector: Inspector, decoder: Decoder, store: ReviewStore) -> None:
         super().__init__(name="reviews", daemon=True)
         self.inspector = inspector
-        self._sandbox, self._store = sandbox, store
+        self._decoder, self._store = decoder, store
         self._one_at_a_time = threading.Lock()
         self._wake, self._ended = threading.Event(), threading.Event()
 
@@ -49,7 +54,7 @@ class Desk(threading.Thread):
         Raises:
             ImageRefusedError: They are no image that can be used.
         """
-        pixels = as_eight_bits(self._sandbox.pixels(content))
+        pixels = as_eight_bits(self._decoder.pixels(content))
         with self._one_at_a_time:
             judgement = self.inspector.judge(pixels)
         opinion = Opinion.of(judgement, self.inspector).to_json()

@@ -29,7 +29,7 @@ from connectors.api.tokens import Token, TokenBook
 from connectors.defects.inspect.central.desk import Decision, Desk
 from connectors.defects.inspect.central.multipart import file_of_form
 from connectors.defects.inspect.central.store import ReviewStore
-from connectors.defects.inspect.inspector import Inspector
+from connectors.defects.inspect.inspector import Decoder, Inspector
 from connectors.defects.inspect.review_queue import QueueLimits
 from connectors.defects.inspect.uplink import (
     ASKED_AT_ONCE,
@@ -82,7 +82,13 @@ class Central:
     """The service: its store, its desk, and who may ask."""
 
     def __init__(
-        self, inspector: Inspector, home: Path, tokens: TokenBook, config: CentralConfig
+        self,
+        inspector: Inspector,
+        home: Path,
+        tokens: TokenBook,
+        config: CentralConfig,
+        *,
+        decoder: Decoder | None = None,
     ) -> None:
         """Open the store and begin to decide what waits.
 
@@ -91,6 +97,7 @@ class Central:
             home: Folder of its state.
             tokens: Of edges and other clients; scope ``score``.
             config: Bounds.
+            decoder: Decodes images; a sandbox that is closed with the service if None.
 
         Raises:
             JournalError: The store cannot be opened, or another process has it.
@@ -104,16 +111,15 @@ class Central:
             self.metrics,
         )
         self.store = ReviewStore(home / "central.db", config.queue)
-        limits = ImageLimits(max_bytes=config.max_image_bytes)
-        self.sandbox = Sandbox(limits, workers=2)
-        self.desk = Desk(inspector, self.sandbox, self.store)
+        self._sandbox = Sandbox(ImageLimits(max_bytes=config.max_image_bytes), workers=2)
+        self.desk = Desk(inspector, decoder or self._sandbox, self.store)
         self._waiting = 0
         self.desk.start()
 
     def close(self) -> None:
         """Finish the image at hand; what waits stays for the next start."""
         self.desk.end()
-        self.sandbox.close()
+        self._sandbox.close()
         self.store.close()
 
     def allowed(self, request: Request) -> Token:
