@@ -6,7 +6,9 @@ import typer
 
 from flows.cli.defects_inspect import inspect
 from flows.cli.defects_serve import serve
+from flows.cli.defects_train import train
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Find defects on a line.")
+app.command()(train)
 app.command()(inspect)
 app.command()(serve)

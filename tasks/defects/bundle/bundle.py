@@ -29,6 +29,7 @@ from tasks.defects.bundle.parts import IMAGES, BundleParts
 from tasks.defects.edge.session import EdgeSession
 from tasks.defects.judgement import Thresholds
 
+EDGE = "edge.onnx"
 SCORE_TOLERANCE = 1e-3
 """Int8 kernels of other CPUs round otherwise; scores are of the order of 1."""
 
@@ -86,7 +87,7 @@ class DefectBundle:
     def session(self) -> EdgeSession:
         """Return the edge model, opened once."""
         if self._session is None:
-            self._session = EdgeSession(self.read("edge.onnx"))
+            self._session = EdgeSession(self.read(EDGE))
         return self._session
 
     def score(self, images: NDArray[np.uint8]) -> NDArray[np.float64]:
@@ -146,7 +147,7 @@ def write_bundle(folder: Path, parts: BundleParts) -> DefectBundle:
 
 
 def _write_files(draft: Path, parts: BundleParts) -> None:
-    contents = {"edge.onnx": parts.edge, "detector.safetensors": parts.detector}
+    contents = {EDGE: parts.edge, "detector.safetensors": parts.detector}
     if parts.types:
         contents["types.npz"] = parts.types
     for name, content in contents.items():
