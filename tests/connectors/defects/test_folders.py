@@ -437,6 +437,9 @@ def test_an_index_says_what_belongs_to_a_dataset(put, tmp_path, load):
     assert {name: rule for name, (rule, _) in aside(dataset).items()} == {
         "../secret.png": "no-image", "x/c.png": "mask-missing",
     }  # fmt: skip
+    payloads = {r["rule"]: (r["row"], r["payload"]) for r in dataset.quarantine.to_pylist()}
+    assert payloads["no-image"] == (6, b'{"file": "../secret.png"}')
+    assert payloads["mask-missing"] == (3, stored(image(2), "PNG"))
     assert "  1 other images of the folder are not in it and left out" in dataset.findings
 
 
