@@ -152,7 +152,8 @@ def _annotated(images: Sequence[Candidate], others: OtherFiles, options: Dataset
     if any(image.indexed for image in images):
         return Notes()
     names = [image.file.name for image in images]
-    sizes = {image.file.name: image.stored for image in images if image.measured is not None}
+    shown = options.drawn_on == "shown"  # shares of sides are of the form that they were drawn on
+    sizes = {i.file.name: i.shown if shown else i.stored for i in images if i.measured is not None}
     notes = find_notes(others, names, sizes, options.annotations, options.voc_from)
     for image in images:
         image.annotation = notes.of.get(image.file.name)
