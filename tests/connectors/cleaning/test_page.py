@@ -20,9 +20,9 @@ import pytest
 from connectors.cleaning.decisions import undo_changes
 from connectors.cleaning.outputs import OutputError
 from connectors.cleaning.page.server import serve_page
-from connectors.cleaning.page.text import difference, shown
 from connectors.cleaning.page.views import Filter, Shown
 from connectors.cleaning.run import clean_file, load_run
+from connectors.local_page.text import difference, shown
 from infra.errors import ConfigurationError, ServiceError
 from tasks.cleaning.contract.toml import from_toml
 
