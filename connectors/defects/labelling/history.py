@@ -18,9 +18,6 @@ from tasks.defects.judgement import UNKNOWN
 from tasks.defects.samples import Box, SampleError
 
 Said = Literal["ok", "ng", "unsure"]
-Chosen = Literal["drawn", "ranked", "picked"]
-"""Why a person saw the image: drawn at random, ranked, or picked by name. Only labels of images
-drawn at random may bound error rates."""
 MAX_LINE = 1 << 16
 MAX_BOXES = 64
 MAX_KIND = 60
@@ -43,7 +40,7 @@ class Decision:
         boxes: Rectangles of defects.
         who: User name.
         when: In UTC, to the second.
-        chosen: Why the image was shown.
+        drawn: Whether the image was shown because a random draw came to it.
     """
 
     id: str
@@ -53,12 +50,12 @@ class Decision:
     boxes: tuple[Box, ...] = ()
     who: str = ""
     when: str = ""
-    chosen: Chosen = "picked"
+    drawn: bool = False
 
     def __post_init__(self) -> None:
         """Reject what contradicts itself, naming the fix."""
-        if self.said not in get_args(Said) or self.chosen not in get_args(Chosen):
-            raise LabelError(f"{self.image}: {self.said!r}, {self.chosen!r} is no decision")
+        if self.said not in get_args(Said):
+            raise LabelError(f"{self.image}: {self.said!r} is no decision")
         if self.said != "ng" and (self.kind or self.boxes):
             raise LabelError(
                 f"{self.image}: {self.said} with a type or a box; take those away, or say NG"
@@ -74,7 +71,7 @@ class Decision:
     def line(self) -> str:
         """Return it as a line of the history."""
         boxes = [[box.left, box.top, box.right, box.bottom, box.kind] for box in self.boxes]
-        names = ("id", "image", "said", "kind", "who", "when", "chosen")
+        names = ("id", "image", "said", "kind", "who", "when", "drawn")
         facts = {name: getattr(self, name) for name in names}
         return json.dumps({**facts, "boxes": boxes}, ensure_ascii=True) + "\n"
 
@@ -143,6 +140,16 @@ class History:
         by_image = {image: list(ids) for image, ids in self._by_image.items()}
         return History(dict(self.decisions), set(self.undone), by_image)
 
+    def drawn(self) -> set[str]:
+        """Return the images that were labelled because a draw came to them."""
+        held = (self.decisions[one] for ids in self._by_image.values() for one in ids)
+        return {one.image for one in held if one.drawn}
+
+    def last(self) -> Decision | None:
+        """Return the last decision that was not undone, None where there is none."""
+        ids = (one for one in reversed(self.decisions) if one not in self.undone)
+        return self.decisions[found] if (found := next(ids, None)) else None
+
     def kinds(self) -> list[str]:
         """Return the types of what holds, in the order in which they were first named."""
         found: dict[str, None] = {}
@@ -200,7 +207,7 @@ def _entry(said: Any) -> Decision | Undo:
     return Decision(
         _text(said["id"]), _text(said["image"]), cast("Said", _text(said["said"])),
         _text(said.get("kind", "")), tuple(_box(*box) for box in boxes),
-        who, when, cast("Chosen", _text(said.get("chosen", "picked"))),
+        who, when, said.get("drawn") is True,
     )  # fmt: skip
 
 

@@ -23,7 +23,6 @@ from pathlib import Path
 
 from connectors.defects.labelling.history import (
     MAX_LINE,
-    Chosen,
     Decision,
     History,
     LabelError,
@@ -38,7 +37,7 @@ LOG = logging.getLogger(__name__)
 HISTORY, INDEX = "labels.jsonl", "labels.csv"
 COLUMNS = (
     "image", "label", "kind", "mask", "part", "left", "top", "right", "bottom",
-    "who", "when", "chosen",
+    "who", "when", "drawn",
 )  # fmt: skip
 MAX_BYTES = 256 << 20
 
@@ -83,7 +82,7 @@ class LabelStore:
         *,
         kind: str = "",
         boxes: Sequence[Box] = (),
-        chosen: Chosen = "picked",
+        drawn: bool = False,
         seen: str | None = None,
     ) -> Decision:
         """Write down what a person says of an image.
@@ -93,16 +92,14 @@ class LabelStore:
             said: ``ok``, ``ng`` or ``unsure``.
             kind: Type of the defect.
             boxes: Rectangles of defects.
-            chosen: Why the image was shown.
+            drawn: Whether it was shown because a random draw came to it.
             seen: Id of the decision that the person saw, "" for none; None to write over any.
 
         Raises:
             LabelConflictError: When another decision holds by now.
             LabelError: When it contradicts itself.
         """
-        made = Decision(
-            secrets.token_hex(8), image, said, kind, tuple(boxes), _user(), _now(), chosen
-        )
+        made = decision(image, said, kind, boxes, drawn=drawn)
         self.say_all([made], None if seen is None else {image: seen})
         return made
 
@@ -125,17 +122,18 @@ class LabelStore:
                     )
             self._append(descriptor, decisions)
 
-    def undo(self, decision: str) -> Decision:
-        """Take a decision back; returns it.
+    def undo(self, decisions: Sequence[str]) -> list[Decision]:
+        """Take decisions back, all or none; returns them.
 
         Raises:
-            LabelError: When there is none of that id, or it was taken back before.
+            LabelError: When one is not there, or was taken back before.
         """
         with self._writing() as descriptor:
-            if decision not in self._history.decisions or decision in self._history.undone:
+            held = self._history
+            if any(one not in held.decisions or one in held.undone for one in decisions):
                 raise LabelError("nothing to undo: that decision is not there, or undone already")
-            self._append(descriptor, [Undo(decision, _user(), _now())])
-            return self._history.decisions[decision]
+            self._append(descriptor, [Undo(one, _user(), _now()) for one in decisions])
+            return [held.decisions[one] for one in decisions]
 
     @contextmanager
     def _writing(self) -> Iterator[int]:
@@ -204,7 +202,7 @@ def write_index(history: History, path: Path) -> None:
         for one in history.holding().values():
             if one.said == "unsure":
                 continue
-            told = (one.who, one.when, one.chosen)
+            told = (one.who, one.when, "yes" if one.drawn else "")
             writer.writerow([one.image, one.said, one.kind, "", "", *[""] * 4, *told])
             for box in one.boxes:
                 corners = (f"{v:g}" for v in (box.left, box.top, box.right, box.bottom))
@@ -241,9 +239,12 @@ def _merged(sample: Sample, said: Decision | None) -> Sample:
     return replace(sample, label="ng", kind=said.kind or sample.kind)
 
 
-def decision(image: str, said: Said, chosen: Chosen, kind: str = "") -> Decision:
+def decision(
+    image: str, said: Said, kind: str = "", boxes: Sequence[Box] = (), *, drawn: bool = False
+) -> Decision:
     """Return a decision of the person who runs this process, now, with an id of its own."""
-    return Decision(secrets.token_hex(8), image, said, kind, (), _user(), _now(), chosen)
+    key = secrets.token_hex(8)
+    return Decision(key, image, said, kind, tuple(boxes), _user(), _now(), drawn)
 
 
 def _user() -> str:

@@ -41,13 +41,13 @@ def test_what_holds_is_in_the_index_and_everything_in_the_history(tmp_path):
     store.say("a.png", "ok")
     store.say("b.png", "ng", kind="scratch", boxes=[Box(1, 2, 30.5, 4), Box(5, 6, 7, 8, "pit")])
     store.say("c.png", "unsure")
-    store.say("a.png", "ng", chosen="drawn")
+    store.say("a.png", "ng", drawn=True)
     rows = index_of(tmp_path)
-    assert [(r["image"], r["label"], r["kind"], r["right"], r["chosen"]) for r in rows] == [
-        ("a.png", "ng", "", "", "drawn"),
-        ("b.png", "ng", "scratch", "", "picked"),
-        ("b.png", "ng", "scratch", "30.5", "picked"),
-        ("b.png", "ng", "pit", "7", "picked"),
+    assert [(r["image"], r["label"], r["kind"], r["right"], r["drawn"]) for r in rows] == [
+        ("a.png", "ng", "", "", "yes"),
+        ("b.png", "ng", "scratch", "", ""),
+        ("b.png", "ng", "scratch", "30.5", ""),
+        ("b.png", "ng", "pit", "7", ""),
     ]
     assert len((tmp_path / HISTORY).read_text().splitlines()) == 4
     assert LabelStore(tmp_path).history().holding() == store.history().holding()
@@ -56,14 +56,14 @@ def test_what_holds_is_in_the_index_and_everything_in_the_history(tmp_path):
 def test_undo_brings_back_what_held_before_and_stays_in_the_history(tmp_path):
     store = LabelStore(tmp_path)
     first, second = store.say("a.png", "ok"), store.say("a.png", "ng")
-    assert store.undo(second.id) == second
+    assert store.undo([second.id]) == [second]
     assert store.history().holds("a.png") == first
-    store.undo(first.id)
+    store.undo([first.id])
     assert index_of(tmp_path) == []
     assert len((tmp_path / HISTORY).read_text().splitlines()) == 4
     for gone in (first.id, "nobody"):
         with pytest.raises(LabelError, match="nothing to undo"):
-            store.undo(gone)
+            store.undo([gone])
 
 
 def test_two_pages_do_not_write_over_each_other(tmp_path):
@@ -76,7 +76,7 @@ def test_two_pages_do_not_write_over_each_other(tmp_path):
     assert held.said == "ok"
     other.say("a.png", "ng", seen=held.id)
     assert one.history().holds("a.png").said == "ng"
-    batch = [decision("c.png", "ok", "ranked"), decision("a.png", "ok", "ranked")]
+    batch = [decision("c.png", "ok"), decision("a.png", "ok")]
     with pytest.raises(LabelConflictError):
         one.say_all(batch, {"c.png": "", "a.png": held.id})
     assert one.history().holds("c.png") is None
