@@ -1,0 +1,1 @@
+"""Procedural images of surfaces and their defects: deterministic, fast, with masks for free."""
