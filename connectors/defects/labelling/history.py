@@ -140,6 +140,11 @@ class History:
         by_image = {image: list(ids) for image, ids in self._by_image.items()}
         return History(dict(self.decisions), set(self.undone), by_image)
 
+    def by_time(self) -> list[Decision]:
+        """Return what holds, in the order in which it was said."""
+        holding = self.holding()
+        return [one for one in self.decisions.values() if holding.get(one.image) is one]
+
     def drawn(self) -> set[str]:
         """Return the images that were labelled because a draw came to them."""
         held = (self.decisions[one] for ids in self._by_image.values() for one in ids)

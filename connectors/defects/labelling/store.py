@@ -130,7 +130,8 @@ class LabelStore:
         """
         with self._writing() as descriptor:
             held = self._history
-            if any(one not in held.decisions or one in held.undone for one in decisions):
+            there = held.decisions.keys() - held.undone
+            if not decisions or not there.issuperset(decisions):
                 raise LabelError("nothing to undo: that decision is not there, or undone already")
             self._append(descriptor, [Undo(one, _user(), _now()) for one in decisions])
             return [held.decisions[one] for one in decisions]
