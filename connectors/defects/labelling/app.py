@@ -30,6 +30,11 @@ AHEAD = 3
 """Images that the browser is told to fetch before they are asked for."""
 PER_LIST = 60
 ORDERS: Mapping[str, str] = {"ranked": "most telling first", "drawn": "at random"}
+ICON = (
+    '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 24 24"><rect width="24" height="24" '
+    'rx="5" fill="#0d2c45"/><path d="M3 5h6a4 4 0 0 1 4 4v6a4 4 0 0 0 4 4h4" fill="none" '
+    'stroke="#7fd0ff" stroke-width="2.4" stroke-linecap="round"/></svg>'
+)
 KEEP_IMAGE = {"cache-control": "private, max-age=3600"}
 
 
@@ -56,6 +61,7 @@ def create_app(
     app.get("/{token}/one/{place}")(pages.one)
     app.get("/{token}/many")(pages.many)
     app.get("/{token}/said")(pages.said)
+    app.get("/{token}/icon.svg")(pages.icon)
     app.get("/{token}/{what}/{place}.png")(pages.picture)
     for path in ("say", "say-many", "undo"):
         app.post(f"/{{token}}/{path}")(pages.post)
@@ -100,6 +106,10 @@ class _Pages:
     async def home(self) -> Response:
         """Go to the first image."""
         return RedirectResponse(f"/{self._token}/next", 303)
+
+    async def icon(self) -> Response:
+        """Return the sign of the browser's tab; it would ask elsewhere without one."""
+        return Response(ICON, media_type="image/svg+xml", headers=KEEP_IMAGE)
 
     def next(self, request: Request) -> Response:
         """Go to the next image without a label; behind one that is skipped where that is named."""
