@@ -34,9 +34,9 @@ CHOSEN = "ranked"
 ARMS: dict[str, Choose] = {
     "random": at_random,
     "random, types in balance": in_balance,
-    CHOSEN: by_rank(RankConfig(start=START)),
+    CHOSEN: by_rank(RankConfig()),
     "typical only": by_rank(RankConfig(start=MOST)),
-    "most uncertain only": by_rank(RankConfig(start=START, candidates=1)),
+    "most uncertain only": by_rank(RankConfig(candidates=1)),
 }
 """Nobody can draw types in balance without knowing them; it shows what is owed to balance alone."""
 
@@ -46,14 +46,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     made = parser("defects-active", __doc__.splitlines()[0])
     made.add_argument("--data", type=Path, help="folder of neu_det and magnetic_tile")
     made.add_argument("--set", choices=("neu", "tile"), default="neu", help="which images")
-    made.add_argument("--draws", type=int, default=20)
+    made.add_argument("--draws", type=int, default=10)
     args = made.parse_args(argv)
     args.draws = 2 if args.smoke else args.draws
     images = None if args.smoke else read_images(args.data, args.set)
     if images is None and not args.smoke:
         print("no images: name their folder by --data FOLDER or PENSTOCK_DATA; made-up ones follow")
     result: dict[str, Any] = {"made_up": images is None, "draws": args.draws}
-    images = images or made_up(args.seed, 40 if args.smoke else 200)
+    images = images or made_up(args.seed, 30 if args.smoke else 200)
     result |= {"images": len(images.types), "types": len(images.names)}
     names = ("random", CHOSEN) if args.smoke else tuple(ARMS)
     with stopwatch() as took:
@@ -80,6 +80,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             result |= {f"{key}_{k}": v for k, v in got.items()}
         if name == CHOSEN:
             result |= got
+            even = [np.array([one.balanced for one in curves[n]]) for n in (name, "random")]
+            result["balanced_labels_ratio"] = ratio(*even, rng)["labels_ratio"]
         rows.append(
             (name, accuracy[:, half].mean(), accuracy[:, half].std(ddof=1),
              accuracy[:, -1].mean(), accuracy[:, -1].std(ddof=1), got["labels_ratio"])

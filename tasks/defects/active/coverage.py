@@ -56,10 +56,10 @@ def spread_out(features: Floats, weight: Floats, number: int) -> Ints:
     Args:
         features: float64 [n, d].
         weight: float64 [n], not negative: how much each image draws a centre.
-        number: How many, at most n.
+        number: How many, at most n; of images that all lie on fewer points the first.
     """
-    if number >= len(features):
-        return np.arange(len(features))
+    if number >= len(np.unique(features, axis=0)):
+        return np.arange(min(number, len(features)))
     from sklearn.cluster import KMeans
 
     weight = np.maximum(weight, 1e-9 * max(float(weight.max()), 1e-9))

@@ -3,8 +3,7 @@
 With few labels a classifier knows too little to know what it does not know, and typical images of
 parts of the feature space that have no label yet teach most (TypiClust: Hacohen, Dekel and
 Weinshall, ICML 2022). Later the most uncertain images do, spread over the feature space so that
-a batch does not ask the same thing many times (Zhdanov, arXiv 1901.05954). A batch takes of both,
-the typical ones giving way as labels come in.
+a batch does not ask the same thing many times (Zhdanov, arXiv 1901.05954).
 """
 
 from __future__ import annotations
@@ -28,24 +27,21 @@ class RankConfig:
     """How images are ranked.
 
     Attributes:
-        start: Labels up to which all of a batch are typical ones; then their share is
-            ``(start / labels) ** fall``.
-        fall: How fast they give way; infinite for at once.
+        start: Labels up to which typical images are asked for, uncertain ones then.
         uncertainty: ``entropy`` of the types' probabilities, or ``margin`` between the first two.
         balance: How far types with few labels count more, 0 (not at all) to 1.
         candidates: The batch is spread over so many times as many of the most uncertain images.
     """
 
-    start: int = 12
-    fall: float = np.inf
+    start: int = 10
     uncertainty: Literal["entropy", "margin"] = "entropy"
     balance: float = 0.5
     candidates: int = 4
 
     def __post_init__(self) -> None:
         """Validate, naming the fix."""
-        if self.start < 1 or self.candidates < 1 or not self.fall > 0:
-            raise ValueError(f"start, candidates and fall must be positive, got {self}")
+        if self.start < 1 or self.candidates < 1:
+            raise ValueError(f"start and candidates must be positive, got {self}")
         if self.uncertainty not in ("entropy", "margin"):
             raise ValueError(f"uncertainty is {self.uncertainty!r}; give entropy or margin")
         if not 0 <= self.balance <= 1:
@@ -119,8 +115,9 @@ def rank(
     batch = min(batch, int(free.sum()))
     if batch < 1:
         return Ranking(np.zeros(0, np.int64), ())
-    known = len(labelled) if probabilities is not None else 0
-    calm = batch if known < config.start else round(batch * (config.start / known) ** config.fall)
+    calm = batch
+    if probabilities is not None:
+        calm = min(batch, max(config.start - len(labelled), 0))
     order = typical(features, labelled, free, calm)
     reasons = [Reason("typical")] * len(order)
     if probabilities is not None and len(order) < batch:
