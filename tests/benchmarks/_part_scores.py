@@ -1,4 +1,4 @@
-"""Scores of parts that are seen several times: of magnetic tiles by a simple detector, or made up."""
+"""Scores of parts seen several times: of magnetic tiles by a simple detector, or made up."""
 
 from __future__ import annotations
 

@@ -74,8 +74,9 @@ class Scored:
 
     def places(self) -> tuple[NDArray[np.int64], int]:
         """Return int64 [images] the number of each image's part, and how many parts there are."""
-        _, places = np.unique(np.asarray(self.parts, dtype=object), return_inverse=True)
-        return places.astype(np.int64), int(places.max(initial=-1)) + 1
+        numbers: dict[str, int] = {}
+        places = [numbers.setdefault(part, len(numbers)) for part in self.parts]
+        return np.array(places, dtype=np.int64), len(numbers)
 
 
 def scored(samples: Sequence[Sample], scores: Sequence[float]) -> tuple[Scored, Scored]:
@@ -117,7 +118,7 @@ def part_scores(images: Scored, side: Side, per: Per, seed: int = 0) -> Floats:
     if per == "one image":
         shuffled = np.random.default_rng(seed).permutation(len(images))
         _, first = np.unique(places[shuffled], return_index=True)
-        return images.scores[shuffled[first]]
+        return np.asarray(images.scores[shuffled[first]])
     if per == "every image" and side == "escape":
         lowest = np.full(parts, np.inf)
         np.minimum.at(lowest, places, images.scores)

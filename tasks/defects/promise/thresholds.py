@@ -149,17 +149,17 @@ def promised_thresholds(
 
     Raises:
         TooFewPartsError: With what is missing, and what could be promised instead.
-        ValueError: Two promises without review that no single threshold keeps.
+        ValueError: A defect without a type where types are promised; two promises without review
+            that no single threshold keeps.
     """
     sides: list[tuple[Side, float, str, Scored]] = []
     if promise.max_escape is not None:
-        none = Scored(np.empty(0), ())
-        kinds = sorted(set(ng.kinds)) if ng is not None and promise.by_type else [""]
-        if promise.by_type and "" in kinds:
-            raise ValueError("by_type needs a type for every defective image; name them, or leave")
-        for kind in kinds:
-            images = none if ng is None else ng.of_kind(kind) if promise.by_type else ng
-            sides.append(("escape", promise.max_escape, kind, images))
+        defects = Scored(np.empty(0), ()) if ng is None else ng
+        kinds = (sorted(set(defects.kinds)) or [""]) if promise.by_type else []
+        if len(defects) and "" in kinds:
+            raise ValueError("by_type needs a type for every defective image; name them all")
+        escapes = [(kind, defects.of_kind(kind)) for kind in kinds if kind] or [("", defects)]
+        sides += [("escape", promise.max_escape, kind, images) for kind, images in escapes]
     if promise.max_false_reject is not None:
         images = Scored(np.empty(0), ()) if ok is None else ok
         sides.append(("false reject", promise.max_false_reject, "", images))

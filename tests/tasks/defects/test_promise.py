@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import math
 from fractions import Fraction
 
@@ -25,6 +26,7 @@ from tasks.defects.promise.thresholds import (
 )
 from tasks.defects.promise.words import assumptions, sentences
 from tasks.defects.samples import Sample
+from tests.benchmarks import defects_promise
 
 PER = ("every image", "one image", "part")
 
@@ -101,6 +103,15 @@ def test_a_refusal_tells_all_that_is_missing():
     assert [(one.kind, one.rank, one.threshold) for one in kept] == [
         ("crack", 3, 2.0), ("dent", 1, 60.0),
     ]  # fmt: skip
+
+
+def test_types_are_not_promised_without_names():
+    promise = Promise(max_escape=0.1, by_type=True)
+    for kinds in ((), ["crack"] * 39 + [""]):
+        with pytest.raises(ValueError, match="name them all"):
+            promised_thresholds(promise, Scored(np.arange(40.0), list("ab" * 20), kinds))
+    with pytest.raises(TooFewPartsError):
+        promised_thresholds(promise)
 
 
 def test_copies_of_images_carry_nothing():
@@ -191,7 +202,7 @@ def test_good_images_of_a_defective_part_are_on_neither_side():
     assert ng.places()[1] == 2
 
 
-def redraws(k_off, draws=4_000, n=59, alpha=0.05):
+def redraws(k_off, draws=1_500, n=59, alpha=0.05):
     """Return how often the true miss rate is kept, with a threshold so many ranks off."""
     rng = np.random.default_rng(5)
     promise, held = Promise(max_escape=alpha), 0
@@ -203,7 +214,7 @@ def redraws(k_off, draws=4_000, n=59, alpha=0.05):
 
 
 def test_the_promise_holds_over_redraws_and_one_rank_more_would_not():
-    assert 0.945 < redraws(0) < 0.958
+    assert 0.935 < redraws(0) < 0.968
     assert redraws(1) < 0.83
 
 
@@ -211,7 +222,7 @@ def test_types_hold_all_at_once():
     """Without sharing the level among three types they would in .95 ** 3 of all draws."""
     rng = np.random.default_rng(2)
     shared = Promise(max_escape=0.05, by_type=True)
-    n, draws, held = needed(0.05, 1 - 0.05 / 3), 1_500, np.zeros(2)
+    n, draws, held = needed(0.05, 1 - 0.05 / 3), 600, np.zeros(2)
     for _ in range(draws):
         u = rng.random((3, n))
         images = Scored(u.ravel(), [str(i) for i in range(3 * n)], [k for k in "abc" for _ in u[0]])
@@ -219,8 +230,8 @@ def test_types_hold_all_at_once():
         alone_each = [promised_thresholds(Promise(max_escape=0.05), alone(v[:59])) for v in u]
         held += max(own) <= 0.05, max(one.thresholds.ok_below for one in alone_each) <= 0.05
     assert n == 80
-    assert held[0] / draws > 0.935
-    assert held[1] / draws < 0.89
+    assert held[0] / draws > 0.925
+    assert held[1] / draws < 0.9
 
 
 def test_rates_have_exact_intervals_and_share_the_level_among_types():
@@ -334,3 +345,14 @@ def test_words_say_what_is_assumed():
     assert any("as estimates" in text for text in assumptions(folds))
     mean = promised_thresholds(Promise(max_escape=0.1, average=True), scores)
     assert "in the mean" in sentences(mean)[0]
+
+
+def test_the_benchmark_runs_at_its_small_size(capsys):
+    defects_promise.main(["--smoke", "--json"])
+    result = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert result["refused_when_small"] is True
+    assert result["upper_min"] >= 0.95
+    for alpha in ("05", "10", "20"):
+        assert result[f"held_share_{alpha}"] > result[f"held_share_rank_off_{alpha}"]
+        assert result[f"held_share_images_{alpha}"] < 0.85
+    assert result["held_share_training"] < 0.6
