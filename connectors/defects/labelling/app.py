@@ -78,7 +78,8 @@ class _Pages:
         kinds: tuple[str, ...],
     ) -> None:
         self._store, self._pictures, self._queue = store, pictures, queue
-        self._token, self._kinds = token, kinds
+        # A folder's name that cannot be a type's gets no button.
+        self._token, self._kinds = token, (*kinds, *filter(_can_be_kind, pictures.kinds))
         self._messages = Messages()
         self._done: list[list[str]] = []  # ids of decisions taken here, together and in order
         css, script = base_css() + own_file(PACKAGE, "page.css"), own_file(PACKAGE, "page.js")
@@ -284,6 +285,14 @@ class _Pages:
     def _go(self, path: str, query: Mapping[str, str]) -> Response:
         tail = f"?{urlencode(query)}" if query else ""
         return RedirectResponse(f"/{self._token}/{path}{tail}", 303)
+
+
+def _can_be_kind(name: str) -> bool:
+    try:
+        checked_kind(name)
+    except LabelError:
+        return False
+    return True
 
 
 def _order(fields: Mapping[str, str]) -> Order:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from connectors.cleaning.image_files import ImageFile, list_images, read_image_file
 from tasks.cleaning.images.decode import ImageRefusedError
 from tasks.cleaning.images.sandbox import Sandbox
+from tasks.defects.data.layout import find_layout
 from tasks.defects.judgement import Heat
 from tasks.defects.samples import Pixels
 
@@ -35,15 +36,23 @@ class Pictures:
         heat: Says where an image looks defective; None where nobody knows.
 
     Attributes:
-        files: Those that may be read.
+        files: Those that may be read; masks of others are no images.
+        kinds: Types of defects that folders or files are named after.
         troubles: Name -> why it is not shown.
 
     Raises:
         ImageFolderError: When the folder cannot be read.
+        LayoutError: When every image would be a mask.
     """
 
     def __init__(self, folder: Path, sandbox: Sandbox, heat: HeatOf | None = None) -> None:
+        self.kinds: tuple[str, ...] = ()
         listed = list_images(folder).files
+        if listed:
+            found = find_layout([file.name for file in listed]).places
+            images = {place.image for place in found}
+            listed = tuple(file for file in listed if file.name in images)
+            self.kinds = tuple(dict.fromkeys(place.kind for place in found if place.kind))
         self.files: tuple[ImageFile, ...] = tuple(file for file in listed if not file.trouble)
         self.troubles: dict[str, str] = {file.name: file.trouble for file in listed if file.trouble}
         self.places: Mapping[str, int] = {file.name: i for i, file in enumerate(self.files)}

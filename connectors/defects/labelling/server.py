@@ -32,7 +32,7 @@ def serve_labelling(
 
     Args:
         folder: The images, also in folders within it; the labels are written there.
-        kinds: Types that have a button from the start.
+        kinds: Types that have a button from the start, before those that folders are named after.
         heat: Says where an image looks defective, such as a detector.
         limits: What one image may cost.
         port: On this machine's loopback; 0 takes any free one.

@@ -18,8 +18,10 @@ from PIL import Image
 
 from connectors.cleaning.image_files import ImageFolderError
 from connectors.defects.labelling.history import LabelError
+from connectors.defects.labelling.pictures import Pictures, to_8_bits
 from connectors.defects.labelling.server import serve_labelling
 from connectors.defects.labelling.store import HISTORY, INDEX, LabelStore
+from tasks.cleaning.images.sandbox import Sandbox
 from tests.connectors.page_server import PageServer
 
 PICTURES = os.environ.get("TEST_PICTURES", "")
@@ -32,6 +34,7 @@ WITH_HEAT = """
 import sys
 from pathlib import Path
 import numpy as np
+from connectors.defects.labelling.pictures import Pictures, to_8_bits
 from connectors.defects.labelling.server import serve_labelling
 serve_labelling(
     Path(sys.argv[1]), kinds=["pit"], idle_seconds=600, tell=lambda a: print(a, flush=True),
@@ -279,6 +282,24 @@ def test_a_folder_without_images_and_a_bad_type_are_told(tmp_path):
     (tmp_path / "line" / HISTORY).write_text("{}\n")
     with pytest.raises(LabelError, match="line 1"):
         serve_labelling(tmp_path / "line", idle_seconds=1, tell=print)
+
+
+def test_masks_are_no_images_and_folders_name_types(tmp_path):
+    for name in ("good/1.png", "pit/2.png", "pit/2_mask.png"):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(np.full((20, 20), 7, np.uint8)).save(path)
+    with Sandbox(workers=1) as sandbox:
+        pictures = Pictures(tmp_path, sandbox)
+    assert [file.name for file in pictures.files] == ["good/1.png", "pit/2.png"]
+    assert pictures.kinds == ("pit",)
+
+
+def test_16_bits_are_spread_over_what_is_there():
+    pixels = np.linspace(1_000, 3_000, 64 * 64).reshape(64, 64).astype(np.uint16)
+    found = to_8_bits(pixels)
+    assert (found.dtype, found.min(), found.max()) == (np.uint8, 0, 255)
+    assert to_8_bits(np.full((8, 8), 500, np.uint16)).max() == 0
 
 
 def press(browser, key, target="document.body", **more):

@@ -28,6 +28,7 @@ from connectors.defects.labelling.store import (
     decision,
     read_labels,
 )
+from tasks.defects.data.index import Entry, parse_index
 from tasks.defects.samples import Box, Sample
 
 
@@ -51,6 +52,18 @@ def test_what_holds_is_in_the_index_and_everything_in_the_history(tmp_path):
     ]
     assert len((tmp_path / HISTORY).read_text().splitlines()) == 4
     assert LabelStore(tmp_path).history().holding() == store.history().holding()
+
+
+def test_the_index_is_read_as_that_of_a_dataset(tmp_path):
+    store = LabelStore(tmp_path)
+    store.say("b.png", "ng", kind="scratch", boxes=[Box(1, 2, 30.5, 4), Box(5, 6, 7, 8, "pit")])
+    store.say("a, b.png", "ok", drawn=True)
+    assert parse_index((tmp_path / INDEX).read_bytes(), INDEX) == [
+        Entry(
+            "b.png", "ng", "scratch", boxes=(Box(1, 2, 30.5, 4, "scratch"), Box(5, 6, 7, 8, "pit"))
+        ),
+        Entry("a, b.png", "ok"),
+    ]
 
 
 def test_undo_brings_back_what_held_before_and_stays_in_the_history(tmp_path):
