@@ -129,7 +129,7 @@ class LabelStore:
             LabelError: When one is not there, or was taken back before.
         """
         with self._writing() as descriptor:
-            held = self._history
+            held, decisions = self._history, list(dict.fromkeys(decisions))
             there = held.decisions.keys() - held.undone
             if not decisions or not there.issuperset(decisions):
                 raise LabelError("nothing to undo: that decision is not there, or undone already")

@@ -71,7 +71,7 @@ def test_undo_brings_back_what_held_before_and_stays_in_the_history(tmp_path):
     first, second = store.say("a.png", "ok"), store.say("a.png", "ng")
     assert store.undo([second.id]) == [second]
     assert store.history().holds("a.png") == first
-    store.undo([first.id])
+    store.undo([first.id, first.id])
     assert index_of(tmp_path) == []
     assert len((tmp_path / HISTORY).read_text().splitlines()) == 4
     for gone in (first.id, "nobody"):
