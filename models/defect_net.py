@@ -111,13 +111,47 @@ class DefectNet(nn.Module):
         for stage in self.stages:
             x = stage(x)
             scales.append(x)
-        dense = self.sides[-1](scales[-1])
-        for scale, side in zip(reversed(scales[:-1]), reversed(list(self.sides)[:-1]), strict=True):
+        first, second, third = scales
+        return Features((first, second, third), self.neck(first, second, third))
+
+    def neck(self, first: Tensor, second: Tensor, third: Tensor) -> Tensor:
+        """Return the dense map [n, dense, h / 4, w / 4] of the three scales."""
+        dense: Tensor = self.sides[2](third)
+        for scale, side in ((second, self.sides[1]), (first, self.sides[0])):
             dense = side(scale) + functional.interpolate(
                 dense, size=scale.shape[-2:], mode="bilinear", align_corners=False
             )
-        first, second, third = scales
-        return Features((first, second, third), self.smooth(dense))
+        found: Tensor = self.smooth(dense)
+        return found
+
+
+class ResnetFeatures(DefectNet):
+    """ResNet-18 (He et al. 2016) up to its third stage in the form of the small net.
+
+    The dense map holds the three scales beside each other, each smoothed over 3 x 3 cells, as
+    PatchCore reads them (Roth et al. 2022): 448 channels, none of which needs training.
+    """
+
+    def __init__(self) -> None:
+        widths = (64, 128, 256)
+        super().__init__(DefectNetShape(stem=64, widths=widths, dense=sum(widths)))
+        self.stem = nn.Sequential(
+            nn.Conv2d(3, 64, 7, 2, 3, bias=False),
+            nn.BatchNorm2d(64),
+            nn.ReLU(),
+            nn.MaxPool2d(3, 2, 1),
+        )
+        self.sides, self.smooth = nn.ModuleList(), nn.Sequential()
+
+    def neck(self, first: Tensor, second: Tensor, third: Tensor) -> Tensor:
+        """Return the scales beside each other at stride 4."""
+        size = first.shape[-2:]
+        brought = [functional.avg_pool2d(scale, 3, 1, 1) for scale in (first, second, third)]
+        brought[1:] = [
+            functional.interpolate(scale, size=size, mode="bilinear", align_corners=False)
+            for scale in brought[1:]
+        ]
+        return torch.cat(brought, dim=1)
 
 
 def pooled(features: Features) -> Tensor:

@@ -10,7 +10,7 @@ from numpy.random import Generator
 from scipy import ndimage
 
 from tasks.defects.samples import Pixels
-from tasks.defects.textures.fields import Field
+from tasks.defects.textures.fields import Field, value_noise
 from tasks.defects.textures.layers import between
 from tasks.defects.textures.surface import to_pixels
 
@@ -25,6 +25,7 @@ class Camera:
         vignetting: Share of the light that is lost in the corners.
         slant: Difference of the light from one side to the other, as a share.
         slant_angle: Where it comes from, in radians.
+        uneven: Spread of a light that changes smoothly over the image, as a share.
         blur: Spread of the lens in pixels.
         noise: Spread of the sensor's noise, in shares of full brightness.
     """
@@ -34,6 +35,7 @@ class Camera:
     vignetting: float = 0.0
     slant: float = 0.0
     slant_angle: float = 0.0
+    uneven: float = 0.0
     blur: float = 0.0
     noise: float = 0.0
 
@@ -46,11 +48,12 @@ class Camera:
             vignetting=max(0.0, rng.uniform(-0.3, 0.5)),
             slant=max(0.0, rng.uniform(-0.3, 0.6)),
             slant_angle=rng.uniform(0, 2 * math.pi),
+            uneven=max(0.0, rng.uniform(-0.1, 0.2)),
             blur=max(0.0, rng.uniform(-0.8, 1.3)),
             noise=max(0.0, rng.uniform(-0.01, 0.035)),
         )
 
-    def exposed(self, field: Field) -> Field:
+    def exposed(self, field: Field, rng: Generator) -> Field:
         """Return the brightness in [0, 1] that falls on the sensor."""
         found = field
         if self.blur > 0.2:
@@ -63,6 +66,9 @@ class Camera:
             light += np.float32(self.slant / 2 * math.sin(self.slant_angle)) * y
             light += np.float32(self.slant / 2 * math.cos(self.slant_angle)) * x
             found = found * light
+        if self.uneven:
+            reach = 0.6 * max(field.shape)
+            found = found * np.exp(np.float32(self.uneven) * value_noise(field.shape, reach, rng))
         found = np.clip(found * np.float32(self.gain), 0, 1)
         if self.gamma != 1.0:
             found = found ** np.float32(self.gamma)
@@ -70,7 +76,7 @@ class Camera:
 
     def taken(self, field: Field, rng: Generator) -> Pixels:
         """Return an image, uint8 [h, w], of a part, float32 [h, w]."""
-        found = self.exposed(field)
+        found = self.exposed(field, rng)
         if self.noise:
             noise = rng.standard_normal(field.shape, dtype=np.float32)
             found = found + np.float32(self.noise) * noise

@@ -64,7 +64,7 @@ def make_line(config: LineConfig) -> list[Sample]:
     """
     rng = np.random.default_rng((config.seed, 0))
     surface = draw_surface(config.texture, rng)
-    camera = replace(Camera.draw(rng), noise=config.noise, gain=1.0, gamma=1.0)
+    camera = replace(Camera.draw(rng), noise=config.noise, gain=1.0, gamma=1.0, uneven=0.0)
     wanted = [("", place) for place in range(config.ok)]
     wanted += [(kind, place) for kind in config.ng for place in range(config.ng[kind])]
     found = []

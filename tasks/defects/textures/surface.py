@@ -20,6 +20,7 @@ from tasks.defects.textures.layers import (
     Specks,
     Stripes,
     Weave,
+    between,
 )
 from tasks.defects.textures.prints import Glyphs, Traces
 
@@ -35,8 +36,9 @@ LAYERS: dict[str, Callable[[Generator], Layer]] = {
     "pcb": Traces.draw,
 }
 """Family of a surface -> draws its main layer."""
-TEXTURES = (*LAYERS, "mixed")
+TEXTURES = (*LAYERS, "metal", "mixed")
 """Kinds that `draw_surface` and `make_texture` know."""
+_METAL = (("brushed",), ("cast", "perlin", "brushed"), ("specks", "perlin", "cast"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +79,8 @@ def draw_surface(kind: str, rng: Generator) -> Surface:
     """Draw the parameters of a surface.
 
     Args:
-        kind: One of `TEXTURES`; ``mixed`` lays two or three families over each other.
+        kind: One of `TEXTURES`; ``mixed`` lays two or three families over each other, ``metal``
+            does so with those of rolled, ground and cast metal, at low contrast.
         rng: Source of randomness.
 
     Raises:
@@ -85,16 +88,20 @@ def draw_surface(kind: str, rng: Generator) -> Surface:
     """
     if kind not in TEXTURES:
         raise ValueError(f"there is no texture {kind!r}; take one of {', '.join(TEXTURES)}")
-    count = int(rng.integers(2, 4)) if kind == "mixed" else 1
-    families = list(rng.choice(list(LAYERS), count)) if kind == "mixed" else [kind]
+    count = 1 if kind in LAYERS else int(rng.integers(2, 4))
+    families = [kind]
+    if kind == "mixed":
+        families = list(rng.choice(list(LAYERS), count))
+    elif kind == "metal":
+        families = [str(rng.choice(choice)) for choice in _METAL[:count]]
     weights = np.sort(rng.uniform(0.25, 1, count))[::-1]
-    contrast = math.exp(rng.uniform(math.log(0.03), math.log(0.25)))
+    lowest, highest = (0.02, 0.1) if kind == "metal" else (0.03, 0.25)
     return Surface(
         family=str(families[0]),
         layers=tuple(LAYERS[str(family)](rng) for family in families),
         weights=tuple(float(weight) for weight in weights),
         level=float(rng.uniform(0.25, 0.75)),
-        contrast=contrast,
+        contrast=between(rng, lowest, highest),
         regions=float(rng.uniform(16, 80)) if count > 1 and rng.random() < 0.3 else 0.0,
     )
 

@@ -140,12 +140,14 @@ def test_variation_of_zero_leaves_a_surface_alone():
 
 def test_a_camera_darkens_corners_and_blurs():
     field = np.full((64, 64), 0.5, np.float32)
-    dark = Camera(vignetting=0.8).exposed(field)
+    dark = Camera(vignetting=0.8).exposed(field, np.random.default_rng(0))
     assert dark[0, 0] < dark[32, 32] - 0.2
     noisy = Camera(noise=0.05).taken(field, np.random.default_rng(0))
     assert 9 < noisy.std() < 16
     edge = np.where(np.arange(64) < 32, 0, 1).astype(np.float32)[None, :].repeat(64, 0)
-    assert np.abs(np.diff(Camera(blur=2).exposed(edge), axis=1)).max() < 0.3
+    assert (
+        np.abs(np.diff(Camera(blur=2).exposed(edge, np.random.default_rng(0)), axis=1)).max() < 0.3
+    )
 
 
 def test_a_line_has_parts_exposures_types_masks_and_boxes():

@@ -1,0 +1,1 @@
+"""Pre-training of the small net on generated surfaces alone."""
