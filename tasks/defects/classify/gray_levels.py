@@ -34,4 +34,5 @@ def gray_levels(gray: Gray) -> NDArray[np.float32]:
 
 
 def _shape(values: Gray) -> tuple[float, float]:
-    return float((values**3).mean()), float((values**4).mean() ** 0.25)
+    square = values * values
+    return float((square * values).mean()), float((square * square).mean() ** 0.25)
