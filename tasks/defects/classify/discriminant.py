@@ -71,7 +71,7 @@ def fit_discriminant(
     shrinkage, level = _ledoit_wolf(within, weights)
     if level <= 0:  # one sample per type: nothing is known of the spread within
         shrinkage, level = 1.0, max(float((unit**2).mean()), 1e-12)
-    _, singular, right = np.linalg.svd(within, full_matrices=False)
+    singular, right = _spectrum(within)
     free = 1 - (weights**2).sum() * types  # as n - types degrees of freedom
     values = (1 - shrinkage) * singular**2 / max(free, 1 / len(unit))
     floor = shrinkage * level
@@ -87,6 +87,15 @@ def fit_discriminant(
     return Discriminant(centre, scale, axes, means @ axes)
 
 
+def _spectrum(within: Floats) -> tuple[Floats, Floats]:
+    """Return singular values and right singular vectors, by the smaller of the two Gram matrices."""
+    if len(within) <= within.shape[1]:
+        _, singular, right = np.linalg.svd(within, full_matrices=False)
+        return singular, right
+    values, vectors = np.linalg.eigh(within.T @ within)
+    return np.sqrt(np.maximum(values, 0)), vectors.T
+
+
 def _ledoit_wolf(within: Floats, weights: Floats) -> tuple[float, float]:
     """Return the shrinkage in 0 to 1 and the mean variance that is shrunk to.
 
@@ -95,11 +104,12 @@ def _ledoit_wolf(within: Floats, weights: Floats) -> tuple[float, float]:
         weights: [n], sum 1.
     """
     dimensions = within.shape[1]
-    gram = within @ within.T
-    level = float(np.trace(gram)) / dimensions
-    square = float((gram**2).sum()) / dimensions
+    small = within if len(within) <= dimensions else within.T
+    lengths = (within**2).sum(1)
+    level = float(lengths.sum()) / dimensions
+    square = float(((small @ small.T) ** 2).sum()) / dimensions
     away = square - level**2
-    own = float((np.diag(gram) ** 2).sum()) / dimensions
+    own = float((lengths**2).sum()) / dimensions
     noise = own - float((weights**2).sum()) * square
     if away <= 0:
         return 1.0, level

@@ -34,6 +34,12 @@ class Member:
     discriminant: Discriminant
     temperature: float
 
+    @classmethod
+    def tempered(cls, discriminant: Discriminant, distances: Floats, targets: Targets) -> Member:
+        """Fit the temperature to distances [n, types] of samples whose types are known."""
+        found = fit_temperature(-0.5 * distances, targets)
+        return cls(discriminant, _unfitted(discriminant) if found is None else found)
+
     def log_posterior(self, features: NDArray[np.floating]) -> Floats:
         """Return [n, types] of [n, d]."""
         return log_softmax(-0.5 * self.temperature * self.discriminant.distances(features))
@@ -90,7 +96,7 @@ def fit_ensemble(
         described: Descriptors of n samples; a family that never varies is left out.
         targets: int [n], types counted from 0, each at least once.
         weights: [n], how much each sample counts.
-        folds: int [n] of `deal_folds`, -1 for samples that are in every fit and never judged.
+        folds: int [n] of `deal_folds`.
 
     Returns:
         The ensemble and what it says of samples held out. Their temperatures were fitted to the
@@ -110,12 +116,9 @@ def fit_ensemble(
             rest, out = folds != fold, folds[judged] == fold
             part = fit_discriminant(features[rest], targets[rest], types, weights[rest])
             own[out] = part.distances(features[judged[out]])
-        temperature = fit_temperature(-0.5 * own, targets[judged])
-        if temperature is None:
-            temperature = _unfitted(discriminant)
-        members[name] = Member(discriminant, temperature)
+        members[name] = Member.tempered(discriminant, own, targets[judged])
         distances += own
-        product += log_softmax(-0.5 * temperature * own)
+        product += log_softmax(-0.5 * members[name].temperature * own)
     shared = fit_temperature(product, targets[judged]) or 1 / len(members)
     held_out = HeldOut(judged, log_softmax(shared * product), distances)
     return Ensemble(members, shared), held_out
@@ -152,16 +155,10 @@ def log_softmax(logits: Floats) -> Floats:
 
 
 def _judged(targets: Targets, folds: Targets) -> Targets:
-    """Return the samples whose type is also in another fold, or in every fit."""
-    keep = [
-        fold >= 0 and bool(((targets == target) & (folds != fold)).any())
-        for target, fold in zip(targets, folds, strict=True)
-    ]
-    whole = np.array(keep, np.bool_)
-    for fold in np.unique(folds[whole]):  # a fold without which a type is missing cannot be held out
-        if set(targets[folds != fold]) != set(targets):
-            whole[folds == fold] = False
-    return np.flatnonzero(whole)
+    """Return the samples of folds without which every type is still shown."""
+    types = len(set(targets))
+    able = [fold for fold in np.unique(folds) if len(set(targets[folds != fold])) == types]
+    return np.flatnonzero(np.isin(folds, able))
 
 
 def _unfitted(discriminant: Discriminant) -> float:

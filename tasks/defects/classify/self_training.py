@@ -1,0 +1,164 @@
+"""Learning from images without labels: pseudo-labels by posterior, taken only where they help.
+
+The ensemble names the unlabelled images, is fitted again with them, and names them anew. Types may
+be unevenly frequent among them: their shares are estimated by EM (Saerens, Latinne and Decaestecker
+2002), with some images of every type assumed, and shift the posteriors that decide.
+A gate keeps what was learned from labels alone unless held-out labels are named at least as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tasks.defects.classify.discriminant import Discriminant, fit_discriminant
+from tasks.defects.classify.ensemble import (
+    Described,
+    Ensemble,
+    Member,
+    Targets,
+    fit_temperature,
+    log_softmax,
+)
+
+Floats = NDArray[np.float64]
+COMPONENTS = 96
+"""Principal components per family that pseudo-labelled fits work in."""
+
+
+@dataclass(frozen=True, slots=True)
+class SelfTrainingConfig:
+    """How much is learned from unlabelled images.
+
+    Attributes:
+        rounds: Times that they are named and the ensemble fitted again.
+        confidence: Posterior from which an image counts.
+        weight: How much one counts beside a label's 1.
+        assumed: Images of each type that are assumed beside those found, for the types' shares.
+    """
+
+    rounds: int = 3
+    confidence: float = 0.8
+    weight: float = 0.5
+    assumed: float = 5.0
+
+    def __post_init__(self) -> None:
+        """Validate, naming the fix."""
+        if self.rounds < 0:
+            raise ValueError(f"rounds is {self.rounds}; give 0 for no self-training, or more")
+        if not 0 < self.confidence <= 1:
+            raise ValueError(f"confidence is {self.confidence}; give above 0, at most 1")
+        if self.weight <= 0 or self.assumed <= 0:
+            raise ValueError("weight and assumed must be above 0")
+
+
+def estimate_shares(log_posterior: Floats, assumed: float, rounds: int = 30) -> Floats:
+    """Return the share of each type among images, [types], sum 1.
+
+    Args:
+        log_posterior: [n, types], with types taken as equally likely.
+        assumed: Images of each type added to those found.
+    """
+    types = log_posterior.shape[1]
+    shares = np.full(types, 1 / types)
+    for _ in range(rounds):
+        counts = np.exp(log_softmax(log_posterior + np.log(shares))).sum(axis=0) + assumed
+        shares = counts / counts.sum()
+    return shares
+
+
+def self_train(
+    labelled: Described,
+    targets: Targets,
+    unlabelled: Described,
+    log_posterior: Floats,
+    config: SelfTrainingConfig,
+) -> Ensemble | None:
+    """Return an ensemble fitted with pseudo-labels, None where no image was sure enough.
+
+    Args:
+        labelled: Descriptors of n labelled samples, in few dimensions (`compress`).
+        targets: int [n], types counted from 0, each at least once.
+        unlabelled: Descriptors of m images, in the same families.
+        log_posterior: [m, types] of the unlabelled images by the ensemble of the labels alone.
+        config: How much.
+    """
+    types = log_posterior.shape[1]
+    found = None
+    for _ in range(config.rounds):
+        shares = estimate_shares(log_posterior, config.assumed)
+        posterior = np.exp(log_softmax(log_posterior + np.log(shares)))
+        sure = np.flatnonzero(posterior.max(axis=1) >= config.confidence)
+        if not len(sure):
+            return None
+        named = np.concatenate([targets, posterior[sure].argmax(axis=1)])
+        weights = np.concatenate([np.ones(len(targets)), np.full(len(sure), config.weight)])
+        members = {}
+        for name, own in labelled.items():
+            both = np.concatenate([own, unlabelled[name][sure]])
+            discriminant = fit_discriminant(both, named, types, weights)
+            # Labels are few among the samples fitted to, so their distances are nearly held out.
+            members[name] = Member.tempered(discriminant, discriminant.distances(own), targets)
+        found = Ensemble(members, 1.0)
+        shared = fit_temperature(found.product(labelled), targets)
+        found = Ensemble(members, shared or 1 / len(members))
+        log_posterior = found.log_posterior(unlabelled)
+    return found
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Compression:
+    """Principal components of one family, of labelled and unlabelled images together.
+
+    Attributes:
+        centre: [d].
+        scale: [d].
+        components: [d, r].
+    """
+
+    centre: Floats
+    scale: Floats
+    components: Floats
+
+    def small(self, features: NDArray[np.floating]) -> NDArray[np.float32]:
+        """Return float32 [n, r] of [n, d]."""
+        return (((features - self.centre) / self.scale) @ self.components).astype(np.float32)
+
+    def enlarged(self, found: Discriminant) -> Discriminant:
+        """Return the discriminant of [n, d] that says what the given one says of [n, r]."""
+        axes = self.components @ (found.axes / found.scale[:, None])
+        moved = found.centroids + (found.centre / found.scale) @ found.axes
+        return Discriminant(self.centre, self.scale, axes, moved)
+
+
+def compress(features: NDArray[np.float32], components: int = COMPONENTS) -> Compression:
+    """Find principal components by random projection (Halko, Martinsson and Tropp 2011).
+
+    Args:
+        features: float32 [n, d].
+        components: At most so many.
+    """
+    centre, scale = features.mean(axis=0), features.std(axis=0)
+    scale = np.sqrt(scale**2 + (0.1 * float(np.median(scale[scale > 0]))) ** 2)
+    unit = (features - centre) / scale
+    count = min(components, *unit.shape)
+    sketch = np.random.default_rng(0).standard_normal((unit.shape[1], count), np.float32)
+    for _ in range(2):
+        sketch = np.linalg.qr(unit.T @ (unit @ sketch))[0]
+    return Compression(
+        centre.astype(np.float64), scale.astype(np.float64), sketch.astype(np.float64)
+    )
+
+
+def enlarged(ensemble: Ensemble, by: Mapping[str, Compression]) -> Ensemble:
+    """Return the ensemble of whole descriptors that says what one of compressed ones says."""
+    return Ensemble(
+        {
+            name: Member(by[name].enlarged(each.discriminant), each.temperature)
+            for name, each in ensemble.members.items()
+        },
+        ensemble.temperature,
+    )
