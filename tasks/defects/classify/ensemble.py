@@ -19,7 +19,7 @@ Floats = NDArray[np.float64]
 Targets = NDArray[np.int64]
 Described = Mapping[str, NDArray[np.float32]]
 """Family of descriptors -> float32 [n, d] of n images."""
-TEMPERATURES = np.geomspace(0.005, 3, 40)
+TEMPERATURES = np.geomspace(0.0005, 3, 60)
 FOLDS = 8
 FEWEST = 6
 """Held-out labels below which no temperature is fitted."""

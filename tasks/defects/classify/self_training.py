@@ -94,8 +94,9 @@ def self_train(
         sure = np.flatnonzero(posterior.max(axis=1) >= config.confidence)
         if not len(sure):
             return None
-        named = np.concatenate([targets, posterior[sure].argmax(axis=1)])
-        weights = np.concatenate([np.ones(len(targets)), np.full(len(sure), config.weight)])
+        guessed = posterior[sure].argmax(axis=1)
+        named = np.concatenate([targets, guessed])
+        weights = np.concatenate([np.ones(len(targets)), config.weight * _evened(guessed)])
         members = {}
         for name, own in labelled.items():
             both = np.concatenate([own, unlabelled[name][sure]])
@@ -107,6 +108,12 @@ def self_train(
         found = Ensemble(members, shared or 1 / len(members))
         log_posterior = found.log_posterior(unlabelled)
     return found
+
+
+def _evened(guessed: Targets) -> Floats:
+    """Return weights that bring frequent types down to the median type's sum."""
+    counts = np.bincount(guessed)
+    return np.asarray(np.minimum(1.0, np.median(counts[counts > 0]) / counts[guessed]))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -1,5 +1,7 @@
-"""Wavelet scattering of two layers: means of the sizes of Morlet coefficients, and of theirs.
+"""The floor under every learned classifier of defects: plain texture, one linear discriminant.
 
+Local binary patterns of three scales, signs alone (Ojala et al. 2002), and wavelet scattering of
+two layers: means of the sizes of Morlet coefficients, and of theirs.
 Bruna and Mallat, Invariant scattering convolution networks (IEEE TPAMI 35, 2013), for the mean
 over the whole image. Products are taken in the Fourier domain, where subsampling is folding.
 """
@@ -12,17 +14,29 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.defects.classify.prepare import Gray
+from tasks.defects.classify.descriptors import LONGEST
+from tasks.defects.classify.ensemble import Described
+from tasks.defects.classify.local_patterns import CODES, RINGS
+from tasks.defects.classify.prepare import Gray, prepared
+from tasks.defects.samples import Pixels
 
-SIDE, SCALES, ANGLES = 96, 4, 6
+SIDE, SCALES, ANGLES = 64, 4, 6
 BATCH = 16
+SCALES_OF_PATTERNS = 3
+
+
+def floor_features(images: Sequence[Pixels], described: Described) -> NDArray[np.float32]:
+    """Return scattering and the signs of the first three rings, float32 [n, 270]."""
+    whole = described["local_patterns"].reshape(len(images), len(RINGS), CODES, CODES, 2)
+    signs = np.sqrt((whole[:, : SCALES_OF_PATTERNS] ** 2).sum((3, 4))).reshape(len(images), -1)
+    return np.concatenate([scattering([prepared(x, LONGEST) for x in images]), signs], axis=1)
 
 
 def scattering(images: Sequence[Gray]) -> NDArray[np.float32]:
     """Return logs of first and (relative to it) second layer, float32 [n, 24 + 216].
 
     Args:
-        images: float32 [h, w] each, brought to 96 x 96, mean 0 and spread 1 first.
+        images: float32 [h, w] each, brought to 64 x 64, mean 0 and spread 1 first.
     """
     import torch
     from torch.nn import functional
