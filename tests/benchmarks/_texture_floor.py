@@ -28,7 +28,7 @@ SCALES_OF_PATTERNS = 3
 def floor_features(images: Sequence[Pixels], described: Described) -> NDArray[np.float32]:
     """Return scattering and the signs of the first three rings, float32 [n, 270]."""
     whole = described["local_patterns"].reshape(len(images), len(RINGS), CODES, CODES, 2)
-    signs = np.sqrt((whole[:, : SCALES_OF_PATTERNS] ** 2).sum((3, 4))).reshape(len(images), -1)
+    signs = np.sqrt((whole[:, :SCALES_OF_PATTERNS] ** 2).sum((3, 4))).reshape(len(images), -1)
     return np.concatenate([scattering([prepared(x, LONGEST) for x in images]), signs], axis=1)
 
 

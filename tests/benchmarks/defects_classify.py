@@ -121,9 +121,10 @@ def thinned(kinds: NDArray[np.str_], places: Places, seed: int) -> Places:
     return places[rng.random(len(places)) < share]
 
 
-def named(samples: Sequence[Sample], labels: Places, places: Places, cache: Cache,
-          *, unlabelled: bool) -> tuple[NDArray[np.str_], NDArray[np.str_], bool]:
-    """Return each image's likeliest known type, its judgement, and whether self-training was used."""
+def named(
+    samples: Sequence[Sample], labels: Places, places: Places, cache: Cache, *, unlabelled: bool
+) -> tuple[NDArray[np.str_], NDArray[np.str_], bool]:
+    """Return likeliest known types, judgements, and whether self-training was used."""
     known = [samples[i] for i in labels]
     images = [samples[i].pixels for i in places]
     fitted = fit_types(known, TypesConfig(), images if unlabelled else (), cache)

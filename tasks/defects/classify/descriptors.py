@@ -27,7 +27,7 @@ TEXTURE = {
 }
 FAMILIES = (*TEXTURE, "colour")
 Cache = MutableMapping[str, dict[str, NDArray[np.float32]]]
-"""Digest of the pixels -> family -> descriptor. A plain dict will do; it grows by 14 KiB an image."""
+"""Digest of the pixels -> family -> descriptor. A plain dict will do; 14 KiB an image."""
 
 
 def describe(

@@ -9,6 +9,7 @@ multiple of the identity. 50 samples of 1,800 numbers take milliseconds.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,18 +36,18 @@ class Discriminant:
     axes: Floats
     centroids: Floats
 
-    def coordinates(self, features: NDArray[np.floating]) -> Floats:
+    def coordinates(self, features: NDArray[np.floating[Any]]) -> Floats:
         """Return [n, r] of [n, d]."""
         return np.asarray(((features - self.centre) / self.scale) @ self.axes)
 
-    def distances(self, features: NDArray[np.floating]) -> Floats:
+    def distances(self, features: NDArray[np.floating[Any]]) -> Floats:
         """Return squared distances to the types' means, [n, types]; logits are minus their half."""
         away = self.coordinates(features)[:, None] - self.centroids[None]
         return np.asarray((away**2).sum(2))
 
 
 def fit_discriminant(
-    features: NDArray[np.floating], targets: NDArray[np.int64], types: int, weights: Floats
+    features: NDArray[np.floating[Any]], targets: NDArray[np.int64], types: int, weights: Floats
 ) -> Discriminant:
     """Fit the discriminant.
 
@@ -76,8 +77,9 @@ def fit_discriminant(
     values = (1 - shrinkage) * singular**2 / max(free, 1 / len(unit))
     floor = shrinkage * level
     if types == 1:
-        keep = np.flatnonzero(singular > 1e-9 * max(float(singular.max()), 1e-12))[:FEW_AXES]
-        axes = right[keep].T / np.sqrt(floor + values[keep])
+        largest = np.argsort(-singular)[:FEW_AXES]
+        largest = largest[singular[largest] > 1e-12]
+        axes = right[largest].T / np.sqrt(floor + values[largest])
         return Discriminant(centre, scale, axes, means @ axes)
     apart = means - means.mean(0)
     solved = apart / floor + ((apart @ right.T) * (1 / (floor + values) - 1 / floor)) @ right
@@ -88,7 +90,7 @@ def fit_discriminant(
 
 
 def _spectrum(within: Floats) -> tuple[Floats, Floats]:
-    """Return singular values and right singular vectors, by the smaller of the two Gram matrices."""
+    """Return singular values and right singular vectors, by whichever way is cheaper."""
     if len(within) <= within.shape[1]:
         _, singular, right = np.linalg.svd(within, full_matrices=False)
         return singular, right

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,7 +41,7 @@ class Member:
         found = fit_temperature(-0.5 * distances, targets)
         return cls(discriminant, _unfitted(discriminant) if found is None else found)
 
-    def log_posterior(self, features: NDArray[np.floating]) -> Floats:
+    def log_posterior(self, features: NDArray[np.floating[Any]]) -> Floats:
         """Return [n, types] of [n, d]."""
         return log_softmax(-0.5 * self.temperature * self.discriminant.distances(features))
 
@@ -67,9 +68,17 @@ class Ensemble:
         return np.asarray(np.sum(found, axis=0))
 
     def coordinates(self, described: Described) -> Floats:
-        """Return the places along all members' axes, [n, axes]."""
-        found = [each.discriminant.coordinates(described[n]) for n, each in self.members.items()]
-        return np.concatenate(found, axis=1)
+        """Return directions from the middle of the types' means, of length 1, [n, axes].
+
+        Directions, since samples that were fitted to lie farther out than new ones.
+        """
+        found = []
+        for name, each in self.members.items():
+            middle = each.discriminant.centroids.mean(axis=0)
+            away = each.discriminant.coordinates(described[name]) - middle
+            found.append(away * np.sqrt(each.temperature))
+        whole = np.concatenate(found, axis=1)
+        return np.asarray(whole / np.maximum(np.linalg.norm(whole, axis=1, keepdims=True), 1e-12))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

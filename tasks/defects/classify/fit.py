@@ -87,7 +87,7 @@ class TypeClassifier:
         ensemble: Posteriors over them.
         novelty: What is usual for them.
         names: Of the labelled samples.
-        places: float [n, axes], where the labelled samples lie along the ensemble's axes.
+        places: float [n, axes], directions of the labelled samples along the ensemble's axes.
         self_trained: Whether unlabelled images were learned from: False where there were too few,
             or held-out labels were named worse.
         config: As fitted.
@@ -200,8 +200,8 @@ def _from_unlabelled(
 ) -> tuple[Ensemble, HeldOut] | None:
     """Return the self-trained ensemble, None unless it names held-out labels as well.
 
-    In each fold all is done anew: held-out samples are among the unlabelled ones, so what is learned
-    never saw their labels.
+    In each fold all is done anew: held-out samples are among the unlabelled ones, so what is
+    learned never saw their labels.
     """
     families = list(ensemble.members)
     by = {n: compress(np.concatenate([labelled[n], unlabelled[n]])) for n in families}

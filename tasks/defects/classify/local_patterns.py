@@ -22,7 +22,7 @@ RINGS = (
     (1.0, 0.5), (1.0, 1.0), (1.0, 2.0), (1.0, 4.0),
 )  # fmt: skip
 """Radius of the neighbours and width of the smoothing before, in pixels. The second row takes
-close neighbours of smoother and smoother images: edges of wide things rather than their distance."""
+close neighbours of smoother and smoother images."""
 NEIGHBOURS, CODES = 8, 10
 LEVEL = 0.01
 """Differences in gray levels that count as none: rounding must not decide in flat regions."""

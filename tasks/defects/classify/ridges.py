@@ -7,6 +7,7 @@ out (steerable ridge filters of high aspect; Jacob and Unser, IEEE TPAMI 26, 200
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,7 +33,7 @@ def ridges(gray: Gray) -> NDArray[np.float32]:
         gray: float32 [h, w]; mean and contrast do not count.
     """
     spectrum = np.fft.rfft2((gray - gray.mean()) / (gray.std() + 2))
-    row: list[NDArray[np.floating]] = []
+    row: list[NDArray[np.floating[Any]]] = []
     for bank in _banks(gray.shape[0], gray.shape[1]):
         found = np.fft.irfft2(spectrum * bank, s=gray.shape)
         found = found[:, MARGIN:-MARGIN, MARGIN:-MARGIN].reshape(ANGLES, -1)
@@ -47,7 +48,7 @@ def ridges(gray: Gray) -> NDArray[np.float32]:
     return np.concatenate(row).astype(np.float32)
 
 
-def _ranked(values: NDArray[np.floating]) -> NDArray[np.floating]:
+def _ranked(values: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
     places = [int(share * (len(values) - 1)) for share in SHARES]
     return np.asarray(np.partition(values, places)[places])
 

@@ -1,15 +1,17 @@
 """Learning from images without labels: pseudo-labels by posterior, taken only where they help.
 
 The ensemble names the unlabelled images, is fitted again with them, and names them anew. Types may
-be unevenly frequent among them: their shares are estimated by EM (Saerens, Latinne and Decaestecker
-2002), with some images of every type assumed, and shift the posteriors that decide.
-A gate keeps what was learned from labels alone unless held-out labels are named at least as well.
+be unevenly frequent among them: frequent ones are weighed down to the median type, and posteriors
+never lean on how frequent a type seems. The fits are in few dimensions for the number of images:
+with more, the rare types are lost. A gate keeps what was learned from labels alone unless held-out
+labels are named at least as well.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,12 +23,11 @@ from tasks.defects.classify.ensemble import (
     Member,
     Targets,
     fit_temperature,
-    log_softmax,
 )
 
 Floats = NDArray[np.float64]
-COMPONENTS = 96
-"""Principal components per family that pseudo-labelled fits work in."""
+COMPONENTS, PER_COMPONENT = 96, 10
+"""Most principal components per family that pseudo-labelled fits work in, and images for each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,13 +38,11 @@ class SelfTrainingConfig:
         rounds: Times that they are named and the ensemble fitted again.
         confidence: Posterior from which an image counts.
         weight: How much one counts beside a label's 1.
-        assumed: Images of each type that are assumed beside those found, for the types' shares.
     """
 
     rounds: int = 3
     confidence: float = 0.8
     weight: float = 0.5
-    assumed: float = 5.0
 
     def __post_init__(self) -> None:
         """Validate, naming the fix."""
@@ -51,23 +50,8 @@ class SelfTrainingConfig:
             raise ValueError(f"rounds is {self.rounds}; give 0 for no self-training, or more")
         if not 0 < self.confidence <= 1:
             raise ValueError(f"confidence is {self.confidence}; give above 0, at most 1")
-        if self.weight <= 0 or self.assumed <= 0:
-            raise ValueError("weight and assumed must be above 0")
-
-
-def estimate_shares(log_posterior: Floats, assumed: float, rounds: int = 30) -> Floats:
-    """Return the share of each type among images, [types], sum 1.
-
-    Args:
-        log_posterior: [n, types], with types taken as equally likely.
-        assumed: Images of each type added to those found.
-    """
-    types = log_posterior.shape[1]
-    shares = np.full(types, 1 / types)
-    for _ in range(rounds):
-        counts = np.exp(log_softmax(log_posterior + np.log(shares))).sum(axis=0) + assumed
-        shares = counts / counts.sum()
-    return shares
+        if self.weight <= 0:
+            raise ValueError(f"weight is {self.weight}; give one above 0")
 
 
 def self_train(
@@ -89,8 +73,7 @@ def self_train(
     types = log_posterior.shape[1]
     found = None
     for _ in range(config.rounds):
-        shares = estimate_shares(log_posterior, config.assumed)
-        posterior = np.exp(log_softmax(log_posterior + np.log(shares)))
+        posterior = np.exp(log_posterior)
         sure = np.flatnonzero(posterior.max(axis=1) >= config.confidence)
         if not len(sure):
             return None
@@ -130,7 +113,7 @@ class Compression:
     scale: Floats
     components: Floats
 
-    def small(self, features: NDArray[np.floating]) -> NDArray[np.float32]:
+    def small(self, features: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
         """Return float32 [n, r] of [n, d]."""
         return (((features - self.centre) / self.scale) @ self.components).astype(np.float32)
 
@@ -141,17 +124,12 @@ class Compression:
         return Discriminant(self.centre, self.scale, axes, moved)
 
 
-def compress(features: NDArray[np.float32], components: int = COMPONENTS) -> Compression:
-    """Find principal components by random projection (Halko, Martinsson and Tropp 2011).
-
-    Args:
-        features: float32 [n, d].
-        components: At most so many.
-    """
+def compress(features: NDArray[np.float32]) -> Compression:
+    """Find at most n / 10 components of [n, d] by random projection (Halko et al. 2011)."""
     centre, scale = features.mean(axis=0), features.std(axis=0)
     scale = np.sqrt(scale**2 + (0.1 * float(np.median(scale[scale > 0]))) ** 2)
     unit = (features - centre) / scale
-    count = min(components, *unit.shape)
+    count = min(COMPONENTS, max(1, len(unit) // PER_COMPONENT), unit.shape[1])
     sketch = np.random.default_rng(0).standard_normal((unit.shape[1], count), np.float32)
     for _ in range(2):
         sketch = np.linalg.qr(unit.T @ (unit @ sketch))[0]
