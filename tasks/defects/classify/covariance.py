@@ -34,4 +34,4 @@ def covariance(gray: Gray) -> NDArray[np.float32]:
     logarithm = (vectors * np.log(np.maximum(values, FLAT))) @ vectors.T
     upper = np.triu_indices(len(inner))
     weight = np.where(upper[0] == upper[1], 1.0, np.sqrt(2.0))
-    return (logarithm[upper] * weight).astype(np.float32)
+    return np.asarray(logarithm[upper] * weight, np.float32)

@@ -44,7 +44,7 @@ def local_patterns(gray: Gray, rings: tuple[tuple[float, float], ...] = RINGS) -
         inner = image[margin:-margin, margin:-margin]
         counts = _counts(_differences(image, *_ring(radius), margin), inner >= image.mean(), _CLASS)
         made.append(np.sqrt(counts.ravel() / inner.size))
-    return np.concatenate(made).astype(np.float32)
+    return np.asarray(np.concatenate(made), np.float32)
 
 
 def _ring(radius: float) -> tuple[NDArray[np.int64], Floats]:

@@ -36,4 +36,4 @@ def phase(gray: Gray, windows: tuple[int, ...] = WINDOWS) -> NDArray[np.float32]
             code |= (found.imag > NONE).astype(np.int64) << (2 * place + 1)
         inner = code[half:-half, half:-half]
         made.append(np.sqrt(np.bincount(inner.ravel(), minlength=256) / inner.size))
-    return np.concatenate(made).astype(np.float32)
+    return np.asarray(np.concatenate(made), np.float32)

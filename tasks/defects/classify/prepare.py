@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +24,7 @@ def prepared(pixels: Pixels, longest: int) -> Gray:
         longest: Images of a longer side are brought down to it (means over areas); no image is
             enlarged, since texture of its own size is what the descriptors compare.
     """
-    gray = gray_of(pixels)
+    gray: NDArray[Any] = gray_of(pixels)
     if max(gray.shape) > longest:
         from PIL import Image
 

@@ -45,7 +45,7 @@ def ridges(gray: Gray) -> NDArray[np.float32]:
         dark = np.log(np.maximum(_ranked(-found.min(0)), 1e-4))
         row += [bright, dark, bright - dark]
         row += [np.log(spread + 1e-4), np.cbrt(skew), np.log(kurtosis + 1e-3)]
-    return np.concatenate(row).astype(np.float32)
+    return np.asarray(np.concatenate(row), np.float32)
 
 
 def _ranked(values: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
