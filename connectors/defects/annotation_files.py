@@ -93,7 +93,7 @@ def find_notes(
     Args:
         files: The folder's files.
         images: Its images.
-        sizes: Width and height of each image that decodes, as it is stored.
+        sizes: Width and height of each image that decodes, of the form that was drawn on.
         form: Which form they have; ``auto`` takes the one that there is.
         start: What VOC's pixels count from; None finds out.
 

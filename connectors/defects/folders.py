@@ -93,7 +93,7 @@ def load_dataset(
     groups, said = grouped(images, options)
     used = [image for image in images if image.flag is None]
     findings += [*about_conversions(used, bits), *said]
-    flagged = _flagged(folder, images, lost)
+    flagged = _flagged(images, lost, len(listing.files))
     if not used:
         raise DatasetError(_why_none(folder, flagged, others))
     records = [_record(image, held, bits) for image in used]
@@ -103,7 +103,7 @@ def load_dataset(
         folder=folder,
         frame=_frame(used, records, groups),
         samples=Samples(records, sandbox, own=own),
-        quarantine=quarantined_images(flagged, held, folder.name, datetime.now(UTC)),
+        quarantine=quarantined_images(flagged, held, folder.resolve().name, datetime.now(UTC)),
         findings=tuple(findings),
         rows_in=len(images) + len(lost),
         digest=content_digest(records),
@@ -152,7 +152,8 @@ def _annotated(images: Sequence[Candidate], others: OtherFiles, options: Dataset
     if any(image.indexed for image in images):
         return Notes()
     names = [image.file.name for image in images]
-    sizes = {image.file.name: image.stored for image in images if image.measured is not None}
+    shown = options.drawn_on == "shown"  # shares of sides are of the form that they were drawn on
+    sizes = {i.file.name: i.shown if shown else i.stored for i in images if i.measured is not None}
     notes = find_notes(others, names, sizes, options.annotations, options.voc_from)
     for image in images:
         image.annotation = notes.of.get(image.file.name)
@@ -193,18 +194,14 @@ def _parts(images: Sequence[Candidate], options: DatasetOptions) -> list[str]:
 
 
 def _flagged(
-    folder: Path, images: Sequence[Candidate], lost: Mapping[str, str]
+    images: Sequence[Candidate], lost: Mapping[str, str], listed: int
 ) -> list[tuple[ImageFile, Flag]]:
-    """Return what is set aside: images, and behind them what belongs to no image."""
+    """Return what is set aside: images, and behind all files what belongs to no image."""
     flagged = [(image.file, image.flag) for image in images if image.flag is not None]
-    first = 1 + max((image.file.row for image in images), default=-1)
-    flagged += [
-        (
-            ImageFile(first + i, folder / name, name),
-            flag_of("no-image", why, "an image it belongs to"),
-        )
-        for i, (name, why) in enumerate(sorted(lost.items()))
-    ]
+    for row, (name, why) in enumerate(sorted(lost.items()), listed):
+        # A stranger may have written the name: there is no path to it that could be opened.
+        file = ImageFile(row, Path(), name, trouble="no-image: not looked for")
+        flagged.append((file, flag_of("no-image", why, "an image it belongs to")))
     return flagged
 
 

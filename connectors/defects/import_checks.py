@@ -147,7 +147,7 @@ def fit_masks(
         counts["soft"] += facts.soft and threshold != 1
         counts["resized"] += size not in {image.stored, image.shown}
         counts["large"] += 2 * marked > facts.width * facts.height
-        if not marked and image.place.label == "ng":
+        if not marked and (image.place.label == "ng" or image.boxes):
             counts["empty"] += 1
             continue
         file = files[image.place.mask]

@@ -160,7 +160,7 @@ class CostModel:
         own = np.zeros((parts, len(at)))
         np.add.at(own, places, (images.scores[:, None] < at).astype(np.float64))
         own /= np.bincount(places, minlength=parts)[:, None]
-        rng = np.random.default_rng((self.seed, images is self.ok))
+        rng = np.random.default_rng((self.seed, int(images is self.ok)))  # sides apart
         even = np.full(parts, 1 / parts)
         return np.vstack(
             [own.mean(0), *(rng.multinomial(parts, even) @ own / parts for _ in range(self.draws))]

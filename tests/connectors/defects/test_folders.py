@@ -232,6 +232,17 @@ def test_exif_turns_boxes_and_masks_with_the_image(put, load):
     assert load(root, drawn_on="stored").samples[0].boxes == (Box(38, 5, 43, 10, "scratch"),)
 
 
+def test_shares_of_sides_are_of_the_form_that_was_drawn_on(put, load):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    root = put({"a.png": stored(image(0, 48, 64), "PNG", exif=exif), "a.txt": "0 .5 .25 .5 .125",
+                "masks/a.png": mask_of(height=48)})  # fmt: skip
+    assert load(root).samples[0].boxes == (Box(33, 16, 39, 48, "0"),)
+    assert load(root).samples[0].mask is None  # it marks nothing, the boxes do
+    put({"masks/a.png": mask_of(height=64, width=48)})
+    assert load(root, drawn_on="shown").samples[0].boxes == (Box(12, 12, 36, 20, "0"),)
+
+
 def test_masks_that_do_not_fit_are_refused_by_name(put, load):
     root = put({
         "pit/a.jpg": image(0), "pit/a.png": mask_of(SCRATCH, height=32, width=32),
@@ -437,6 +448,9 @@ def test_an_index_says_what_belongs_to_a_dataset(put, tmp_path, load):
     assert {name: rule for name, (rule, _) in aside(dataset).items()} == {
         "../secret.png": "no-image", "x/c.png": "mask-missing",
     }  # fmt: skip
+    payloads = {r["rule"]: (r["row"], r["payload"]) for r in dataset.quarantine.to_pylist()}
+    assert payloads["no-image"] == (6, b'{"file": "../secret.png"}')
+    assert payloads["mask-missing"] == (3, stored(image(2), "PNG"))
     assert "  1 other images of the folder are not in it and left out" in dataset.findings
 
 
