@@ -56,7 +56,7 @@ print(int(peak.split()[1]) / 1024)
 
 def parts(args: Any) -> tuple[list[Sample], list[Sample], list[Sample]]:
     """Return parts of one line: to fit, to set thresholds and ranges, to judge."""
-    fitted, held, judged = args.parts
+    fitted, held, _ = args.parts
     kinds = ("scratch", "pit", "stain")
     many = sum(args.parts)
     line = make_line(
