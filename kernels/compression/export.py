@@ -181,7 +181,7 @@ def folded(module: nn.Module, example: Sequence[Tensor]) -> nn.Module:
         if times[id(conv)] == 1:
             fused = fuse_conv_bn_eval(conv, norm)
             conv.weight, conv.bias = fused.weight, fused.bias
-            norm.forward = _unchanged  # type: ignore[method-assign]
+            norm.forward = _unchanged  # type: ignore[method-assign,assignment]
     return copied
 
 

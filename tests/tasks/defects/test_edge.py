@@ -26,6 +26,7 @@ from kernels.compression.parity import (
     ParityRecord,
     answers_of,
     check_parity,
+    difference,
     image_digest,
 )
 from kernels.compression.qdq import QdqConfig
@@ -142,11 +143,20 @@ def test_tiles_are_the_detector_s_and_cover_the_image(height, width, side):
     ]
 
 
-def test_verdicts_are_the_same_at_every_level_of_fusion(edge, line):
+def test_every_level_of_fusion_decides_alike(edge, line, thresholds):
     images = [np.repeat(s.pixels[:, :, None], 3, 2) for s in line]
-    verdicts = [[v for _, v in answers_of(edge.model, images, level=level)] for level in LEVELS]
-    assert verdicts[0] == verdicts[1] == verdicts[2] == verdicts[3]
-    assert len(set(verdicts[0])) > 1
+    plain, *fused = [answers_of(edge.float32, images, level=level) for level in LEVELS]
+    assert len({verdict for _, verdict in plain}) > 1
+    assert all(difference(plain, one).flips == 0 for one in fused)
+    # Int8 kernels round otherwise than float ones on int8 numbers: scores move by a little, and
+    # a verdict only where the score lies that near to a threshold.
+    plain, *fused = [answers_of(edge.model, images, level=level) for level in LEVELS]
+    moved = max(difference(plain, one).score_max for one in fused)
+    assert moved < 0.3 * np.std([score for score, _ in plain])
+    ends = thresholds.ok_below, thresholds.ng_from
+    clear = [i for i, (score, _) in enumerate(plain) if min(abs(score - e) for e in ends) > moved]
+    assert len(clear) > len(line) / 3
+    assert all(plain[i][1] == one[i][1] for one in fused for i in clear)
 
 
 def test_int8_is_in_the_file_and_the_preprocessing_is_not_quantised(edge):
