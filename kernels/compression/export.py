@@ -16,7 +16,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import onnx
+import onnx.numpy_helper
 import torch
 from onnx import shape_inference
 from torch import Tensor, nn
@@ -106,6 +108,7 @@ def export_onnx(module: nn.Module, example: Sequence[Tensor], config: ExportConf
     model.ir_version = IR_VERSION
     _strip(model)
     _mend_antialias(model.graph)
+    _mend_top(model.graph)
     return checked(model)
 
 
@@ -200,6 +203,39 @@ def _strip(model: onnx.ModelProto) -> None:
             each.doc_string = ""
             del each.metadata_props[:]
     del model.functions[:]
+
+
+def _mend_top(graph: onnx.GraphProto) -> None:
+    """Let ``topk(min(count, length))`` ask for the length itself.
+
+    The exporter works the length out from other maps' sizes by a relation that holds for the
+    example alone (a map of 23 columns is 2 * 12 - 1), and so picks too few for other images.
+    """
+    constants = {t.name for t in graph.initializer}
+    made_by = {name: node for node in graph.node for name in node.output}
+    for node in [n for n in graph.node if n.op_type == "TopK" and n.input[1] not in constants]:
+        least = made_by[node.input[1]]
+        while least.op_type in {"Reshape", "Unsqueeze", "Cast"}:
+            least = made_by[least.input[0]]
+        counts = [name for name in least.input if name in constants]
+        if least.op_type != "Min" or len(counts) != 1:
+            raise ExportError("topk of a computed number; give min(count, length of the axis)")
+        axis = next((a.i for a in node.attribute if a.name == "axis"), -1)
+        names = [f"{node.output[0]}_{part}" for part in ("shape", "axis", "length", "count")]
+        graph.initializer.append(onnx.numpy_helper.from_array(np.array([axis]), names[1]))
+        flat = f"{names[3]}_flat"
+        graph.initializer.append(onnx.numpy_helper.from_array(np.array([-1]), f"{flat}_shape"))
+        make = onnx.helper.make_node
+        added = [
+            make("Shape", [node.input[0]], [names[0]], name=names[0]),
+            make("Gather", [names[0], names[1]], [names[2]], name=names[2]),
+            make("Reshape", [counts[0], f"{flat}_shape"], [flat], name=flat),
+            make("Min", [flat, names[2]], [names[3]], name=names[3]),
+        ]
+        place = next(i for i, one in enumerate(graph.node) if one is node or one == node)
+        node.input[1] = names[3]
+        for one in reversed(added):
+            graph.node.insert(place, one)
 
 
 def _mend_antialias(graph: onnx.GraphProto) -> None:
