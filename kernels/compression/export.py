@@ -9,15 +9,20 @@ levels at the borders of each filter).
 
 from __future__ import annotations
 
+import copy
 import warnings
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import onnx
+import onnx.numpy_helper
 import torch
 from onnx import shape_inference
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 OPSET = 20
 """The newest that all of ONNX Runtime 1.17 to 1.32 know, with antialiased ``Resize`` (18)."""
@@ -80,7 +85,7 @@ def export_onnx(module: nn.Module, example: Sequence[Tensor], config: ExportConf
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the exporter's own use of what torch deprecates
             program = torch.onnx.export(
-                module,
+                folded(module, example),
                 tuple(example),
                 dynamo=True,
                 opset_version=OPSET,
@@ -103,6 +108,7 @@ def export_onnx(module: nn.Module, example: Sequence[Tensor], config: ExportConf
     model.ir_version = IR_VERSION
     _strip(model)
     _mend_antialias(model.graph)
+    _mend_top(model.graph)
     return checked(model)
 
 
@@ -121,8 +127,8 @@ def checked(model: onnx.ModelProto) -> bytes:
     nodes = list(model.graph.node)
     if strange := sorted({f"{n.domain}.{n.op_type}" for n in nodes} - _standard(nodes)):
         raise ExportError(f"not standard ONNX: {', '.join(strange)}")
-    if any(n.op_type == "BatchNormalization" for n in nodes):
-        raise ExportError("a batch norm was not folded into its convolution; put it right behind")
+    if left := [n.input[0] for n in nodes if n.op_type == "BatchNormalization"]:
+        raise ExportError(f"batch norms behind {left} do not follow a convolution of their own")
     outside = onnx.TensorProto.EXTERNAL
     if any(tensor.data_location == outside for tensor in model.graph.initializer):
         raise ExportError("weights lie outside of the file; export them inside")
@@ -145,6 +151,47 @@ def _standard(nodes: Sequence[Any]) -> set[str]:
     return {f"{n.domain}.{n.op_type}" for n in nodes if n.domain in DOMAINS}
 
 
+def folded(module: nn.Module, example: Sequence[Tensor]) -> nn.Module:
+    """Return a copy whose batch norms are in the weights of the convolutions before them.
+
+    The exporter folds most by itself, but leaves some where sizes are dynamic. Which convolution a
+    norm follows is seen by running the example: it is the one whose very output the norm is given.
+    """
+    copied = copy.deepcopy(module)
+    made_by: dict[int, nn.Conv2d] = {}
+    kept: list[Tensor] = []  # else another output may get the same address
+    pairs: list[tuple[nn.Conv2d, nn.BatchNorm2d]] = []
+
+    def note(conv: nn.Module, _: Any, output: Tensor) -> None:
+        if isinstance(conv, nn.Conv2d):
+            made_by[id(output)] = conv
+            kept.append(output)
+
+    def pair(norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        if isinstance(norm, nn.BatchNorm2d) and id(inputs[0]) in made_by:
+            pairs.append((made_by[id(inputs[0])], norm))
+
+    hooks = [one.register_forward_hook(note) for one in copied.modules()]
+    hooks += [one.register_forward_pre_hook(pair) for one in copied.modules()]
+    try:
+        with torch.no_grad():
+            copied(*example)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    times = Counter(id(conv) for conv, _ in pairs)
+    for conv, norm in pairs:
+        if times[id(conv)] == 1:
+            fused = fuse_conv_bn_eval(conv, norm)
+            conv.weight, conv.bias = fused.weight, fused.bias
+            norm.forward = _unchanged  # type: ignore[method-assign,assignment]
+    return copied
+
+
+def _unchanged(values: Tensor) -> Tensor:
+    return values
+
+
 def _strip(model: onnx.ModelProto) -> None:
     """Take out what the exporter tells of the source: stack traces with folders, module names."""
     graph = model.graph
@@ -156,6 +203,39 @@ def _strip(model: onnx.ModelProto) -> None:
             each.doc_string = ""
             del each.metadata_props[:]
     del model.functions[:]
+
+
+def _mend_top(graph: onnx.GraphProto) -> None:
+    """Let ``topk(min(count, length))`` ask for the length itself.
+
+    The exporter works the length out from other maps' sizes by a relation that holds for the
+    example alone (a map of 23 columns is 2 * 12 - 1), and so picks too few for other images.
+    """
+    constants = {t.name for t in graph.initializer}
+    made_by = {name: node for node in graph.node for name in node.output}
+    for node in [n for n in graph.node if n.op_type == "TopK" and n.input[1] not in constants]:
+        least = made_by[node.input[1]]
+        while least.op_type in {"Reshape", "Unsqueeze", "Cast"}:
+            least = made_by[least.input[0]]
+        counts = [name for name in least.input if name in constants]
+        if least.op_type != "Min" or len(counts) != 1:
+            raise ExportError("topk of a computed number; give min(count, length of the axis)")
+        axis = next((a.i for a in node.attribute if a.name == "axis"), -1)
+        names = [f"{node.output[0]}_{part}" for part in ("shape", "axis", "length", "count")]
+        graph.initializer.append(onnx.numpy_helper.from_array(np.array([axis]), names[1]))
+        flat = f"{names[3]}_flat"
+        graph.initializer.append(onnx.numpy_helper.from_array(np.array([-1]), f"{flat}_shape"))
+        make = onnx.helper.make_node
+        added = [
+            make("Shape", [node.input[0]], [names[0]], name=names[0]),
+            make("Gather", [names[0], names[1]], [names[2]], name=names[2]),
+            make("Reshape", [counts[0], f"{flat}_shape"], [flat], name=flat),
+            make("Min", [flat, names[2]], [names[3]], name=names[3]),
+        ]
+        place = next(i for i, one in enumerate(graph.node) if one is node or one == node)
+        node.input[1] = names[3]
+        for one in reversed(added):
+            graph.node.insert(place, one)
 
 
 def _mend_antialias(graph: onnx.GraphProto) -> None:

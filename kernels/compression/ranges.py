@@ -19,6 +19,8 @@ Outputs = Mapping[str, NDArray[np.generic]]
 Inputs = Mapping[str, NDArray[np.generic]]
 BINS = 2048
 LEVELS = 256
+FINEST = 1e-30
+"""Narrower ranges are as good as one number."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -90,7 +92,7 @@ def cut(activation: Activation, rule: str) -> tuple[float, float]:
         ValueError: For any other rule.
     """
     low, high = min(activation.low, 0.0), max(activation.high, 0.0)
-    if rule == "min-max" or high <= low or activation.high <= activation.low:
+    if rule == "min-max" or high - low < FINEST or activation.high - activation.low < FINEST:
         return low, high
     edges = np.linspace(activation.low, activation.high, BINS + 1)
     centres = (edges[1:] + edges[:-1]) / 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import subprocess
@@ -25,19 +26,26 @@ from kernels.compression.parity import (
     ParityRecord,
     answers_of,
     check_parity,
+    difference,
     image_digest,
 )
 from kernels.compression.qdq import QdqConfig
 from kernels.compression.sessions import open_session
 from models.defect_net import DefectNet, DefectNetShape
+from tasks.defects.detect import detector as detect
+from tasks.defects.detect.config import DetectConfig
+from tasks.defects.detect.detector import Detector
+from tasks.defects.detect.fit import fit
 from tasks.defects.edge.build import EdgeConfig, build_edge, weights_digest
 from tasks.defects.edge.format import KEY, MAX_PIXELS, VERDICTS, EdgeFileError, read_facts
 from tasks.defects.edge.graph import EdgeGraph, float32_up
 from tasks.defects.edge.preprocess import prepare, prepare_pixels
 from tasks.defects.edge.session import EdgePixelsError, EdgeSession, checked_pixels, enlarged
+from tasks.defects.edge.tiles import tiles
 from tasks.defects.judgement import Thresholds
+from tasks.defects.scorer import Scorer
 from tasks.defects.textures.line import LineConfig, make_line
-from tests.benchmarks._reference_scorer import fit_reference, thresholds_of
+from tests.benchmarks import defects_latency
 from tests.processes import unmeasured
 
 SIZE = (64, 64)
@@ -57,14 +65,17 @@ def line():
 def scorer(line):
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    return fit_reference(DefectNet(SMALL).eval(), line, SIZE, patches=32)
+    config = DetectConfig(steps=0, memory=32, projected=8, folds=2, piece=32)
+    made = fit(line, config, DefectNet(SMALL).eval()).scorer
+    made.size = SIZE
+    return made
 
 
 @pytest.fixture(scope="module")
 def thresholds(scorer, line):
     with torch.inference_mode():
         scores = [float(scorer(prepare_pixels(s.pixels, SIZE)).score[0]) for s in line]
-    return thresholds_of(scores, line)
+    return Thresholds(*np.quantile(scores, [0.4, 0.7]).tolist())
 
 
 @pytest.fixture(scope="module")
@@ -90,35 +101,62 @@ def noise(*shape, seed=0):
 
 
 @pytest.mark.parametrize(
-    "shape", [(1, 1), (1, 9), (7, 3), (64, 64), (63, 65), (65, 200), (300, 31), (500, 700)]
+    "shape", [(8, 8), (8, 9), (17, 11), (64, 64), (63, 65), (65, 200), (300, 31), (500, 700)]
 )
 def test_the_float_file_answers_as_the_module_at_every_size(scorer, thresholds, edge, shape):
     pixels = noise(*shape, 3)
     made = open_session(edge.float32, threads=1)
     score, heat, kinds, verdict = made.run(None, {"pixels": pixels})
     wanted = trained(scorer, thresholds, pixels)
-    assert float(score) == pytest.approx(wanted[0], abs=2e-3, rel=2e-4)
+    assert float(score) == pytest.approx(wanted[0], abs=2e-4)
     assert np.allclose(heat, wanted[1], atol=1e-3)
     assert np.allclose(kinds, wanted[2], atol=1e-3)
     assert verdict == wanted[3]
 
 
 def test_a_scorer_without_a_size_keeps_the_image_s_own(scorer, thresholds, line):
-    own = fit_reference(scorer.net, line, None, patches=32)
-    made = build_edge(own, thresholds, [s.pixels for s in line[:4]], config=EdgeConfig(int8=False))
-    session = open_session(made.float32, threads=1)
-    for shape in ((64, 64), (33, 90), (5, 5)):
+    own = copy.deepcopy(scorer)
+    own.size = None
+    config = EdgeConfig(int8=False, tile=128)
+    made = build_edge(own, thresholds, [s.pixels for s in line[:4]], config=config)
+    session = EdgeSession(made.model, threads=1)
+    whole = Detector(own, DetectConfig(side=128), thresholds=thresholds)
+    for shape in ((64, 64), (33, 90), (8, 8), (150, 60), (300, 290)):
         pixels = noise(*shape, 3)
-        score, heat, _, _ = session.run(None, {"pixels": pixels})
-        assert heat.shape == (math.ceil(shape[0] / 4), math.ceil(shape[1] / 4))
-        assert float(score) == pytest.approx(trained(own, thresholds, pixels)[0], abs=1e-3)
+        (wanted,) = whole.judge([pixels])
+        found = session.judge(pixels)
+        assert found.score == pytest.approx(wanted.score, abs=1e-4)
+        assert found.verdict == wanted.verdict
+        assert np.allclose(found.heat, wanted.heat, atol=2e-3)
+        assert list(found.kinds.values()) == pytest.approx(list(wanted.kinds.values()), abs=1e-3)
 
 
-def test_verdicts_are_the_same_at_every_level_of_fusion(edge, line):
+@given(st.integers(1, 900), st.integers(1, 900), st.sampled_from([128, 160, 512]))
+def test_tiles_are_the_detector_s_and_cover_the_image(height, width, side):
+    seen = np.zeros((height, width), np.int64)
+    for rows, columns in tiles(height, width, side):
+        seen[rows, columns] += 1
+    assert seen.min() >= 1
+    starts = [detect._starts(length, side) for length in (height, width)]
+    assert [(r.start, c.start) for r, c in tiles(height, width, side)] == [
+        (top, left) for top in starts[0] for left in starts[1]
+    ]
+
+
+def test_every_level_of_fusion_decides_alike(edge, line, thresholds):
     images = [np.repeat(s.pixels[:, :, None], 3, 2) for s in line]
-    verdicts = [[v for _, v in answers_of(edge.model, images, level=level)] for level in LEVELS]
-    assert verdicts[0] == verdicts[1] == verdicts[2] == verdicts[3]
-    assert len(set(verdicts[0])) > 1
+    plain, *fused = [answers_of(edge.float32, images, level=level) for level in LEVELS]
+    assert len({verdict for _, verdict in plain}) > 1
+    assert all(difference(plain, one).flips == 0 for one in fused)
+    # Int8 kernels round otherwise than float ones on int8 numbers: scores move by a little, and
+    # a verdict only where the score lies that near to a threshold.
+    plain, *fused = [answers_of(edge.model, images, level=level) for level in LEVELS]
+    moved = max(difference(plain, one).score_max for one in fused)
+    assert moved < 0.3 * np.std([score for score, _ in plain])
+    ends = thresholds.ok_below, thresholds.ng_from
+    clear = [i for i, (score, _) in enumerate(plain) if min(abs(score - e) for e in ends) > moved]
+    assert len(clear) > len(line) / 3
+    assert all(plain[i][1] == one[i][1] for one in fused for i in clear)
 
 
 def test_int8_is_in_the_file_and_the_preprocessing_is_not_quantised(edge):
@@ -144,12 +182,11 @@ def test_thresholds_in_float32_decide_as_in_float64(threshold, score):
 def test_verdicts_in_the_file_are_those_of_thresholds(scorer, score, verdict):
     limits = Thresholds(0.1, 0.2)
 
-    class Fixed(type(scorer)):
+    class Fixed(Scorer):
         def forward(self, pixels):
-            found = super().forward(pixels)
-            return found._replace(score=torch.full((1,), float(np.float32(score))))
+            return scorer(pixels)._replace(score=torch.full((1,), float(np.float32(score))))
 
-    fixed = Fixed(scorer.net, scorer.kinds, SIZE, 32).eval()
+    fixed = Fixed(scorer.kinds, SIZE).eval()
     got = trained(fixed, limits, noise(8, 8, 3))[3]
     assert VERDICTS[got] == verdict == limits.verdict(float(np.float32(score)))
 
@@ -195,7 +232,7 @@ def test_gray_and_the_same_gray_as_rgb_are_one_image(session, line):
         (np.zeros((8, 8, 1), np.uint8), "give"),
         (np.zeros((3, 8, 8), np.uint8), "give"),
         (np.zeros((2, 8, 8, 3), np.uint8), "give"),
-        (np.zeros((0, 8, 3), np.uint8), "0 x 8"),
+        (np.zeros((7, 8, 3), np.uint8), "7 x 8 pixels; 8 to"),
         ([[1]], "list"),
     ],
 )
@@ -209,7 +246,7 @@ def test_huge_images_are_refused_before_they_are_touched():
     with pytest.raises(EdgePixelsError, match="in all"):
         checked_pixels(np.broadcast_to(np.zeros(1, np.uint8), (side, side)))
     with pytest.raises(EdgePixelsError, match="a side"):
-        checked_pixels(np.broadcast_to(np.zeros(1, np.uint8), (1, 20_001)))
+        checked_pixels(np.broadcast_to(np.zeros(1, np.uint8), (8, 20_001)))
 
 
 def test_a_view_is_judged_as_its_copy(session):
@@ -355,7 +392,7 @@ def test_newer_and_broken_pages_are_refused(edge):
     with pytest.raises(EdgeFileError, match="broken"):
         EdgeSession(with_metadata(edge.model, {KEY: "[]"}))
     disguised = with_metadata(other_onnx().SerializeToString(), read_outline(edge.model).metadata)
-    with pytest.raises(EdgeFileError, match="operator set|takes"):
+    with pytest.raises(EdgeFileError, match=r"operator set|takes"):
         EdgeSession(disguised)
 
 
@@ -412,3 +449,13 @@ def test_export_refuses_a_module_in_training_mode(scorer, thresholds):
 def test_without_images_nothing_is_built(scorer, thresholds):
     with pytest.raises(ValueError, match="no images"):
         build_edge(scorer, thresholds, [])
+
+
+def test_benchmark_runs_small(capsys):
+    defects_latency.main(["--smoke", "--json"])
+    result = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert result["benchmark"] == "defects-latency"
+    assert result["flips_fp32"] == 0
+    assert 0 < result["rss_mb"] < 2048
+    assert result["ms_p50"] > 0
+    assert sum(result["verdicts_int8"].values()) == result["images"]
