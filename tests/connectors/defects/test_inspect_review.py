@@ -337,7 +337,8 @@ def test_kills_lose_nothing_and_decide_nothing_twice(tmp_path, seed):
             last += 10
             kills += killed_run(tmp_path, url, rng) == -signal.SIGKILL
             assert last < 200, "the runs were too quick to be killed"
-        run = inspect_folder(tmp_path / "cam", tmp_path / "out", SpotInspector(), config(url))
+        patient = config(url, wait=60.0)
+        run = inspect_folder(tmp_path / "cam", tmp_path / "out", SpotInspector(), patient)
         assert central.store.counts()["decided"] == last // 5
     assert run.report.images == last
     told = results_of(tmp_path / "out")
