@@ -267,9 +267,9 @@ def killed_run(tmp_path, url, rng):
     try:
         os.setpgid(0, 0)
         if rng.random() < 0.7:
-            kill_at_step(rng.randrange(1, 60))
+            kill_at_step(rng.randrange(1, 30))
         else:
-            threading.Timer(rng.uniform(0.1, 1.5), end_now).start()
+            threading.Timer(rng.uniform(0.05, 0.8), end_now).start()
         inspect_folder(tmp_path / "cam", tmp_path / "out", SpotInspector(), config(url))
     finally:
         os._exit(0)
