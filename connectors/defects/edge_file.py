@@ -6,8 +6,7 @@ from pathlib import Path
 
 from connectors.files import atomic_path
 from kernels.compression.parity import MAX_RECORD_BYTES, ParityError, ParityRecord
-from tasks.defects.edge.build import EdgeFile
-from tasks.defects.edge.format import MAX_FILE_BYTES, EdgeFileError, read_facts
+from tasks.defects.edge.format import MAX_FILE_BYTES, EdgeFile, EdgeFileError, read_facts
 from tasks.defects.edge.session import EdgeSession, require_record
 
 SUFFIX = ".onnx"
@@ -41,9 +40,7 @@ def write_edge_file(path: Path, edge: EdgeFile) -> None:
         temporary.write_bytes(edge.model)
 
 
-def read_edge_file(
-    path: Path, *, demand_record: bool = False
-) -> tuple[bytes, ParityRecord | None]:
+def read_edge_file(path: Path, *, demand_record: bool = False) -> tuple[bytes, ParityRecord | None]:
     """Return an edge file, checked but not run, and the record beside it, if there is one.
 
     Args:
@@ -55,16 +52,12 @@ def read_edge_file(
     """
     model = _bytes(path, MAX_FILE_BYTES)
     beside = record_path(path)
+    if demand_record and not beside.is_file():
+        raise EdgeFileError(f"{path}: no parity record {beside.name} lies beside it; copy it along")
     try:
         read_facts(model)
-        if not beside.is_file():
-            if demand_record:
-                raise EdgeFileError(
-                    f"no parity record {beside.name} lies beside it; copy it along"
-                )
-            return model, None
-        record = ParityRecord.from_json(_text(beside))
-        if demand_record:
+        record = ParityRecord.from_json(_text(beside)) if beside.is_file() else None
+        if demand_record and record is not None:
             require_record(model, record)
     except (EdgeFileError, ParityError) as error:
         raise EdgeFileError(f"{path}: {error}") from error

@@ -9,7 +9,9 @@ levels at the borders of each filter).
 
 from __future__ import annotations
 
+import copy
 import warnings
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,6 +20,7 @@ import onnx
 import torch
 from onnx import shape_inference
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 OPSET = 20
 """The newest that all of ONNX Runtime 1.17 to 1.32 know, with antialiased ``Resize`` (18)."""
@@ -80,7 +83,7 @@ def export_onnx(module: nn.Module, example: Sequence[Tensor], config: ExportConf
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the exporter's own use of what torch deprecates
             program = torch.onnx.export(
-                module,
+                folded(module, example),
                 tuple(example),
                 dynamo=True,
                 opset_version=OPSET,
@@ -121,8 +124,8 @@ def checked(model: onnx.ModelProto) -> bytes:
     nodes = list(model.graph.node)
     if strange := sorted({f"{n.domain}.{n.op_type}" for n in nodes} - _standard(nodes)):
         raise ExportError(f"not standard ONNX: {', '.join(strange)}")
-    if any(n.op_type == "BatchNormalization" for n in nodes):
-        raise ExportError("a batch norm was not folded into its convolution; put it right behind")
+    if left := [n.input[0] for n in nodes if n.op_type == "BatchNormalization"]:
+        raise ExportError(f"batch norms behind {left} do not follow a convolution of their own")
     outside = onnx.TensorProto.EXTERNAL
     if any(tensor.data_location == outside for tensor in model.graph.initializer):
         raise ExportError("weights lie outside of the file; export them inside")
@@ -143,6 +146,47 @@ def with_metadata(model: bytes, entries: Mapping[str, str]) -> bytes:
 
 def _standard(nodes: Sequence[Any]) -> set[str]:
     return {f"{n.domain}.{n.op_type}" for n in nodes if n.domain in DOMAINS}
+
+
+def folded(module: nn.Module, example: Sequence[Tensor]) -> nn.Module:
+    """Return a copy whose batch norms are in the weights of the convolutions before them.
+
+    The exporter folds most by itself, but leaves some where sizes are dynamic. Which convolution a
+    norm follows is seen by running the example: it is the one whose very output the norm is given.
+    """
+    copied = copy.deepcopy(module)
+    made_by: dict[int, nn.Conv2d] = {}
+    kept: list[Tensor] = []  # else another output may get the same address
+    pairs: list[tuple[nn.Conv2d, nn.BatchNorm2d]] = []
+
+    def note(conv: nn.Module, _: Any, output: Tensor) -> None:
+        if isinstance(conv, nn.Conv2d):
+            made_by[id(output)] = conv
+            kept.append(output)
+
+    def pair(norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        if isinstance(norm, nn.BatchNorm2d) and id(inputs[0]) in made_by:
+            pairs.append((made_by[id(inputs[0])], norm))
+
+    hooks = [one.register_forward_hook(note) for one in copied.modules()]
+    hooks += [one.register_forward_pre_hook(pair) for one in copied.modules()]
+    try:
+        with torch.no_grad():
+            copied(*example)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    times = Counter(id(conv) for conv, _ in pairs)
+    for conv, norm in pairs:
+        if times[id(conv)] == 1:
+            fused = fuse_conv_bn_eval(conv, norm)
+            conv.weight, conv.bias = fused.weight, fused.bias
+            norm.forward = _unchanged  # type: ignore[method-assign]
+    return copied
+
+
+def _unchanged(values: Tensor) -> Tensor:
+    return values
 
 
 def _strip(model: onnx.ModelProto) -> None:

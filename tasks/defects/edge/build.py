@@ -13,7 +13,7 @@ from kernels.compression.export import ExportConfig, export_onnx, with_metadata
 from kernels.compression.parity import ParityRecord, answers_of, image_digest
 from kernels.compression.qdq import QdqConfig, Quantised, quantise
 from kernels.compression.ranges import Outputs
-from tasks.defects.edge.format import INPUT, MAX_SIDE, OUTPUTS, EdgeFacts
+from tasks.defects.edge.format import INPUT, MAX_SIDE, MIN_SIDE, OUTPUTS, EdgeFacts, EdgeFile
 from tasks.defects.edge.graph import EdgeGraph
 from tasks.defects.judgement import Thresholds
 from tasks.defects.samples import Pixels, rgb
@@ -28,31 +28,19 @@ class EdgeConfig:
         int8: Quantise; False ships the float32 graph.
         qdq: How.
         calibration: Images, of those given, that ranges are measured on; spread evenly.
+        tile: Longest side judged in one go by a scorer without a size of its own, as its detector
+            does; None: every image whole.
     """
 
     int8: bool = True
     qdq: QdqConfig = field(default_factory=QdqConfig)
     calibration: int = 32
+    tile: int | None = 1024
 
     def __post_init__(self) -> None:
         """Validate, naming the fix."""
         if self.calibration < 1:
             raise ValueError("calibration needs at least one image")
-
-
-@dataclass(frozen=True, slots=True)
-class EdgeFile:
-    """What is shipped.
-
-    Attributes:
-        model: The edge file.
-        record: Its parity record.
-        float32: The same graph before quantisation, to measure against; not shipped.
-    """
-
-    model: bytes
-    record: ParityRecord
-    float32: bytes
 
 
 def build_edge(
@@ -107,6 +95,7 @@ def build_edge(
         kinds=scorer.kinds,
         thresholds=thresholds,
         size=scorer.size,
+        tile=config.tile if scorer.size is None else None,
         model=weights_digest(scorer),
         parity=record.digest(),
         created_by=created_by,
@@ -119,7 +108,7 @@ def build_edge(
 
 def export_edge(graph: EdgeGraph) -> bytes:
     """Return the float32 ONNX file of a graph, for images of any size."""
-    sizes = {0: ("height", 1, MAX_SIDE), 1: ("width", 1, MAX_SIDE)}
+    sizes = {0: ("height", MIN_SIDE, MAX_SIDE), 1: ("width", MIN_SIDE, MAX_SIDE)}
     config = ExportConfig(inputs=(INPUT,), outputs=OUTPUTS, dynamic={INPUT: sizes})
     return export_onnx(graph, (torch.zeros(70, 90, 3, dtype=torch.uint8),), config)
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from kernels.compression.onnx_wire import OnnxWireError, read_outline
+from kernels.compression.parity import ParityRecord
 from tasks.defects.judgement import Thresholds, Verdict
 
 FORMAT = 1
@@ -17,7 +18,8 @@ VERDICTS: tuple[Verdict, ...] = ("OK", "NG", "REVIEW")
 """By their numbers in the file."""
 MAX_FILE_BYTES = 256 * 2**20
 MAX_PIXELS = 50_000_000
-MAX_SIDE = 20_000
+MIN_SIDE, MAX_SIDE = 8, 20_000
+LEAST_TILE = 128
 OPSETS = range(18, 24)
 
 
@@ -33,6 +35,8 @@ class EdgeFacts:
         kinds: Names of the types, in the order of the output ``kinds``.
         thresholds: As they stand in the file.
         size: Height and width that images are brought to, None where they keep their own.
+        tile: Longest side judged in one go; larger images are judged in tiles and the highest
+            score counts. None: every image is judged whole.
         model: SHA-256 of the trained weights.
         parity: Digest of the parity record, see `kernels.compression.parity.ParityRecord`.
         created_by: Program and version.
@@ -42,10 +46,16 @@ class EdgeFacts:
     kinds: tuple[str, ...]
     thresholds: Thresholds
     size: tuple[int, int] | None
+    tile: int | None
     model: str
     parity: str
     created_by: str
     int8: bool
+
+    def __post_init__(self) -> None:
+        """Validate, naming the fix."""
+        if self.tile is not None and not LEAST_TILE <= self.tile <= MAX_SIDE:
+            raise ValueError(f"tile is {self.tile}; give {LEAST_TILE} to {MAX_SIDE:,} pixels")
 
     def to_metadata(self) -> Mapping[str, str]:
         """Return the entries for the ONNX file."""
@@ -55,12 +65,28 @@ class EdgeFacts:
             "ok_below": repr(self.thresholds.ok_below),
             "ng_from": repr(self.thresholds.ng_from),
             "size": self.size,
+            "tile": self.tile,
             "model": self.model,
             "parity": self.parity,
             "created_by": self.created_by,
             "int8": self.int8,
         }
         return {KEY: json.dumps(told, sort_keys=True)}
+
+
+@dataclass(frozen=True, slots=True)
+class EdgeFile:
+    """What is shipped.
+
+    Attributes:
+        model: The edge file.
+        record: Its parity record.
+        float32: The same graph before quantisation, to measure against; not shipped.
+    """
+
+    model: bytes
+    record: ParityRecord
+    float32: bytes
 
 
 def read_facts(model: bytes) -> EdgeFacts:
@@ -90,6 +116,7 @@ def read_facts(model: bytes) -> EdgeFacts:
             kinds=tuple(str(kind) for kind in told["kinds"]),
             thresholds=Thresholds(float(told["ok_below"]), float(told["ng_from"])),
             size=None if size is None else (int(size[0]), int(size[1])),
+            tile=None if told["tile"] is None else int(told["tile"]),
             model=str(told["model"]),
             parity=str(told["parity"]),
             created_by=str(told["created_by"]),

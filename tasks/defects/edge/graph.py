@@ -17,9 +17,9 @@ def float32_up(value: float) -> np.float32:
     A float32 score lies below ``value`` exactly when it lies below this one, so that verdicts in
     the file are those of `Thresholds`, which compares in float64.
     """
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", under="ignore"):
         near = np.float32(value)
-    above: np.float32 = np.nextafter(near, np.float32(np.inf))
+        above: np.float32 = np.nextafter(near, np.float32(np.inf))
     return above if float(near) < value else near
 
 

@@ -6,6 +6,7 @@ pixels, runs, and names the answers.
 
 from __future__ import annotations
 
+import math
 from typing import cast
 
 import numpy as np
@@ -17,12 +18,14 @@ from tasks.defects.edge.format import (
     INPUT,
     MAX_PIXELS,
     MAX_SIDE,
+    MIN_SIDE,
     OUTPUTS,
     VERDICTS,
     EdgeFacts,
     EdgeFileError,
     read_facts,
 )
+from tasks.defects.edge.tiles import tiles
 from tasks.defects.judgement import Heat, Judgement
 from tasks.defects.samples import Pixels, rgb
 
@@ -75,11 +78,21 @@ class EdgeSession:
             EdgePixelsError: For other types, shapes or sizes.
         """
         image = checked_pixels(pixels)
-        score, heat, kinds, verdict = self._session.run(list(OUTPUTS), {INPUT: image})
+        height, width = image.shape[:2]
+        whole = np.zeros((height, width), np.float32)
+        found = []
+        for rows, columns in tiles(height, width, self.facts.tile):
+            part = np.ascontiguousarray(image[rows, columns])
+            score, heat, kinds, verdict = self._session.run(list(OUTPUTS), {INPUT: part})
+            place = whole[rows, columns]
+            np.maximum(place, enlarged(heat, (part.shape[0], part.shape[1])), out=place)
+            found.append((float(score), kinds, int(verdict)))
+        # A score that is no number is for a person, whatever the other tiles say.
+        score, kinds, verdict = max(found, key=lambda x: math.inf if math.isnan(x[0]) else x[0])
         return Judgement(
-            score=float(score),
-            heat=enlarged(heat, (image.shape[0], image.shape[1])),
-            verdict=VERDICTS[int(verdict)],
+            score=score,
+            heat=whole,
+            verdict=VERDICTS[verdict],
             kinds={k: float(p) for k, p in zip(self.facts.kinds, kinds, strict=True)},
         )
 
@@ -111,9 +124,10 @@ def checked_pixels(pixels: NDArray[np.generic]) -> Pixels:
             f"pixels are {pixels.shape}; give [h, w] or [h, w, 3], alpha laid over black"
         )
     height, width = pixels.shape[:2]
-    if not (1 <= height <= MAX_SIDE and 1 <= width <= MAX_SIDE and height * width <= MAX_PIXELS):
+    short, long = sorted((height, width))
+    if short < MIN_SIDE or long > MAX_SIDE or height * width > MAX_PIXELS:
         raise EdgePixelsError(
-            f"the image has {height} x {width} pixels; 1 to {MAX_SIDE:,} a side and "
+            f"the image has {height} x {width} pixels; {MIN_SIDE} to {MAX_SIDE:,} a side and "
             f"{MAX_PIXELS:,} in all are judged"
         )
     return np.ascontiguousarray(rgb(cast("Pixels", pixels)))

@@ -34,6 +34,12 @@ class Pretrained(nn.Module):
         self.family = nn.Linear(wide, len(FAMILIES))
         self.project = nn.Sequential(nn.Linear(wide, 256), nn.ReLU(), nn.Linear(256, 96))
 
+    @classmethod
+    def fresh(cls, seed: int) -> Pretrained:
+        """Return one with the first weights of a seed."""
+        torch.manual_seed(seed)
+        return cls()
+
     def forward(self, pixels: Tensor, masks: Tensor) -> dict[str, Tensor]:
         """Return each head's answer.
 

@@ -21,7 +21,7 @@ from tasks.defects.textures.fields import Field
 from tasks.defects.textures.surface import LAYERS, Surface, draw_surface, varied
 
 FAMILIES = tuple(LAYERS)
-FRAMED = 0.25
+FRAMED = 0.3
 """Share of the images in which a border of the part is seen; it is no defect."""
 CELL = 4
 """Pixels of the image per cell of the net's dense map."""
@@ -95,11 +95,11 @@ def _sibling(surface: Surface, rng: Generator) -> Surface:
     return replace(surface, layers=tuple(layers))
 
 
-def _kind(config: PretrainConfig, rng: Generator, but: str = "") -> str:
-    if rng.random() < config.flawless and but:
+def _kind(config: PretrainConfig, rng: Generator, but: str | None = None) -> str:
+    """Draw a type of defect, "" for none, other than ``but``."""
+    if but != "" and rng.random() < config.flawless:
         return ""
-    left = [kind for kind in DEFECTS if kind != but]
-    return str(rng.choice(left))
+    return str(rng.choice([kind for kind in DEFECTS if kind != but]))
 
 
 def _rendered(
@@ -127,16 +127,19 @@ def _rendered(
 
 
 def framed(field: Field, rng: Generator) -> Field:
-    """Return the surface with one or two smooth borders of the part, and what lies behind them."""
+    """Return the surface with borders of the part, their rims, and what lies behind them."""
     found = field
+    side = field.shape[0]
     behind = float(rng.choice((0.02, 0.1, 0.5, 0.9))) + 0.03 * rng.standard_normal()
-    for turn in rng.choice(4, int(rng.integers(1, 3)), replace=False):
+    down = np.arange(side, dtype=np.float32)[:, None]
+    across = np.linspace(-1, 1, side, dtype=np.float32)
+    for turn in rng.choice(4, int(rng.integers(1, 4)), replace=False):
         found = np.rot90(found, turn)
-        across = np.linspace(-1, 1, found.shape[1], dtype=np.float32)
-        depth = found.shape[0] * (rng.uniform(0.01, 0.15) + rng.normal(0, 0.02) * across)
-        depth += found.shape[0] * rng.normal(0, 0.03) * across**2
-        down = np.arange(found.shape[0], dtype=np.float32)[:, None]
-        seen = np.clip((down - depth) / np.float32(rng.uniform(1, 6)), 0, 1)
+        depth = side * (rng.uniform(0.01, 0.15) + rng.normal(0, 0.02) * across)
+        inside = down - depth - np.float32(side * rng.normal(0, 0.03)) * across**2
+        rim = np.exp(-np.abs(inside) / np.float32(rng.uniform(1, 0.08 * side)))
+        found = found + np.float32(max(0.0, rng.normal(0, 0.15)) * rng.choice((-1, 1))) * rim
+        seen = np.clip(inside / np.float32(rng.uniform(1, 6)), 0, 1)
         found = np.rot90(found * seen + np.float32(behind) * (1 - seen), -turn)
     clipped: Field = np.clip(np.ascontiguousarray(found, dtype=np.float32), 0, 1)
     return clipped

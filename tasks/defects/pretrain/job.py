@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import torch
-
 from kernels.runtime.checkpoint import CheckpointConfig
 from kernels.runtime.clipping import ClippingConfig
 from kernels.runtime.config import RunConfig
@@ -32,9 +30,10 @@ def run_config(config: PretrainConfig) -> RunConfig:
     )
 
 
-def pretrain_job(config: PretrainConfig, batches: Batches[Drawn]) -> TrainingJob[Drawn]:
-    """Return the job; its model's ``net`` is what is shipped."""
-    torch.manual_seed(config.seed)
+def pretrain_job(
+    config: PretrainConfig, model: Pretrained, batches: Batches[Drawn]
+) -> TrainingJob[Drawn]:
+    """Return the job; the model's ``net`` and ``mask`` are what is shipped."""
     return TrainingJob(
-        model=Pretrained(), batches=batches, loss=PretrainLoss(config), config=run_config(config)
+        model=model, batches=batches, loss=PretrainLoss(config), config=run_config(config)
     )
