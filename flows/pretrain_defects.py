@@ -65,7 +65,8 @@ def pretrain_defects(
         weights = Path(out).resolve() if out else place / WEIGHTS
         with atomic_path(weights) as draft:
             draft.write_bytes(content)
-        record = json.loads(json.dumps(asdict(report), default=str)) | {
+        record: Record = json.loads(json.dumps(asdict(report), default=str))
+        record |= {
             "module": NAME,
             "recipe": asdict(config),
             "folder": str(place),

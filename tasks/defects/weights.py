@@ -156,7 +156,9 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 def _shape_of(notes: Mapping[str, str], path: Path | None) -> DefectNetShape:
     try:
         sizes = json.loads(notes["shape"])
-        known = {name: tuple(v) if isinstance(v, list) else v for name, v in sizes.items()}
+        known: dict[str, Any] = {
+            name: tuple(v) if isinstance(v, list) else v for name, v in sizes.items()
+        }
         return DefectNetShape(**known)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise WeightsError(f"{path or shipped()} does not tell the net's sizes: {error}") from error

@@ -149,7 +149,8 @@ def _shares(surface: Surface) -> NDArray[np.float32]:
     found = np.zeros(len(FAMILIES), np.float32)
     for layer, weight in zip(surface.layers, surface.weights, strict=True):
         found[_FAMILY_OF[type(layer)]] += weight
-    return found / found.sum()
+    found /= found.sum()
+    return found
 
 
 def _families() -> dict[type[Any], int]:
