@@ -260,16 +260,17 @@ def test_pauses_grow_and_differ():
 
 def killed_run(tmp_path, url, rng):
     """Run an edge in a process that is killed: at one of its steps, or at any moment."""
+    at_step, step, moment = rng.random() < 0.7, rng.randrange(1, 30), rng.uniform(0.01, 0.5)
     pid = os.fork()
     if pid:
         _, status = os.waitpid(pid, 0)
         return os.waitstatus_to_exitcode(status)
     try:
         os.setpgid(0, 0)
-        if rng.random() < 0.7:
-            kill_at_step(rng.randrange(1, 30))
+        if at_step:
+            kill_at_step(step)
         else:
-            threading.Timer(rng.uniform(0.05, 0.8), end_now).start()
+            threading.Timer(moment, end_now).start()
         inspect_folder(tmp_path / "cam", tmp_path / "out", SpotInspector(), config(url))
     finally:
         os._exit(0)
