@@ -59,7 +59,7 @@ def inspect(
     from connectors.defects.inspect.inspector import open_inspector
     from connectors.defects.inspect.report import read_labels
     from connectors.defects.inspect.review_queue import QueueLimits
-    from connectors.defects.inspect.run import RESULTS, RunConfig, inspect_folder
+    from connectors.defects.inspect.run import QUARANTINE, RESULTS, RunConfig, inspect_folder
 
     known = None if labels is None else read_labels(labels)
     config = RunConfig(
@@ -77,7 +77,8 @@ def inspect(
         run = inspect_folder(folder, place, inspector, config, labels=known, told=told)
     _say(run)
     typer.echo(f"results     {place / RESULTS}")
-    typer.echo(f"quarantine  {place / 'quarantine'}") if run.report.quarantined else None
+    if run.report.quarantined:
+        typer.echo(f"quarantine  {place / QUARANTINE}")
     _say_next(run, central=central)
 
 

@@ -56,8 +56,10 @@ class Contender:
 
 
 def read_tiles(folder: Path) -> list[Sample]:
-    """Read the images of magnetic tiles with masks and groups."""
+    """Read the images of magnetic tiles with masks and groups, there or in `magnetic_tile`."""
     found = []
+    if (folder / "magnetic_tile").is_dir():
+        folder /= "magnetic_tile"
     with (folder / "tile_groups.csv").open(newline="", encoding="utf-8") as file:
         for row in csv.DictReader(file):
             path = folder / row["class"] / "Imgs" / row["file"]
@@ -169,7 +171,7 @@ def figures(one: Contender, named: dict[str, Sample]) -> dict[str, float]:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the benchmark."""
     made = parser("defects-anomaly", __doc__.splitlines()[0])
-    made.add_argument("--data", type=Path, help="folder magnetic_tile with tile_groups.csv")
+    made.add_argument("--data", type=Path, help="folder of magnetic_tile, or that itself")
     made.add_argument("--draws", type=int, default=10, help="so many of the fixed draws")
     made.add_argument("--steps", type=int, default=0, help="steps of training of the net itself")
     made.add_argument("--sizes", type=int, nargs="+", default=SIZES, help="labelled defects")

@@ -33,7 +33,7 @@ MISS_COST = 5.0
 SHARE = 0.12
 """Of the calibration images that lie in the band; less than .15, for test images vary."""
 SMALL = {"steps": 0, "memory": 32, "projected": 8, "folds": 2}
-TEXTURES = ("cast", "brushed", "weave", "perlin", "stripe")
+TEXTURES = ("cast", "brushed", "weave", "perlin", "stripes")
 Floats = NDArray[np.float64]
 
 

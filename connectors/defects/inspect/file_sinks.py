@@ -204,7 +204,10 @@ class PictureFolderSink:
         stem = f"{result.seq:08d}_{_UNSAFE.sub('-', name.stem)[:80]}"
         folder = self._target / body["final"]
         content = image_bytes(self._source, body["image"], body["digest"])
-        parts = {f"{stem}{name.suffix.lower()}": content, f"{stem}.heat.png": self._heat(result)}
+        parts = {
+            f"{stem}{name.suffix.lower()}": content,
+            f"{stem}.heat.png": self._journal.heat(result.seq),
+        }
         parts[f"{stem}.json"] = json.dumps(
             {**body, "image_copied": bool(content)}, ensure_ascii=False, indent=1
         ).encode()
@@ -224,9 +227,6 @@ class PictureFolderSink:
                 old.unlink()
             else:
                 old.replace(new)
-
-    def _heat(self, result: Result) -> bytes:
-        return self._journal.heat(result.seq)
 
 
 def _row(cells: Sequence[object]) -> bytes:

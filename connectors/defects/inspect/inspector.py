@@ -78,14 +78,12 @@ def open_inspector(path: Path, *, threads: int = 2) -> EdgeInspector:
     Raises:
         EdgeFileError: There is no such file, or it is no edge file that can be run.
     """
-    from tasks.defects.edge.format import MAX_FILE_BYTES, EdgeFileError
+    from connectors.defects.edge_file import read_edge_file
+    from tasks.defects.edge.format import EdgeFileError
 
-    if not path.is_file():
-        raise EdgeFileError(f"{path}: there is no such file; name an edge file (ONNX)")
-    if path.stat().st_size > MAX_FILE_BYTES:
-        raise EdgeFileError(f"{path}: larger than {MAX_FILE_BYTES:,} bytes; name an edge file")
+    model, _ = read_edge_file(path)
     try:
-        return EdgeInspector(path.read_bytes(), threads=threads)
+        return EdgeInspector(model, threads=threads)
     except EdgeFileError as error:
         raise EdgeFileError(f"{path}: {error}") from error
 

@@ -110,14 +110,21 @@ class Uplink(threading.Thread):
             LinkError: It was not reached.
         """
         self._refill()
-        busy = False
-        for _ in range(SENT_AT_ONCE):
-            image = self._journal.queue.first()
-            if image is None or self._ended.is_set():
-                break
-            self._send(image)
-            busy = True
-        return self._ask() or busy
+        trouble: UplinkError | LinkError | None = None
+        sent = False
+        try:
+            sent = self._send_some()
+        except UplinkError as error:
+            trouble = error
+        except LinkError as error:
+            if not error.midway:
+                raise
+            trouble = error
+        # One image that is not taken must not keep the decisions of others away.
+        settled = self._ask()
+        if trouble is not None:
+            raise trouble
+        return sent or settled
 
     def wake(self) -> None:
         """Tell it that the queue has something new."""
@@ -138,6 +145,14 @@ class Uplink(threading.Thread):
         if self.is_alive():
             self.join()
         self._link.close()
+
+    def _send_some(self) -> bool:
+        for number in range(SENT_AT_ONCE):
+            image = self._journal.queue.first()
+            if image is None or self._ended.is_set():
+                return number > 0
+            self._send(image)
+        return True
 
     def _send(self, image: QueuedImage) -> None:
         edge = image.edge if len(image.edge) <= MAX_EDGE else _shortened(image.edge)

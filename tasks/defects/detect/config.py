@@ -14,7 +14,8 @@ class DetectConfig:
     """How a detector is fitted.
 
     Attributes:
-        steps: Steps of training of net and segmentation head; 0 keeps the net as it is.
+        steps: Steps of training of net and segmentation head; 0 keeps the net as it is, the default
+            because no gain of training has been measured yet.
         batch: Pieces of images per step.
         piece: Height and width of a piece in pixels, a multiple of 16.
         rate: Highest learning rate.
@@ -28,7 +29,7 @@ class DetectConfig:
         seed: Of everything random.
     """
 
-    steps: int = 600
+    steps: int = 0
     batch: int = 8
     piece: int = 144
     rate: float = 2e-3

@@ -76,8 +76,7 @@ class Evidence(nn.Module):
             (_enlarged(layer(scale), size) for layer, scale in zip(self.reduce, maps, strict=True)),
             -self.reduced_mean[:, None, None],
         )
-        patches = functional.avg_pool2d(reduced[:, :-1], 3, 1, 1, count_include_pad=False)
-        patches = patches.flatten(2).transpose(1, 2)
+        patches = reduced[:, :-1].flatten(2).transpose(1, 2)
         near = squared_distance(patches, self.remembered).clamp_min(_TINY).sqrt()
         far = self.whitened(dense).square().mean(dim=1, keepdim=True).clamp_min(_TINY).sqrt()
         near = near.reshape(len(dense), 1, size[0], size[1])

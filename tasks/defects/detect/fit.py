@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
-import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -16,10 +17,10 @@ from tasks.defects.detect.config import DetectConfig, DetectError
 from tasks.defects.detect.detector import Detector, check_pixels, tensor_of
 from tasks.defects.detect.held_out import learn
 from tasks.defects.detect.scorer import ScorerShape, SurfaceScorer, look
+from tasks.defects.detect.self_train import Guessed, guess
 from tasks.defects.judgement import UNKNOWN
 from tasks.defects.samples import Sample, parts_of
 
-LOG = logging.getLogger(__name__)
 LEAST_NORMALS = 2
 
 
@@ -56,9 +57,39 @@ def fit(
         from tasks.defects.weights import load_mask_head, load_net
 
         net, head = load_net(), load_mask_head()
-    rng = np.random.default_rng(config.seed)
+    start = _start(net, head, known, config)
+    detector, figures = _fitted(start, known, config)
+    rounds = []
+    for _ in range(config.self_train):
+        apart = _of_other_parts(known)
+        if not apart:
+            break
+        guessed = guess(apart, detector.judge([sample.pixels for sample in apart]))
+        next_one, found = _fitted(start, known, config, guessed)
+        key = "auroc" if known.defects else "auroc_synthetic"
+        kept = found.get(key, 0.0) >= figures.get(key, 0.0)
+        told = {"share": guessed.share, "kept": kept, key: found.get(key)}
+        rounds.append(told | {"normals": len(guessed.normals), "defects": len(guessed.defects)})
+        if not kept:
+            break
+        detector, figures = next_one, found
+    provenance = {
+        "normals": len(known.normals),
+        "defects": len(known.defects),
+        "unlabelled": len(known.unlabelled),
+        "parts": len(set(parts_of([*known.normals, *known.defects]))),
+        "samples_sha256": _digest(samples),
+        "held_out": figures,
+        "self_training": rounds,
+    }
+    return replace(detector, provenance=provenance)
+
+
+def _start(
+    net: DefectNet, head: nn.Conv2d | None, known: Known, config: DetectConfig
+) -> SurfaceScorer:
     kinds = tuple(sorted({sample.kind for sample in known.defects} - {"", UNKNOWN}))
-    scorer = SurfaceScorer(
+    found = SurfaceScorer(
         ScorerShape(
             net=net.shape,
             memory=config.memory,
@@ -66,23 +97,32 @@ def fit(
             kinds=(*kinds, UNKNOWN),
         )
     )
-    scorer.net.load_state_dict(net.state_dict())
+    found.net.load_state_dict(net.state_dict())
     if head is None:
-        nn.init.zeros_(scorer.head.weight)
-        scorer.head.bias.data.fill_(-3.0)
-    else:
-        scorer.head.load_state_dict(head.state_dict())
-    figures = learn(scorer, known.normals, known.defects, config, rng)
+        head = nn.Conv2d(net.shape.dense, 1, 1)
+        for one, value in zip(head.parameters(), (0.0, -3.0), strict=True):
+            nn.init.constant_(one, value)
+    found.head.load_state_dict(head.state_dict())
+    return found
+
+
+def _fitted(
+    start: SurfaceScorer, known: Known, config: DetectConfig, guessed: Guessed | None = None
+) -> tuple[Detector, dict[str, float]]:
+    """Return a detector, and its figures by held-out labels; the same folds every time."""
+    scorer = copy.deepcopy(start)
+    rng = np.random.default_rng(config.seed)
+    more = (guessed.normals, guessed.defects) if guessed else ((), ())
+    figures = learn(scorer, known.normals, known.defects, config, rng, more)
     _set_types(scorer, known.defects)
-    provenance = {
-        "normals": len(known.normals),
-        "defects": len(known.defects),
-        "parts": len(set(parts_of([*known.normals, *known.defects]))),
-        "kinds": list(kinds),
-        "samples_sha256": _digest(samples),
-        "held_out": figures,
-    }
-    return Detector(scorer.eval(), config, provenance)
+    return Detector(scorer.eval(), config), figures
+
+
+def _of_other_parts(known: Known) -> list[Sample]:
+    """Return the unlabelled samples of parts without a label, which no fold holds out."""
+    labelled = set(parts_of([*known.normals, *known.defects]))
+    parts = parts_of(known.unlabelled)
+    return [s for s, part in zip(known.unlabelled, parts, strict=True) if part not in labelled]
 
 
 def sort_out(samples: Sequence[Sample]) -> Known:

@@ -152,6 +152,7 @@ def learn(
     defects: Sequence[Sample],
     config: DetectConfig,
     rng: Generator,
+    more: tuple[Sequence[Sample], Sequence[Sample]] = ((), ()),
 ) -> dict[str, float]:
     """Train what is to be trained, learn the evidence, and set how all of it is weighed.
 
@@ -164,6 +165,8 @@ def learn(
         defects: Any number.
         config: Folds, sizes, steps.
         rng: Source of all that is random.
+        more: Normal and defective samples of other parts that are learned from in every fold, but
+            weigh nothing: labels that were guessed.
 
     Returns:
         Figures by held-out parts: ``auroc_synthetic``, and ``auroc`` where there are defects;
@@ -175,18 +178,28 @@ def learn(
     for number, (good, bad) in enumerate(folds):
         others = [fold for place, fold in enumerate(folds) if place != number]
         student = copy.deepcopy(scorer)
-        seen = [s for fold in others for s in fold[0]], [s for fold in others for s in fold[1]]
+        seen = [[*more[i], *(s for fold in others for s in fold[i])] for i in (0, 1)]
         half = replace(config, steps=config.steps // 2)
-        train(student, *seen, half, rng)
-        fit_evidence(student.evidence, cells_of(student, *seen, config, rng), config.seed)
+        _learn(student, seen[0], seen[1], half, rng)
         standardise(student, good[:share])
         views += [view(student, one, rng) for one in [*good[:share], *bad[:share]]]
         made = [spoilt(one, good, rng) for one in good[:share]]
         views += [view(student, one, rng, SYNTHETIC_WEIGHT) for one in made]
-    loss = train(scorer, normals, defects, config, rng)
-    fit_evidence(scorer.evidence, cells_of(scorer, normals, defects, config, rng), config.seed)
+    loss = _learn(scorer, [*more[0], *normals], [*more[1], *defects], config, rng)
     standardise(scorer, normals[:MOST_IMAGES])
     return set_weights(scorer, views) | ({} if math.isnan(loss) else {"loss": loss})
+
+
+def _learn(
+    scorer: SurfaceScorer,
+    normals: Sequence[Sample],
+    defects: Sequence[Sample],
+    config: DetectConfig,
+    rng: Generator,
+) -> float:
+    loss = train(scorer, normals, defects, config, rng)
+    fit_evidence(scorer.evidence, cells_of(scorer, normals, defects, config, rng), config.seed)
+    return loss
 
 
 @torch.no_grad()

@@ -6,6 +6,8 @@ randomly projected features (Johnson and Lindenstrauss 1984).
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -40,7 +42,7 @@ def core_set(patches: Tensor, size: int, seed: int) -> Tensor:
 def random_projection(inner: int, outer: int, seed: int) -> Tensor:
     """Return float [inner, outer] that keeps squared distances in the mean."""
     drawn = torch.randn(inner, outer, generator=_generator(seed))
-    return drawn / outer**0.5
+    return drawn / math.sqrt(outer)
 
 
 def squared_distance(patches: Tensor, memory: Tensor) -> Tensor:
@@ -55,8 +57,8 @@ def squared_distance(patches: Tensor, memory: Tensor) -> Tensor:
     """
     crossed = patches @ memory.t()
     apart = (memory.square().sum(dim=1) - 2 * crossed).amin(dim=-1)
-    squared: Tensor = apart + patches.square().sum(dim=-1)
-    return squared.clamp_min(0)
+    squared: Tensor = (apart + patches.square().sum(dim=-1)).clamp_min(0)
+    return squared
 
 
 def _generator(seed: int) -> torch.Generator:

@@ -11,7 +11,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import uvicorn
 
 from connectors.api.tokens import read_tokens
-from connectors.defects.inspect.central.service import Central, CentralConfig, create_app
+from connectors.defects.inspect.central.app import create_app
+from connectors.defects.inspect.central.service import Central, CentralConfig
 from tests.connectors.defects.lines import PLAIN
 from tests.processes import wait_for
 

@@ -260,16 +260,17 @@ def test_pauses_grow_and_differ():
 
 def killed_run(tmp_path, url, rng):
     """Run an edge in a process that is killed: at one of its steps, or at any moment."""
+    at_step, step, moment = rng.random() < 0.7, rng.randrange(1, 30), rng.uniform(0.01, 0.5)
     pid = os.fork()
     if pid:
         _, status = os.waitpid(pid, 0)
         return os.waitstatus_to_exitcode(status)
     try:
         os.setpgid(0, 0)
-        if rng.random() < 0.7:
-            kill_at_step(rng.randrange(1, 60))
+        if at_step:
+            kill_at_step(step)
         else:
-            threading.Timer(rng.uniform(0.1, 1.5), end_now).start()
+            threading.Timer(moment, end_now).start()
         inspect_folder(tmp_path / "cam", tmp_path / "out", SpotInspector(), config(url))
     finally:
         os._exit(0)
@@ -337,7 +338,8 @@ def test_kills_lose_nothing_and_decide_nothing_twice(tmp_path, seed):
             last += 10
             kills += killed_run(tmp_path, url, rng) == -signal.SIGKILL
             assert last < 200, "the runs were too quick to be killed"
-        run = inspect_folder(tmp_path / "cam", tmp_path / "out", SpotInspector(), config(url))
+        patient = config(url, wait=60.0)
+        run = inspect_folder(tmp_path / "cam", tmp_path / "out", SpotInspector(), patient)
         assert central.store.counts()["decided"] == last // 5
     assert run.report.images == last
     told = results_of(tmp_path / "out")

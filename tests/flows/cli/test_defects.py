@@ -31,19 +31,25 @@ print(json.dumps({"code": code, "torch": "torch" in sys.modules, "mib": peak // 
 
 @pytest.fixture(scope="module")
 def edge_file(tmp_path_factory):
-    """A real edge file: the shipped net on a small generated line."""
+    """A real edge file of a small scorer, and a generated line beside it."""
     import torch
 
-    from tasks.defects.detect.config import DetectConfig
-    from tasks.defects.detect.fit import fit
     from tasks.defects.edge.build import EdgeConfig, build_edge
     from tasks.defects.judgement import Thresholds
+    from tasks.defects.scorer import Scorer, Scores
     from tasks.defects.textures.line import LineConfig, make_line
+
+    class Contrast(Scorer):
+        """How far the image's darkest cell lies below its mean."""
+
+        def forward(self, pixels):
+            cells = torch.nn.functional.avg_pool2d(pixels.mean(dim=1, keepdim=True), 4)
+            heat = (cells.mean(dim=(2, 3), keepdim=True) - cells).clamp(0, 1)
+            return Scores(heat.amax(dim=(1, 2, 3)), heat, torch.ones_like(heat[:, :, 0, 0]))
 
     torch.set_num_threads(1)
     line = make_line(LineConfig(shape=(64, 64), ok=6, ng={"pit": 3}, seed=1))
-    small = DetectConfig(steps=0, memory=16, projected=4, folds=2)
-    scorer = fit(line, small).scorer
+    scorer = Contrast(("unknown",), (64, 64)).eval()
     pixels = [sample.pixels for sample in line]
     made = build_edge(scorer, Thresholds(0.3, 0.6), pixels, config=EdgeConfig(int8=False))
     path = tmp_path_factory.mktemp("edge") / "edge.onnx"

@@ -19,9 +19,10 @@ from tasks.defects.detect.held_out import folds_of
 from tasks.defects.detect.light import evenly_lit
 from tasks.defects.detect.memory import core_set, squared_distance
 from tasks.defects.detect.pieces import PieceMaker, region
+from tasks.defects.detect.self_train import defective_share, guess
 from tasks.defects.detect.synthetic import with_defect
 from tasks.defects.detect.weigh import weigh
-from tasks.defects.judgement import UNKNOWN, Thresholds
+from tasks.defects.judgement import UNKNOWN, Judgement, Thresholds
 from tasks.defects.samples import Box, Sample
 from tasks.defects.textures.line import LineConfig, make_line
 from tests.benchmarks import defects_anomaly
@@ -183,6 +184,41 @@ def test_samples_that_no_detector_can_be_made_of(line, net, pick, match):
 def test_two_normal_images_are_enough(line, net):
     detector = fit(normals(line)[:2], SMALL, net)
     assert detector.provenance["held_out"].keys() == {"auroc_synthetic"}
+
+
+def test_self_training_is_gated_and_recorded(line, net):
+    bare = [replace(s, label=None, kind="", mask=None, boxes=()) for s in line]
+    unlabelled = [replace(s, name=f"u{s.name}", part=f"u{s.part}") for s in bare]
+    plain = fit(line, SMALL, net)
+    told = fit([*line, *unlabelled], replace(SMALL, self_train=1), net)
+    (record,) = told.provenance["self_training"]
+    assert told.provenance["unlabelled"] == len(line)
+    assert record["kept"] == (record["auroc"] >= plain.provenance["held_out"]["auroc"])
+    assert record["normals"] + record["defects"] <= len(unlabelled)
+    images = [sample.pixels for sample in line]
+    if not record["kept"]:
+        assert same(told.judge(images), plain.judge(images))
+
+
+def test_unlabelled_images_of_labelled_parts_are_left_alone(line, net):
+    copied = [replace(s, name=f"u{s.name}", label=None, kind="", mask=None, boxes=()) for s in line]
+    told = fit([*line, *copied], replace(SMALL, self_train=1), net)
+    assert told.provenance["self_training"] == []
+
+
+def test_guesses_follow_the_share_of_defects():
+    scores = np.r_[np.full(5, 0.999), np.full(95, 0.001)]
+    assert defective_share(scores) == pytest.approx(0.05, abs=0.01)
+    pixels = np.zeros((20, 20), np.uint8)
+    heat = np.linspace(0, 1, 400, dtype=np.float32).reshape(20, 20)
+    samples = [Sample(f"s{i}", pixels) for i in range(100)]
+    guessed = guess(samples, [Judgement(float(score), heat) for score in scores])
+    assert [one.name for one in guessed.defects] == [f"s{i}" for i in range(5)]
+    assert len(guessed.normals) == 95
+    assert all(one.mask.sum() == 4 for one in guessed.defects)
+    unsure = guess(samples, [Judgement(0.5, heat) for _ in samples])
+    assert not unsure.normals
+    assert not unsure.defects
 
 
 def test_parts_never_straddle_folds():

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from connectors.api.settings import is_loopback
 from connectors.api.tokens import read_tokens
-from connectors.defects.inspect.central.service import Central, CentralConfig, create_app
+from connectors.defects.inspect.central.app import create_app
+from connectors.defects.inspect.central.service import Central, CentralConfig
 from connectors.defects.inspect.inspector import Inspector
 from infra.errors import ConfigurationError, ServiceError
 

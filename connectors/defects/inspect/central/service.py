@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import json
 import re
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 from urllib.parse import unquote
 
-from fastapi import FastAPI, Request, Response
+from fastapi import Request
 from starlette.concurrency import run_in_threadpool
 
-from connectors.api.app import as_response, read_body, read_plain_body, surround
+from connectors.api.app import read_body, read_plain_body
 from connectors.api.gate import Gate
 from connectors.api.journal import JournalError
 from connectors.api.load_control import LoadControl, LoadLimits
-from connectors.api.metrics import CONTENT_TYPE, Metrics
+from connectors.api.metrics import Metrics
 from connectors.api.problem import Problem, overloaded, too_large
 from connectors.api.rate_limit import RateLimiter
 from connectors.api.reply import Reply
@@ -33,12 +28,10 @@ from connectors.defects.inspect.inspector import Decoder, Inspector
 from connectors.defects.inspect.review_queue import QueueLimits
 from connectors.defects.inspect.uplink import (
     ASKED_AT_ONCE,
-    DECISIONS_PATH,
     EDGE_HEADER,
     KEY_HEADER,
     MAX_EDGE,
     NAME_HEADER,
-    REVIEW_PATH,
 )
 from tasks.cleaning.images.decode import ImageRefusedError
 from tasks.cleaning.images.limits import ImageLimits
@@ -47,7 +40,6 @@ from tasks.cleaning.images.sandbox import Sandbox
 SCOPE = "score"
 _KEY = re.compile(r"[0-9a-f]{64}")
 MAX_ASK_BYTES = ASKED_AT_ONCE * 80 + 1_024
-PNG = "image/png"
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +174,7 @@ class Central:
         key = request.headers.get(KEY_HEADER, "")
         edge = request.headers.get(EDGE_HEADER, "{}")
         name = unquote(request.headers.get(NAME_HEADER, ""))[:1_024]
-        if _KEY.fullmatch(key) is None:
+        if not is_key(key):
             raise _bad_header(KEY_HEADER, "it is no SHA-256 in hexadecimal")
         if len(edge) > MAX_EDGE or not _is_object(edge):
             raise _bad_header(EDGE_HEADER, f"it is no JSON object of {MAX_EDGE} bytes at most")
@@ -217,7 +209,7 @@ class Central:
         if (
             not isinstance(keys, list)
             or len(keys) > ASKED_AT_ONCE
-            or not all(isinstance(key, str) and _KEY.fullmatch(key) for key in keys)
+            or not all(isinstance(key, str) and is_key(key) for key in keys)
         ):
             raise Problem(
                 400,
@@ -231,121 +223,9 @@ class Central:
         return Reply(200, json.dumps(said).encode())
 
 
-def create_app(central: Central) -> FastAPI:
-    """Return the application around a service; it closes the service when it ends."""
-
-    @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        try:
-            yield
-        finally:
-            await asyncio.to_thread(central.close)
-
-    app = FastAPI(
-        title="Penstock inspection",
-        description="Judges images by the central model. Errors are problem details (RFC 9457).",
-        version=version("penstock"),
-        docs_url=None,
-        redoc_url=None,
-        openapi_url="/v1/openapi.json",
-        lifespan=lifespan,
-        redirect_slashes=False,
-    )
-    _add_inspecting(app, central)
-    _add_reviewing(app, central)
-    _add_operating(app, central)
-    surround(app, central.gate, central.metrics, tls=central.config.tls)
-    return app
-
-
-def _add_inspecting(app: FastAPI, central: Central) -> None:
-    takes = {
-        "requestBody": {
-            "required": True,
-            "content": {
-                "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
-                "multipart/form-data": {
-                    "schema": {
-                        "type": "object",
-                        "properties": {"image": {"type": "string", "format": "binary"}},
-                    }
-                },
-            },
-        }
-    }
-
-    @app.post("/v1/inspect", openapi_extra=takes, response_class=Response)
-    async def inspect(request: Request) -> Response:
-        """Judge one image: verdict, score, kinds, boxes, thresholds, model.
-
-        With ``Accept: image/png`` the heat map is the answer.
-        """
-        central.allowed(request)
-        decision = await central.judged(await central.image_of(request))
-        if PNG in request.headers.get("accept", ""):
-            return _picture(decision)
-        return as_response(Reply(200, json.dumps(decision.opinion).encode()))
-
-    @app.post("/v1/inspect/heatmap", openapi_extra=takes, response_class=Response)
-    async def heatmap(request: Request) -> Response:
-        """Judge one image and answer with its heat map as PNG, verdict and score in headers."""
-        central.allowed(request)
-        return _picture(await central.judged(await central.image_of(request)))
-
-
-def _add_reviewing(app: FastAPI, central: Central) -> None:
-    @app.post(REVIEW_PATH, response_class=Response)
-    async def review(request: Request) -> Response:
-        """Take a doubtful image of an edge, as often as it comes; it is decided once."""
-        token = central.allowed(request)
-        return as_response(await central.reviewed(token, request))
-
-    @app.post(DECISIONS_PATH, response_class=Response)
-    async def decisions(request: Request) -> Response:
-        """Answer with the decisions of some images by their keys."""
-        central.allowed(request)
-        return as_response(await central.decisions(request))
-
-    @app.get("/v1/review/{key}/heatmap", response_class=Response)
-    async def heat(request: Request, key: str) -> Response:
-        """Return the heat map of a decided image."""
-        central.allowed(request)
-        found = central.store.heat(key) if _KEY.fullmatch(key) else b""
-        if not found:
-            raise Problem(404, "not-found", "no heat map of that image", "Ask for a decided one")
-        return as_response(Reply(200, found, PNG))
-
-
-def _add_operating(app: FastAPI, central: Central) -> None:
-    @app.get("/healthz", response_class=Response)
-    async def health() -> Response:
-        """Say that it lives, and whether it decides."""
-        lives = central.desk.is_alive()
-        return as_response(Reply(200 if lives else 503, json.dumps({"alive": lives}).encode()))
-
-    @app.get("/v1/status", response_class=Response)
-    async def status(request: Request) -> Response:
-        """Return the model and how many images wait and are decided."""
-        central.allowed(request)
-        counts: dict[str, Any] = await run_in_threadpool(central.store.counts)
-        said = counts | {"model": central.desk.inspector.digest}
-        return as_response(Reply(200, json.dumps(said).encode()))
-
-    @app.get("/metrics", response_class=Response)
-    async def metrics(request: Request) -> Response:
-        """Return counters in the text format of Prometheus."""
-        central.allowed(request)
-        return Response(central.metrics.render(), media_type=CONTENT_TYPE)
-
-
-def _picture(decision: Decision) -> Response:
-    opinion = decision.opinion
-    headers = (
-        ("x-penstock-verdict", str(opinion["verdict"])),
-        ("x-penstock-score", repr(opinion["score"])),
-        ("x-penstock-model", str(opinion["model"])),
-    )
-    return as_response(Reply(200, decision.heat, PNG, headers))
+def is_key(text: str) -> bool:
+    """Tell whether a text is a SHA-256 in hexadecimal."""
+    return _KEY.fullmatch(text) is not None
 
 
 def _bad_header(name: str, why: str) -> Problem:
