@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import typer
 
+from flows.cli.defects_import import check
 from flows.cli.defects_inspect import inspect
+from flows.cli.defects_label import label
+from flows.cli.defects_pretrain import pretrain
 from flows.cli.defects_serve import serve
 from flows.cli.defects_train import train
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Find defects on a line.")
-app.command()(train)
-app.command()(inspect)
-app.command()(serve)
+for command in (check, label, train, inspect, serve, pretrain):
+    app.command()(command)

@@ -1,7 +1,8 @@
 """A folder of plain files that a manifest vouches for: what is published of any model.
 
-A bundle is data only: ONNX graphs, plain arrays, JSON, TOML and Markdown. Nothing in it can run
-code when it is opened, and nothing is opened before its size and SHA-256 agree with the manifest.
+A bundle is data only: ONNX graphs, plain arrays, CSV, JSON, TOML and Markdown. Nothing in it can
+run code when it is opened, and nothing is opened before its size and SHA-256 agree with the
+manifest.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Any, Protocol, TypeVar
 MANIFEST = "manifest.json"
 MAX_FILE_BYTES = 4 * 1024**3
 MAX_TEXT_BYTES = 64 * 1024**2
-SUFFIXES = frozenset({".onnx", ".npz", ".json", ".toml", ".md", ".txt", ".safetensors"})
+SUFFIXES = frozenset({".onnx", ".npz", ".csv", ".json", ".toml", ".md", ".txt", ".safetensors"})
 
 
 class BundleError(ValueError):

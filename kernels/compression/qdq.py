@@ -143,15 +143,19 @@ class _Trial:
         self.proto = onnx.load_model_from_string(model)
         for place, node in enumerate(self.proto.graph.node):
             node.name = node.name or f"{node.op_type}_{place}"
+        self.constants = {t.name: t for t in self.proto.graph.initializer}
+        # A product with a vector has no channels, and is nothing beside the convolutions.
+        vectors = {name for name, one in self.constants.items() if len(one.dims) == 1}
         self.nodes = [
             node
             for node in self.proto.graph.node
-            if node.op_type in QUANTISED and node.name not in config.keep_float
+            if node.op_type in QUANTISED
+            and node.name not in config.keep_float
+            and not (node.op_type == "MatMul" and vectors & set(node.input))
         ]
         self.weighted = [n.name for n in self.nodes if n.op_type in {"Conv", "Gemm", "MatMul"}]
         if not self.weighted:
             raise ExportError("the model has no convolution or product that int8 would speed up")
-        self.constants = {t.name: t for t in self.proto.graph.initializer}
         floats = _floats(self.proto)
         tensors = dict.fromkeys(
             name
