@@ -8,8 +8,8 @@ machine.
 
 Steps: ranges by every rule of the configuration, each tried on the calibration inputs; the shift
 of mean that rounding the weights leaves is taken out of the biases (Nagel et al. 2019, section
-4.2), kept where it helps; then, while the loss is above the tolerance, the node that loses most
-when it alone is int8 goes back to float.
+4.2), kept where it helps; then, while the loss is above the tolerance, the nodes that lose most
+when each alone is int8 go back to float, one after the other.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class QdqConfig:
     seven_bits: bool = True
     correct_bias: bool = True
     tolerance: float = 0.05
-    most_float: int = 4
+    most_float: int = 8
     ranking_inputs: int = 16
     keep_float: tuple[str, ...] = ()
     threads: int = 2
@@ -123,10 +123,12 @@ def quantise(
     back: list[str] = []
     if lost > config.tolerance and config.most_float:
         sensitivity = trial.sensitivity(rule)
-        for name in sorted(sensitivity, key=lambda n: -sensitivity[n])[: config.most_float]:
-            after = trial.loss(trial.build(rule, corrected=corrected, without=(*back, name)))
+        order = sorted(sensitivity, key=lambda n: -sensitivity[n])[: config.most_float]
+        # All of the first so many: one alone need not help while another spoils as much.
+        for count in range(1, len(order) + 1):
+            after = trial.loss(trial.build(rule, corrected=corrected, without=order[:count]))
             if after < lost:
-                lost, back = after, [*back, name]
+                lost, back = after, order[:count]
             if lost <= config.tolerance:
                 break
     made = trial.build(rule, corrected=corrected, without=back)
@@ -143,19 +145,18 @@ class _Trial:
         self.proto = onnx.load_model_from_string(model)
         for place, node in enumerate(self.proto.graph.node):
             node.name = node.name or f"{node.op_type}_{place}"
-        self.constants = {t.name: t for t in self.proto.graph.initializer}
-        # A product with a vector has no channels, and is nothing beside the convolutions.
-        vectors = {name for name, one in self.constants.items() if len(one.dims) == 1}
+        vectors = {t.name for t in self.proto.graph.initializer if len(t.dims) < 2}
         self.nodes = [
             node
             for node in self.proto.graph.node
             if node.op_type in QUANTISED
             and node.name not in config.keep_float
-            and not (node.op_type == "MatMul" and vectors & set(node.input))
+            and not (node.op_type == "MatMul" and node.input[1] in vectors)
         ]
         self.weighted = [n.name for n in self.nodes if n.op_type in {"Conv", "Gemm", "MatMul"}]
         if not self.weighted:
             raise ExportError("the model has no convolution or product that int8 would speed up")
+        self.constants = {t.name: t for t in self.proto.graph.initializer}
         floats = _floats(self.proto)
         tensors = dict.fromkeys(
             name
