@@ -15,10 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from connectors.defects.inspect.central.ensemble import EnsembleInspector, Member, calibrated
 from connectors.defects.inspect.inspector import EdgeInspector, Inspector
+from models.defect_net import DefectNet, DefectNetShape
 from tasks.defects.detect.config import DetectConfig
 from tasks.defects.detect.detector import Detector
 from tasks.defects.detect.fit import fit
@@ -128,10 +130,8 @@ def split(samples: Sequence[Sample], sizes: Sizes, seed: int) -> list[list[Sampl
 def one_seed(samples: Sequence[Sample], sizes: Sizes, seed: int, args: Any) -> Outcome:
     """Fit, calibrate and judge once."""
     to_fit, to_calibrate, to_judge = split(samples, sizes, seed)
-    small = fit(to_fit, DetectConfig(seed=seed, **SMALL))
-    pixels = [sample.pixels for sample in to_fit]
-    made = build_edge(small.scorer, Thresholds(0.0, 0.0), pixels, config=EdgeConfig(int8=args.int8))
-    edge = EdgeInspector(made.model, threads=1)
+    small = fit(to_fit, DetectConfig(seed=seed, **SMALL), args.net)
+    edge = Asked(small, "edge") if args.smoke else edge_of(small, to_fit, int8=args.int8)
     central = central_of(to_fit, seed, args)
     bad = np.array([sample.label == "ng" for sample in to_calibrate])
     scores = scores_of(edge, to_calibrate)
@@ -157,13 +157,21 @@ def one_seed(samples: Sequence[Sample], sizes: Sizes, seed: int, args: Any) -> O
     )
 
 
+def edge_of(detector: Detector, to_fit: Sequence[Sample], *, int8: bool) -> EdgeInspector:
+    """Return the detector as its edge file, which ONNX Runtime runs."""
+    pixels = [sample.pixels for sample in to_fit]
+    made = build_edge(detector.scorer, Thresholds(0.0, 0.0), pixels, config=EdgeConfig(int8=int8))
+    return EdgeInspector(made.model, threads=1)
+
+
 def central_of(to_fit: Sequence[Sample], seed: int, args: Any) -> EnsembleInspector:
     """Return fine-tuned models with deeper memories, in all positions."""
     good = [sample.pixels for sample in to_fit if sample.label == "ok"]
     members: list[Member] = []
     for number in range(args.members):
-        config = DetectConfig(seed=seed + 1_000 * (number + 1), steps=args.steps, memory=1_024)
-        members.append(calibrated(Asked(fit(to_fit, config), f"central {number}"), good))
+        config = DetectConfig(seed=seed + 1_000 * (number + 1), **args.central)
+        fitted = fit(to_fit, config, args.net)
+        members.append(calibrated(Asked(fitted, f"central {number}"), good))
     return EnsembleInspector(members, Thresholds(0.0, 0.0), positions=args.positions)
 
 
@@ -239,9 +247,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     options.add_argument("--int8", action="store_true", help="quantise the edge model")
     args = options.parse_args(argv)
     sizes = Sizes()
+    args.central, args.net = {"steps": args.steps, "memory": 1_024}, None
     if args.smoke:
         sizes = Sizes((6, 3), (10, 5), (10, 5))
-        args.draws, args.steps, args.members, args.positions, args.side = 1, 0, 1, 2, 64
+        args.draws, args.members, args.positions, args.side = 1, 1, 2, 64
+        args.central = {**SMALL, "piece": 32}
+        torch.manual_seed(args.seed)
+        args.net = DefectNet(DefectNetShape(4, (4, 6, 8), (1, 1, 1), 8)).eval()
     found: list[Outcome] = []
     with threads(1), stopwatch() as timing:
         tiles = None if args.data is None else read_tiles(args.data)
