@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from connectors.promotion import Compare, Verdict
+from connectors.registry import RegistryError
 from tasks.fraud.bundle import Bundle
 from tasks.fraud.evaluation.paired import PairedResult, PairedRules, compare_paired
 
@@ -70,21 +72,18 @@ class ComparisonWeek:
     score: Callable[[Bundle, str], NDArray[np.float64]]
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """What came of a comparison.
+def on_week(week: ComparisonWeek, rules: PromotionRules | None = None) -> Compare[Bundle]:
+    """Return the comparison that a promotion asks for, on one week and by one set of rules."""
+    chosen = rules or PromotionRules()
 
-    Attributes:
-        wins: Whether the challenger deserves to serve.
-        reason: Why, or why not, in one sentence.
-        rival: What it was compared with, empty if nothing.
-        result: The paired figures, None when it did not come to that.
-    """
+    def compare(challenger: Bundle, champion: Bundle | None, version: str) -> Verdict:
+        if challenger.manifest.trained_until > week.start:
+            raise RegistryError("the comparison week overlaps the challenger's training")
+        if champion is None:
+            return compare_with_baseline(week, challenger, chosen)
+        return compare_with_champion(week, challenger, champion, version, chosen)
 
-    wins: bool
-    reason: str
-    rival: str = ""
-    result: PairedResult | None = None
+    return compare
 
 
 def compare_with_champion(

@@ -13,26 +13,10 @@ import logging
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Generic, Literal, Protocol
 
-from connectors.comparison import (
-    ComparisonWeek,
-    PromotionRules,
-    Verdict,
-    compare_with_baseline,
-    compare_with_champion,
-)
-from connectors.registry import (
-    CHALLENGER,
-    CHAMPION,
-    ModelVersion,
-    Registry,
-    RegistryError,
-    model_name,
-)
+from connectors.registry import CHALLENGER, CHAMPION, B, ModelVersion, Registry, RegistryError
 from connectors.uris import without_login
-from tasks.fraud.bundle import Bundle
-from tasks.fraud.evaluation.paired import PairedResult
 
 logger = logging.getLogger(__name__)
 
@@ -42,6 +26,49 @@ STATUS_TAG = "promotion"
 PREVIOUS_TAG = "previous_champion"
 SETTLED = frozenset({"promoted", "rejected", "rolled back"})
 """States of a version in which no promotion of it is under way or broke off."""
+
+
+class Figures(Protocol):
+    """A paired comparison, as a dataclass: two figures, and the interval of their difference."""
+
+    @property
+    def first(self) -> float:
+        """Figure of the challenger."""
+
+    @property
+    def second(self) -> float:
+        """Figure of its rival."""
+
+    @property
+    def low(self) -> float:
+        """Lower end of the interval of the difference."""
+
+    @property
+    def high(self) -> float:
+        """Upper end of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What came of a comparison.
+
+    Attributes:
+        wins: Whether the challenger deserves to serve.
+        reason: Why, or why not, in one sentence.
+        rival: What it was compared with, empty if nothing.
+        result: The paired figures, None when it did not come to that.
+        figure: Name of the figure, as tags of the version have it.
+    """
+
+    wins: bool
+    reason: str
+    rival: str = ""
+    result: Figures | None = None
+    figure: str = "ap"
+
+
+Compare = Callable[[B, B | None, str], Verdict]
+"""``(challenger, champion, its version)``; no champion yet: None and ""."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +94,7 @@ class Promotion:
     reason: str
     serving: str
     rival: str = ""
-    comparison: PairedResult | None = None
+    comparison: Figures | None = None
     failed: str = ""
     unrestored: dict[str, str] = field(default_factory=dict)
 
@@ -100,12 +127,11 @@ class PromotionError(RuntimeError):
 
 
 def promote(
-    registry: Registry,
-    bundle: Bundle,
-    week: ComparisonWeek,
+    registry: Registry[B],
+    bundle: B,
+    compare: Compare[B],
     *,
     cache: Path,
-    rules: PromotionRules | None = None,
     run_id: str = "",
     on_stage: Callable[[Stage], None] | None = None,
 ) -> Promotion:
@@ -114,9 +140,8 @@ def promote(
     Args:
         registry: Where models are kept.
         bundle: The challenger.
-        week: What the models are compared on.
+        compare: Decides whether the challenger, as fetched from the registry, deserves to serve.
         cache: Folder for fetched bundles.
-        rules: When the challenger wins.
         run_id: Training run the model belongs to.
         on_stage: Called as each stage begins.
 
@@ -124,28 +149,24 @@ def promote(
         PromotionError: When a stage failed; the aliases are as before, unless its message names
             one that could not be put back.
     """
-    rules = rules or PromotionRules()
-    return _Transaction(registry, bundle, week, cache, rules, run_id, on_stage).run()
+    return _Transaction(registry, bundle, compare, cache, run_id, on_stage).run()
 
 
-class _Transaction:
+class _Transaction(Generic[B]):
     """State of one promotion, so that it can be undone from any point."""
 
     def __init__(
         self,
-        registry: Registry,
-        bundle: Bundle,
-        week: ComparisonWeek,
+        registry: Registry[B],
+        bundle: B,
+        compare: Compare[B],
         cache: Path,
-        rules: PromotionRules,
         run_id: str,
         on_stage: Callable[[Stage], None] | None,
     ) -> None:
-
-        self.registry, self.bundle, self.week = registry, bundle, week
-        self.cache, self.rules, self.run_id = cache, rules, run_id
-        self.on_stage = on_stage
-        self.name = model_name(bundle.config.name)
+        self.registry, self.bundle, self.compare = registry, bundle, compare
+        self.cache, self.run_id, self.on_stage = cache, run_id, on_stage
+        self.name = registry.name_of(bundle)
         self.stage: Stage = "publish"
         self.champion: ModelVersion | None = None
         self.challenger: ModelVersion | None = None
@@ -224,14 +245,10 @@ class _Transaction:
     def _compare(self, version: ModelVersion) -> Verdict:
         """Decide, and say why."""
         challenger = self.registry.fetch(version, self.cache)
-        if challenger.manifest.trained_until > self.week.start:
-            raise RegistryError("the comparison week overlaps the challenger's training")
         if self.champion is None:
-            return compare_with_baseline(self.week, challenger, self.rules)
+            return self.compare(challenger, None, "")
         champion = self.registry.fetch(self.champion, self.cache)
-        return compare_with_champion(
-            self.week, challenger, champion, self.champion.version, self.rules
-        )
+        return self.compare(challenger, champion, self.champion.version)
 
     def _move(self, version: ModelVersion) -> None:
         """Move the alias unless someone else moved it meanwhile."""
@@ -297,8 +314,8 @@ class _Transaction:
         if self.verdict and (result := self.verdict.result):
             tags |= {
                 "promotion_rival": self.verdict.rival,
-                "promotion_ap": f"{result.first:.5f}",
-                "promotion_rival_ap": f"{result.second:.5f}",
+                f"promotion_{self.verdict.figure}": f"{result.first:.5f}",
+                f"promotion_rival_{self.verdict.figure}": f"{result.second:.5f}",
                 "promotion_low": f"{result.low:+.5f}",
                 "promotion_high": f"{result.high:+.5f}",
             }
@@ -335,13 +352,13 @@ def _alias_call(name: str, alias: str, before: ModelVersion | None) -> str:
     return f"mlflow.MlflowClient().set_registered_model_alias({arguments})"
 
 
-def roll_back(registry: Registry, dataset: str, *, reason: str) -> ModelVersion:
+def roll_back(registry: Registry[B], dataset: str, *, reason: str) -> ModelVersion:
     """Let the champion before the present one serve again, after a smoke test.
 
     Raises:
         RegistryError: When there is no earlier champion or it no longer works.
     """
-    name = model_name(dataset)
+    name = registry.kind.model_name(dataset)
     serving = registry.by_alias(name, CHAMPION)
     if serving is None:
         raise RegistryError(f"{name} has no champion to roll back")

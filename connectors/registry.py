@@ -1,8 +1,9 @@
 """The model registry: bundles published as MLflow models, found again by alias.
 
-A bundle becomes a version of the registered model ``fraud-<dataset>``. The MLflow model holds the
-script ``registry_model.py`` and the bundle's files; nothing is pickled. The version's tag
-``bundle_sha256`` says which bundle it is, and a fetched copy must match it.
+A bundle becomes a version of a registered model such as ``fraud-<dataset>``. The MLflow model holds
+a script of `connectors.model_scripts` and the bundle's files; nothing is pickled. The version's tag
+``bundle_sha256`` says which bundle it is, and a fetched copy must match it. What differs between
+the kinds of models stands in a `BundleKind`.
 """
 
 from __future__ import annotations
@@ -12,32 +13,90 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import redirect_stderr, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version as installed_version
 from io import StringIO
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from connectors.uris import without_login
-from tasks.fraud.bundle import SCORE_TOLERANCE, Bundle
-from tasks.fraud.bundle.format import BundleError
 
 logger = logging.getLogger(__name__)
 
 CHAMPION = "champion"
 CHALLENGER = "challenger"
 DIGEST_TAG = "bundle_sha256"
-REQUIREMENTS = ("mlflow", "numpy", "onnx", "onnxruntime")
-MODEL_SCRIPT = Path(__file__).with_name("registry_model.py")
 
 
 class RegistryError(RuntimeError):
     """The registry has no such model, or what it holds must not be used."""
+
+
+class ModelBundle(Protocol):
+    """A folder that is all there is of a model, sealed by the digest of its manifest."""
+
+    folder: Path
+    digest: str
+
+    def self_check(self) -> float:
+        """Score the bundle's example; raises where that differs from what it should be."""
+
+
+B = TypeVar("B", bound=ModelBundle)
+
+
+@dataclass(frozen=True, slots=True)
+class BundleFacts:
+    """What the registry notes of a bundle.
+
+    Attributes:
+        dataset: What it was trained for; names the registered model.
+        data_digest: SHA-256 of the data.
+        git_commit: Code that trained it.
+        tags: Further tags of its version.
+    """
+
+    dataset: str
+    data_digest: str
+    git_commit: str
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class BundleKind(Generic[B]):
+    """A kind of model, as far as the registry must know it.
+
+    Attributes:
+        prefix: The registered model is called ``<prefix>-<dataset>``.
+        script: File of `connectors.model_scripts` that scores with it; the model that it sets
+            keeps the opened bundle as ``bundle``.
+        requirements: Packages that loading needs.
+        load: ``(folder, digest) -> bundle``; a ``ValueError`` where it must not be used.
+        facts: What is noted of a bundle.
+        example: Inputs and the scores that the script must give for them, float ``[n]``.
+        signature: Its MLflow signature.
+        tolerance: Largest difference of scores that another machine may make.
+        train: Command that makes one.
+    """
+
+    prefix: str
+    script: Path
+    requirements: tuple[str, ...]
+    load: Callable[[Path, str], B]
+    facts: Callable[[B], BundleFacts]
+    example: Callable[[B], tuple[Any, NDArray[np.float64]]]
+    signature: Callable[[B], Any]
+    tolerance: float
+    train: str
+
+    def model_name(self, dataset: str) -> str:
+        """Return the registered model's name of a dataset."""
+        return f"{self.prefix}-{dataset}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,19 +123,15 @@ class ModelVersion:
         return f"models:/{self.name}/{self.version}"
 
 
-def model_name(dataset: str) -> str:
-    """Return the registered model's name of a dataset."""
-    return f"fraud-{dataset}"
+class Registry(Generic[B]):
+    """A thin, typed door to MLflow's model registry, for models of one kind."""
 
-
-class Registry:
-    """A thin, typed door to MLflow's model registry."""
-
-    def __init__(self, uri: str = "") -> None:
+    def __init__(self, kind: BundleKind[B], uri: str = "") -> None:
         """Connect to a tracking URI; empty: ``MLFLOW_TRACKING_URI``."""
         import mlflow
         from mlflow import MlflowClient
 
+        self.kind = kind
         # What this process loads must never be able to run pickled code.
         os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] = "false"
         os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
@@ -89,8 +144,12 @@ class Registry:
         """Where models are kept, as it may be shown: without a login."""
         return without_login(self.uri)
 
-    def publish(self, bundle: Bundle, *, run_id: str = "") -> ModelVersion:
-        """Upload a bundle as a new version of ``fraud-<dataset>``.
+    def name_of(self, bundle: B) -> str:
+        """Return the registered model's name of a bundle."""
+        return self.kind.model_name(self.kind.facts(bundle).dataset)
+
+    def publish(self, bundle: B, *, run_id: str = "") -> ModelVersion:
+        """Upload a bundle as a new version of its dataset's model.
 
         Args:
             bundle: The bundle.
@@ -101,12 +160,13 @@ class Registry:
 
         from connectors.tracking import RunRequest, resumed_run, tracked_run
 
-        name = model_name(bundle.config.name)
+        kind, facts = self.kind, self.kind.facts(bundle)
+        name = self.name_of(bundle)
         alone = RunRequest(
-            dataset=bundle.config.name,
+            dataset=facts.dataset,
             name="publish",
-            data_digest=bundle.manifest.data_digest,
-            git_commit=bundle.manifest.git_commit,
+            data_digest=facts.data_digest,
+            git_commit=facts.git_commit,
             uri=self.uri,
         )
         context = resumed_run(run_id, uri=self.uri) if run_id else tracked_run(alone)
@@ -128,16 +188,23 @@ class Registry:
                     registered_model_name=name,
                     run_id=run.run_id,
                     model_id=model.model_id,
-                    python_model=str(MODEL_SCRIPT),
+                    python_model=str(kind.script),
                     artifacts={"bundle": str(staged)},
-                    signature=_signature(bundle),
-                    input_example=_example(bundle),
-                    pip_requirements=_requirements(),
+                    signature=kind.signature(bundle),
+                    input_example=_first_rows(kind.example(bundle)[0]),
+                    pip_requirements=_pinned(kind.requirements),
                     model_config={DIGEST_TAG: bundle.digest},
                 )
         number = str(info.registered_model_version)
         logger.debug("%s: version %s registered", name, number)
-        for key, value in _version_tags(bundle).items():
+        tags = {
+            "dataset": facts.dataset,
+            "data_sha256": facts.data_digest,
+            "git_commit": facts.git_commit,
+            **facts.tags,
+            DIGEST_TAG: bundle.digest,  # last: a version without it is not used
+        }
+        for key, value in tags.items():
             self.client.set_model_version_tag(name, number, key, value)
         return self.version(name, number)
 
@@ -178,7 +245,7 @@ class Registry:
         for key, value in tags.items():
             self.client.set_model_version_tag(version.name, version.version, key, value)
 
-    def fetch(self, version: ModelVersion, cache: Path) -> Bundle:
+    def fetch(self, version: ModelVersion, cache: Path) -> B:
         """Return the bundle of a version, downloaded once into ``cache`` and verified each time.
 
         Raises:
@@ -190,7 +257,7 @@ class Registry:
         if not version.digest:
             raise RegistryError(f"{version.uri} has no tag {DIGEST_TAG}; it is no bundle of ours")
         place = cache / version.name / f"{version.version}-{version.digest[:16]}"
-        kept = _load_kept(place, version.digest)
+        kept = self._kept(place, version.digest)
         if kept is not None:
             return kept
         place.parent.mkdir(parents=True, exist_ok=True)
@@ -200,23 +267,23 @@ class Registry:
                     version.uri, dst_path=folder, tracking_uri=self.uri
                 )
                 source = Path(root) / "artifacts" / "bundle"
-                Bundle.load(source, digest=version.digest)
-                return _settle(source, place, version.digest)
-            except (MlflowException, OSError, BundleError) as error:
+                self.kind.load(source, version.digest)
+                return self._settle(source, place, version.digest)
+            except (MlflowException, OSError, ValueError) as error:
                 reason = without_login(str(error))
                 raise RegistryError(f"{version.uri} cannot be fetched: {reason}") from error
 
-    def champion(self, dataset: str, cache: Path) -> tuple[ModelVersion, Bundle]:
+    def champion(self, dataset: str, cache: Path) -> tuple[ModelVersion, B]:
         """Return the serving version of a dataset and its bundle.
 
         Raises:
             RegistryError: When no model was promoted yet.
         """
-        name = model_name(dataset)
+        name = self.kind.model_name(dataset)
         version = self.by_alias(name, CHAMPION)
         if version is None:
             raise RegistryError(
-                f"no champion of {name} at {self.place}; train one: penstock fraud train DATA"
+                f"no champion of {name} at {self.place}; train one: {self.kind.train}"
             )
         return version, self.fetch(version, cache)
 
@@ -233,8 +300,8 @@ class Registry:
 
         try:
             model = mlflow.pyfunc.load_model(version.uri)
-            bundle: Bundle = model.unwrap_python_model().bundle
-            inputs, expected = bundle.example()
+            bundle: B = model.unwrap_python_model().bundle
+            inputs, expected = self.kind.example(bundle)
             scores: NDArray[np.float64] = np.asarray(model.predict(inputs), dtype=np.float64)
         except Exception as error:
             # Whatever stops the model from loading or scoring here would stop it in service.
@@ -243,69 +310,45 @@ class Registry:
         if bundle.digest != version.digest:
             raise RegistryError(f"{version.uri} holds another bundle than was published")
         difference = float(np.abs(scores - expected).max(initial=0.0))
-        if scores.shape != expected.shape or not difference <= SCORE_TOLERANCE:
+        if scores.shape != expected.shape or not difference <= self.kind.tolerance:
             raise RegistryError(f"{version.uri} scores its example {difference:.2g} off")
         return difference
 
+    def _kept(self, place: Path, digest: str) -> B | None:
+        """Return the bundle fetched earlier, None when there is none or it is damaged."""
+        if not place.is_dir():
+            return None
+        try:
+            return self.kind.load(place, digest)
+        except ValueError:
+            logger.warning("cached bundle %s is damaged; fetching it again", place)
+            return None
 
-def _load_kept(place: Path, digest: str) -> Bundle | None:
-    """Return the bundle fetched earlier, None when there is none or it is damaged."""
-    if not place.is_dir():
-        return None
-    try:
-        return Bundle.load(place, digest=digest)
-    except BundleError:
-        logger.warning("cached bundle %s is damaged; fetching it again", place)
-        return None
-
-
-def _settle(source: Path, place: Path, digest: str) -> Bundle:
-    """Move a fetched bundle to its place, unless someone else brought a sound one meanwhile."""
-    kept = _load_kept(place, digest)
-    if kept is not None:
-        return kept
-    with suppress(FileNotFoundError):
-        place.rename(source.with_name("damaged"))
-    try:
-        source.rename(place)
-    except OSError as error:
-        if error.errno not in {errno.ENOTEMPTY, errno.EEXIST}:
-            raise
-    return Bundle.load(place, digest=digest)
+    def _settle(self, source: Path, place: Path, digest: str) -> B:
+        """Move a fetched bundle to its place, unless someone else brought a sound one meanwhile."""
+        kept = self._kept(place, digest)
+        if kept is not None:
+            return kept
+        with suppress(FileNotFoundError):
+            place.rename(source.with_name("damaged"))
+        try:
+            source.rename(place)
+        except OSError as error:
+            if error.errno not in {errno.ENOTEMPTY, errno.EEXIST}:
+                raise
+        return self.kind.load(place, digest)
 
 
-def _example(bundle: Bundle) -> dict[str, NDArray[Any]]:
-    inputs, _ = bundle.example()
-    return {name: value[:2] for name, value in inputs.items()}
+def _first_rows(inputs: Any) -> Any:
+    """Return the first two rows of arrays by name, or of one array."""
+    if isinstance(inputs, Mapping):
+        return {name: value[:2] for name, value in inputs.items()}
+    return inputs[:2]
 
 
-def _signature(bundle: Bundle) -> Any:
-    from mlflow.models.signature import ModelSignature
-    from mlflow.types import DataType, ParamSchema, ParamSpec, Schema, TensorSpec
-
-    inputs, scores = bundle.example()
-    return ModelSignature(
-        inputs=Schema([TensorSpec(v.dtype, (-1, *v.shape[1:]), k) for k, v in inputs.items()]),
-        outputs=Schema([TensorSpec(scores.dtype, (-1,))]),
-        params=ParamSchema([ParamSpec("head", DataType.string, "")]),
-    )
-
-
-def _requirements() -> list[str]:
+def _pinned(requirements: tuple[str, ...]) -> list[str]:
     """Pin what loading needs to the versions at hand (MLflow's own guess takes a minute).
 
     Our own code must be importable too, but is in no package index and so is not listed.
     """
-    return [f"{name}=={installed_version(name)}" for name in REQUIREMENTS]
-
-
-def _version_tags(bundle: Bundle) -> dict[str, str]:
-    manifest = bundle.manifest
-    return {
-        "dataset": manifest.dataset,
-        "active_head": manifest.active,
-        "data_sha256": manifest.data_digest,
-        "git_commit": manifest.git_commit,
-        "trained_until": str(manifest.trained_until),
-        DIGEST_TAG: bundle.digest,  # last: a version without it is not used
-    }
+    return [f"{name}=={installed_version(name)}" for name in requirements]

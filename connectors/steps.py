@@ -13,8 +13,8 @@ from prefect import task
 
 from connectors.files import atomic_path, digest, write_table
 from tasks.fraud import stages
-from tasks.fraud.steps import HOUR, Record, at, cached_step, worth_retrying
-from tasks.fraud.workspace import fill, source_digest
+from tasks.steps import HOUR, Record, at, cached_step, worth_retrying
+from tasks.workspace import fill, source_digest
 
 if TYPE_CHECKING:
     from kernels.runtime.callbacks import Callback, Listen
@@ -179,18 +179,17 @@ def promote_model(
 
     A failed promotion fails the step; the former champion serves on.
     """
-    from connectors.comparison import PromotionRules
+    from connectors.comparison import PromotionRules, on_week
+    from connectors.fraud_models import fraud_registry
     from connectors.promotion import promote
-    from connectors.registry import Registry
     from tasks.fraud.bundle import Bundle
 
     week = comparison_week(inputs)
     outcome = promote(
-        Registry(),
+        fraud_registry(),
         Bundle.load(Path(bundle)),
-        week,
+        on_week(week, PromotionRules(margin, embeddings_margin)),
         cache=Path(cache),
-        rules=PromotionRules(margin, embeddings_margin),
         run_id=run_id,
     )
     logger.info("%s: %s", "promoted" if outcome.promoted else "not promoted", outcome.reason)
@@ -230,9 +229,9 @@ def _as_config(inputs: Record) -> dict[str, Any]:
 @task(name="fetch champion", retries=2, retry_delay_seconds=[1, 5], timeout_seconds=HOUR)
 def fetch_champion(dataset: str, cache: str) -> Record:
     """Download the serving bundle, verified."""
-    from connectors.registry import Registry
+    from connectors.fraud_models import fraud_registry
 
-    version, bundle = Registry().champion(dataset, Path(cache))
+    version, bundle = fraud_registry().champion(dataset, Path(cache))
     return {
         "bundle": str(bundle.folder),
         "digest": bundle.digest,

@@ -80,6 +80,37 @@ def publish_cleaning(record: dict[str, Any]) -> None:
     create_table_artifact(rows, key=f"{artifact_key(record['source'])}-cleaning")
 
 
+def publish_inspection_training(record: dict[str, Any]) -> None:
+    """Show the promise of an inspection model, its figures, and whether it serves."""
+    finished, promotion = record["finished"], record["promotion"]
+    figures = finished["figures"].get(finished["shown"], {})
+    told = {
+        "images": ", ".join(f"{n:,} {role}" for role, n in record["fitted"]["roles"].items()),
+        "quarantined": f"{record['fitted']['quarantined']:,}",
+        "AUROC": f"{figures['auroc']:.3f}" if "auroc" in figures else "not measured",
+        "figures of": finished["shown"],
+        **{f"promise {i}": text for i, text in enumerate(finished["thresholds"]["in_words"], 1)},
+        "promotion": promotion["reason"] if promotion else "not asked for",
+        "bundle": record["bundle"],
+    }
+    key = artifact_key(record["line"])
+    rows = [{"what": what, "value": value} for what, value in told.items()]
+    create_table_artifact(rows, key=f"{key}-inspection-training")
+    if record["audit"]:
+        page = Path(record["audit"]).resolve().as_uri()
+        create_link_artifact(page, key=f"{key}-audit", link_text="Audit record")
+    if record["run_page"].startswith("http"):
+        create_link_artifact(record["run_page"], key=f"{key}-run", link_text="MLflow run")
+
+
+def publish_inspection(record: dict[str, Any]) -> None:
+    """Show what was said of the images of a folder."""
+    told = {**{name: f"{n:,}" for name, n in record["counts"].items()}}
+    told |= {"sent for review": f"{record['sent_share']:.1%}", "results": record["results"]}
+    rows = [{"what": what, "value": value} for what, value in told.items()]
+    create_table_artifact(rows, key=f"{artifact_key(record['source'])}-inspection")
+
+
 def publish_profile(record: dict[str, Any]) -> None:
     """Show what a table holds and whether it drifted, and link the page."""
     key = artifact_key(record["source"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from connectors.registry import Registry
+from connectors.fraud_models import fraud_registry
 from connectors.transactions import load_transactions
 from infra.settings import get_settings
 from tasks.cleaning.contract.toml import read_contract
@@ -30,7 +30,7 @@ def evaluate_model(
     """
     described = find_config(config)
     if bundle is None:
-        _, model = Registry().champion(described.name, get_settings().home / "models")
+        _, model = fraud_registry().champion(described.name, get_settings().home / "models")
     else:
         model = Bundle.load(bundle)
     own = None if contract is None else read_contract(contract)

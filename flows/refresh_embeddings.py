@@ -15,7 +15,7 @@ from typing import Any
 
 from prefect import flow
 
-from connectors.registry import Registry
+from connectors.fraud_models import fraud_registry
 from flows.artifacts import publish_refresh
 from flows.train_fraud import train_fraud
 from infra.settings import get_settings
@@ -62,7 +62,7 @@ def refresh_embeddings(
             f"not_worse_by must be at least 0, got {not_worse_by}; a model that must be better is "
             "trained by train-fraud with a margin"
         )
-    version, champion = Registry().champion(
+    version, champion = fraud_registry().champion(
         find_config(config).name, get_settings().home / "models"
     )
     record: dict[str, Any] = {

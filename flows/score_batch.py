@@ -14,7 +14,7 @@ from connectors import steps
 from flows.artifacts import publish_checks, publish_scores
 from infra.settings import get_settings
 from tasks.fraud import steps as fraud_steps
-from tasks.fraud.workspace import place_of
+from tasks.workspace import place_of
 
 
 @flow(name="score-batch", timeout_seconds=2 * 3_600)

@@ -23,7 +23,7 @@ from tasks.fraud import steps as fraud_steps
 from tasks.fraud.ingest.checks import require_trainable
 from tasks.fraud.stages import read_plan
 from tasks.fraud.training import TrainingConfig
-from tasks.fraud.workspace import place_of
+from tasks.workspace import place_of
 
 Record = dict[str, Any]
 

@@ -20,6 +20,8 @@ from connectors.api.reply import SECURITY_HEADERS, TLS_HEADER, Reply, reply_to
 from connectors.api.scoring import failed
 
 if TYPE_CHECKING:
+    from connectors.api.gate import Gate
+    from connectors.api.metrics import Metrics
     from connectors.api.service import Service
 
 logger = logging.getLogger(__name__)
@@ -58,25 +60,30 @@ def create_app(service: Service) -> FastAPI:
         lifespan=lifespan,
         redirect_slashes=False,
     )
-    app.add_exception_handler(Problem, _on_problem)
-    app.add_exception_handler(HTTPException, _on_http_error)
-    app.add_exception_handler(RequestValidationError, _on_invalid)
     add_routes(app, service)
     if service.settings.ui:
         from connectors.api.ui.routes import add_pages
 
         add_pages(app, service)
-    app.add_middleware(Surroundings, service=service)
+    surround(app, service.gate, service.metrics, tls=bool(service.settings.tls_certificate))
     return app
+
+
+def surround(app: FastAPI, gate: Gate, metrics: Metrics, *, tls: bool) -> None:
+    """Put around an application what every one has: problems as answers, and `Surroundings`."""
+    app.add_exception_handler(Problem, _on_problem)
+    app.add_exception_handler(HTTPException, _on_http_error)
+    app.add_exception_handler(RequestValidationError, _on_invalid)
+    app.add_middleware(Surroundings, gate=gate, metrics=metrics, tls=tls)
 
 
 class Surroundings:
     """Request ids, headers, counts and the last catch around every route."""
 
-    def __init__(self, app: ASGIApp, service: Service) -> None:
-        self._app, self._service = app, service
-        tls = (TLS_HEADER,) if service.settings.tls_certificate else ()
-        self._headers = [(n.encode(), v.encode()) for n, v in (*SECURITY_HEADERS, *tls)]
+    def __init__(self, app: ASGIApp, gate: Gate, metrics: Metrics, *, tls: bool) -> None:
+        self._app, self._gate, self._metrics = app, gate, metrics
+        tls_header = (TLS_HEADER,) if tls else ()
+        self._headers = [(n.encode(), v.encode()) for n, v in (*SECURITY_HEADERS, *tls_header)]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -84,7 +91,7 @@ class Surroundings:
             await self._app(scope, receive, send)
             return
         sent = next((v for n, v in scope["headers"] if n == b"x-request-id"), b"")
-        request_id = self._service.gate.request_id(sent)
+        request_id = self._gate.request_id(sent)
         scope.setdefault("state", {})["request_id"] = request_id
         began, status = perf_counter(), 0
 
@@ -110,9 +117,9 @@ class Surroundings:
             await response(scope, receive, sending)
         finally:
             route = getattr(scope.get("route"), "path", "other")
-            self._service.metrics.requests.add(route, str(status))
+            self._metrics.requests.add(route, str(status))
             if route != "/ui/live":
-                self._service.metrics.stages.observe("request", perf_counter() - began)
+                self._metrics.stages.observe("request", perf_counter() - began)
 
 
 def as_response(reply: Reply) -> Response:
@@ -121,16 +128,13 @@ def as_response(reply: Reply) -> Response:
 
 
 async def read_body(request: Request, limit: int, seconds: float) -> bytes:
-    """Return the body, refusing one that is too large before it is read whole.
+    """Return a body of JSON, refusing one that is too large before it is read whole.
 
     Raises:
         Problem: 400, 408, 413 or 415.
     """
     from connectors.api.problem import too_large
 
-    announced = request.headers.get("content-length", "0")
-    if not announced.isdigit() or int(announced) > limit:
-        raise too_large(limit)
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json":
         raise Problem(
@@ -140,6 +144,20 @@ async def read_body(request: Request, limit: int, seconds: float) -> bytes:
             "Send content-type: application/json",
             where="content-type",
         )
+    return await read_plain_body(request, limit, seconds, too_large(limit))
+
+
+async def read_plain_body(
+    request: Request, limit: int, seconds: float, too_large: Problem
+) -> bytes:
+    """Return a body of any type, refusing one that is too large before it is read whole.
+
+    Raises:
+        Problem: ``too_large``, 408 or 415.
+    """
+    announced = request.headers.get("content-length", "0")
+    if not announced.isdigit() or int(announced) > limit:
+        raise too_large
     if request.headers.get("content-encoding", "identity").lower() != "identity":
         raise Problem(
             415, "encoded", "compressed bodies are not read", "Send it plain", where="encoding"
@@ -150,7 +168,7 @@ async def read_body(request: Request, limit: int, seconds: float) -> bytes:
             async for chunk in request.stream():
                 size += len(chunk)
                 if size > limit:
-                    raise too_large(limit)
+                    raise too_large
                 parts.append(chunk)
     except TimeoutError:
         raise Problem(

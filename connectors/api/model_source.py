@@ -56,16 +56,15 @@ class ModelSource(NamedTuple):
         For the registry the version's digest, for a folder the digest of its manifest.
         """
         if not self.address.startswith(REGISTRY):
-            from tasks.fraud.bundle.format import BundleError, bundle_digest
+            from kernels.bundle.folder import BundleError, bundle_digest
 
             try:
                 return bundle_digest(Path(self.address))
             except (OSError, BundleError):
                 return ""
-        from connectors.registry import model_name
-
-        name = model_name(self.address.removeprefix(REGISTRY))
-        version = self._registry().by_alias(name, self.alias)
+        registry = self._registry()
+        name = registry.kind.model_name(self.address.removeprefix(REGISTRY))
+        version = registry.by_alias(name, self.alias)
         return "" if version is None else version.digest
 
     def _fetch(self) -> tuple[Bundle, ModelOrigin]:
@@ -74,10 +73,8 @@ class ModelSource(NamedTuple):
 
             bundle = Bundle.load(Path(self.address))
             return bundle, ModelOrigin(self.address, f"fraud-{bundle.config.name}", "")
-        from connectors.registry import model_name
-
         registry = self._registry()
-        name = model_name(self.address.removeprefix(REGISTRY))
+        name = registry.kind.model_name(self.address.removeprefix(REGISTRY))
         version = registry.by_alias(name, self.alias)
         if version is None:
             raise ModelError(
@@ -86,7 +83,7 @@ class ModelSource(NamedTuple):
             )
         return registry.fetch(version, self.cache), ModelOrigin(self.address, name, version.version)
 
-    def _registry(self) -> Registry:
-        from connectors.registry import Registry
+    def _registry(self) -> Registry[Bundle]:
+        from connectors.fraud_models import fraud_registry
 
-        return Registry(self.tracking_uri)
+        return fraud_registry(self.tracking_uri)

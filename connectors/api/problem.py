@@ -106,13 +106,15 @@ def overloaded() -> Problem:
     )
 
 
-def too_large(limit: int, where: str = "body") -> Problem:
+def too_large(
+    limit: int, where: str = "body", fix: str = "Send fewer transactions at a time"
+) -> Problem:
     """A body above the limit."""
     return Problem(
         413,
         "too-large",
         f"the body has more than {limit} bytes",
-        "Send fewer transactions at a time",
+        fix,
         where=where,
         headers={"connection": "close"},  # the rest of the body is not read
     )

@@ -113,7 +113,7 @@ class ServedModel:
         """Prepare it, and score the bundle's example once.
 
         Raises:
-            tasks.fraud.bundle.format.BundleError: When it does not score as at training.
+            kernels.bundle.folder.BundleError: When it does not score as at training.
         """
         from tasks.fraud.online.head import FastHead
         from tasks.fraud.online.model import OnlineModel

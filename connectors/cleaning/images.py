@@ -10,7 +10,7 @@ import base64
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -188,7 +188,7 @@ def clean_folder(
             clean = _clean(files, outcomes, checked, held)
             if copy:
                 clean = _copied(clean, listing, writer, limits)
-            aside = _quarantine(files, checked, held, folder.name, now)
+            aside = quarantined_images(_flagged(files, checked), held, folder.name, now)
             writer.write(clean, aside, len(files))
         writer.attach(RUN).write_text(_record(run, folder, config, now), encoding="utf-8")
         writer.attach(REPORT).write_text(build_image_page(page), encoding="utf-8")
@@ -249,13 +249,20 @@ def _copied(
     return clean.with_columns(pl.Series("copy", names, pl.String))
 
 
-def _quarantine(
-    files: Sequence[ImageFile],
-    checked: CheckedImages,
-    held: dict[int, tuple[int, str]],
+def quarantined_images(
+    flagged: Iterable[tuple[ImageFile, Flag]],
+    held: Mapping[int, tuple[int, str]],
     source: str,
     now: datetime,
 ) -> pa.Table:
+    """Return the quarantine records of files.
+
+    Args:
+        flagged: Files, and why they are set aside.
+        held: Row of a file -> bytes and SHA-256 of what was judged, where it could be read.
+        source: Name of their folder.
+        now: When they are set aside.
+    """
     records = [
         {
             "payload": _payload(file, held.get(file.row)),
@@ -270,7 +277,7 @@ def _quarantine(
             "confidence": flag.rule.confidence,
             "time": now,
         }
-        for file, flag in _flagged(files, checked)
+        for file, flag in flagged
     ]
     return pa.Table.from_pylist(records, schema=QUARANTINE_SCHEMA)
 

@@ -67,10 +67,10 @@ def model_folder(settings: Settings, model: str) -> Path:
     """Return the folder of a model, fetched from the registry where it is named so."""
     if not model.startswith(REGISTRY):
         return Path(model)
-    from connectors.registry import Registry
+    from connectors.fraud_models import fraud_registry
     from infra.environment import apply_environment
 
     apply_environment(settings)
     dataset = model.removeprefix(REGISTRY)
-    _, bundle = Registry().champion(dataset, settings.home / "models")
+    _, bundle = fraud_registry().champion(dataset, settings.home / "models")
     return bundle.folder

@@ -28,6 +28,7 @@ class PenstockCommands(LazyGroup):
         "fraud": LazyCommand("flows.cli.fraud", "Train, evaluate, score and report fraud models."),
         "train": LazyCommand("flows.cli.train", "Train a model of your own on the runtime."),
         "clean": LazyCommand("flows.cli.clean", "Clean tables: infer, run, review, undo, requeue."),
+        "defects": LazyCommand("flows.cli.defects", "Inspect images for defects, edge and centre."),
         "simulate": LazyCommand("flows.cli.simulate", "Generate transactions to work on."),
         "schedule": LazyCommand(
             "flows.cli.schedule", "Place jobs on devices: profile, tune, simulate, apply."

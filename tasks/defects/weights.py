@@ -23,6 +23,8 @@ from models.defect_net import DefectNet, DefectNetShape, ResnetFeatures
 FORMAT = "penstock-defect-net-1"
 LARGEST = 256 * 2**20
 """Bytes of the largest file that is opened."""
+WIDEST = 1_024
+"""Largest size of a layer: a file's own word alone does not fill the memory."""
 _NET, _MASK = "net.", "mask."
 _RESNET = re.compile(r"layer([1-3])\.(\d)\.(conv|bn|downsample\.)([12]|[01])\.(\w+)")
 _RESNET_STEM = {"conv1": "stem.0", "bn1": "stem.1"}
@@ -159,9 +161,18 @@ def _shape_of(notes: Mapping[str, str], path: Path | None) -> DefectNetShape:
         known: dict[str, Any] = {
             name: tuple(v) if isinstance(v, list) else v for name, v in sizes.items()
         }
-        return DefectNetShape(**known)
+        shape = DefectNetShape(**known)
+        each = (shape.stem, shape.dense, *shape.widths, *shape.blocks)
+        fits = all(isinstance(size, int) and size <= WIDEST for size in each)
+        fits = fits and len(shape.widths) == len(shape.blocks) == 3
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise WeightsError(f"{path or shipped()} does not tell the net's sizes: {error}") from error
+    if not fits:
+        raise WeightsError(
+            f"{path or shipped()} tells sizes that no net here has: {shape}; give whole numbers up "
+            f"to {WIDEST}, three widths and three blocks"
+        )
+    return shape
 
 
 def _below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kernels.bundle.arrays import load_arrays, save_arrays
 from kernels.runtime.callbacks import Listen, nobody
 from tasks.fraud.bundle import write_bundle
-from tasks.fraud.bundle.arrays import load_arrays, save_arrays
 from tasks.fraud.dataset import DatasetConfig
 from tasks.fraud.evaluation.choice import choose_head
 from tasks.fraud.evaluation.figures import (
@@ -44,7 +44,8 @@ from tasks.fraud.training import (
     fit_fold,
     judge_fold,
 )
-from tasks.fraud.workspace import DONE, load_features, load_transactions_file, save_features
+from tasks.fraud.workspace import load_features, load_transactions_file, save_features
+from tasks.workspace import DONE
 
 if TYPE_CHECKING:
     from tasks.fraud.evaluation.protocol import Fold

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from kernels.runtime.callbacks import Listen, nobody
 from tasks.fraud.bundle import BundleParts
-from tasks.fraud.bundle.arrays import Embeddings
+from tasks.fraud.bundle.embeddings import Embeddings
 from tasks.fraud.bundle.heads import compose
 from tasks.fraud.evaluation.protocol import FoldResult, evaluate_fold, judged_rows
 from tasks.fraud.features import FEATURES_VERSION

@@ -12,8 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from connectors.comparison import on_week
+from connectors.fraud_models import fraud_registry
 from connectors.promotion import STAGES, PromotionError, promote, roll_back
-from connectors.registry import CHALLENGER, CHAMPION, Registry
+from connectors.registry import CHALLENGER, CHAMPION
 
 ROOT = Path(__file__).resolve().parents[2]
 GOOD, FAIR = (3, 0, 0, 0), (1, 1, 0, 0)
@@ -21,7 +23,7 @@ GOOD, FAIR = (3, 0, 0, 0), (1, 1, 0, 0)
 
 @pytest.fixture(scope="module")
 def registry(mlflow_uri):
-    return Registry(mlflow_uri)
+    return fraud_registry(mlflow_uri)
 
 
 def aliases(registry, name):
@@ -33,8 +35,8 @@ def aliases(registry, name):
 def test_a_registry_that_stays_away_is_not_said_to_serve_as_before(
     registry, dataset, week, tmp_path, stage
 ):
-    old = promote(registry, dataset(FAIR), week, cache=tmp_path)
-    away = Registry(registry.uri)
+    old = promote(registry, dataset(FAIR), on_week(week), cache=tmp_path)
+    away = fraud_registry(registry.uri)
 
     def leave(*_):
         raise ConnectionError("registry went away")
@@ -45,7 +47,7 @@ def test_a_registry_that_stays_away_is_not_said_to_serve_as_before(
             raise ConnectionError("registry went away")
 
     with pytest.raises(PromotionError) as caught:
-        promote(away, dataset(GOOD), week, cache=tmp_path, on_stage=go_away)
+        promote(away, dataset(GOOD), on_week(week), cache=tmp_path, on_stage=go_away)
     outcome, message = caught.value.outcome, str(caught.value)
     moved = stage == "confirm"
     assert aliases(registry, dataset.name).get(CHAMPION) == ("2" if moved else old.version)
@@ -67,9 +69,9 @@ from pathlib import Path
 
 import numpy as np
 
-from connectors.comparison import ComparisonWeek
+from connectors.comparison import ComparisonWeek, on_week
+from connectors.fraud_models import fraud_registry
 from connectors.promotion import promote
-from connectors.registry import Registry
 from tasks.fraud.bundle import Bundle
 
 uri, folder, cache, rows, stage, method = sys.argv[1:]
@@ -80,14 +82,14 @@ def kill(*_):
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-registry = Registry(uri)
+registry = fraud_registry(uri)
 if method:
     setattr(registry, method, kill)
 score = lambda bundle, head: bundle.score(kept["rows"], head=head)
 start = int(kept["start"])
 week = ComparisonWeek(start, start + 7, kept["label"], kept["cluster"], score)
 promote(
-    registry, Bundle.load(Path(folder)), week, cache=Path(cache),
+    registry, Bundle.load(Path(folder)), on_week(week), cache=Path(cache),
     on_stage=lambda now: kill() if now == stage else None,
 )
 """
@@ -119,25 +121,28 @@ def promote_and_die(registry, bundle, week, cache, *, stage="", method=""):
 def test_a_promotion_killed_after_the_move_is_completed_by_the_next(
     registry, dataset, week, tmp_path, kill
 ):
-    promote(registry, dataset(FAIR), week, cache=tmp_path)
+    promote(registry, dataset(FAIR), on_week(week), cache=tmp_path)
     bundle = dataset(GOOD)
     promote_and_die(registry, bundle, week, tmp_path, **kill)
     assert aliases(registry, dataset.name) == {CHAMPION: "2", CHALLENGER: "2"}
 
-    again = promote(registry, bundle, week, cache=tmp_path)
+    again = promote(registry, bundle, on_week(week), cache=tmp_path)
     assert again.promoted
     assert again.version == again.serving == "2"
     assert aliases(registry, dataset.name) == {CHAMPION: "2"}
     tags = registry.version(dataset.name, "2").tags
     assert (tags["promotion"], tags["previous_champion"]) == ("promoted", "1")
     assert "difference +0." in tags["promotion_reason"]
-    assert promote(registry, bundle, week, cache=tmp_path).reason == "this bundle serves already"
+    assert (
+        promote(registry, bundle, on_week(week), cache=tmp_path).reason
+        == "this bundle serves already"
+    )
     assert roll_back(registry, dataset.dataset, reason="alerts doubled").version == "1"
     assert aliases(registry, dataset.name) == {CHAMPION: "1"}
 
 
 def test_a_killed_promotion_can_be_rolled_back_at_once(registry, dataset, week, tmp_path):
-    promote(registry, dataset(FAIR), week, cache=tmp_path)
+    promote(registry, dataset(FAIR), on_week(week), cache=tmp_path)
     promote_and_die(registry, dataset(GOOD), week, tmp_path, stage="confirm")
     assert roll_back(registry, dataset.dataset, reason="half promoted").version == "1"
 
@@ -145,7 +150,7 @@ def test_a_killed_promotion_can_be_rolled_back_at_once(registry, dataset, week, 
 def test_a_killed_promotion_that_cannot_be_confirmed_gives_way_to_the_old_champion(
     registry, dataset, week, tmp_path
 ):
-    promote(registry, dataset(FAIR), week, cache=tmp_path)
+    promote(registry, dataset(FAIR), on_week(week), cache=tmp_path)
     bundle = dataset(GOOD)
     promote_and_die(registry, bundle, week, tmp_path, stage="confirm")
 
@@ -153,7 +158,7 @@ def test_a_killed_promotion_that_cannot_be_confirmed_gives_way_to_the_old_champi
         raise OSError("disk full")
 
     with pytest.raises(PromotionError, match=r"'confirm': OSError: disk full; version 1 serves"):
-        promote(registry, bundle, week, cache=tmp_path, on_stage=break_down)
+        promote(registry, bundle, on_week(week), cache=tmp_path, on_stage=break_down)
     assert aliases(registry, dataset.name) == {CHAMPION: "1"}
     assert registry.version(dataset.name, "2").tags["promotion"] == "failed"
 
@@ -164,6 +169,6 @@ def test_a_reason_shows_no_login(registry, dataset, week, tmp_path):
             raise OSError("no answer from https://user:secret@mlflow.example/api")
 
     with pytest.raises(PromotionError, match=r"no answer from https://mlflow\.example/api"):
-        promote(registry, dataset(GOOD), week, cache=tmp_path, on_stage=break_down)
+        promote(registry, dataset(GOOD), on_week(week), cache=tmp_path, on_stage=break_down)
     reason = registry.version(dataset.name, "1").tags["promotion_reason"]
     assert reason.endswith("no answer from https://mlflow.example/api")

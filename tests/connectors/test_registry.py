@@ -9,12 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from connectors.registry import CHAMPION, ModelVersion, Registry, RegistryError, model_name
+from connectors.fraud_models import fraud_registry
+from connectors.registry import CHAMPION, ModelVersion, RegistryError
 
 
 @pytest.fixture(scope="module")
 def registry(mlflow_uri):
-    return Registry(mlflow_uri)
+    return fraud_registry(mlflow_uri)
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +33,7 @@ def test_a_published_model_loads_as_pyfunc_without_pickle(registry, published):
     local = Path(mlflow.artifacts.download_artifacts(version.uri, tracking_uri=registry.uri))
     names = {p.name for p in local.rglob("*") if p.is_file()}
     assert not any(n.endswith((".pkl", ".pickle", ".joblib", ".pt", ".pth")) for n in names)
-    assert {"MLmodel", "registry_model.py", "manifest.json", "input_example.json"} <= names
+    assert {"MLmodel", "fraud.py", "manifest.json", "input_example.json"} <= names
     info = mlflow.models.get_model_info(version.uri)
     assert [i.name for i in info.signature.inputs.inputs] == ["features"]
     rows = np.random.default_rng(0).normal(size=(5, 4)).astype(np.float32)
@@ -45,9 +46,9 @@ def test_a_published_model_loads_as_pyfunc_without_pickle(registry, published):
     assert "penstock" not in requirements
 
 
-def test_a_version_carries_what_a_reader_asks(published):
+def test_a_version_carries_what_a_reader_asks(registry, published):
     bundle, version = published
-    assert version.name == model_name("tiny") == "fraud-tiny"
+    assert version.name == registry.kind.model_name("tiny") == "fraud-tiny"
     assert version.digest == bundle.digest
     assert version.tags["active_head"] == "tabular"
     assert version.tags["data_sha256"] == "0" * 64

@@ -25,7 +25,7 @@ DAY_MS = 1_000 * DAY_S
 @pytest.fixture(scope="module")
 def graph_bank(small_bank, settings, prefect_server, mlflow_server):
     """A bank whose champion was trained five days ago and reads embeddings."""
-    from connectors.registry import Registry
+    from connectors.fraud_models import fraud_registry
     from flows.train_fraud import train_fraud
 
     bank = small_bank("refreshbank")
@@ -37,15 +37,15 @@ def graph_bank(small_bank, settings, prefect_server, mlflow_server):
         # On so little data either head may win; what is tested needs the one with embeddings.
         patch.setattr("tasks.fraud.evaluation.choice.CANDIDATES", ("both",))
         record = train_fraud(str(earlier), str(bank.config), chosen | {"graph": True})
-        version, bundle = Registry().champion("refreshbank", bank.folder / "cache")
+        version, bundle = fraud_registry().champion("refreshbank", bank.folder / "cache")
         assert bundle.active == "both"
         yield SimpleNamespace(bank=bank, settings=chosen, record=record, version=version)
 
 
 def champion(bank):
-    from connectors.registry import Registry
+    from connectors.fraud_models import fraud_registry
 
-    return Registry().champion(bank.config.stem, bank.folder / "cache")
+    return fraud_registry().champion(bank.config.stem, bank.folder / "cache")
 
 
 def refresh(given, **more):
@@ -69,7 +69,8 @@ def runs_and_work(dataset):
 
 
 def test_a_refreshed_model_that_may_be_worse_does_not_serve(graph_bank):
-    from connectors.registry import CHALLENGER, Registry
+    from connectors.fraud_models import fraud_registry
+    from connectors.registry import CHALLENGER
 
     # Nothing is worse by more than nothing on the certain side: an interval holds its own middle.
     made = refresh(graph_bank, not_worse_by=0.0)
@@ -80,7 +81,7 @@ def test_a_refreshed_model_that_may_be_worse_does_not_serve(graph_bank):
     assert "lower bound must exceed" in made["reason"]
     assert f"champion (version {version.version})" in made["reason"]
     assert bundle.self_check() <= 1e-5
-    rejected = Registry().by_alias(version.name, CHALLENGER)
+    rejected = fraud_registry().by_alias(version.name, CHALLENGER)
     assert rejected is not None
     assert rejected.version == made["training"]["promotion"]["version"]
     assert rejected.tags["promotion"] == "rejected"
@@ -88,7 +89,7 @@ def test_a_refreshed_model_that_may_be_worse_does_not_serve(graph_bank):
 
 
 def test_embeddings_and_head_are_swapped_in_one_promotion(graph_bank):
-    from connectors.registry import Registry
+    from connectors.fraud_models import fraud_registry
 
     _, before = champion(graph_bank.bank)
     made = refresh(graph_bank, not_worse_by=0.5)
@@ -111,7 +112,7 @@ def test_embeddings_and_head_are_swapped_in_one_promotion(graph_bank):
     inputs, expected = after.example()
     assert "embeddings" in inputs
     assert not np.allclose(before.score(**inputs), expected, atol=1e-4)
-    assert Registry().smoke_test(version) <= 1e-5
+    assert fraud_registry().smoke_test(version) <= 1e-5
 
 
 def test_refreshing_again_on_the_same_data_changes_nothing(graph_bank):
@@ -132,7 +133,7 @@ def test_the_page_in_prefect_says_what_serves(graph_bank):
 
 
 def test_a_head_without_embeddings_gets_no_allowance(graph_bank, monkeypatch):
-    from connectors.registry import Registry
+    from connectors.fraud_models import fraud_registry
     from flows.artifacts import refresh_summary
 
     before, _ = champion(graph_bank.bank)
@@ -148,7 +149,7 @@ def test_a_head_without_embeddings_gets_no_allowance(graph_bank, monkeypatch):
     assert not made["refreshed"]
     assert not made["replaced"]
     assert made["serving"] == before.version == champion(graph_bank.bank)[0].version
-    kept = Registry().version(before.name, promotion["version"])
+    kept = fraud_registry().version(before.name, promotion["version"])
     assert kept.tags["promotion_reason"] == made["reason"]
     page = Path(made["training"]["report"]).read_text()
     assert "reads no embeddings" in page

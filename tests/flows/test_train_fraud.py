@@ -53,7 +53,7 @@ def task_states(flow_name):
 
 
 def test_the_flow_trains_registers_promotes_and_reports(trained):
-    from connectors.registry import Registry
+    from connectors.fraud_models import fraud_registry
 
     bank, record = trained
     assert record["promotion"]["promoted"], record["promotion"]["reason"]
@@ -65,7 +65,7 @@ def test_the_flow_trains_registers_promotes_and_reports(trained):
     assert "flowbank" in page
     assert "mlp" in page
     assert record["run_page"].startswith("http")
-    version, bundle = Registry().champion("flowbank", bank.folder / "cache")
+    version, bundle = fraud_registry().champion("flowbank", bank.folder / "cache")
     assert version.run_id == record["run_id"]
     assert bundle.digest == record["trained"]["digest"]
     assert bundle.heads == ("logistic", "mlp", "tabular")

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import secrets
 import shlex
 import threading
-from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from importlib import resources
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, quote, urlencode
@@ -23,28 +18,16 @@ from starlette.responses import PlainTextResponse, RedirectResponse
 
 from connectors.cleaning.decisions import Outcome, decide, requeue, undo_changes
 from connectors.cleaning.outputs import OutputBusyError, OutputError, published
-from connectors.cleaning.page.guard import MAX_DRAINED, drain, same
-from connectors.cleaning.page.text import difference, shown, visible
 from connectors.cleaning.page.views import SORTS, TABS, Filter, Shown
 from connectors.cleaning.page.wishes import Button, Wish, some, what_happened, wish_of
 from connectors.cleaning.run import load_run
+from connectors.local_page.forms import base_css, form_of, own_file, policy_of
+from connectors.local_page.guard import same
+from connectors.local_page.messages import Messages, Told
+from connectors.local_page.text import difference, shown, visible
 from tasks.cleaning.report.render import percent
 
-MAX_FORM = 1 << 16
-MAX_TOLD = 100
-
-
-@dataclass(frozen=True, slots=True)
-class Told:
-    """A message to the person.
-
-    Attributes:
-        text: What happened.
-        kind: ``good``, or ``bad`` where nothing was done.
-    """
-
-    text: str
-    kind: str = "good"
+PACKAGE = "connectors.cleaning.page"
 
 
 class Desk:
@@ -54,7 +37,7 @@ class Desk:
         self.folder = folder
         self._lock = threading.Lock()
         self._shown: Shown | None = None
-        self._told: OrderedDict[str, Told] = OrderedDict()
+        self.messages = Messages()
 
     def shown(self, seen: str | None = None) -> Shown:
         """Return the published generation, read once.
@@ -75,19 +58,6 @@ class Desk:
                 raise OutputBusyError(f"{self.folder}: another process has changed the run")
             return held
 
-    def tell(self, told: Told) -> str:
-        """Keep a message for the next page; returns its name."""
-        name = secrets.token_hex(8)
-        with self._lock:
-            self._told[name] = told
-            if len(self._told) > MAX_TOLD:
-                self._told.popitem(last=False)
-        return name
-
-    def told(self, name: str) -> Told | None:
-        """Return a message."""
-        return self._told.get(name)
-
     def fulfil(self, wish: Wish, seen: str) -> Outcome:
         """Carry a decision out on the generation that the person saw.
 
@@ -105,7 +75,7 @@ class Desk:
 
 
 def create_app(folder: Path, token: str) -> FastAPI:
-    """Return the application for one run; ``guard.Guard`` must stand before it.
+    """Return the application for one run; ``local_page.guard.Guard`` must stand before it.
 
     Args:
         folder: Folder of the run.
@@ -123,11 +93,9 @@ def create_app(folder: Path, token: str) -> FastAPI:
 class _Pages:
     def __init__(self, folder: Path, token: str) -> None:
         self._token, self._desk = token, Desk(folder)
-        css, script = _own_file("page.css"), _own_file("page.js")
-        self._policy = (
-            f"default-src 'none'; style-src '{_hash(css)}'; script-src '{_hash(script)}'; "
-            "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
-        )
+        css = base_css() + own_file(PACKAGE, "page.css")
+        script = own_file(PACKAGE, "page.js")
+        self._policy = policy_of(css, script)
         environment = Environment(
             autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
         )
@@ -150,7 +118,7 @@ class _Pages:
             "sorts": SORTS,
             "folder": str(folder),
         }
-        self._template = environment.from_string(_own_file("page.html"))
+        self._template = environment.from_string(own_file(PACKAGE, "page.html"))
 
     async def home(self) -> Response:
         """Go to the first tab."""
@@ -161,11 +129,13 @@ class _Pages:
         if tab not in TABS:
             return PlainTextResponse("404 Not Found: there is no such page\n", 404)
         query = dict(request.query_params)
-        return self._page(Filter.of(tab, query), told=self._desk.told(query.get("said", "")))
+        return self._page(
+            Filter.of(tab, query), told=self._desk.messages.told(query.get("said", ""))
+        )
 
     async def decide(self, request: Request) -> Response:
         """Carry out what a form asks for, or ask first."""
-        fields = await _form(request)
+        fields = await form_of(request)
         if fields is None:
             return PlainTextResponse("413 Content Too Large: no form of this page\n", 413)
         if not same(fields.get("token", ""), self._token):
@@ -191,7 +161,7 @@ class _Pages:
             )
         except (ValueError, OSError) as error:
             told = Told(f"Nothing was done: {error}", "bad")
-        said = urlencode(wanted.fields | {"said": self._desk.tell(told)})
+        said = urlencode(wanted.fields | {"said": self._desk.messages.tell(told)})
         return RedirectResponse(f"{wanted.tab}?{said}#{button.place}", 303)
 
     def _page(
@@ -223,31 +193,3 @@ class _Pages:
         headers = {"content-security-policy": self._policy}
         body = html.encode("utf-8", "replace")
         return Response(body, headers=headers, media_type="text/html; charset=utf-8")
-
-
-async def _form(request: Request) -> dict[str, str] | None:
-    """Return the fields of a form, None where it is none or too large."""
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind != "application/x-www-form-urlencoded":
-        await drain(request.receive)
-        return None
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > MAX_DRAINED:
-            return None
-    if len(body) > MAX_FORM:
-        return None
-    try:
-        fields = parse_qs(body.decode("utf-8", "replace"), max_num_fields=32)
-    except ValueError:
-        return None
-    return {name: values[0] for name, values in fields.items()}
-
-
-def _hash(text: str) -> str:
-    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
-
-
-def _own_file(name: str) -> str:
-    return resources.files("connectors.cleaning.page").joinpath(name).read_text("utf-8").strip()

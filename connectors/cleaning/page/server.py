@@ -1,34 +1,22 @@
-"""Serves the page of one run on this machine until Ctrl-C, or until nobody looks any more."""
+"""Serves the page of one run on this machine."""
 
 from __future__ import annotations
 
-import asyncio
-import os
-import secrets
-import signal
-import socket
-import time
 from collections.abc import Callable
-from contextlib import nullcontext, suppress
 from pathlib import Path
 
-from connectors.cleaning.page.guard import MIN_TOKEN, TOKEN_SHAPE, Guard
+from starlette.types import ASGIApp
+
 from connectors.cleaning.run import load_run
-from infra.errors import ConfigurationError, ServiceError
-from infra.settings import HOST
+from connectors.local_page.server import serve, token_of
 
 TOKEN_VARIABLE = "PENSTOCK_CLEAN_TOKEN"  # noqa: S105 - its name
-MAX_HEAD = 1 << 15
-"""Bytes of a request before its body."""
-MAX_CONNECTIONS = 40
-STOP_SECONDS = 10
-POLL_SECONDS = 0.5
 
 
 def serve_page(
     folder: Path, *, port: int = 0, idle_seconds: float, tell: Callable[[str], None]
 ) -> None:
-    """Serve the page of a run.
+    """Serve the page of a run until Ctrl-C, or until nobody looks any more.
 
     Args:
         folder: Folder of the run.
@@ -41,85 +29,12 @@ def serve_page(
         ConfigurationError: When the token of the environment can be guessed.
         ServiceError: When the port is taken.
     """
-    token = _token()
+    token = token_of(TOKEN_VARIABLE)
     load_run(folder)  # what is wrong with it is told before anything listens
-    with _listener(port) as listener:
-        asyncio.run(_serve(folder, listener, token, idle_seconds, tell))
 
+    def app() -> ASGIApp:
+        from connectors.cleaning.page.app import create_app
 
-async def _serve(
-    folder: Path,
-    listener: socket.socket,
-    token: str,
-    idle_seconds: float,
-    tell: Callable[[str], None],
-) -> None:
-    import uvicorn
+        return create_app(folder, token)
 
-    from connectors.cleaning.page.app import create_app
-
-    port = listener.getsockname()[1]
-    guard = Guard(create_app(folder, token), token=token, port=port)
-    config = uvicorn.Config(
-        guard,
-        http="h11",
-        ws="none",
-        lifespan="off",
-        access_log=False,
-        log_config=None,
-        log_level="warning",
-        server_header=False,
-        proxy_headers=False,
-        limit_concurrency=MAX_CONNECTIONS,
-        h11_max_incomplete_event_size=MAX_HEAD,
-        timeout_graceful_shutdown=STOP_SECONDS,
-    )
-    server = uvicorn.Server(config)
-    # Not by uvicorn's own handlers: they raise the signal again once it has stopped.
-    server.capture_signals = nullcontext  # type: ignore[method-assign, assignment]
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, server.handle_exit, number, None)
-
-    async def watch() -> None:
-        while not server.started:
-            await asyncio.sleep(0.01)
-        tell(f"http://{HOST}:{port}/{token}/")
-        while time.monotonic() - guard.last < idle_seconds:
-            await asyncio.sleep(min(POLL_SECONDS, idle_seconds))
-        server.should_exit = True
-
-    watching = asyncio.create_task(watch())
-    try:
-        await server.serve(sockets=[listener])
-    finally:
-        watching.cancel()
-        with suppress(asyncio.CancelledError):
-            await watching
-
-
-def _token() -> str:
-    given = os.environ.get(TOKEN_VARIABLE, "")
-    if not given:
-        return secrets.token_urlsafe(32)
-    if not TOKEN_SHAPE.fullmatch(given):
-        raise ConfigurationError(
-            f"{TOKEN_VARIABLE} is no token of {MIN_TOKEN} to 200 letters, digits, - and _",
-            "Unset it for a random one, or make one: "
-            "python -c 'import secrets; print(secrets.token_urlsafe(32))'",
-        )
-    return given
-
-
-def _listener(port: int) -> socket.socket:
-    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((HOST, port))
-    except OSError as error:
-        listener.close()
-        raise ServiceError(
-            f"the page cannot listen on {HOST}:{port} ({error.strerror})",
-            "Name another --port, or none for any free one",
-        ) from error
-    return listener
+    serve(app, token, port=port, idle_seconds=idle_seconds, tell=tell)

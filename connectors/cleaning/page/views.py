@@ -11,8 +11,8 @@ from urllib.parse import urlencode
 import numpy as np
 import polars as pl
 
-from connectors.cleaning.page.text import MAX_TEXT
 from connectors.cleaning.run import Run
+from connectors.local_page.text import MAX_TEXT
 
 TABS = ("changes", "review", "quarantine", "decisions")
 PER_PAGE = 50

@@ -44,7 +44,7 @@ class DecodedImage:
         pixels: uint8 [height, width], uint16 [height, width] or uint8 [height, width, 3] (RGB),
             upright by EXIF.
         facts: JSON facts of the file: format, mode, orientation, transparent share, make, model,
-            JPEG quantisation tables.
+            colour profile (named, not applied), JPEG quantisation tables.
     """
 
     pixels: Pixels
@@ -159,8 +159,30 @@ def _facts(image: Any) -> dict[str, Any]:
         "mode": str(image.mode),
         "make": _short(exif.get(0x010F)),
         "model": _short(exif.get(0x0110)),
+        "profile": _profile(image.info.get("icc_profile")),
         "tables": [[int(v) for v in tables[k]][:64] for k in sorted(tables)][:4],
     }
+
+
+def _profile(data: object) -> str:
+    """Return the name of a colour profile (ICC.1, tag ``desc``), "unnamed", or "" without one."""
+    if not isinstance(data, bytes) or not data:
+        return ""
+    for at in range(132, min(len(data), 132 + 12 * 100) - 11, 12):
+        name, start, size = struct.unpack(">4sII", data[at : at + 12])
+        if name != b"desc":
+            continue
+        held = data[start : start + min(size, 1_024)]
+        if held[:4] == b"mluc" and len(held) >= 28:  # the first language
+            length, offset = struct.unpack(">II", held[20:28])
+            # With its mark utf-16 is built in; utf-16-be would be a module, out of reach here.
+            text = (b"\xfe\xff" + held[offset : offset + min(length, 256)]).decode(
+                "utf-16", "replace"
+            )
+        else:
+            text = held[12:].partition(b"\0")[0].decode("latin-1")
+        return _short(text) or "unnamed"
+    return "unnamed"
 
 
 def _short(value: object) -> str:

@@ -8,6 +8,7 @@ of the defect, not the brightness or the place.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -148,17 +149,15 @@ def framed(field: Field, rng: Generator) -> Field:
 def _shares(surface: Surface) -> NDArray[np.float32]:
     found = np.zeros(len(FAMILIES), np.float32)
     for layer, weight in zip(surface.layers, surface.weights, strict=True):
-        found[_FAMILY_OF[type(layer)]] += weight
+        found[_family_of()[type(layer)]] += weight
     found /= found.sum()
     return found
 
 
-def _families() -> dict[type[Any], int]:
+@cache
+def _family_of() -> dict[type[Any], int]:
     rng = np.random.default_rng(0)
     return {type(draw(rng)): place for place, draw in enumerate(LAYERS.values())}
-
-
-_FAMILY_OF = _families()
 
 
 def _tint(rng: Generator) -> NDArray[np.float32]:

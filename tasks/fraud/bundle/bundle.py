@@ -14,17 +14,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.fraud.bundle.arrays import Embeddings, load_arrays, save_arrays
-from tasks.fraud.bundle.card import render_card
-from tasks.fraud.bundle.format import (
+from kernels.bundle.arrays import load_arrays, save_arrays
+from kernels.bundle.folder import (
     BundleError,
-    Manifest,
     bundle_digest,
     read_json,
     read_manifest,
     read_verified,
     seal,
 )
+from tasks.fraud.bundle.card import render_card
+from tasks.fraud.bundle.embeddings import Embeddings
+from tasks.fraud.bundle.format import Manifest
 from tasks.fraud.bundle.heads import SIGNALS, OnnxHead
 from tasks.fraud.bundle.parts import BundleParts
 from tasks.fraud.dataset import DatasetConfig
@@ -85,7 +86,7 @@ class Bundle:
         """
         folder = Path(folder)
         try:
-            return cls(folder, read_manifest(folder, digest=digest))
+            return cls(folder, read_manifest(folder, Manifest.from_json, digest=digest))
         except (KeyError, TypeError) as error:
             raise BundleError(f"{folder}: a file of the bundle lacks {error}") from error
 

@@ -1,43 +1,19 @@
-"""What a bundle folder may hold, and the manifest that vouches for it.
-
-A bundle is data only: ONNX graphs, plain arrays, JSON, TOML and Markdown. Nothing in it can run
-code when it is opened, and nothing is opened before its size and SHA-256 agree with the manifest.
-"""
+"""The manifest of a fraud bundle, which vouches for its files."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
-from pathlib import Path, PurePosixPath
-from typing import Any, Literal, get_args
+from pathlib import Path
+from typing import Literal, get_args
+
+from kernels.bundle.folder import BundleError, FileEntry, parse_files
 
 FORMAT_VERSION = 1
-MANIFEST = "manifest.json"
-MAX_FILE_BYTES = 4 * 1024**3
-MAX_TEXT_BYTES = 64 * 1024**2
-SUFFIXES = frozenset({".onnx", ".npz", ".json", ".toml", ".md", ".txt", ".safetensors"})
 
 HeadName = Literal["both", "tabular", "logistic", "mlp", "graph"]
 HEAD_NAMES: tuple[str, ...] = get_args(HeadName)
-
-
-class BundleError(ValueError):
-    """A bundle that must not be used; the message says which file and why."""
-
-
-@dataclass(frozen=True, slots=True)
-class FileEntry:
-    """Size and SHA-256 of one file of the bundle.
-
-    Attributes:
-        sha256: Lower-case hex digest.
-        size: Bytes.
-    """
-
-    sha256: str
-    size: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +60,7 @@ class Manifest:
         return json.dumps(asdict(self), indent=1, sort_keys=True) + "\n"
 
     @classmethod
-    def from_json(cls, text: str, *, where: Path) -> Manifest:
+    def from_json(cls, text: str, where: Path) -> Manifest:
         """Parse a manifest.
 
         Raises:
@@ -100,112 +76,8 @@ class Manifest:
             unknown = sorted(set(data) - {f.name for f in fields(cls)})
             if unknown:
                 raise BundleError(f"{where}: unknown field {unknown[0]!r}")
-            data["files"] = {name: FileEntry(**entry) for name, entry in data["files"].items()}
+            data["files"] = parse_files(data)
             data["heads"] = tuple(data["heads"])
             return cls(**data)
         except (json.JSONDecodeError, AttributeError, TypeError, KeyError) as error:
             raise BundleError(f"{where} is no bundle manifest: {error}") from error
-
-
-def digest_file(path: Path) -> str:
-    """Return the SHA-256 of a file as lower-case hex."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def list_files(folder: Path) -> dict[str, Path]:
-    """Return relative POSIX path -> path of every file below ``folder`` but the manifest.
-
-    Raises:
-        BundleError: On links, devices and files of a kind no bundle holds.
-    """
-    found: dict[str, Path] = {}
-    for path in sorted(folder.rglob("*")):
-        name = path.relative_to(folder).as_posix()
-        if path.is_symlink() or not (path.is_file() or path.is_dir()):
-            raise BundleError(f"{folder}: {name} is a link or special file; bundles hold none")
-        if path.is_dir() or name == MANIFEST:
-            continue
-        if path.suffix not in SUFFIXES:
-            raise BundleError(
-                f"{folder}: {name} does not belong in a bundle, which holds "
-                f"{', '.join(sorted(SUFFIXES))}"
-            )
-        found[name] = path
-    return found
-
-
-def seal(folder: Path, manifest: Manifest) -> Manifest:
-    """Hash every file, write ``manifest.json`` last and return the completed manifest."""
-    entries = {
-        name: FileEntry(digest_file(path), path.stat().st_size)
-        for name, path in list_files(folder).items()
-    }
-    values = {f.name: getattr(manifest, f.name) for f in fields(manifest)} | {"files": entries}
-    sealed = Manifest(**values)
-    (folder / MANIFEST).write_text(sealed.to_json(), encoding="utf-8")
-    return sealed
-
-
-def bundle_digest(folder: Path) -> str:
-    """Return the SHA-256 of the manifest, which stands for the whole bundle."""
-    return digest_file(folder / MANIFEST)
-
-
-def read_manifest(folder: Path, *, digest: str = "") -> Manifest:
-    """Read the manifest and check the list of files, but not yet their contents.
-
-    Args:
-        folder: The bundle.
-        digest: Expected SHA-256 of the manifest, as kept in the registry; empty: not checked.
-
-    Raises:
-        BundleError: Missing manifest, another digest, a file too many or too few, unsafe names.
-    """
-    path = folder / MANIFEST
-    if not path.is_file() or path.is_symlink():
-        raise BundleError(f"{folder} holds no {MANIFEST}; give the folder that 'train' wrote")
-    if path.stat().st_size > MAX_TEXT_BYTES:
-        raise BundleError(f"{path} is larger than {MAX_TEXT_BYTES} bytes")
-    if digest and digest_file(path) != digest:
-        raise BundleError(f"{path} is not the manifest that was registered; fetch the model again")
-    manifest = Manifest.from_json(path.read_text(encoding="utf-8"), where=path)
-    for name in manifest.files:
-        pure = PurePosixPath(name)
-        if pure.is_absolute() or ".." in pure.parts or "\\" in name:
-            raise BundleError(f"{path}: file name {name!r} leads outside the bundle")
-    present = set(list_files(folder))
-    missing, extra = sorted(set(manifest.files) - present), sorted(present - set(manifest.files))
-    if missing:
-        raise BundleError(f"{folder}: {missing[0]} is missing; the copy is incomplete")
-    if extra:
-        raise BundleError(f"{folder}: {extra[0]} is not in the manifest; remove it or train again")
-    return manifest
-
-
-def read_verified(folder: Path, manifest: Manifest, name: str) -> bytes:
-    """Return the bytes of a file, which are the bytes that were hashed.
-
-    Raises:
-        BundleError: On a size or SHA-256 that differs from the manifest.
-    """
-    entry = manifest.files.get(name)
-    if entry is None:
-        raise BundleError(f"{folder}: the bundle has no {name}")
-    limit = MAX_TEXT_BYTES if name.endswith((".json", ".toml", ".md")) else MAX_FILE_BYTES
-    path = folder / name
-    size = path.stat().st_size
-    if size != entry.size or size > limit:
-        raise BundleError(f"{path}: {size} bytes, the manifest says {entry.size}; fetch it again")
-    content = path.read_bytes()
-    if hashlib.sha256(content).hexdigest() != entry.sha256:
-        raise BundleError(f"{path}: contents differ from the manifest; fetch it again")
-    return content
-
-
-def read_json(folder: Path, manifest: Manifest, name: str) -> Any:
-    """Return a verified, parsed JSON file of the bundle."""
-    try:
-        return json.loads(read_verified(folder, manifest, name))
-    except json.JSONDecodeError as error:
-        raise BundleError(f"{folder / name} is no JSON: {error}") from error

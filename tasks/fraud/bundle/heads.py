@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.fraud.bundle.format import BundleError
+from kernels.bundle.folder import BundleError
 
 SIGNALS = "signals"
 """Output of a composed head that shows what the network tells the trees."""

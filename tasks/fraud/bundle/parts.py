@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.fraud.bundle.arrays import Embeddings
+from tasks.fraud.bundle.embeddings import Embeddings
 from tasks.fraud.dataset import DatasetConfig
 
 

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernels.runtime.callbacks import Listen, nobody
-from tasks.fraud.bundle.arrays import Embeddings
+from tasks.fraud.bundle.embeddings import Embeddings
 from tasks.fraud.derive import event_names
 from tasks.fraud.features import FeatureSet
 from tasks.fraud.graph.inputs import History, Rows

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kernels.bundle.folder import BundleError
 from tasks.explain.groups import FeatureGroups
 from tasks.explain.reasons import Reason, ReasonRanker
 from tasks.explain.tree import TOLERANCE, AdditivityError
 from tasks.explain.wording import Wording
 from tasks.fraud.bundle.bundle import SCORE_TOLERANCE
-from tasks.fraud.bundle.format import BundleError
 from tasks.fraud.bundle.heads import OnnxHead, split
 from tasks.fraud.heads.calibration import Calibration
 from tasks.fraud.heads.head import HeadError, check_features

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.fraud.bundle.format import BundleError
+from kernels.bundle.folder import BundleError
 
 if TYPE_CHECKING:
     from tasks.fraud.bundle import Bundle

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.fraud.bundle.format import BundleError
+from kernels.bundle.folder import BundleError
 from tasks.fraud.online.feature_rows import FeatureRows
 from tasks.fraud.online.head import FastHead
 from tasks.fraud.online.keyed_vectors import KeyedVectors

@@ -56,6 +56,10 @@ class Browser:
         self._call("Page.navigate", url=url)
         self.wait_for("document.readyState === 'complete' && location.href !== 'about:blank'")
 
+    def scripts(self, *, on: bool) -> None:
+        """Let pages run their scripts or not; those of `run` do anyway."""
+        self._call("Emulation.setScriptExecutionDisabled", value=not on)
+
     def run(self, script: str) -> Any:
         """Evaluate an expression in the page."""
         found = self._call(

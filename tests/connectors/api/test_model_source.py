@@ -34,13 +34,13 @@ def test_a_folder_that_is_damaged_or_absent(bundle, tmp_path):
 
 
 def test_the_registry(bundle, other_bundle, mlflow_uri, tmp_path):
-    from connectors.registry import Registry
+    from connectors.fraud_models import fraud_registry
 
     source = ModelSource("registry:demo", "champion", tmp_path / "cache", mlflow_uri)
     with pytest.raises(ModelError, match="has no champion"):
         source.load()
     assert source.newest() == ""
-    registry = Registry(mlflow_uri)
+    registry = fraud_registry(mlflow_uri)
     first = registry.publish(bundle)
     registry.set_alias(first.name, "champion", first.version)
     model = source.load()

@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-import select
-import signal
 import socket
-import subprocess
-import sys
 import time
 from html import unescape
 from pathlib import Path
@@ -20,11 +16,12 @@ import pytest
 from connectors.cleaning.decisions import undo_changes
 from connectors.cleaning.outputs import OutputError
 from connectors.cleaning.page.server import serve_page
-from connectors.cleaning.page.text import difference, shown
 from connectors.cleaning.page.views import Filter, Shown
 from connectors.cleaning.run import clean_file, load_run
+from connectors.local_page.text import difference, shown
 from infra.errors import ConfigurationError, ServiceError
 from tasks.cleaning.contract.toml import from_toml
+from tests.connectors.page_server import PageServer
 
 PICTURES = os.environ.get("TEST_PICTURES", "")
 CONTRACT = from_toml(
@@ -62,31 +59,16 @@ def make(folder, weights=("5 kg", "6 kg"), notes=()):
     return folder / "run"
 
 
-class Server:
-    """The command in a process of its own.
+class Server(PageServer):
+    """The command in a process of its own, and what its page is asked.
 
     Attributes:
-        url: Address that it printed, with the token.
-        port: Its port.
+        folder: Of the run.
     """
 
     def __init__(self, folder: Path, *words: str, **variables: str) -> None:
         self.folder = folder
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "flows.cli.main", "clean", "open", str(folder), *words],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-            env={**os.environ, **variables},
-        )
-        ready = select.select([self.process.stdout], [], [], 60)[0]
-        self.url = self.process.stdout.readline().strip() if ready else ""
-        if not self.url.startswith("http"):
-            self.process.kill()
-            raise AssertionError(self.url + self.process.communicate()[0])
-        self.port = httpx.URL(self.url).port
-        self.client = httpx.Client(base_url=self.url, timeout=60, trust_env=False)
+        super().__init__("-m", "flows.cli.main", "clean", "open", str(folder), *words, **variables)
 
     def get(self, view="changes"):
         """Return the markup of a view."""
@@ -102,26 +84,13 @@ class Server:
         fields |= {"do": button} | ({"sure": "yes"} if sure else {})
         if generation is not None:
             fields["generation"] = generation
-        headers = {"origin": f"http://127.0.0.1:{self.port}"} | headers
-        return self.client.post("decide", data=fields, headers=headers, follow_redirects=True)
+        return self.post("decide", fields, **headers)
 
     def told(self, *words, **options):
         """Press a button and return the message that follows."""
         answer = self.press(*words, **options)
         assert answer.status_code == 200, answer.text
         return unescape(re.search(r'role="status">(.*?)</p>', answer.text)[1])
-
-    def close(self):
-        """End it as Ctrl-C does; returns its exit code and what it said."""
-        self.client.close()
-        if self.process.poll() is None:
-            os.killpg(self.process.pid, signal.SIGINT)
-        try:
-            said = self.process.communicate(timeout=30)[0]
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            said = self.process.communicate()[0] + "\nhad to be killed"
-        return self.process.returncode, said
 
 
 @pytest.fixture(scope="module")

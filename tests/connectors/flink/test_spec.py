@@ -13,7 +13,7 @@ from connectors.flink.presets import PRESETS
 from connectors.flink.spec import EPOCH_START, StreamSpec, new_epoch
 from connectors.flink.submit import main as submit_main
 from infra.errors import ConfigurationError
-from tasks.fraud.bundle.format import BundleError
+from kernels.bundle.folder import BundleError
 
 SPEC = StreamSpec(name="payments", models="/models", model="abc", kafka="127.0.0.1:9092")
 

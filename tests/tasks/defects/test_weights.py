@@ -16,6 +16,7 @@ from models.defect_net import DefectNet, DefectNetShape, ResnetFeatures, pooled
 from tasks.defects.textures.line import LineConfig, make_line
 from tasks.defects.textures.surface import draw_surface, to_pixels, varied
 from tasks.defects.weights import (
+    FORMAT,
     WeightsError,
     digest,
     load_mask_head,
@@ -172,6 +173,16 @@ def test_wrong_files_are_told_by_name(tmp_path):
     torch.save([1, 2], listed)
     with pytest.raises(WeightsError, match="no state dict"):
         load_net(listed)
+
+
+@pytest.mark.parametrize(
+    "shape", ['{"stem": 100000000}', '{"stem": 8.5}', '{"steam": 8}', "[1]", '{"widths": [8]}', "{"]
+)
+def test_a_file_that_lies_about_its_sizes_is_refused(tmp_path, shape):
+    path = tmp_path / "own.safetensors"
+    save_file({"net.x": torch.zeros(1)}, path, {"format": FORMAT, "shape": shape})
+    with pytest.raises(WeightsError, match="sizes"):
+        load_net(path)
 
 
 def test_code_in_a_file_is_not_run(tmp_path):

@@ -10,9 +10,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from kernels.bundle.folder import BundleError
 from tasks.fraud import stages
 from tasks.fraud.bundle import Bundle, write_bundle
-from tasks.fraud.bundle.format import BundleError
 from tasks.fraud.dataset import DatasetConfig, Split
 from tasks.fraud.evaluation.bootstrap import JudgedScores
 from tasks.fraud.evaluation.choice import choose_head

@@ -7,9 +7,10 @@ import json
 import numpy as np
 import pytest
 
+from kernels.bundle.arrays import load_arrays, save_arrays
+from kernels.bundle.folder import BundleError, bundle_digest, digest_file
 from tasks.fraud.bundle import Bundle
-from tasks.fraud.bundle.arrays import Embeddings, EntityVectors, load_arrays, save_arrays
-from tasks.fraud.bundle.format import BundleError, bundle_digest, digest_file
+from tasks.fraud.bundle.embeddings import Embeddings, EntityVectors
 from tasks.fraud.bundle.heads import CHUNK, OnnxHead, compose
 from tasks.fraud.transactions import Transactions
 

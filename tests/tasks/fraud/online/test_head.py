@@ -7,12 +7,12 @@ import json
 import numpy as np
 import pytest
 
+from kernels.bundle.folder import BundleError
 from tasks.explain.groups import FeatureGroups
 from tasks.explain.reasons import rank_reasons
 from tasks.explain.tree import AdditivityError, Background
 from tasks.explain.wording import Wording
 from tasks.fraud.bundle import BundleParts, write_bundle
-from tasks.fraud.bundle.format import BundleError
 from tasks.fraud.bundle.heads import OnnxHead, compose, split
 from tasks.fraud.dataset import DatasetConfig, EntityColumn
 from tasks.fraud.graph import SIGNALS

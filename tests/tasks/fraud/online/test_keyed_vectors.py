@@ -7,10 +7,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from kernels.bundle.folder import BundleError
 from kernels.entity_state import keys as entity_state_keys
 from kernels.entity_state.keys import entity_keys
-from tasks.fraud.bundle.arrays import Embeddings
-from tasks.fraud.bundle.format import BundleError
+from tasks.fraud.bundle.embeddings import Embeddings
 from tasks.fraud.online.keyed_vectors import KeyedVectors
 
 

@@ -1,9 +1,7 @@
-"""Arrays of a bundle: entity embeddings and the SHAP background, as plain ``.npz`` files."""
+"""Entity embeddings of a bundle, as a plain ``.npz`` file."""
 
 from __future__ import annotations
 
-import io
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.fraud.bundle.format import MAX_FILE_BYTES, BundleError
+from kernels.bundle.arrays import load_arrays, save_arrays
+from kernels.bundle.folder import BundleError
 
 if TYPE_CHECKING:
     from tasks.fraud.transactions import Transactions
@@ -118,25 +117,3 @@ class Embeddings:
                 ids.astype(np.str_), vectors.astype(np.float32), default.astype(np.float32)
             )
         return cls(kinds)
-
-
-def save_arrays(path: Path, arrays: Mapping[str, NDArray[np.generic]]) -> None:
-    """Write named arrays without pickle; equal arrays give equal bytes."""
-    if any(a.dtype.hasobject for a in arrays.values()):
-        raise BundleError(f"{path.name}: arrays of Python objects cannot be stored without pickle")
-    np.savez(path, **{name: arrays[name] for name in sorted(arrays)})
-
-
-def load_arrays(content: bytes, name: str) -> dict[str, NDArray[np.generic]]:
-    """Read named arrays; refuses pickles and archives that unpack beyond the size limit."""
-    try:
-        with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            unpacked = sum(info.file_size for info in archive.infolist())
-        if unpacked > MAX_FILE_BYTES:
-            raise BundleError(f"{name} unpacks to {unpacked} bytes, more than {MAX_FILE_BYTES}")
-        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-            return {key: arrays[key] for key in arrays.files}
-    except (zipfile.BadZipFile, ValueError, OSError) as error:
-        if isinstance(error, BundleError):
-            raise
-        raise BundleError(f"{name} holds no plain arrays: {error}") from error

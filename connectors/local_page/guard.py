@@ -104,7 +104,7 @@ class Guard:
             return HTTPStatus.MISDIRECTED_REQUEST, "this page has another address"
         token = scope["path"].removeprefix("/").partition("/")[0]
         if not same(token, self._token):
-            return HTTPStatus.NOT_FOUND, "open the address that penstock clean open printed"
+            return HTTPStatus.NOT_FOUND, "open the address that the command printed"
         if len(scope["query_string"]) > MAX_QUERY:
             return HTTPStatus.REQUEST_URI_TOO_LONG, "shorten the text that is looked for"
         if scope["method"] not in {"GET", "POST"}:

@@ -1,0 +1,1 @@
+"""Inspecting a line: folders and cameras in, verdicts out, doubtful images to a larger model."""

@@ -1,0 +1,167 @@
+"""Several models, each asked in several positions and exposures, as one inspector.
+
+Averaging over the eight positions of a square and over exposures takes out what a model answers by
+chance of the view (test-time augmentation); averaging over models what it answers by chance of its
+training. Scores of models have no common scale, so each is told apart by centre and spread over
+known good images.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from connectors.defects.inspect.inspector import Inspector
+from tasks.defects.judgement import Heat, Judgement, Thresholds
+from tasks.defects.samples import Box, Pixels
+
+POSITIONS = 8
+MIN_BOX = 4
+"""Pixels below which a warm spot is no box."""
+WARM = 0.5
+MAX_MADE = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A model of an ensemble.
+
+    Attributes:
+        inspector: The model.
+        centre: Its usual score of good images.
+        spread: How much that varies; scores are told in units of it.
+    """
+
+    inspector: Inspector
+    centre: float = 0.0
+    spread: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Validate, naming the fix."""
+        if not (np.isfinite(self.centre) and np.isfinite(self.spread) and self.spread > 0):
+            raise ValueError(f"centre {self.centre}, spread {self.spread}: give a positive spread")
+
+
+class EnsembleInspector:
+    """Judges by the mean of all members over all views.
+
+    Args:
+        members: The models.
+        thresholds: Of the mean score; the mean of the members' own, in their units, if None.
+        positions: Of the eight positions of an image, 1 to 8; the first is the image as it is.
+        exposures: Factors of the gray values.
+    """
+
+    def __init__(
+        self,
+        members: Sequence[Member],
+        thresholds: Thresholds | None = None,
+        *,
+        positions: int = POSITIONS,
+        exposures: Sequence[float] = (1.0,),
+    ) -> None:
+        if not members:
+            raise ValueError("an ensemble of no models; give at least one")
+        if not 1 <= positions <= POSITIONS:
+            raise ValueError(f"{positions} positions; an image has 1 to {POSITIONS}")
+        if not exposures or not all(np.isfinite(e) and e > 0 for e in exposures):
+            raise ValueError(f"exposures {tuple(exposures)}; give positive factors")
+        self._members = tuple(members)
+        self._views = [(p, float(e)) for p in range(positions) for e in exposures]
+        self.thresholds = thresholds or _mean_thresholds(self._members)
+        self.digest = self._digest()
+
+    def score(self, pixels: Pixels) -> float:
+        """Return the mean score alone."""
+        return self.judge(pixels).score
+
+    def judge(self, pixels: Pixels) -> Judgement:
+        """Judge uint8 [h, w] or [h, w, 3]."""
+        height, width = pixels.shape[:2]
+        total, heat = 0.0, np.zeros((height, width), np.float32)
+        kinds: defaultdict[str, float] = defaultdict(float)
+        share = 1.0 / (len(self._views) * len(self._members))
+        for position, exposure in self._views:
+            view = np.ascontiguousarray(turned(_exposed(pixels, exposure), position))
+            for member in self._members:
+                said = member.inspector.judge(view)
+                total += share * (said.score - member.centre) / member.spread
+                heat += np.float32(share) * turned_back(np.asarray(said.heat), position)
+                for kind, probability in said.kinds.items():
+                    kinds[kind] += share * probability
+        return Judgement(
+            total, heat, self.thresholds.verdict(total), dict(kinds), _boxes(heat, dict(kinds))
+        )
+
+    def _digest(self) -> str:
+        """Return a digest of everything that the verdict depends on."""
+        parts = [f"{m.inspector.digest} {m.centre!r} {m.spread!r}" for m in self._members]
+        parts += [repr(self._views), repr(self.thresholds)]
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def calibrated(inspector: Inspector, good: Sequence[Pixels]) -> Member:
+    """Return a member with centre and spread (median, scaled MAD) over known good images.
+
+    Raises:
+        ValueError: With fewer than 5 images.
+    """
+    if len(good) < 5:
+        raise ValueError(f"{len(good)} good images; give at least 5 to calibrate a model by")
+    scores = np.array([inspector.judge(pixels).score for pixels in good])
+    centre = float(np.median(scores))
+    spread = 1.4826 * float(np.median(np.abs(scores - centre)))
+    return Member(inspector, centre, max(spread, 1e-6))
+
+
+def turned(pixels: Pixels, position: int) -> Pixels:
+    """Return an image in one of its eight positions: quarter turns, then mirrored ones."""
+    image = pixels[:, ::-1] if position >= 4 else pixels
+    return np.rot90(image, position % 4)
+
+
+def turned_back(heat: Heat, position: int) -> Heat:
+    """Return the heat map of a turned image as that of the image."""
+    back = np.rot90(heat, -(position % 4))
+    return back[:, ::-1] if position >= 4 else back
+
+
+def _exposed(pixels: Pixels, exposure: float) -> Pixels:
+    if exposure == 1.0:
+        return pixels
+    values = np.rint(pixels.astype(np.float32) * np.float32(exposure))
+    return np.asarray(np.clip(values, 0, 255), np.uint8)
+
+
+def _mean_thresholds(members: Sequence[Member]) -> Thresholds:
+    own = [
+        (
+            (m.inspector.thresholds.ok_below - m.centre) / m.spread,
+            (m.inspector.thresholds.ng_from - m.centre) / m.spread,
+        )
+        for m in members
+    ]
+    low, high = np.mean(own, axis=0)
+    return Thresholds(float(low), float(high))
+
+
+def _boxes(heat: NDArray[np.float32], kinds: dict[str, float]) -> tuple[Box, ...]:
+    """Return the warm spots as boxes, the warmest first."""
+    from scipy import ndimage
+
+    spots, count = ndimage.label(heat >= WARM)
+    if not count:
+        return ()
+    kind = max(kinds, key=lambda name: kinds[name], default="")
+    warmest = ndimage.maximum(heat, spots, range(1, count + 1))
+    boxes = [
+        Box(columns.start, rows.start, columns.stop, rows.stop, kind, float(min(score, 1.0)))
+        for (rows, columns), score in zip(ndimage.find_objects(spots), warmest, strict=True)
+        if rows.stop - rows.start >= MIN_BOX or columns.stop - columns.start >= MIN_BOX
+    ]
+    return tuple(sorted(boxes, key=lambda box: -box.score)[:MAX_MADE])

@@ -1,0 +1,65 @@
+"""The central inspector from files: one model, or several averaged on one scale."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from connectors.cleaning.image_files import list_images, read_image_file
+from connectors.defects.inspect.central.ensemble import EnsembleInspector, Member, calibrated
+from connectors.defects.inspect.inspector import Inspector, as_eight_bits, open_inspector
+from infra.errors import ConfigurationError
+from tasks.cleaning.images.decode import ImageRefusedError
+from tasks.cleaning.images.sandbox import Sandbox
+from tasks.defects.samples import Pixels
+
+MOST_GOOD = 100
+"""Good images that scales are measured on."""
+
+
+def load_central(
+    models: Sequence[Path],
+    good: Path | None = None,
+    *,
+    positions: int = 8,
+    exposures: Sequence[float] = (1.0,),
+) -> Inspector:
+    """Return the inspector of some model files.
+
+    Args:
+        models: The files.
+        good: Folder of good images, needed where there are several models.
+        positions: Positions that each image is judged in.
+        exposures: Factors of its gray values.
+
+    Raises:
+        ConfigurationError: Several models without good images, or too few of those.
+    """
+    inspectors = [open_inspector(path) for path in models]
+    if len(inspectors) == 1:
+        members = [Member(inspectors[0])]
+    elif good is None:
+        raise ConfigurationError(
+            "scores of several models have no common scale", "Give --good FOLDER of good images"
+        )
+    else:
+        images = good_images(good)
+        if len(images) < 5:
+            raise ConfigurationError(f"{good} holds {len(images)} images", "Give at least 5")
+        members = [calibrated(inspector, images) for inspector in inspectors]
+    return EnsembleInspector(members, positions=positions, exposures=exposures)
+
+
+def good_images(folder: Path) -> list[Pixels]:
+    """Return up to `MOST_GOOD` images of a folder, spread over it; broken ones are left out."""
+    files = list_images(folder).files
+    chosen = files[:: max(1, len(files) // MOST_GOOD)][:MOST_GOOD]
+    found = []
+    with Sandbox(workers=1) as sandbox:
+        for file in chosen:
+            try:
+                pixels = sandbox.pixels(read_image_file(file, sandbox.limits.max_bytes))
+            except ImageRefusedError:
+                continue
+            found.append(as_eight_bits(pixels))
+    return found

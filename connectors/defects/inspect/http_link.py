@@ -1,0 +1,148 @@
+"""A kept connection to one HTTP server, with bounded answers and one kind of failure."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import ssl
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
+
+from connectors.api.settings import is_loopback
+from infra.errors import ConfigurationError
+
+MAX_ANSWER = 4 * 2**20
+
+
+class LinkError(RuntimeError):
+    """The server was not reached, or broke off.
+
+    Attributes:
+        midway: Whether it was reached and broke off while it was sent to: it may dislike what was
+            sent.
+    """
+
+    def __init__(self, message: str, *, midway: bool = False) -> None:
+        super().__init__(message)
+        self.midway = midway
+
+
+class Answer(NamedTuple):
+    """What a server said.
+
+    Attributes:
+        status: HTTP status.
+        body: At most `MAX_ANSWER` bytes.
+        retry_after: Seconds it asks to wait, 0 where it does not.
+    """
+
+    status: int
+    body: bytes
+    retry_after: float
+
+    def document(self) -> dict[str, Any]:
+        """Return the body as a JSON object, an empty one where it is none."""
+        try:
+            found = json.loads(self.body)
+        except (ValueError, RecursionError):
+            return {}
+        return found if isinstance(found, dict) else {}
+
+    def problem(self) -> str:
+        """Return the failure in words."""
+        detail = str(self.document().get("detail", ""))[:300]
+        return f"HTTP {self.status}{f': {detail}' if detail else ''}"
+
+
+class HttpLink:
+    """One connection, opened when it is needed; used by one thread."""
+
+    def __init__(self, url: str, *, token: str = "", seconds: float = 30.0) -> None:
+        """Name the server.
+
+        Args:
+            url: ``https://HOST[:PORT][/PATH]``; ``http`` only for this machine where a token goes
+                along, for it must not travel in the clear.
+            token: Bearer token, "" for none.
+            seconds: Time for connecting and for each read.
+
+        Raises:
+            ConfigurationError: The address cannot be used.
+        """
+        parts = urlsplit(url)
+        try:
+            port = parts.port
+        except ValueError:
+            port = -1
+        if parts.scheme not in {"http", "https"} or not parts.hostname or port == -1:
+            raise ConfigurationError(f"{url!r} is no address", "Write https://HOST:PORT")
+        if parts.username or parts.password:
+            raise ConfigurationError("an address with a login", "Give the token by its variable")
+        if token and parts.scheme == "http" and not is_loopback(parts.hostname):
+            raise ConfigurationError(
+                f"{url}: the token would travel in the clear", "Use https, or a tunnel"
+            )
+        if any(not " " < c <= "~" for c in token):
+            raise ConfigurationError("the token holds other than plain characters", "Correct it")
+        self.url = url
+        self._host, self._port, self._secure = parts.hostname, port, parts.scheme == "https"
+        query = f"?{parts.query}" if parts.query else ""
+        self._path = (parts.path if query else parts.path.rstrip("/")) + query
+        self._headers = {"authorization": f"Bearer {token}"} if token else {}
+        self._seconds = seconds
+        self._connection: http.client.HTTPConnection | None = None
+
+    def post(self, path: str, body: bytes, headers: Mapping[str, str]) -> Answer:
+        """Send a body and wait for the answer.
+
+        Raises:
+            LinkError: There was none.
+        """
+        midway, target = False, self._path + path or "/"
+        try:
+            connection = self._connected()
+            if connection.sock is None:
+                connection.connect()
+            midway = True
+            # A server that refuses a body early has often said why.
+            with suppress(BrokenPipeError, ConnectionResetError):
+                connection.request("POST", target, body, self._headers | dict(headers))
+            response = connection.getresponse()
+            content = response.read(MAX_ANSWER + 1)
+        except (OSError, http.client.HTTPException) as error:
+            self.close()
+            said = str(error) or type(error).__name__
+            raise LinkError(f"{self.url}: {said}", midway=midway) from error
+        except BaseException:
+            self.close()
+            raise
+        if len(content) > MAX_ANSWER:
+            self.close()
+            raise LinkError(f"{self.url} answers with more than {MAX_ANSWER} bytes")
+        if response.will_close:
+            self.close()
+        wait = response.headers.get("retry-after", "")
+        return Answer(response.status, content, float(wait) if wait.isdigit() else 0.0)
+
+    def close(self) -> None:
+        """Close the connection; the next request opens a new one."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+
+    def _connected(self) -> http.client.HTTPConnection:
+        if self._connection is None:
+            if self._secure:
+                self._connection = http.client.HTTPSConnection(
+                    self._host,
+                    self._port,
+                    timeout=self._seconds,
+                    context=ssl.create_default_context(),
+                )
+            else:
+                self._connection = http.client.HTTPConnection(
+                    self._host, self._port, timeout=self._seconds
+                )
+        return self._connection

@@ -1,0 +1,157 @@
+"""What judges images here: any model with thresholds, by one small interface."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from tasks.cleaning.images.decode import Pixels as DecodedPixels
+from tasks.cleaning.images.limits import ImageLimits
+from tasks.defects.judgement import Judgement, Thresholds
+from tasks.defects.samples import Box, Pixels
+
+MAX_BOXES = 50
+"""Boxes told of one image; the best come first."""
+
+
+class Inspector(Protocol):
+    """Judges one image at a time; may be called from one thread at a time."""
+
+    @property
+    def thresholds(self) -> Thresholds:
+        """Where its verdicts part."""
+        ...
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the model in hexadecimal: says which one judged."""
+        ...
+
+    def judge(self, pixels: Pixels) -> Judgement:
+        """Judge uint8 [h, w] or [h, w, 3]."""
+        ...
+
+
+class Decoder(Protocol):
+    """Makes pixels of files: `tasks.cleaning.images.sandbox.Sandbox`."""
+
+    workers: int
+    limits: ImageLimits
+
+    def pixels(self, data: bytes) -> DecodedPixels:
+        """Decode one image; raises `ImageRefusedError`."""
+        ...
+
+
+class EdgeInspector:
+    """An edge file, run by ONNX Runtime alone.
+
+    Attributes:
+        digest: SHA-256 of the file.
+        thresholds: As they stand in it.
+    """
+
+    def __init__(self, model: bytes, *, threads: int = 2) -> None:
+        """Load a file.
+
+        Raises:
+            EdgeFileError: It is no edge file that can be run.
+        """
+        from tasks.defects.edge.session import EdgeSession
+
+        self._session = EdgeSession(model, threads=threads)
+        self.digest = hashlib.sha256(model).hexdigest()
+        self.thresholds = self._session.facts.thresholds
+
+    def judge(self, pixels: Pixels) -> Judgement:
+        """Judge uint8 [h, w] or [h, w, 3]."""
+        return self._session.judge(pixels)
+
+
+def open_inspector(path: Path, *, threads: int = 2) -> EdgeInspector:
+    """Return the inspector of an edge file on disk.
+
+    Raises:
+        EdgeFileError: There is no such file, or it is no edge file that can be run.
+    """
+    from connectors.defects.edge_file import read_edge_file
+    from tasks.defects.edge.format import EdgeFileError
+
+    model, _ = read_edge_file(path)
+    try:
+        return EdgeInspector(model, threads=threads)
+    except EdgeFileError as error:
+        raise EdgeFileError(f"{path}: {error}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class Opinion:
+    """A judgement as it is kept and sent: JSON only, without the heat map.
+
+    Attributes:
+        verdict: OK, NG or REVIEW.
+        score: The higher, the more likely defective.
+        kind: The likeliest type of defect, "" where none is known.
+        kinds: Type -> probability.
+        boxes: ``[left, top, right, bottom, kind, score]``, best first.
+        thresholds: ``[ok_below, ng_from]``.
+        model: Digest of the model.
+    """
+
+    verdict: str
+    score: float
+    kind: str
+    kinds: dict[str, float]
+    boxes: tuple[tuple[float, float, float, float, str, float], ...]
+    thresholds: tuple[float, float]
+    model: str
+
+    @staticmethod
+    def of(judgement: Judgement, inspector: Inspector) -> Opinion:
+        """Take over a judgement; a score that is no number is sent to a person as the largest."""
+        finite = bool(np.isfinite(judgement.score))
+        limit = float(np.finfo(np.float32).max)
+        thresholds = inspector.thresholds
+        return Opinion(
+            verdict=judgement.verdict if finite else "REVIEW",
+            score=float(judgement.score) if finite else limit,
+            kind=judgement.kind,
+            kinds={kind: round(float(p), 6) for kind, p in judgement.kinds.items()},
+            boxes=tuple(_box(box) for box in judgement.boxes[:MAX_BOXES]),
+            thresholds=(_finite(thresholds.ok_below, limit), _finite(thresholds.ng_from, limit)),
+            model=inspector.digest,
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain data."""
+        return {
+            "verdict": self.verdict,
+            "score": self.score,
+            "kind": self.kind,
+            "kinds": self.kinds,
+            "boxes": [list(box) for box in self.boxes],
+            "thresholds": list(self.thresholds),
+            "model": self.model,
+        }
+
+
+def as_eight_bits(pixels: DecodedPixels) -> Pixels:
+    """Return uint8 pixels; of 16 bits the upper eight, as the checks of images do."""
+    if pixels.dtype == np.uint16:
+        return (pixels >> 8).astype(np.uint8)
+    return pixels.astype(np.uint8, copy=False)
+
+
+def _box(box: Box) -> tuple[float, float, float, float, str, float]:
+    left, top, right, bottom = (
+        round(float(edge), 2) for edge in (box.left, box.top, box.right, box.bottom)
+    )
+    return left, top, right, bottom, box.kind, round(float(box.score), 6)
+
+
+def _finite(value: float, limit: float) -> float:
+    return float(np.clip(value, -limit, limit))

@@ -1,0 +1,249 @@
+"""A run over a folder: the line, its sinks and the uplink together, until all is told."""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from connectors.defects.inspect.camera import CameraFolder, CameraTiming
+from connectors.defects.inspect.delivery import Delivery
+from connectors.defects.inspect.http_link import HttpLink
+from connectors.defects.inspect.inspector import Decoder, Inspector
+from connectors.defects.inspect.journal import Journal
+from connectors.defects.inspect.line import Line
+from connectors.defects.inspect.quarantine_sink import QuarantineSink
+from connectors.defects.inspect.report import LineReport, line_report
+from connectors.defects.inspect.review_queue import QueueLimits, QueueState
+from connectors.defects.inspect.sinks import Sink, open_sink
+from connectors.defects.inspect.uplink import Uplink
+from connectors.files import atomic_path
+from infra.errors import ConfigurationError
+from tasks.cleaning.images.limits import ImageLimits
+from tasks.cleaning.images.sandbox import Sandbox
+
+logger = logging.getLogger(__name__)
+
+JOURNAL, REPORT, RESULTS, QUARANTINE = "line.db", "run.json", "results.jsonl", "quarantine"
+EDGE_LIMITS = ImageLimits(memory_mib=768)
+"""One decoder beside the model, both within 2 GiB."""
+
+Told = Callable[[Counter[str], int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class RunConfig:
+    """How a folder is inspected.
+
+    Attributes:
+        sinks: Texts as `open_sink` takes them, beside ``results.jsonl`` in the folder of the run.
+        central: Address of the central machine, "" where doubtful images go to a person.
+        token: What it knows this line by.
+        watch: Go on until stopped.
+        wait: Seconds that decisions and sinks are waited for at the end.
+        queue: Bounds of the review queue.
+        timing: How long files are waited for.
+    """
+
+    sinks: tuple[str, ...] = ()
+    central: str = ""
+    token: str = field(default="", repr=False)
+    watch: bool = False
+    wait: float = 30.0
+    queue: QueueLimits = field(default_factory=QueueLimits)
+    timing: CameraTiming = field(default_factory=CameraTiming)
+
+
+@dataclass(frozen=True, slots=True)
+class InspectionRun:
+    """What a run did.
+
+    Attributes:
+        counts: Files of this run by verdict.
+        report: Of the line, with the runs before.
+        queue: What still waits for the central machine.
+        review_refused: Images that it refused -> why.
+        undelivered: Sink -> results that it has not got, and what is wrong with it.
+        refused: Sink -> results that it will never take.
+        unfinished: Files that were still being written.
+        central_trouble: What is wrong with the central machine, "" where nothing is.
+    """
+
+    counts: Counter[str]
+    report: LineReport
+    queue: QueueState
+    review_refused: dict[str, str]
+    undelivered: dict[str, tuple[int, str]]
+    refused: dict[str, int]
+    unfinished: tuple[str, ...]
+    central_trouble: str
+
+
+def inspect_folder(
+    folder: Path,
+    out: Path,
+    inspector: Inspector,
+    config: RunConfig | None = None,
+    *,
+    labels: Mapping[str, str] | None = None,
+    told: Told = lambda _counts, _found: None,
+    stop: threading.Event | None = None,
+    decoder: Decoder | None = None,
+) -> InspectionRun:
+    """Judge the images of a folder that were not judged yet, and tell everyone concerned.
+
+    It can be killed at any moment and started again; Ctrl-C ends a watch.
+
+    Args:
+        folder: Images, or where a camera puts them.
+        out: Folder of the run: journal, results, quarantine, report.
+        inspector: The edge model.
+        config: How.
+        labels: What people say of images, for the errors in the report.
+        told: Called with the counts and the files found so far.
+        stop: Ends a watch.
+        decoder: Decodes the files; a sandbox of this run if None.
+
+    Raises:
+        ImageFolderError: The folder cannot be read.
+        ConfigurationError: A sink or the central machine is named wrongly.
+        JournalError: Decisions cannot be kept, or another process works on ``out``.
+        ModelFailedError: The model fails on every image.
+    """
+    config, stop = config or RunConfig(), stop or threading.Event()
+    with ExitStack() as stack:
+        journal = stack.enter_context(Journal(out / JOURNAL, config.queue))
+        sinks = _open_sinks(config.sinks, journal, folder, out)
+        deliveries = [Delivery(journal, sink) for sink in sinks]
+        for delivery in deliveries:
+            stack.callback(delivery.end)
+
+        def wake() -> None:
+            for delivery in deliveries:
+                delivery.wake()
+
+        uplink = _uplink(config, journal, folder, wake)
+        if uplink is not None:
+            stack.callback(uplink.end)
+        for thread in (*deliveries, *([uplink] if uplink else [])):
+            thread.start()
+
+        def kept() -> None:
+            wake()
+            if uplink is not None:
+                uplink.wake()
+
+        source = CameraFolder(
+            folder,
+            journal.stats(),
+            leave_out=out,
+            timing=config.timing,
+            watch=config.watch,
+            stop=stop,
+        )
+        decoder = decoder or stack.enter_context(Sandbox(EDGE_LIMITS, workers=1))
+        line = Line(
+            journal,
+            inspector,
+            decoder,
+            queued=uplink is not None,
+            timing=config.timing,
+            told=lambda counts: told(counts, source.found),
+            kept=kept,
+        )
+        try:
+            line.run(source, stop if config.watch else None)
+        except KeyboardInterrupt:
+            if not config.watch:
+                raise
+            logger.info("the watch ends")
+        _drain(uplink, deliveries, config.wait)
+        run = _told(line, source, journal, uplink, deliveries, labels)
+    _write_report(run, out / REPORT)
+    return run
+
+
+def _open_sinks(texts: Sequence[str], journal: Journal, folder: Path, out: Path) -> list[Sink]:
+    opened: list[Sink] = [QuarantineSink(out / QUARANTINE, journal, folder)]
+    try:
+        for text in (f"jsonl:{out / RESULTS}", *texts):
+            opened.append(open_sink(text, journal, folder))
+            _require_other(opened)
+    except BaseException:
+        for sink in opened:
+            sink.close()
+        raise
+    return opened
+
+
+def _require_other(sinks: Sequence[Sink]) -> None:
+    *before, last = (sink.name for sink in sinks)
+    if last in before:
+        raise ConfigurationError(f"sink {last} is named twice", "Name it once")
+
+
+def _uplink(
+    config: RunConfig, journal: Journal, folder: Path, settled: Callable[[], None]
+) -> Uplink | None:
+    if not config.central:
+        return None
+    link = HttpLink(config.central, token=config.token)
+    return Uplink(journal, link, folder, settled=settled)
+
+
+def _drain(uplink: Uplink | None, deliveries: Sequence[Delivery], seconds: float) -> None:
+    """Wait for decisions, then for the sinks that tell of them."""
+    deadline = time.monotonic() + seconds
+    if uplink is not None:
+        uplink.drain(deadline)
+    # Whoever waited in vain for the central machine need not wait for files as well.
+    deadline = max(deadline, time.monotonic() + min(seconds, 2.0))
+    for delivery in deliveries:
+        delivery.drain(deadline)
+
+
+def _told(
+    line: Line,
+    source: CameraFolder,
+    journal: Journal,
+    uplink: Uplink | None,
+    deliveries: Sequence[Delivery],
+    labels: Mapping[str, str] | None,
+) -> InspectionRun:
+    queue = journal.queue.state() if uplink is not None else QueueState()
+    return InspectionRun(
+        counts=line.counts,
+        report=line_report(journal.rows(), labels),
+        queue=queue,
+        review_refused=dict(journal.queue.refusals()),
+        undelivered={
+            delivery.sink.name: (left, delivery.trouble)
+            for delivery in deliveries
+            if (left := delivery.waiting())
+        },
+        refused=journal.refused(),
+        unfinished=tuple(source.unfinished),
+        central_trouble="" if uplink is None else uplink.trouble,
+    )
+
+
+def _write_report(run: InspectionRun, path: Path) -> None:
+    said = {
+        **run.report.to_json(),
+        "this_run": dict(run.counts),
+        "waiting": {
+            "to_send": run.queue.waiting + run.queue.unqueued,
+            "to_be_decided": run.queue.sent,
+            "refused": run.review_refused,
+        },
+        "undelivered": {name: left for name, (left, _) in run.undelivered.items()},
+        "refused_by_sinks": run.refused,
+    }
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(said, indent=1), encoding="utf-8")

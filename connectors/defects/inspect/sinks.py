@@ -1,0 +1,119 @@
+"""Where results go: one small interface, and how a sink is named on the command line."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from connectors.defects.inspect.journal import Journal, Result
+from infra.errors import ConfigurationError
+
+FORMS = (
+    "jsonl:FILE",
+    "csv:FILE",
+    "folder:FOLDER",
+    "https://HOST/PATH",
+    "kafka://HOST:PORT/TOPIC",
+)
+WEBHOOK_SECRET = "PENSTOCK_WEBHOOK_SECRET"  # noqa: S105 - the name of a variable
+MIN_SECRET = 20
+
+
+class SinkError(RuntimeError):
+    """A sink does not take results now; they are handed to it again.
+
+    Attributes:
+        retry_after: Seconds it asks to be left alone.
+    """
+
+    def __init__(self, message: str, retry_after: float = 0.0) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class RefusedResultError(SinkError):
+    """A sink will never take one result; those behind it go on.
+
+    Attributes:
+        event: Number of the result; all before it were taken.
+    """
+
+    def __init__(self, message: str, event: int) -> None:
+        super().__init__(message)
+        self.event = event
+
+
+class Sink(Protocol):
+    """Takes results in order; the same one may come twice, with the same event number.
+
+    Attributes:
+        name: Unique among the sinks of a line, and the same after a restart: its place in the
+            journal goes by it.
+        batch: Most results at a time.
+        position: Number of the newest result that it has, None where it cannot tell.
+    """
+
+    @property
+    def name(self) -> str: ...  # noqa: D102 - told above
+
+    @property
+    def batch(self) -> int: ...  # noqa: D102
+
+    @property
+    def position(self) -> int | None: ...  # noqa: D102
+
+    def write(self, results: Sequence[Result]) -> None:
+        """Take results; they are safe when this returns.
+
+        Raises:
+            SinkError: It cannot now.
+            RefusedResultError: It never will take one of them.
+        """
+        ...
+
+    def close(self) -> None:
+        """Let go of what it holds."""
+        ...
+
+
+def open_sink(
+    text: str, journal: Journal, folder: Path, variables: Mapping[str, str] | None = None
+) -> Sink:
+    """Return the sink that a text such as ``csv:results.csv`` names.
+
+    Args:
+        text: One of `FORMS`.
+        journal: For the pictures.
+        folder: The inspected folder: images are copied from it.
+        variables: Environment; the process's own if None.
+
+    Raises:
+        ConfigurationError: The text names no sink, or its secret is missing.
+    """
+    variables = os.environ if variables is None else variables
+    kind, _, rest = text.partition(":")
+    if kind in {"jsonl", "csv", "folder"} and rest:
+        from connectors.defects.inspect.file_sinks import CsvSink, JsonLinesSink, PictureFolderSink
+
+        if kind == "folder":
+            return PictureFolderSink(Path(rest), journal, folder)
+        return (JsonLinesSink if kind == "jsonl" else CsvSink)(Path(rest), journal.id)
+    if kind in {"http", "https"}:
+        from connectors.defects.inspect.webhook import WebhookSink
+
+        secret = variables.get(WEBHOOK_SECRET, "")
+        if len(secret) < MIN_SECRET:
+            raise ConfigurationError(
+                f"sink {text}: {WEBHOOK_SECRET} has fewer than {MIN_SECRET} characters",
+                "Set it to the secret that the receiver checks signatures by",
+            )
+        return WebhookSink(text, secret)
+    if kind == "kafka":
+        from connectors.defects.inspect.kafka_sink import KafkaSink
+
+        servers, _, topic = rest.removeprefix("//").partition("/")
+        if servers and topic:
+            return KafkaSink(servers, topic)
+    raise ConfigurationError(f"sink {text!r} is of no known form", f"Use {', '.join(FORMS)}")

@@ -1,0 +1,246 @@
+"""Sends the review queue to the central model and fetches its decisions, over one connection.
+
+The edge asks; nothing has to reach into the plant. Sending and asking can both be repeated at any
+time: images go by the SHA-256 of their content.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from urllib.parse import quote
+
+from connectors.api.journal import JournalError
+from connectors.cleaning.image_files import ImageFile, read_image_file
+from connectors.defects.inspect.backoff import Backoff
+from connectors.defects.inspect.http_link import Answer, HttpLink, LinkError
+from connectors.defects.inspect.journal import Journal
+from connectors.defects.inspect.review_queue import QueuedImage
+from tasks.cleaning.images.decode import ImageRefusedError
+from tasks.cleaning.images.limits import ImageLimits
+
+logger = logging.getLogger(__name__)
+
+REVIEW_PATH, DECISIONS_PATH = "/v1/review", "/v1/review/decisions"
+KEY_HEADER, NAME_HEADER, EDGE_HEADER = "idempotency-key", "x-penstock-name", "x-penstock-edge"
+VERDICTS = frozenset({"OK", "NG", "REVIEW"})
+ASKED_AT_ONCE = 500
+SENT_AT_ONCE = 20
+"""Images sent before decisions are asked for again."""
+IDLE_SECONDS = 0.2
+"""Between two looks for decisions, and for images to send unless it is woken."""
+MAX_EDGE = 4_096
+"""Bytes of the edge's opinion that travel along."""
+REFUSALS = frozenset({400, 409, 413, 415, 422})
+"""Answers that say of this image that it will never be taken."""
+
+
+class UplinkError(RuntimeError):
+    """The central machine does not do its part now.
+
+    Attributes:
+        retry_after: Seconds it asks to be left alone.
+    """
+
+    def __init__(self, message: str, retry_after: float = 0.0) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class Uplink(threading.Thread):
+    """The thread between the queue and the central machine.
+
+    Attributes:
+        trouble: What is wrong at present, "" while nothing is.
+    """
+
+    def __init__(
+        self,
+        journal: Journal,
+        link: HttpLink,
+        folder: Path,
+        *,
+        backoff: Backoff | None = None,
+        settled: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Put the parts together.
+
+        Args:
+            journal: Of the line.
+            link: To the central machine.
+            folder: The inspected folder: images that found no room are read from it later.
+            backoff: Pauses after failures.
+            settled: Called when decisions were journalled.
+        """
+        super().__init__(name="uplink", daemon=True)
+        self.trouble = ""
+        self._journal, self._link, self._folder = journal, link, folder
+        self._backoff = backoff or Backoff()
+        self._settled = settled
+        self._wake, self._ended = threading.Event(), threading.Event()
+
+    def run(self) -> None:
+        """Send and ask until it is ended."""
+        while not self._ended.is_set():
+            try:
+                busy = self.step()
+            except Exception as error:  # whatever happens, the queue stays and is tried again
+                if not isinstance(error, UplinkError | LinkError | JournalError):
+                    logger.exception("uplink")
+                self._ended.wait(self._failed(error))
+                continue
+            self._backoff.reset()
+            if self.trouble:
+                logger.info("the central machine answers again")
+                self.trouble = ""
+            if not busy:
+                self._wake.wait(IDLE_SECONDS)
+                self._wake.clear()
+
+    def step(self) -> bool:
+        """Send some images and ask for decisions once; False where there was nothing new.
+
+        Raises:
+            UplinkError: The central machine refuses, for now.
+            LinkError: It was not reached.
+        """
+        self._refill()
+        trouble: UplinkError | LinkError | None = None
+        sent = False
+        try:
+            sent = self._send_some()
+        except UplinkError as error:
+            trouble = error
+        except LinkError as error:
+            if not error.midway:
+                raise
+            trouble = error
+        # One image that is not taken must not keep the decisions of others away.
+        settled = self._ask()
+        if trouble is not None:
+            raise trouble
+        return sent or settled
+
+    def wake(self) -> None:
+        """Tell it that the queue has something new."""
+        self._wake.set()
+
+    def drain(self, deadline: float) -> bool:
+        """Wait for all decisions; False where the (monotonic) deadline came first."""
+        while self._journal.queue.state().open:
+            if time.monotonic() >= deadline:
+                return False
+            time.sleep(0.02)
+        return True
+
+    def end(self) -> None:
+        """End the thread; what is queued stays queued."""
+        self._ended.set()
+        self._wake.set()
+        if self.is_alive():
+            self.join()
+        self._link.close()
+
+    def _send_some(self) -> bool:
+        for number in range(SENT_AT_ONCE):
+            image = self._journal.queue.first()
+            if image is None or self._ended.is_set():
+                return number > 0
+            self._send(image)
+        return True
+
+    def _send(self, image: QueuedImage) -> None:
+        edge = image.edge if len(image.edge) <= MAX_EDGE else _shortened(image.edge)
+        headers = {
+            "content-type": "application/octet-stream",
+            KEY_HEADER: image.digest,
+            NAME_HEADER: quote(image.name)[:1_024],
+            EDGE_HEADER: edge,
+        }
+        queue = self._journal.queue
+        try:
+            answer = self._link.post(REVIEW_PATH, image.content, headers)
+        except LinkError as error:
+            if error.midway:
+                queue.failed(image.seq)
+            raise
+        if answer.status in {200, 202}:
+            queue.sent(image.seq)
+        elif answer.status in REFUSALS:
+            logger.warning("%s: the central machine refuses it: %s", image.name, answer.problem())
+            queue.refuse(image.seq, answer.problem())
+        else:
+            if answer.status == 500:
+                queue.failed(image.seq)
+            raise _trouble(answer)
+
+    def _ask(self) -> bool:
+        """Fetch decisions; returns whether there were any."""
+        digests = self._journal.queue.undecided(ASKED_AT_ONCE)
+        if not digests:
+            return False
+        body = json.dumps({"keys": digests}).encode()
+        answer = self._link.post(DECISIONS_PATH, body, {"content-type": "application/json"})
+        if answer.status != 200:
+            raise _trouble(answer)
+        said = answer.document()
+        decided, unknown = said.get("decided"), said.get("unknown")
+        if not isinstance(decided, dict) or not isinstance(unknown, list):
+            raise UplinkError(f"{self._link.url} does not answer as a central machine would")
+        asked, any_settled = set(digests), False
+        for digest, opinion in decided.items():
+            if digest in asked and isinstance(opinion, dict) and opinion.get("verdict") in VERDICTS:
+                any_settled |= self._journal.settle(digest, opinion)
+        forgotten = [digest for digest in unknown if digest in asked]
+        if forgotten:
+            logger.warning("the central machine forgot %d images, sent again", len(forgotten))
+            self._journal.queue.forgotten(forgotten)
+        if any_settled:
+            self._settled()
+        return any_settled
+
+    def _refill(self) -> None:
+        """Queue images that found no room before, as long as their files are there."""
+        queue = self._journal.queue
+        for seq, name, digest in queue.unqueued(SENT_AT_ONCE):
+            content = image_bytes(self._folder, name, digest)
+            if not content:
+                logger.warning("%s: gone before it could be queued for review", name)
+                queue.gone(seq)
+            elif not queue.fill(seq, content):
+                return
+
+    def _failed(self, error: Exception) -> float:
+        at_least = error.retry_after if isinstance(error, UplinkError) else 0.0
+        pause = self._backoff.next(min(at_least, 300.0))
+        if str(error) != self.trouble:
+            self.trouble = str(error)
+            logger.warning("doubtful images wait for the central machine: %s", error)
+        return pause
+
+
+def image_bytes(folder: Path, name: str, digest: str) -> bytes:
+    """Return the bytes of an image that was inspected, b"" where the file is gone or another."""
+    file = ImageFile(0, folder / name, name)
+    try:
+        content = read_image_file(file, ImageLimits().max_bytes)
+    except ImageRefusedError:
+        return b""
+    return content if hashlib.sha256(content).hexdigest() == digest else b""
+
+
+def _trouble(answer: Answer) -> UplinkError:
+    hint = ""
+    if answer.status in {401, 403}:
+        hint = "; set PENSTOCK_CENTRAL_TOKEN to a token that it knows, with the scope 'score'"
+    return UplinkError(f"{answer.problem()}{hint}", answer.retry_after)
+
+
+def _shortened(edge: str) -> str:
+    said = json.loads(edge)
+    return json.dumps({name: said[name] for name in ("verdict", "score", "kind", "model")})

@@ -1,0 +1,61 @@
+"""Serves the labelling page of one folder on this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from starlette.types import ASGIApp
+
+from connectors.cleaning.image_files import ImageFolderError
+from connectors.defects.labelling.pictures import HeatOf, Pictures
+from connectors.defects.labelling.queue import Queue
+from connectors.defects.labelling.store import LabelStore
+from connectors.local_page.server import serve, token_of
+from tasks.cleaning.images.limits import ImageLimits
+from tasks.cleaning.images.sandbox import Sandbox
+
+TOKEN_VARIABLE = "PENSTOCK_LABEL_TOKEN"  # noqa: S105 - its name
+
+
+def serve_labelling(
+    folder: Path,
+    *,
+    kinds: Sequence[str] = (),
+    heat: HeatOf | None = None,
+    limits: ImageLimits | None = None,
+    port: int = 0,
+    idle_seconds: float,
+    tell: Callable[[str], None],
+) -> None:
+    """Serve the page until Ctrl-C, or until nobody looks any more.
+
+    Args:
+        folder: The images, also in folders within it; the labels are written there.
+        kinds: Types that have a button from the start, before those that folders are named after.
+        heat: Says where an image looks defective, such as a detector.
+        limits: What one image may cost.
+        port: On this machine's loopback; 0 takes any free one.
+        idle_seconds: Ends when no request came for so long.
+        tell: Called with the page's address once it is served.
+
+    Raises:
+        ImageFolderError: When the folder cannot be read, or holds no image.
+        LabelError: When labels lie there that cannot be read, or a type's name cannot be one.
+        ConfigurationError: When the token of the environment can be guessed.
+        ServiceError: When the port is taken.
+    """
+    token = token_of(TOKEN_VARIABLE)
+    with Sandbox(limits, workers=2) as sandbox:
+        pictures = Pictures(folder, sandbox, heat)
+        if not pictures.files:
+            raise ImageFolderError(f"{folder} holds no image; name the folder that holds them")
+        store = LabelStore(folder)
+        with Queue(pictures) as queue:
+
+            def app() -> ASGIApp:
+                from connectors.defects.labelling.app import create_app
+
+                return create_app(store, pictures, queue, token, tuple(kinds))
+
+            serve(app, token, port=port, idle_seconds=idle_seconds, tell=tell)

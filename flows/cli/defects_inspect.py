@@ -1,0 +1,174 @@
+"""``penstock defects inspect``: images of a folder or a camera through the edge model."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from connectors.defects.inspect.report import LineReport
+    from connectors.defects.inspect.run import InspectionRun, Told
+
+TOKEN = "PENSTOCK_CENTRAL_TOKEN"  # noqa: S105 - the name of a variable
+MIB = 2**20
+SHOWN = 5
+
+
+def inspect(
+    folder: Annotated[
+        Path,
+        typer.Argument(help="Folder of images, or where a camera puts them.", show_default=False),
+    ],
+    *,
+    model: Annotated[Path, typer.Option(help="Edge model (ONNX).", show_default=False)],
+    watch: Annotated[bool, typer.Option("--watch", help="Go on until Ctrl-C.")] = False,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the run [default: FOLDER.inspected].")
+    ] = None,
+    sink: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Where results go beside OUT/results.jsonl: jsonl:FILE, csv:FILE, folder:FOLDER, "
+            "https://HOST/PATH, kafka://HOST:PORT/TOPIC; may be repeated."
+        ),
+    ] = None,
+    central: Annotated[
+        str, typer.Option(help=f"Address of `penstock defects serve`; token in {TOKEN}.")
+    ] = "",
+    labels: Annotated[
+        Path | None, typer.Option(help="CSV image,label (ok, ng): errors in the report.")
+    ] = None,
+    wait: Annotated[
+        float, typer.Option(help="Seconds that decisions and sinks are waited for at the end.")
+    ] = 30.0,
+    settle: Annotated[
+        float, typer.Option(help="Seconds without a change after which a file is whole.")
+    ] = 0.3,
+    queue_images: Annotated[int, typer.Option(help="Most images in the review queue.")] = 10_000,
+    queue_mib: Annotated[int, typer.Option(help="Most MiB in the review queue.")] = 2_048,
+) -> None:
+    """Judge every image once: OK, NG or REVIEW; doubtful ones go to the central model."""
+    from connectors.defects.inspect.camera import CameraTiming
+    from connectors.defects.inspect.inspector import open_inspector
+    from connectors.defects.inspect.report import read_labels
+    from connectors.defects.inspect.review_queue import QueueLimits
+    from connectors.defects.inspect.run import QUARANTINE, RESULTS, RunConfig, inspect_folder
+
+    known = None if labels is None else read_labels(labels)
+    config = RunConfig(
+        sinks=tuple(sink or ()),
+        central=central,
+        token=os.environ.get(TOKEN, ""),
+        watch=watch,
+        wait=wait,
+        queue=QueueLimits(queue_images, queue_mib * MIB),
+        timing=CameraTiming(settle=settle, patience=max(5.0, settle)),
+    )
+    place = out or folder.resolve().with_name(f"{folder.resolve().name}.inspected")
+    inspector = open_inspector(model)
+    with inspection_progress(folder, watch=watch) as told:
+        run = inspect_folder(folder, place, inspector, config, labels=known, told=told)
+    _say(run)
+    typer.echo(f"results     {place / RESULTS}")
+    if run.report.quarantined:
+        typer.echo(f"quarantine  {place / QUARANTINE}")
+    _say_next(run, central=central)
+
+
+@contextmanager
+def inspection_progress(folder: Path, *, watch: bool) -> Iterator[Told]:
+    """Yield what is to be called with counts and files found; shown on terminals only."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(bar_width=20), TimeElapsedColumn())
+    began = time.perf_counter()
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as it:
+        task = it.add_task(folder.name, total=None)
+
+        def told(counts: Counter[str], found: int) -> None:
+            done = sum(counts[name] for name in ("OK", "NG", "REVIEW", "QUARANTINED"))
+            rate = done / max(time.perf_counter() - began, 1e-9)
+            shares = "  ".join(
+                f"{name} {counts[name] / max(done, 1):.1%}" for name in ("OK", "NG", "REVIEW")
+            )
+            it.update(
+                task,
+                completed=done + counts["again"],
+                total=None if watch else found,
+                description=f"{folder.name}  {done:,} images  {rate:,.1f} images/s  {shares}",
+            )
+
+        yield told
+
+
+def _say(run: InspectionRun) -> None:
+    counts = run.counts
+    total = sum(counts[name] for name in ("OK", "NG", "REVIEW", "QUARANTINED"))
+    typer.echo(
+        f"{total:,} images in, {counts['OK']:,} OK, {counts['NG']:,} NG, "
+        f"{counts['REVIEW']:,} REVIEW, {counts['QUARANTINED']:,} quarantined"
+    )
+    report = run.report
+    if report.images > total:
+        typer.echo(f"{report.images:,} with the runs before")
+    for rule, number in sorted(report.quarantined.items()):
+        typer.echo(f"  {number:,} quarantined by {rule}")
+    final = {name: report.final.get(name, 0) for name in ("OK", "NG", "REVIEW")}
+    typer.echo(
+        f"sent for review {report.sent_share:.1%}; final: "
+        + ", ".join(f"{number:,} {name}" for name, number in final.items())
+    )
+    _say_errors(report)
+
+
+def _say_errors(report: LineReport) -> None:
+    for title, errors in (("edge alone", report.edge_alone), ("final", report.cascade)):
+        if errors is not None:
+            typer.echo(
+                f"{title}: missed {errors.missed:,} of {errors.ng:,} defective, "
+                f"rejected {errors.rejected:,} of {errors.ok:,} good, "
+                f"{errors.undecided:,} undecided"
+            )
+
+
+def _say_next(run: InspectionRun, *, central: str) -> None:
+    """Say what is left to do, and how."""
+    if run.queue.open:
+        why = f" ({run.central_trouble})" if run.central_trouble else ""
+        typer.echo(
+            f"{run.queue.open:,} images wait for the central model{why}; "
+            "run the same command again to go on"
+        )
+        if run.queue.unqueued:
+            typer.echo(
+                f"  {run.queue.unqueued:,} of them found no room in the queue and are read from "
+                "the folder later: keep them there, or raise --queue-images, --queue-mib"
+            )
+    for name, reason in list(run.review_refused.items())[:SHOWN]:
+        typer.echo(f"the central model will not decide {name}: {reason}")
+    for name, (left, trouble) in run.undelivered.items():
+        typer.echo(
+            f"{left:,} results wait for {name}{f' ({trouble})' if trouble else ''}; "
+            "run the same command again to deliver them"
+        )
+    for name, number in run.refused.items():
+        typer.echo(f"{number:,} results were refused by {name}; they stand in the results")
+    if run.unfinished:
+        typer.echo(
+            f"{len(run.unfinished):,} files were still being written and are left for the next "
+            f"run, {run.unfinished[0]} among them"
+        )
+    if run.report.final.get("REVIEW", 0) > run.queue.open and not central:
+        typer.echo(
+            "REVIEW is for a person, or for a larger model: penstock defects serve, then "
+            "--central ADDRESS"
+        )

@@ -1,0 +1,1 @@
+"""Folders of plain files under one manifest: what models are published as."""

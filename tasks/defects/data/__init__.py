@@ -1,0 +1,1 @@
+"""Data of an inspection: folder layouts, annotations, masks, groups, splits."""

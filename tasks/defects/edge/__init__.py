@@ -1,0 +1,1 @@
+"""The edge file: a detector with its preprocessing and thresholds inside one ONNX file."""

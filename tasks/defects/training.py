@@ -1,0 +1,189 @@
+"""From labelled samples to everything a bundle holds: fitted, thresholded, judged, exported."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from tasks.defects.detect.config import DetectConfig
+from tasks.defects.detect.detector import Detector
+from tasks.defects.detect.metrics import auroc, heat_metrics
+from tasks.defects.edge.build import EdgeConfig, build_edge
+from tasks.defects.edge.format import EdgeFile
+from tasks.defects.judgement import Judgement
+from tasks.defects.plan import PlanConfig
+from tasks.defects.promise.bounds import average_needed, needed
+from tasks.defects.promise.parts import Scored, scored
+from tasks.defects.promise.rates import Rate, escape_rates, false_reject_rate
+from tasks.defects.promise.thresholds import Promise, Promised, promised_thresholds
+from tasks.defects.promise.words import assumptions, sentences
+from tasks.defects.samples import Pixels, Sample
+
+USUAL = (0.05, 0.1, 0.2, 0.3)
+"""Shares that are promised where nobody asks for one: the least that the parts can carry."""
+RESAMPLES = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingConfig:
+    """How a detector is made.
+
+    Attributes:
+        detect: Of the fit.
+        plan: What is held out.
+        promise: What is promised; None: what the held-out parts can carry.
+        edge: How the edge file is made.
+    """
+
+    detect: DetectConfig = field(default_factory=DetectConfig)
+    plan: PlanConfig = field(default_factory=PlanConfig)
+    promise: Promise | None = None
+    edge: EdgeConfig = field(default_factory=EdgeConfig)
+
+
+def usual_promise(ng: int, ok: int) -> Promise:
+    """Return what so many held-out defective and good parts can carry.
+
+    Without enough defective ones nothing is said of escapes, and what is not OK is NG.
+
+    Args:
+        ng: Defective parts.
+        ok: Good parts.
+
+    Raises:
+        ValueError: Fewer than three good parts.
+    """
+    escape = next((share for share in USUAL if ng >= needed(share, 0.95)), None)
+    reject = next((share for share in USUAL if ok >= needed(share, 0.95)), None)
+    if reject is not None:
+        return Promise(escape, reject, review=escape is not None)
+    weaker = next((share for share in USUAL if ok >= average_needed(share)), None)
+    if weaker is None:
+        raise ValueError(
+            f"{ok} good parts held out can promise nothing; label at least {average_needed(0.3)} "
+            "more parts as ok"
+        )
+    return Promise(None, weaker, average=True, review=False)
+
+
+def judge(detector: Detector, samples: Sequence[Sample]) -> list[Judgement]:
+    """Judge samples one by one, so that one decoded image is held at a time."""
+    return [detector.judge([sample.pixels])[0] for sample in samples]
+
+
+def settle(
+    calibration: Sequence[Sample], scores: Sequence[float], promise: Promise | None
+) -> Promised:
+    """Return the thresholds that keep a promise on held-out samples.
+
+    Raises:
+        TooFewPartsError: Too few parts; says how many are missing.
+    """
+    ng, ok = scored(calibration, scores)
+    chosen = promise or usual_promise(ng.places()[1], ok.places()[1])
+    return promised_thresholds(chosen, ng, ok)
+
+
+def figures(
+    samples: Sequence[Sample], judgements: Sequence[Judgement], promised: Promised
+) -> dict[str, Any]:
+    """Return what a detector does on samples that it has not learnt from, as plain data.
+
+    Args:
+        samples: Labelled.
+        judgements: One each.
+        promised: The thresholds.
+    """
+    scores = [judgement.score for judgement in judgements]
+    ng, ok = scored(samples, scores)
+    found: dict[str, Any] = {"ng_parts": ng.places()[1], "ok_parts": ok.places()[1]}
+    limits = promised.thresholds
+    if len(ng):
+        found["escapes"] = [_plain(one) for one in escape_rates(ng, limits)]
+    if len(ok):
+        found["false_rejects"] = _plain(false_reject_rate(ok, limits))
+    verdicts = [limits.verdict(score) for score in scores]
+    found["review_share"] = verdicts.count("REVIEW") / max(len(verdicts), 1)
+    if len(ng) and len(ok):
+        found["auroc"] = auroc([*ok.scores, *ng.scores], [*[0] * len(ok), *[1] * len(ng)])
+        found["auroc_low"], found["auroc_high"] = _interval(ng, ok)
+    drawn = [
+        (j.heat, s.mask) for s, j in zip(samples, judgements, strict=True) if s.mask is not None
+    ]
+    marked = [pair for pair in drawn if pair[1].any()]
+    if marked:
+        clean = [
+            (j.heat, np.zeros(s.pixels.shape[:2], dtype=np.bool_))
+            for s, j in zip(samples, judgements, strict=True)
+            if s.label == "ok"
+        ]
+        heats, masks = zip(*marked, *clean, strict=True)
+        found["pixel_auroc"], found["aupro"] = heat_metrics(heats, masks)
+    return found
+
+
+def export(
+    detector: Detector,
+    promised: Promised,
+    images: Sequence[Pixels],
+    proof: Sequence[Pixels],
+    config: EdgeConfig,
+) -> EdgeFile:
+    """Make the edge file of a detector with its thresholds."""
+    return build_edge(detector.scorer, promised.thresholds, images, proof=proof, config=config)
+
+
+def with_thresholds(detector: Detector, promised: Promised) -> Detector:
+    """Return the detector that gives verdicts."""
+    return replace(detector, thresholds=promised.thresholds)
+
+
+def promise_record(promised: Promised) -> dict[str, Any]:
+    """Return thresholds, promise and assumptions as JSON data; infinite numbers are texts."""
+    limits = promised.thresholds
+    return {
+        "ok_below": _finite(limits.ok_below),
+        "ng_from": _finite(limits.ng_from),
+        "promise": asdict(promised.promise),
+        "kept": [
+            {name: _finite(value) for name, value in asdict(one).items()} for one in promised.kept
+        ],
+        "crossed": promised.crossed,
+        "in_words": sentences(promised),
+        "assumptions": assumptions(promised),
+    }
+
+
+def _interval(ng: Scored, ok: Scored, seed: int = 2018) -> tuple[float, float]:
+    """Return the 95 % interval of the AUROC; parts are drawn as a whole, each side apart."""
+    rng = np.random.default_rng(seed)
+    bad, good = np.asarray(ng.scores)[:, None], np.asarray(ok.scores)[None, :]
+    won = (bad > good) + 0.5 * (bad == good)
+    areas = np.empty(RESAMPLES)
+    for k in range(RESAMPLES):
+        weights = []
+        for side in (ng, ok):
+            place, parts = side.places()
+            weights.append(np.bincount(rng.integers(parts, size=parts), minlength=parts)[place])
+        rows, columns = (each.astype(np.float64) for each in weights)
+        areas[k] = rows @ won @ columns / (rows.sum() * columns.sum())
+    low, high = np.quantile(areas, [0.025, 0.975])
+    return float(low), float(high)
+
+
+def _plain(one: Rate) -> Mapping[str, Any]:
+    return {
+        "name": one.name,
+        "parts": one.parts,
+        "wrong": one.wrong,
+        "low": one.low,
+        "high": one.high,
+    }
+
+
+def _finite(value: Any) -> Any:
+    """Return a number that JSON can hold, an infinite one as a text."""
+    return str(value) if isinstance(value, float) and not np.isfinite(value) else value

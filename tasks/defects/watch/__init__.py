@@ -1,0 +1,1 @@
+"""Watching a line: scores, exposure, camera and unknown defects, with a stated false-alarm rate."""

@@ -1,0 +1,205 @@
+"""Defects-latency: the int8 edge file against the same graph in float32 and against torch.
+
+A detector is fitted to a generated line, its thresholds are set on parts of their own, and the edge
+file judges other parts. The three contenders take turns, so that a busy machine slows all alike.
+Times are of one decoded image at batch 1: for the edge file with all that a user gets, the heat
+enlarged to the image; for the ratio the graphs alone.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from connectors.defects.edge_file import write_edge_file
+from kernels.compression.parity import answers_of, difference
+from kernels.compression.qdq import QdqConfig
+from kernels.compression.sessions import open_session
+from models.defect_net import DefectNet, DefectNetShape
+from tasks.defects.detect.config import DetectConfig
+from tasks.defects.detect.fit import fit
+from tasks.defects.edge.build import EdgeConfig, build_edge
+from tasks.defects.edge.graph import EdgeGraph
+from tasks.defects.edge.preprocess import prepare_pixels
+from tasks.defects.edge.session import EdgeSession
+from tasks.defects.judgement import Thresholds
+from tasks.defects.samples import Sample, rgb
+from tasks.defects.scorer import Scorer
+from tasks.defects.textures.line import LineConfig, make_line
+from tests.benchmarks._harness import emit, parser, run_program, table, threads
+from tests.processes import unmeasured
+
+CORES = 2
+CHILD = """
+import sys
+from pathlib import Path
+import numpy as np
+from connectors.defects.edge_file import open_edge_file
+session = open_edge_file(Path(sys.argv[1]), demand_record=True)
+rng = np.random.default_rng(0)
+for side in map(int, sys.argv[2:]):
+    session.judge(rng.integers(0, 256, (side, side, 3), dtype=np.uint8))
+peak = next(x for x in open("/proc/self/status") if x.startswith("VmHWM"))
+print(int(peak.split()[1]) / 1024)
+"""
+
+
+def parts(args: Any) -> tuple[list[Sample], list[Sample], list[Sample]]:
+    """Return parts of one line: to fit, to set thresholds and ranges, to judge."""
+    fitted, held, _ = args.parts
+    kinds = ("scratch", "pit", "stain")
+    many = sum(args.parts)
+    line = make_line(
+        LineConfig(
+            texture="brushed",
+            shape=(args.side, args.side),
+            ok=many,
+            ng=dict.fromkeys(kinds, many // 3),
+            seed=args.seed,
+        )
+    )
+    found: tuple[list[Sample], list[Sample], list[Sample]] = ([], [], [])
+    for kind in ("", *kinds):
+        own = [sample for sample in line if sample.kind == kind]
+        first = fitted if not kind else fitted // 3
+        second = first + (held if not kind else held // 3)
+        for group, some in zip(found, (own[:first], own[first:second], own[second:]), strict=True):
+            group.extend(some)
+    return found
+
+
+def fitted(samples: Sequence[Sample], args: Any) -> Scorer:
+    """Return a scorer of the line; a tiny one for the smoke test."""
+    if args.smoke:
+        shape = DefectNetShape(stem=8, widths=(16, 16, 16), blocks=(1, 1, 1), dense=16)
+        torch.manual_seed(args.seed)
+        config = DetectConfig(steps=0, memory=32, projected=8, folds=2, piece=32)
+        return fit(samples, config, DefectNet(shape).eval()).scorer
+    return fit(samples, DetectConfig(steps=args.steps, seed=args.seed)).scorer
+
+
+def limits(scorer: Scorer, samples: Sequence[Sample]) -> Thresholds:
+    """Return thresholds with a band of doubt between most good and most bad parts."""
+    with torch.inference_mode():
+        scores = {
+            label: [
+                float(scorer(prepare_pixels(s.pixels, scorer.size)).score[0])
+                for s in samples
+                if s.label == label
+            ]
+            for label in ("ok", "ng")
+        }
+    ends = float(np.quantile(scores["ok"], 0.95)), float(np.quantile(scores["ng"], 0.1))
+    return Thresholds(min(ends), max(ends))
+
+
+def in_turns(
+    contenders: Mapping[str, Callable[[NDArray[np.uint8]], object]],
+    images: Sequence[NDArray[np.uint8]],
+    rounds: int,
+) -> dict[str, NDArray[np.float64]]:
+    """Return milliseconds [rounds] of each contender, which take turns on the images."""
+    taken: dict[str, list[float]] = {name: [] for name in contenders}
+    warm = max(2, rounds // 10)
+    for turn in range(warm + rounds):
+        image = images[turn % len(images)]
+        for name, judge in contenders.items():
+            start = time.perf_counter()
+            judge(image)
+            taken[name].append(1e3 * (time.perf_counter() - start))
+    return {name: np.array(each[warm:]) for name, each in taken.items()}
+
+
+def peak_mb(path: Path, sides: Sequence[int]) -> float:
+    """Return the largest resident size of a process that judges images of these sides."""
+    command = [sys.executable, "-c", CHILD, str(path), *map(str, sides)]
+    done = subprocess.run(command, capture_output=True, text=True, env=unmeasured(), check=True)
+    return float(done.stdout)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the benchmark."""
+    made = parser("defects-latency", __doc__.splitlines()[0])
+    made.add_argument("--side", type=int, default=256, help="pixels per side (default 256)")
+    made.add_argument("--rounds", type=int, default=200)
+    made.add_argument("--steps", type=int, default=100, help="steps of training (default 100)")
+    args = made.parse_args(argv)
+    args.parts = (6, 6, 6) if args.smoke else (30, 60, 200)
+    if args.smoke:
+        args.side, args.rounds = 32, 4
+    first, second, third = parts(args)
+    scorer = fitted(first, args)
+    thresholds = limits(scorer, second)
+    qdq = QdqConfig(rules=("min-max",), most_float=0) if args.smoke else QdqConfig()
+    edge = build_edge(
+        scorer,
+        thresholds,
+        [s.pixels for s in second],
+        config=EdgeConfig(qdq=qdq, calibration=64),
+    )
+    judged = [np.ascontiguousarray(rgb(sample.pixels)) for sample in third]
+    graph = EdgeGraph(scorer, thresholds).eval()
+    with torch.inference_mode():
+        trained = [(float(a[0]), int(a[3])) for a in (graph(torch.from_numpy(x)) for x in judged)]
+    exported = difference(trained, answers_of(edge.float32, judged))
+    quantised = difference(trained, answers_of(edge.model, judged))
+    session = EdgeSession(edge.model, threads=CORES)
+    graphs = {
+        name: open_session(model, threads=CORES)
+        for name, model in (("int8", edge.model), ("float32", edge.float32))
+    }
+    with torch.inference_mode(), threads(CORES):
+        taken = in_turns(
+            {
+                "edge file": session.judge,
+                "int8": lambda x: graphs["int8"].run(None, {"pixels": x}),
+                "float32": lambda x: graphs["float32"].run(None, {"pixels": x}),
+                "torch": lambda x: graph(torch.from_numpy(x)),
+            },
+            judged,
+            args.rounds,
+        )
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "line.onnx"
+        write_edge_file(path, edge)
+        rss = peak_mb(path, (args.side,) if args.smoke else (args.side, 1024, 7000))
+    middle = {name: float(np.median(each)) for name, each in taken.items()}
+    result = {
+        "ms_p50": middle["edge file"],
+        "ms_p95": float(np.quantile(taken["edge file"], 0.95)),
+        "mb": len(edge.model) / 1e6,
+        "mb_float32": len(edge.float32) / 1e6,
+        "x_ort_fp32": middle["float32"] / middle["int8"],
+        "x_ort_fp32_low": float(np.quantile(taken["float32"] / taken["int8"], 0.05)),
+        "x_torch": middle["torch"] / middle["int8"],
+        "int8_ms": middle["int8"],
+        "float32_ms": middle["float32"],
+        "torch_ms": middle["torch"],
+        "flips_fp32": exported.flips / len(judged),
+        "flips_int8": quantised.flips / len(judged),
+        "score_max_fp32": exported.score_max,
+        "score_max_int8": quantised.score_max,
+        "verdicts_int8": quantised.table,
+        "rss_mb": rss,
+        "images": len(judged),
+        "quantisation": json.loads(json.dumps(dict(edge.record.facts))),
+    }
+    rows = [
+        (name, *(float(np.quantile(each, q)) for q in (0.5, 0.95))) for name, each in taken.items()
+    ]
+    table(f"defects-latency: {args.side} pixels, {CORES} cores", ("", "ms p50", "ms p95"), rows)
+    emit(result, args)
+
+
+if __name__ == "__main__":
+    run_program("defects-latency", main)
