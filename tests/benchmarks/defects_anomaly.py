@@ -16,13 +16,13 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
+from torch import nn
 
 from models.defect_net import DefectNet, DefectNetShape, Features
 from tasks.defects.detect.config import DetectConfig
 from tasks.defects.detect.detector import Detector, tensor_of
 from tasks.defects.detect.fit import fit
 from tasks.defects.detect.metrics import auroc, heat_metrics
-from tasks.defects.detect.scorer import look
 from tasks.defects.judgement import Heat
 from tasks.defects.samples import Sample
 from tasks.defects.textures.line import LineConfig, make_line
@@ -33,6 +33,8 @@ DRAWS = Path(__file__).parent / "draws" / "defects_anomaly.csv"
 SIZES = (0, 5, 10)
 Draw = tuple[list[str], list[str]]
 """Names of the normal and of the defective images that are labelled."""
+Start = tuple[DefectNet, nn.Conv2d | None]
+"""Net and mask head that all start from."""
 
 
 @dataclass(slots=True)
@@ -43,14 +45,14 @@ class Contender:
         key: ``n0``, ``n5``, ... or ``patchcore``.
         parts: Tiles of the labelled images.
         judge: Score and heat of an image, given its pixels and its features by the weights that
-            all start from, as they come and evenly lit.
+            all start from.
         scores: By image name.
         heats: By image name, float16 to save memory.
     """
 
     key: str
     parts: set[str]
-    judge: Callable[[torch.Tensor, Features, Features], tuple[float, Heat]]
+    judge: Callable[[torch.Tensor, Features], tuple[float, Heat]]
     scores: dict[str, float] = field(default_factory=dict)
     heats: dict[str, np.ndarray] = field(default_factory=dict)
 
@@ -102,7 +104,7 @@ def generated(seed: int) -> tuple[list[Sample], list[Draw]]:
 
 
 def contenders(
-    samples: Sequence[Sample], draws: Sequence[Draw], net: DefectNet, args: Any
+    samples: Sequence[Sample], draws: Sequence[Draw], start: Start, args: Any
 ) -> list[Contender]:
     """Fit PatchCore and a detector per size on each draw."""
     named = {sample.name: sample for sample in samples}
@@ -110,27 +112,25 @@ def contenders(
     for number, (ok, ng) in enumerate(draws):
         normals = [named[name] for name in ok]
         parts = {named[name].part for name in (*ok, *ng)}
-        core = PatchCore(net, seed=args.seed + number)
+        core = PatchCore(start[0], seed=args.seed + number)
         core.fit([tensor_of(sample.pixels) for sample in normals])
         found.append(
-            Contender(
-                "patchcore", parts, lambda _, plain, __, core=core: core.judge_features(plain)
-            )
+            Contender("patchcore", parts, lambda _, seen, core=core: core.judge_features(seen))
         )
         for size in args.sizes:
             config = DetectConfig(seed=args.seed + number, **args.config)
-            detector = fit([*normals, *(named[name] for name in ng[:size])], config, net)
+            detector = fit([*normals, *(named[name] for name in ng[:size])], config, *start)
             found.append(Contender(f"n{size}", parts, _judge(detector)))
             print(f"draw {number}, n{size}: {detector.provenance['held_out']}", flush=True)
     return found
 
 
-def _judge(detector: Detector) -> Callable[[torch.Tensor, Features, Features], tuple[float, Heat]]:
+def _judge(detector: Detector) -> Callable[[torch.Tensor, Features], tuple[float, Heat]]:
     scorer = detector.scorer
 
-    def judge(pixels: torch.Tensor, _: Features, lit: Features) -> tuple[float, Heat]:
+    def judge(pixels: torch.Tensor, seen: Features) -> tuple[float, Heat]:
         # An untrained net is the one all start from: its features need no second look.
-        found = scorer(pixels) if detector.config.steps else scorer.judge_features(lit)
+        found = scorer(pixels) if detector.config.steps else scorer.judge_features(seen)
         return float(found.score[0]), found.heat[0, 0].numpy()
 
     return judge
@@ -144,9 +144,9 @@ def judge_all(samples: Sequence[Sample], net: DefectNet, all_of_them: list[Conte
         if not judges:
             continue
         pixels = tensor_of(sample.pixels)[None]
-        plain, lit = net(pixels), look(net, pixels)
+        seen = net(pixels)
         for one in judges:
-            score, heat = one.judge(pixels, plain, lit)
+            score, heat = one.judge(pixels, seen)
             one.scores[sample.name] = score
             one.heats[sample.name] = heat.astype(np.float16)
 
@@ -173,25 +173,34 @@ def main(argv: Sequence[str] | None = None) -> None:
     made = parser("defects-anomaly", __doc__.splitlines()[0])
     made.add_argument("--data", type=Path, help="folder of magnetic_tile, or that itself")
     made.add_argument("--draws", type=int, default=10, help="so many of the fixed draws")
-    made.add_argument("--steps", type=int, default=0, help="steps of training of the net itself")
+    made.add_argument("--steps", type=int, default=2_000, help="steps of training of the net")
+    made.add_argument("--fold-steps", type=int, default=400, help="steps of each calibrating one")
     made.add_argument("--sizes", type=int, nargs="+", default=SIZES, help="labelled defects")
     args = made.parse_args(argv)
-    args.config = {"steps": args.steps}
+    args.config = {"steps": args.steps, "fold_steps": args.fold_steps}
     if args.data is None or args.smoke:
         print("a generated line; name the folder of magnetic tiles by --data FOLDER")
         samples, draws = generated(args.seed)
         torch.manual_seed(args.seed)
-        net = DefectNet(DefectNetShape(4, (4, 6, 8), (1, 1, 1), 8)).eval()
-        args.config |= {"piece": 32, "memory": 32, "projected": 8, "folds": 2}
+        start: Start = DefectNet(DefectNetShape(4, (4, 6, 8), (1, 1, 1), 8)).eval(), None
+        args.config |= {
+            "steps": 4,
+            "fold_steps": 2,
+            "piece": 32,
+            "memory": 32,
+            "projected": 8,
+            "folds": 2,
+        }
         args.sizes = (0, 4)
     else:
-        from tasks.defects.weights import load_net
+        from tasks.defects.weights import load_mask_head, load_net
 
-        samples, draws, net = read_tiles(args.data), read_draws()[: args.draws], load_net()
+        samples, draws = read_tiles(args.data), read_draws()[: args.draws]
+        start = load_net(), load_mask_head()
     named = {sample.name: sample for sample in samples}
     with threads(1), stopwatch() as took:
-        all_of_them = contenders(samples, draws, net, args)
-        judge_all(samples, net, all_of_them)
+        all_of_them = contenders(samples, draws, start, args)
+        judge_all(samples, start[0], all_of_them)
     result: dict[str, Any] = {}
     rows = []
     for key in ("patchcore", *(f"n{size}" for size in args.sizes)):

@@ -3,10 +3,14 @@
 The idea of SegDec-Net (Tabernik et al., J. Intell. Manuf. 2020): pixels and the decision about the
 image are learned together. The decision is the mean of the highest cells, so that it needs no
 parameters of its own and an image without mask can be learned from (multiple instances).
+
+Spots and areas have a map each. One map for both would have to be high along every edge of the
+light, where an area might begin, and a spot of a few cells would drown among those.
 """
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Callable
 
@@ -19,10 +23,12 @@ from tasks.defects.detect.config import DetectConfig
 from tasks.defects.detect.pieces import Pieces
 
 LOG = logging.getLogger(__name__)
-HIGHEST = 16
-"""Cells whose mean decides about a piece."""
-_RARE = 4.0
-_WARM_UP = 0.15
+HIGHEST = (4, 64)
+"""Cells whose mean decides whether a piece has a spot, and an area."""
+_RARE, _OVERLAP = 4.0, 0.5
+_WARM_UP, _NEVER = 0.15, 20.0
+_KEPT = 0.995
+"""Share of the running mean of the weights that a step keeps."""
 
 
 def finetune(
@@ -32,7 +38,7 @@ def finetune(
 
     Args:
         net: Backbone and neck.
-        head: From ``net.shape.dense`` channels to one logit per cell.
+        head: From ``net.shape.dense`` channels to the logits of spots and of areas.
         draw: Gives the next batch.
         config: Steps and learning rate.
 
@@ -42,17 +48,22 @@ def finetune(
     Raises:
         ArithmeticError: The loss is no number; says at which step.
     """
-    weights = [*net.parameters(), *head.parameters()]
+    whole = nn.ModuleList([net, head])
     losses = []
     if config.steps:
+        mean_of = copy.deepcopy(whole)
+        weights = list(whole.parameters())
         optimizer = torch.optim.AdamW(weights, config.rate, weight_decay=0.02)
         schedule = torch.optim.lr_scheduler.OneCycleLR(
             optimizer, config.rate, config.steps, pct_start=_WARM_UP
         )
-        net.train()
+        whole.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        whole.train()
         for step in range(config.steps):
             pieces = draw()
-            loss = loss_of(head(net(pieces.pixels).dense), pieces)
+            with torch.autocast("cpu", torch.bfloat16, enabled=halves_pay()):
+                logits = head(net(pieces.pixels).dense)
+            loss = loss_of(logits.float(), pieces)
             if not torch.isfinite(loss):
                 raise ArithmeticError(f"the loss is {loss.item()} at step {step}; lower the rate")
             optimizer.zero_grad()
@@ -60,36 +71,64 @@ def finetune(
             nn.utils.clip_grad_norm_(weights, 1.0)
             optimizer.step()
             schedule.step()
+            # Early on the mean follows at once, so that a short training is more than its start.
+            _follow(mean_of, whole, min(_KEPT, step / (step + 10)))
             losses.append(loss.item())
-    net.eval()
-    head.eval()
+        whole.load_state_dict(mean_of.state_dict())
+        whole.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    whole.eval()
     last = losses[-max(1, len(losses) // 10) :]
     mean = sum(last) / len(last) if last else float("nan")
     LOG.info("%d steps of training, loss %.3f", config.steps, mean)
     return mean
 
 
+def halves_pay() -> bool:
+    """Return whether the processor multiplies bfloat16 itself; elsewhere it is slower."""
+    told = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
+    return bool(told and told())
+
+
+@torch.no_grad()
+def _follow(mean_of: nn.Module, weights: nn.Module, kept: float) -> None:
+    for one, new in zip(mean_of.parameters(), weights.parameters(), strict=True):
+        one.lerp_(new, 1 - kept)
+    for one, new in zip(mean_of.buffers(), weights.buffers(), strict=True):
+        one.copy_(new)
+
+
 def loss_of(logits: Tensor, pieces: Pieces) -> Tensor:
-    """Return cross-entropy and overlap of the cells, and cross-entropy of the decision.
+    """Return the losses of both maps: cross-entropy and overlap of the cells, and of the decision.
 
     Args:
-        logits: float [n, 1, h, w].
+        logits: float [n, 2, h, w], of spots and of areas.
         pieces: What the cells and the pieces are.
     """
+    loss = logits.new_zeros(())
+    for place, count in enumerate(HIGHEST):
+        mine = (pieces.large == bool(place)).float()
+        others = pieces.target * (1 - mine)[:, None, None, None]
+        told = pieces._replace(target=pieces.target - others, defective=pieces.defective * mine)
+        loss = loss + _loss_of_one(logits[:, [place]], told, 1 - others, count)
+    return loss
+
+
+def _loss_of_one(logits: Tensor, pieces: Pieces, counted: Tensor, count: int) -> Tensor:
+    """Return the loss of one map; cells of defects of the other map do not count."""
     target, drawn = pieces.target, pieces.drawn
     cells = functional.binary_cross_entropy_with_logits(logits, target, reduction="none")
-    cells = ((1 + _RARE * target) * cells).mean(dim=(1, 2, 3))
-    share = logits.sigmoid()
+    cells = ((1 + _RARE * target) * cells * counted).mean(dim=(1, 2, 3))
+    share = logits.sigmoid() * counted
     both = (share * target).sum(dim=(1, 2, 3))
     overlap = (2 * both + 1) / ((share + target).sum(dim=(1, 2, 3)) + 1)
     decision = functional.binary_cross_entropy_with_logits(
-        highest(logits, HIGHEST), pieces.defective
+        highest(logits - _NEVER * (1 - counted), count), pieces.defective
     )
     known = drawn.sum().clamp_min(1)
     # Of a piece without defect the overlap says nothing that cross-entropy does not say better.
     shown = drawn * target.flatten(1).amax(dim=1)
     missed = (shown * (1 - overlap)).sum() / shown.sum().clamp_min(1)
-    return (drawn * cells).sum() / known + 0.5 * missed + 0.3 * decision
+    return (drawn * cells).sum() / known + _OVERLAP * missed + decision
 
 
 def highest(heat: Tensor, count: int) -> Tensor:

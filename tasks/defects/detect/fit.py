@@ -16,7 +16,7 @@ from models.defect_net import DefectNet
 from tasks.defects.detect.config import DetectConfig, DetectError
 from tasks.defects.detect.detector import Detector, check_pixels, tensor_of
 from tasks.defects.detect.held_out import learn
-from tasks.defects.detect.scorer import ScorerShape, SurfaceScorer, look
+from tasks.defects.detect.scorer import TRAINED, ScorerShape, SurfaceScorer
 from tasks.defects.detect.self_train import Guessed, guess
 from tasks.defects.judgement import UNKNOWN
 from tasks.defects.samples import Sample, parts_of
@@ -45,8 +45,8 @@ def fit(
             unlabelled ones are used by self-training alone.
         config: Settings.
         net: Backbone to start from, left as it is; the shipped one by default.
-        head: Segmentation head of ``net``; the shipped one where the net is, else one that says no
-            everywhere until it is trained.
+        head: Segmentation head of ``net``, one logit per cell; both maps start from it. The shipped
+            one where the net is, else one that says no everywhere until it is trained.
 
     Raises:
         DetectError: Samples that no detector can be made of; says what is missing.
@@ -102,7 +102,9 @@ def _start(
         head = nn.Conv2d(net.shape.dense, 1, 1)
         for one, value in zip(head.parameters(), (0.0, -3.0), strict=True):
             nn.init.constant_(one, value)
-    found.head.load_state_dict(head.state_dict())
+    with torch.no_grad():
+        for own, given in zip(found.head.parameters(), head.parameters(), strict=True):
+            own.copy_(given.expand(len(TRAINED), *given.shape[1:]))
     return found
 
 
@@ -158,7 +160,7 @@ def _set_types(scorer: SurfaceScorer, defects: Sequence[Sample]) -> None:
     seen: dict[str, list[Tensor]] = {kind: [] for kind in scorer.kinds[:-1]}
     for sample in defects:
         if sample.kind in seen:
-            features = look(scorer.net, tensor_of(sample.pixels)[None])
+            features = scorer.net(tensor_of(sample.pixels)[None])
             logits = scorer.logits(scorer.maps(features))
             seen[sample.kind].append(scorer.impression(features, logits)[0])
     apart: list[float] = []

@@ -18,11 +18,10 @@ from models.defect_net import STRIDE
 from tasks.defects.detect.config import DetectConfig
 from tasks.defects.detect.detector import tensor_of
 from tasks.defects.detect.evidence import MAPS, Cells, fit_evidence, stacked
-from tasks.defects.detect.finetune import finetune
-from tasks.defects.detect.light import evenly_lit
+from tasks.defects.detect.finetune import HIGHEST, finetune
 from tasks.defects.detect.metrics import auroc, resized
-from tasks.defects.detect.pieces import PieceMaker, Pieces, region
-from tasks.defects.detect.scorer import SurfaceScorer, look, statistics
+from tasks.defects.detect.pieces import PieceMaker, region
+from tasks.defects.detect.scorer import STATISTICS, TRAINED, SurfaceScorer, statistics
 from tasks.defects.detect.synthetic import with_defect
 from tasks.defects.detect.weigh import Weights, weigh
 from tasks.defects.samples import Mask, Sample, parts_of
@@ -34,6 +33,10 @@ MOST_IMAGES = 200
 _CELLS = 48
 _SEEN = 256
 _QUANTILE_CELLS, _MOST_CELLS = 1_000, 100_000
+_DECIDING = tuple(
+    STATISTICS.index(f"{name}_{count}") for name, count in zip(TRAINED, HIGHEST, strict=True)
+)
+_LEAST_SLOPE = 0.1
 SYNTHETIC_WEIGHT = 0.15
 """Weight of a synthetic defect beside a real one when the evidence is weighed."""
 
@@ -88,12 +91,7 @@ def train(
     undrawn = [sample for sample in defects if region(sample) is None]
     hints = strangest(scorer, undrawn, normals, config, rng) if undrawn else {}
     maker = PieceMaker(normals, defects, config, rng, hints)
-
-    def draw() -> Pieces:
-        pieces = maker.batch()
-        return pieces._replace(pixels=evenly_lit(pieces.pixels))
-
-    return finetune(scorer.net, scorer.head, draw, config)
+    return finetune(scorer.net, scorer.head, maker.batch, config)
 
 
 @torch.no_grad()
@@ -108,7 +106,7 @@ def strangest(
     fit_evidence(scorer.evidence, cells_of(scorer, normals, [], config, rng), config.seed)
     found = {}
     for sample in samples:
-        raw = scorer.evidence.raw(look(scorer.net, tensor_of(sample.pixels)[None]))
+        raw = scorer.evidence.raw(scorer.net(tensor_of(sample.pixels)[None]))
         heat = resized(raw[0, MAPS.index("memory")].numpy(), sample.pixels.shape[:2])
         found[sample.name] = heat >= np.quantile(heat, 0.99)
     return found
@@ -128,7 +126,7 @@ def cells_of(
     chosen: list[Cells] = []
     for _ in range(-(-pieces // config.batch)):
         batch = maker.batch()
-        features = stacked(look(scorer.net, batch.pixels)).flatten(2).transpose(1, 2)
+        features = stacked(scorer.net(batch.pixels)).flatten(2).transpose(1, 2)
         for one, target in zip(features, batch.target.flatten(1) > 0, strict=True):
             for defective in (False, True):
                 place = torch.nonzero(target == defective)[:, 0].numpy()
@@ -156,8 +154,8 @@ def learn(
 ) -> dict[str, float]:
     """Train what is to be trained, learn the evidence, and set how all of it is weighed.
 
-    A net that is trained is trained again, half as long, for each of two folds, so that its own
-    map is weighed by parts that it did not see, too.
+    A net that is trained is trained again, for `fold_steps`, for each of two folds, so that what
+    its score means is told by parts that it did not see.
 
     Args:
         scorer: Of the net to start from.
@@ -179,7 +177,7 @@ def learn(
         others = [fold for place, fold in enumerate(folds) if place != number]
         student = copy.deepcopy(scorer)
         seen = [[*more[i], *(s for fold in others for s in fold[i])] for i in (0, 1)]
-        half = replace(config, steps=config.steps // 2)
+        half = replace(config, steps=min(config.steps, config.fold_steps))
         _learn(student, seen[0], seen[1], half, rng)
         standardise(student, good[:share])
         views += [view(student, one, rng) for one in [*good[:share], *bad[:share]]]
@@ -187,7 +185,9 @@ def learn(
         views += [view(student, one, rng, SYNTHETIC_WEIGHT) for one in made]
     loss = _learn(scorer, [*more[0], *normals], [*more[1], *defects], config, rng)
     standardise(scorer, normals[:MOST_IMAGES])
-    return set_weights(scorer, views) | ({} if math.isnan(loss) else {"loss": loss})
+    return set_weights(scorer, views, trained=config.steps > 0) | (
+        {} if math.isnan(loss) else {"loss": loss}
+    )
 
 
 def _learn(
@@ -208,7 +208,7 @@ def standardise(scorer: SurfaceScorer, normals: Sequence[Sample]) -> None:
     evidence = scorer.evidence
     some = []
     for sample in normals:
-        raw = evidence.raw(look(scorer.net, tensor_of(sample.pixels)[None]))[0].flatten(1)
+        raw = evidence.raw(scorer.net(tensor_of(sample.pixels)[None]))[0].flatten(1)
         some.append(raw[:, :: max(1, raw.shape[1] // _QUANTILE_CELLS)])
     at = torch.tensor([0.16, 0.5, 0.84])
     low, middle, high = torch.quantile(torch.cat(some, dim=1)[:, :_MOST_CELLS], at, dim=1)
@@ -230,7 +230,7 @@ def spoilt(sample: Sample, donors: Sequence[Sample], rng: Generator) -> Sample:
 @torch.no_grad()
 def view(scorer: SurfaceScorer, sample: Sample, rng: Generator, weight: float = 1.0) -> View:
     """Look at one image."""
-    maps = scorer.maps(look(scorer.net, tensor_of(sample.pixels)[None]))
+    maps = scorer.maps(scorer.net(tensor_of(sample.pixels)[None]))
     flat = maps[0].flatten(1).t()
     defective = sample.label == "ng"
     where = region(sample)
@@ -255,20 +255,26 @@ def touched(mask: Mask, size: Sequence[int]) -> Tensor:
 
 
 @torch.no_grad()
-def set_weights(scorer: SurfaceScorer, views: Sequence[View]) -> dict[str, float]:
-    """Set how heat and decision weigh the maps, by views of held-out images."""
+def set_weights(scorer: SurfaceScorer, views: Sequence[View], *, trained: bool) -> dict[str, float]:
+    """Set how heat and decision weigh the maps, by views of held-out images.
+
+    A net that was trained on the line decides alone; how surely it does is what the views tell.
+    """
     cells = torch.cat([one.cells for one in views]).double().numpy()
     target = torch.cat([one.target for one in views]).numpy()
     share = np.concatenate([np.full(len(v.cells), v.weight / max(1, len(v.cells))) for v in views])
-    if target.any():
-        _set_heat(scorer, weigh(cells, target, share))
     values = torch.stack([one.found for one in views]).double().numpy()
     defective = np.array([one.defective for one in views])
     weight = np.array([one.weight for one in views])
+    if trained:
+        scorer.mix.copy_(torch.eye(len(TRAINED), scorer.mix.shape[1]))
+        values = values[:, list(_DECIDING)].max(axis=1, keepdims=True)
+    elif target.any():
+        _set_heat(scorer, weigh(cells, target, share))
     figures = {}
     if defective.any():
         weights = weigh(values, defective, weight)
-        _set_decision(scorer, weights)
+        _set_decision(scorer, weights, trained=trained)
         told = weights.log_odds(values)
         for name, real in (("auroc_synthetic", weight < 1), ("auroc", weight == 1)):
             kept = real & defective | ~defective
@@ -279,12 +285,19 @@ def set_weights(scorer: SurfaceScorer, views: Sequence[View]) -> dict[str, float
 
 def _set_heat(scorer: SurfaceScorer, weights: Weights) -> None:
     scale = weights.weight / weights.spread
-    scorer.mix.copy_(torch.from_numpy(scale))
+    scorer.mix.copy_(torch.from_numpy(scale).expand_as(scorer.mix))
     scorer.mix_bias.fill_(weights.bias - float(scale @ weights.centre))
 
 
-def _set_decision(scorer: SurfaceScorer, weights: Weights) -> None:
+def _set_decision(scorer: SurfaceScorer, weights: Weights, *, trained: bool) -> None:
+    if trained:
+        # Never nothing: a few views that contradict it shall not switch the score off.
+        slope = max(_LEAST_SLOPE, float(weights.weight[0])) / float(weights.spread[0])
+        for row, place in enumerate(_DECIDING):
+            scorer.decision[row, place] = slope
+        scorer.decision_bias.fill_(weights.bias - slope * float(weights.centre[0]))
+        return
     scorer.usual.copy_(torch.from_numpy(weights.centre))
     scorer.unusual.copy_(torch.from_numpy(weights.spread))
-    scorer.decision.copy_(torch.from_numpy(weights.weight))
+    scorer.decision.copy_(torch.from_numpy(weights.weight).expand_as(scorer.decision))
     scorer.decision_bias.fill_(weights.bias)

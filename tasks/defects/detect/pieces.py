@@ -15,29 +15,37 @@ from torch.nn import functional
 
 from models.defect_net import STRIDE
 from tasks.defects.detect.config import DetectConfig
+from tasks.defects.detect.seams import with_seam
 from tasks.defects.detect.synthetic import Surface, with_defect
 from tasks.defects.samples import Mask, Sample, rgb
 from tasks.defects.textures.layers import between
 
-_ZOOM = (0.65, 1.3)
-_TRANSPLANTED = 0.25
+_ZOOM = (0.45, 1.25)
+_TRANSPLANTED = 1 / 3
 """Share of the real defects that are put on another normal image."""
+_SEAMS = 0.4
+"""Share of the synthetic defects that are areas of another finish."""
+_LARGE = 12.0
+"""Pixels of the piece from inside of an area to its nearest border, above which it is large."""
+_ASPECTS = ((1.0, 1.0), (0.78, 1.25), (1.25, 0.78))
 
 
 class Pieces(NamedTuple):
     """A batch to train on.
 
     Attributes:
-        pixels: float [n, 3, side, side] in [0, 1].
-        target: float [n, 1, side / 4, side / 4], 1 where a cell touches a defect.
+        pixels: float [n, 3, h, w] in [0, 1]; square or half as long again, alike in a batch.
+        target: float [n, 1, h / 4, w / 4], 1 where a cell touches a defect.
         drawn: float [n], 1 where ``target`` is known, 0 where only the image's label is.
         defective: float [n], 1 where a piece shows a defect, or most likely does.
+        large: bool [n], whether the defect is an area rather than a spot or a line.
     """
 
     pixels: Tensor
     target: Tensor
     drawn: Tensor
     defective: Tensor
+    large: Tensor
 
 
 class PieceMaker:
@@ -70,11 +78,14 @@ class PieceMaker:
                 where = (hints or {}).get(sample.name, np.ones(sample.pixels.shape[:2], np.bool_))
             self._defects.append((_levels(sample, colour=colour), where, drawn))
         self._config, self._rng = config, rng
+        self._size: tuple[int, ...] = (config.piece, config.piece)
         self._real = config.real if defects else 0.0
         self._synthetic = config.synthetic + (config.real - self._real) / 2
 
     def batch(self) -> Pieces:
         """Return the next batch."""
+        aspect = _ASPECTS[int(self._rng.integers(len(_ASPECTS)))]
+        self._size = tuple(max(16, int(self._config.piece * one) // 16 * 16) for one in aspect)
         each = [self._piece() for _ in range(self._config.batch)]
         pixels = torch.from_numpy(np.stack([pixels for pixels, _, _ in each]))
         masks = torch.from_numpy(np.stack([mask for _, mask, _ in each]).astype(np.float32))
@@ -83,6 +94,7 @@ class PieceMaker:
             functional.max_pool2d(masks[:, None], STRIDE),
             torch.tensor([drawn for _, _, drawn in each], dtype=torch.float32),
             masks.flatten(1).amax(dim=1),
+            torch.tensor([is_large(mask) for _, mask, _ in each]),
         )
 
     def _piece(self) -> tuple[Surface, Mask, bool]:
@@ -98,7 +110,8 @@ class PieceMaker:
             pixels = self._normal()
             mask = np.zeros(pixels.shape[:2], dtype=np.bool_)
             if which < self._real + self._synthetic:
-                pixels, mask = with_defect(pixels, self._normal(), rng)
+                make = with_seam if rng.random() < _SEAMS else with_defect
+                pixels, mask = make(pixels, self._normal(), rng)
         for axis in (0, 1):  # never a right angle, since grain has a direction
             if rng.random() < 0.5:
                 pixels, mask = np.flip(pixels, axis), np.flip(mask, axis)
@@ -110,20 +123,21 @@ class PieceMaker:
 
     def _cut(self, pixels: Surface, mask: Mask) -> tuple[Surface, Mask]:
         """Return a random piece at a random zoom, one that holds some of the mask if there is."""
-        rng, side = self._rng, self._config.piece
-        cut = round(side / between(rng, *_ZOOM))
-        pixels, mask = _padded(pixels, mask, cut, rng)
+        rng, size = self._rng, self._size
+        zoom = between(rng, *_ZOOM)
+        tall, wide = (round(one / zoom) for one in size)
+        pixels, mask = _padded(pixels, mask, (tall, wide), rng)
         height, width = mask.shape
         rows, columns = np.nonzero(mask)
         if len(rows):
             place = int(rng.integers(len(rows)))
-            top = int(np.clip(rows[place] - rng.integers(cut), 0, height - cut))
-            left = int(np.clip(columns[place] - rng.integers(cut), 0, width - cut))
+            top = int(np.clip(rows[place] - rng.integers(tall), 0, height - tall))
+            left = int(np.clip(columns[place] - rng.integers(wide), 0, width - wide))
         else:
-            top, left = int(rng.integers(height - cut + 1)), int(rng.integers(width - cut + 1))
-        window = np.s_[top : top + cut, left : left + cut]
-        small = _zoomed(mask[window][..., None], side)[..., 0] > 0.3
-        return _zoomed(pixels[window], side), small
+            top, left = int(rng.integers(height - tall + 1)), int(rng.integers(width - wide + 1))
+        window = np.s_[top : top + tall, left : left + wide]
+        small = _zoomed(mask[window][..., None], size)[..., 0] > 0.3
+        return _zoomed(pixels[window], size), small
 
 
 def region(sample: Sample) -> Mask | None:
@@ -139,6 +153,14 @@ def region(sample: Sample) -> Mask | None:
     return found if found.any() else None
 
 
+def is_large(mask: Mask) -> bool:
+    """Return whether some pixel lies deep inside of the mask."""
+    from scipy.ndimage import distance_transform_edt
+
+    depth = distance_transform_edt(np.pad(mask, 1, "edge"))
+    return bool(mask.all() or depth.max() > _LARGE)
+
+
 def transplanted(pixels: Surface, mask: Mask, normal: Surface, rng: Generator) -> Surface:
     """Return the normal piece with the defect on it, at the brightness of its new place."""
     from scipy.ndimage import binary_dilation, gaussian_filter
@@ -146,9 +168,11 @@ def transplanted(pixels: Surface, mask: Mask, normal: Surface, rng: Generator) -
     grown = binary_dilation(mask, iterations=3)
     ring = binary_dilation(grown, iterations=6) & ~grown
     around = ring if ring.any() else ~np.zeros_like(mask)
-    gain = normal[around].mean() / max(float(pixels[around].mean()), 0.03)
+    own = max(float(pixels[around].mean()), 0.03)
+    gain = normal[around].mean() / own
     alpha = gaussian_filter(grown.astype(np.float32), 1.0 + float(rng.random()))[..., None]
-    lit = pixels * np.float32(min(gain, 4.0))
+    contrast = math.exp(rng.uniform(-0.5, 0.3))
+    lit = (own + (pixels - own) * np.float32(contrast)) * np.float32(min(gain, 4.0))
     return np.asarray(np.clip(normal + alpha * (lit - normal), 0, 1), dtype=np.float32)
 
 
@@ -174,10 +198,12 @@ def _levels(sample: Sample, *, colour: bool) -> Surface:
     return pixels.astype(np.float32) / np.float32(255)
 
 
-def _padded(pixels: Surface, mask: Mask, side: int, rng: Generator) -> tuple[Surface, Mask]:
+def _padded(
+    pixels: Surface, mask: Mask, size: tuple[int, int], rng: Generator
+) -> tuple[Surface, Mask]:
     """Mirror an image that is smaller than a piece."""
     height, width = mask.shape
-    more_rows, more_columns = max(0, side - height), max(0, side - width)
+    more_rows, more_columns = max(0, size[0] - height), max(0, size[1] - width)
     if not more_rows and not more_columns:
         return pixels, mask
     top, left = int(rng.integers(more_rows + 1)), int(rng.integers(more_columns + 1))
@@ -185,10 +211,10 @@ def _padded(pixels: Surface, mask: Mask, side: int, rng: Generator) -> tuple[Sur
     return np.pad(pixels, (*pad, (0, 0)), "symmetric"), np.pad(mask, pad, "symmetric")
 
 
-def _zoomed(values: NDArray[np.generic], side: int) -> Surface:
+def _zoomed(values: NDArray[np.generic], size: tuple[int, ...]) -> Surface:
     whole = torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32)).permute(2, 0, 1)
-    if whole.shape[1] != side:
+    if whole.shape[1:] != size:
         whole = functional.interpolate(
-            whole[None], size=(side, side), mode="bilinear", antialias=True, align_corners=False
+            whole[None], size=size, mode="bilinear", antialias=True, align_corners=False
         )[0]
     return np.asarray(whole.permute(1, 2, 0).numpy(), dtype=np.float32)

@@ -10,13 +10,14 @@ from torch import Tensor, nn
 from models.defect_net import DefectNet, DefectNetShape, Features
 from tasks.defects.detect.evidence import MAPS, Evidence
 from tasks.defects.detect.finetune import highest
-from tasks.defects.detect.light import evenly_lit
 from tasks.defects.judgement import UNKNOWN
 from tasks.defects.scorer import Scorer, Scores
 
-COUNTS = (4, 32, 256)
+COUNTS = (4, 64, 256)
 """Numbers of highest cells whose means are looked at: a pit, a crack, a stain."""
-SOURCES = ("segment", *MAPS)
+TRAINED = ("spot", "area")
+"""Maps of the net's own segmentation."""
+SOURCES = (*TRAINED, *MAPS)
 STATISTICS = tuple(f"{name}_{count}" for name in SOURCES for count in COUNTS)
 _HELD = 16
 """Cells that the type of a defect is told by."""
@@ -49,11 +50,12 @@ class SurfaceScorer(Scorer):
 
     Attributes:
         net: Backbone and neck.
-        head: Segmentation, one logit per cell.
+        head: Segmentation, the logits of spots and of areas.
         evidence: Maps that need few labels or none.
-        mix: float [len(SOURCES)], weights of the maps in the heat; `mix_bias` beside it.
-        decision: float [len(STATISTICS)], weights of the statistics in the score; standardised by
-            `usual` and `unusual`, `decision_bias` beside it.
+        mix: float [2, len(SOURCES)], weights of the maps in the heat; `mix_bias` beside it.
+        decision: float [2, len(STATISTICS)], weights of the statistics in the score; standardised
+            by `usual` and `unusual`, `decision_bias` beside it. Of both sums the larger counts,
+            in the heat as well: a spot is a defect whatever the map of areas says.
         prototypes: float [len(kinds) - 1, dense], mean whitened features of each type.
         reach: Squared distance from which on a defect is rather of no known type.
     """
@@ -62,20 +64,20 @@ class SurfaceScorer(Scorer):
         super().__init__(shape.kinds, size)
         self.shape = shape
         self.net = DefectNet(shape.net)
-        self.head = nn.Conv2d(shape.net.dense, 1, 1)
+        self.head = nn.Conv2d(shape.net.dense, len(TRAINED), 1)
         self.evidence = Evidence(shape.net, shape.memory, shape.projected)
-        self.mix, self.mix_bias = _fixed(len(SOURCES)), _fixed(1)
+        self.mix, self.mix_bias = _fixed(2, len(SOURCES)), _fixed(1)
         self.usual, self.unusual = _fixed(len(STATISTICS)), _fixed(len(STATISTICS), value=1.0)
-        self.decision, self.decision_bias = _fixed(len(STATISTICS)), _fixed(1)
+        self.decision, self.decision_bias = _fixed(2, len(STATISTICS)), _fixed(1)
         self.prototypes = _fixed(len(shape.kinds) - 1, shape.net.dense)
         self.reach = _fixed(1, value=1.0)
 
     def forward(self, pixels: Tensor) -> Scores:
         """Judge float [n, 3, h, w] in [0, 1]."""
-        return self.judge_features(look(self.net, pixels))
+        return self.judge_features(self.net(pixels))
 
     def judge_features(self, features: Features) -> Scores:
-        """Judge images by the features that `look` gives."""
+        """Judge images by the features that the net gives."""
         maps = self.maps(features)
         logits = self.logits(maps)
         kinds = self.types(self.impression(features, logits))
@@ -87,13 +89,13 @@ class SurfaceScorer(Scorer):
 
     def logits(self, maps: Tensor) -> Tensor:
         """Return the logits of the heat, [n, 1, h / 4, w / 4]."""
-        mixed = (maps * self.mix[:, None, None]).sum(dim=1, keepdim=True)
-        return mixed + self.mix_bias
+        first, second = ((maps * one[:, None, None]).sum(dim=1, keepdim=True) for one in self.mix)
+        return torch.maximum(first, second) + self.mix_bias
 
     def decide(self, found: Tensor) -> Tensor:
         """Return the scores [n] of statistics [n, len(STATISTICS)]."""
-        told: Tensor = ((found - self.usual) / self.unusual) @ self.decision
-        return (told + self.decision_bias).sigmoid()
+        told = ((found - self.usual) / self.unusual) @ self.decision.t()
+        return (torch.maximum(told[:, 0], told[:, 1]) + self.decision_bias).sigmoid()
 
     def impression(self, features: Features, logits: Tensor) -> Tensor:
         """Return whitened features [n, dense], the mean of the cells of highest heat."""
@@ -109,12 +111,6 @@ class SurfaceScorer(Scorer):
         unknown = self.reach.expand(len(impression), 1)
         closeness: Tensor = -4 * torch.cat([known, unknown], dim=1) / self.reach
         return closeness.softmax(dim=1)
-
-
-def look(net: DefectNet, pixels: Tensor) -> Features:
-    """Return the features of float [n, 3, h, w] in [0, 1] under even light."""
-    features: Features = net(evenly_lit(pixels))
-    return features
 
 
 def statistics(maps: Tensor) -> Tensor:

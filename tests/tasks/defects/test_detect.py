@@ -14,11 +14,13 @@ from hypothesis import strategies as st
 from models.defect_net import DefectNet, DefectNetShape
 from tasks.defects.detect.config import DetectConfig, DetectError
 from tasks.defects.detect.detector import FACTS, WEIGHTS, Detector
+from tasks.defects.detect.finetune import loss_of
 from tasks.defects.detect.fit import fit
 from tasks.defects.detect.held_out import folds_of
-from tasks.defects.detect.light import evenly_lit
 from tasks.defects.detect.memory import core_set, squared_distance
-from tasks.defects.detect.pieces import PieceMaker, region
+from tasks.defects.detect.pieces import PieceMaker, Pieces, is_large, region
+from tasks.defects.detect.scorer import STATISTICS
+from tasks.defects.detect.seams import with_seam
 from tasks.defects.detect.self_train import defective_share, guess
 from tasks.defects.detect.synthetic import with_defect
 from tasks.defects.detect.weigh import weigh
@@ -233,16 +235,6 @@ def test_parts_never_straddle_folds():
     assert sorted(held) == sorted(sample.name for sample in good + bad)
 
 
-def test_even_light_takes_exposure_and_slopes_out():
-    rng = np.random.default_rng(0)
-    picture = torch.from_numpy(0.3 + 0.1 * rng.random((1, 1, 96, 96), np.float32))
-    slope = torch.linspace(0.8, 1.2, 96)
-    first, second = (evenly_lit(one.expand(-1, 3, -1, -1)) for one in (picture, picture * slope))
-    apart = float((first - second).abs().mean() / first.std())
-    assert apart < 0.5
-    assert apart < float((picture - picture * slope).abs().mean() / picture.std()) / 3
-
-
 @settings(max_examples=20, deadline=None)
 @given(st.integers(0, 2**31))
 def test_synthetic_defects_stay_in_range_and_inside_their_mask(seed):
@@ -260,9 +252,62 @@ def test_pieces_show_what_their_target_says(line):
     maker = PieceMaker(normals(line), defects(line), SMALL, np.random.default_rng(0))
     for _ in range(5):
         batch = maker.batch()
-        assert batch.pixels.shape == (4, 3, 32, 32)
-        assert batch.target.shape == (4, 1, 8, 8)
+        shape = batch.pixels.shape[2:]
+        assert batch.pixels.shape == (4, 3, *shape)
+        assert 16 <= min(shape) <= max(shape) <= 48
+        assert batch.target.shape == (4, 1, shape[0] // 4, shape[1] // 4)
         assert torch.equal(batch.defective, batch.target.flatten(1).amax(1))
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 2**31))
+def test_areas_of_another_finish_keep_to_their_mask(seed):
+    rng = np.random.default_rng(seed)
+    surface = (0.4 + 0.1 * rng.random((64, 48, 1))).astype(np.float32)
+    made, mask = with_seam(surface, surface[::-1], rng)
+    assert made.dtype == np.float32
+    assert made.min() >= 0
+    assert made.max() <= 1
+    assert mask.mean() <= 0.5
+    if mask.any():
+        moved = np.abs(made - surface)[..., 0]
+        assert moved[mask].mean() > moved[~mask].mean()
+    else:
+        assert np.array_equal(made, surface)
+
+
+def test_what_lies_deep_is_an_area():
+    mask = np.zeros((64, 64), np.bool_)
+    mask[:, 10:20] = True
+    assert not is_large(mask)
+    mask[:40, 10:60] = True
+    assert is_large(mask)
+    assert is_large(np.ones((32, 32), np.bool_))
+    assert not is_large(np.zeros((32, 32), np.bool_))
+
+
+def test_each_map_is_taught_its_own_defects():
+    target = torch.zeros(2, 1, 16, 16)
+    target[:, :, 2:4, 2:4] = 1
+    pieces = Pieces(
+        torch.zeros(2, 3, 64, 64), target, torch.ones(2), torch.ones(2), torch.tensor([False, True])
+    )
+    logits = torch.zeros(2, 2, 16, 16, requires_grad=True)
+    loss_of(logits, pieces).backward()
+    pulled = logits.grad[:, :, 2:4, 2:4]
+    assert (pulled[[0, 1], [0, 1]] < 0).all()  # its own defect: up
+    assert (pulled[[0, 1], [1, 0]] == 0).all()  # the other map's: neither
+
+
+def test_a_trained_net_decides_by_the_larger_of_its_two_maps(line, net):
+    scorer = fit(line, replace(SMALL, steps=4), net).scorer
+    found = torch.zeros(3, scorer.decision.shape[1])
+    spot, area = (STATISTICS.index(name) for name in ("spot_4", "area_64"))
+    found[1, spot], found[2, area] = 2.0, 2.0
+    none, one, other = scorer.decide(found).tolist()
+    assert one == other > none
+    found[1, area] = 1.0
+    assert scorer.decide(found)[1] == one
 
 
 def test_core_set_covers_and_distances_are_exact():
