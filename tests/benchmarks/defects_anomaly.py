@@ -128,9 +128,8 @@ def contenders(
 def _judge(detector: Detector) -> Callable[[torch.Tensor, Features], tuple[float, Heat]]:
     scorer = detector.scorer
 
-    def judge(pixels: torch.Tensor, seen: Features) -> tuple[float, Heat]:
-        # An untrained net is the one all start from: its features need no second look.
-        found = scorer(pixels) if detector.config.steps else scorer.judge_features(seen)
+    def judge(pixels: torch.Tensor, _: Features) -> tuple[float, Heat]:
+        found = scorer(pixels)
         return float(found.score[0]), found.heat[0, 0].numpy()
 
     return judge
@@ -173,6 +172,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     made = parser("defects-anomaly", __doc__.splitlines()[0])
     made.add_argument("--data", type=Path, help="folder of magnetic_tile, or that itself")
     made.add_argument("--draws", type=int, default=10, help="so many of the fixed draws")
+    made.add_argument("--first", type=int, default=0, help="number of the first one")
     made.add_argument("--steps", type=int, default=2_000, help="steps of training of the net")
     made.add_argument("--fold-steps", type=int, default=400, help="steps of each calibrating one")
     made.add_argument("--sizes", type=int, nargs="+", default=SIZES, help="labelled defects")
@@ -184,8 +184,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         torch.manual_seed(args.seed)
         start: Start = DefectNet(DefectNetShape(4, (4, 6, 8), (1, 1, 1), 8)).eval(), None
         args.config |= {
-            "steps": 4,
-            "fold_steps": 2,
+            "steps": 0,
             "piece": 32,
             "memory": 32,
             "projected": 8,
@@ -195,7 +194,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     else:
         from tasks.defects.weights import load_mask_head, load_net
 
-        samples, draws = read_tiles(args.data), read_draws()[: args.draws]
+        samples, draws = read_tiles(args.data), read_draws()[args.first :][: args.draws]
         start = load_net(), load_mask_head()
     named = {sample.name: sample for sample in samples}
     with threads(1), stopwatch() as took:
@@ -213,7 +212,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         rows.append((key, *(result[key][k] for k in ("image_auroc", "sd", "worst")),
                      result[key]["pixel_auroc"], result[key]["aupro"]))  # fmt: skip
     result["patchcore_auroc"] = result["patchcore"]["image_auroc"]
-    result |= {"draws": len(draws), "images": len(samples), "steps": args.steps}
+    result |= {
+        "first": args.first,
+        "draws": len(draws),
+        "images": len(samples),
+        "steps": args.steps,
+    }
     result |= {"seconds": took.wall, "cpu_seconds": took.cpu, "peak_gib": peak_gib()}
     title = f"defects-anomaly: {len(draws)} draws, {len(draws[0][0])} normal images"
     table(title, ("labels", "image AUROC", "sd", "worst", "pixel AUROC", "AUPRO"), rows)

@@ -160,8 +160,9 @@ def _set_types(scorer: SurfaceScorer, defects: Sequence[Sample]) -> None:
     seen: dict[str, list[Tensor]] = {kind: [] for kind in scorer.kinds[:-1]}
     for sample in defects:
         if sample.kind in seen:
-            features = scorer.net(tensor_of(sample.pixels)[None])
-            logits = scorer.logits(scorer.maps(features))
+            pixels = tensor_of(sample.pixels)[None]
+            features = scorer.net(pixels)
+            logits = scorer.logits(scorer.maps(features, pixels))
             seen[sample.kind].append(scorer.impression(features, logits)[0])
     apart: list[float] = []
     for place, each in enumerate(seen.values()):

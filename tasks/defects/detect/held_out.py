@@ -230,7 +230,8 @@ def spoilt(sample: Sample, donors: Sequence[Sample], rng: Generator) -> Sample:
 @torch.no_grad()
 def view(scorer: SurfaceScorer, sample: Sample, rng: Generator, weight: float = 1.0) -> View:
     """Look at one image."""
-    maps = scorer.maps(scorer.net(tensor_of(sample.pixels)[None]))
+    pixels = tensor_of(sample.pixels)[None]
+    maps = scorer.maps(scorer.net(pixels), pixels)
     flat = maps[0].flatten(1).t()
     defective = sample.label == "ng"
     where = region(sample)
@@ -291,11 +292,14 @@ def _set_heat(scorer: SurfaceScorer, weights: Weights) -> None:
 
 def _set_decision(scorer: SurfaceScorer, weights: Weights, *, trained: bool) -> None:
     if trained:
-        # Never nothing: a few views that contradict it shall not switch the score off.
-        slope = max(_LEAST_SLOPE, float(weights.weight[0])) / float(weights.spread[0])
+        # The net's own log-odds, believed less or not more than they say, and never not at all:
+        # a few views that contradict it shall not switch the score off.
+        told = max(_LEAST_SLOPE, float(weights.weight[0])) / float(weights.spread[0])
+        even = float(weights.centre[0]) - weights.bias / told
+        slope = min(max(told, _LEAST_SLOPE), 1.0)
         for row, place in enumerate(_DECIDING):
             scorer.decision[row, place] = slope
-        scorer.decision_bias.fill_(weights.bias - slope * float(weights.centre[0]))
+        scorer.decision_bias.fill_(-slope * even)
         return
     scorer.usual.copy_(torch.from_numpy(weights.centre))
     scorer.unusual.copy_(torch.from_numpy(weights.spread))

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from models.defect_net import DefectNet, DefectNetShape, Features
 from tasks.defects.detect.evidence import MAPS, Evidence
@@ -19,6 +20,8 @@ TRAINED = ("spot", "area")
 """Maps of the net's own segmentation."""
 SOURCES = (*TRAINED, *MAPS)
 STATISTICS = tuple(f"{name}_{count}" for name in SOURCES for count in COUNTS)
+_COARSE = (0.25, 0.5)
+"""Share of the look at half the size in each of them."""
 _HELD = 16
 """Cells that the type of a defect is told by."""
 
@@ -51,6 +54,7 @@ class SurfaceScorer(Scorer):
     Attributes:
         net: Backbone and neck.
         head: Segmentation, the logits of spots and of areas.
+        coarse: float [2], share of the look at half the size in each.
         evidence: Maps that need few labels or none.
         mix: float [2, len(SOURCES)], weights of the maps in the heat; `mix_bias` beside it.
         decision: float [2, len(STATISTICS)], weights of the statistics in the score; standardised
@@ -65,6 +69,7 @@ class SurfaceScorer(Scorer):
         self.shape = shape
         self.net = DefectNet(shape.net)
         self.head = nn.Conv2d(shape.net.dense, len(TRAINED), 1)
+        self.coarse = nn.Parameter(torch.tensor(_COARSE), requires_grad=False)
         self.evidence = Evidence(shape.net, shape.memory, shape.projected)
         self.mix, self.mix_bias = _fixed(2, len(SOURCES)), _fixed(1)
         self.usual, self.unusual = _fixed(len(STATISTICS)), _fixed(len(STATISTICS), value=1.0)
@@ -74,18 +79,29 @@ class SurfaceScorer(Scorer):
 
     def forward(self, pixels: Tensor) -> Scores:
         """Judge float [n, 3, h, w] in [0, 1]."""
-        return self.judge_features(self.net(pixels))
-
-    def judge_features(self, features: Features) -> Scores:
-        """Judge images by the features that the net gives."""
-        maps = self.maps(features)
+        features = self.net(pixels)
+        maps = self.maps(features, pixels)
         logits = self.logits(maps)
         kinds = self.types(self.impression(features, logits))
         return Scores(self.decide(statistics(maps)), logits.sigmoid(), kinds)
 
-    def maps(self, features: Features) -> Tensor:
-        """Return float [n, len(SOURCES), h / 4, w / 4]."""
-        return torch.cat([self.head(features.dense), self.evidence(features)], dim=1)
+    def maps(self, features: Features, pixels: Tensor) -> Tensor:
+        """Return float [n, len(SOURCES), h / 4, w / 4].
+
+        Args:
+            features: Of the pixels.
+            pixels: Seen once more at half the size, where an area has more of its surroundings.
+        """
+        own: Tensor = self.head(features.dense)
+        halved = functional.avg_pool2d(pixels, 2, ceil_mode=True, count_include_pad=False)
+        coarse = functional.interpolate(
+            self.head(self.net(halved).dense),
+            size=own.shape[-2:],
+            mode="bilinear",
+            align_corners=False,
+        )
+        share = self.coarse[:, None, None]
+        return torch.cat([own + share * (coarse - own), self.evidence(features)], dim=1)
 
     def logits(self, maps: Tensor) -> Tensor:
         """Return the logits of the heat, [n, 1, h / 4, w / 4]."""
