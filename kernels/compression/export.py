@@ -179,6 +179,7 @@ def folded(module: nn.Module, example: Sequence[Tensor]) -> nn.Module:
     finally:
         for hook in hooks:
             hook.remove()
+    pairs = list(dict.fromkeys(pairs))  # a net may run twice, on two sizes of an image
     times = Counter(id(conv) for conv, _ in pairs)
     for conv, norm in pairs:
         if times[id(conv)] == 1:

@@ -109,7 +109,7 @@ def contenders(
     """Fit PatchCore and a detector per size on each draw."""
     named = {sample.name: sample for sample in samples}
     found = []
-    for number, (ok, ng) in enumerate(draws):
+    for number, (ok, ng) in enumerate(draws, args.first):
         normals = [named[name] for name in ok]
         parts = {named[name].part for name in (*ok, *ng)}
         core = PatchCore(start[0], seed=args.seed + number)

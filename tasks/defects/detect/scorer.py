@@ -93,7 +93,7 @@ class SurfaceScorer(Scorer):
             pixels: Seen once more at half the size, where an area has more of its surroundings.
         """
         own: Tensor = self.head(features.dense)
-        halved = functional.avg_pool2d(pixels, 2, ceil_mode=True, count_include_pad=False)
+        halved = functional.avg_pool2d(pixels, 2)
         coarse = functional.interpolate(
             self.head(self.net(halved).dense),
             size=own.shape[-2:],
