@@ -11,14 +11,17 @@ import math
 
 import numpy as np
 from numpy.random import Generator
+from numpy.typing import NDArray
 
 from tasks.defects.samples import Mask
 from tasks.defects.textures.fields import Field, Shape, value_noise
 from tasks.defects.textures.layers import between
 
 LEAST_SEEN = 0.015
-LEAST_CELLS = 40
-Surface = np.ndarray
+"""Mean change of an area below which nobody would see it; as a share of the range of levels."""
+LEAST_PIXELS = 40
+Surface = NDArray[np.float32]
+"""float32 [h, w, channels] in [0, 1]."""
 _STRIPE, _FAR, _SMEARED = 0.3, 0.25, 0.3
 
 
@@ -41,7 +44,7 @@ def with_seam(surface: Surface, donor: Surface, rng: Generator) -> tuple[Surface
     mask = alpha > 0.5
     made = surface + alpha[..., None] * (_finish(surface, donor, rng) - surface)
     made = np.clip(made, 0, 1).astype(np.float32)
-    if mask.sum() < LEAST_CELLS or float(np.abs(made - surface)[mask].mean()) < LEAST_SEEN:
+    if mask.sum() < LEAST_PIXELS or float(np.abs(made - surface)[mask].mean()) < LEAST_SEEN:
         return surface.copy(), np.zeros(shape, dtype=np.bool_)
     return made, mask
 
