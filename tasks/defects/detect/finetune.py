@@ -57,7 +57,7 @@ def finetune(
         schedule = torch.optim.lr_scheduler.OneCycleLR(
             optimizer, config.rate, config.steps, pct_start=_WARM_UP
         )
-        whole.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        whole.to(memory_format=torch.channels_last)
         whole.train()
         for step in range(config.steps):
             pieces = draw()
@@ -75,7 +75,7 @@ def finetune(
             _follow(mean_of, whole, min(_KEPT, step / (step + 10)))
             losses.append(loss.item())
         whole.load_state_dict(mean_of.state_dict())
-        whole.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+        whole.to(memory_format=torch.contiguous_format)
     whole.eval()
     last = losses[-max(1, len(losses) // 10) :]
     mean = sum(last) / len(last) if last else float("nan")
@@ -93,8 +93,8 @@ def halves_pay() -> bool:
 def _follow(mean_of: nn.Module, weights: nn.Module, kept: float) -> None:
     for one, new in zip(mean_of.parameters(), weights.parameters(), strict=True):
         one.lerp_(new, 1 - kept)
-    for one, new in zip(mean_of.buffers(), weights.buffers(), strict=True):
-        one.copy_(new)
+    for kept_one, buffer in zip(mean_of.buffers(), weights.buffers(), strict=True):
+        kept_one.copy_(buffer)
 
 
 def loss_of(logits: Tensor, pieces: Pieces) -> Tensor:
