@@ -100,7 +100,8 @@ def test_a_folder_is_inspected_once_by_the_model(trained, folder, tmp_path):
     same = [verdicts[name] == verdict for name, verdict in wanted]
     assert sum(same) >= 0.8 * len(same)  # int8 on the edge, float in training
     again = inspect_batch(str(camera), trained["bundle"], str(out))
-    assert again["counts"]["again"] == len(judged) + 1
+    assert not set(again["counts"]) & {"OK", "NG", "REVIEW", "QUARANTINED"}
+    assert len(Path(again["results"]).read_text().splitlines()) == len(rows)
 
 
 def test_settings_that_do_not_exist_are_refused_at_once(folder, prefect_server):
