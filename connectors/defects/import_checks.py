@@ -286,8 +286,8 @@ def grouped(
                 used[place].refuse(NEAR_COPY, what, "pictures that occur once", warning=True)
     ties = {place: twin.of for place, twin in alike.items() if twin.exact}
     near = len(alike) - len(ties)
-    does = {"group": "grouped with it", "aside": "set aside", "kept": "kept apart, as told"}
-    does = does[options.near_copies]
+    words = {"group": "grouped with it", "aside": "set aside", "kept": "kept apart, as told"}
+    does = words[options.near_copies]
     if options.near_copies == "group":
         if near > MOST_ALIKE * len(used) and all(image.part for image in used):
             does = "kept apart: the parts are named, and so many look alike that likeness is none"
