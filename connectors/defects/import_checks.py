@@ -261,6 +261,10 @@ def without_copies(images: Sequence[Candidate], options: DatasetOptions) -> list
     return [f"copies: {len(repeats):,} kept, as told"] if repeats else []
 
 
+MOST_ALIKE = 0.25
+"""Share of near copies above which parts simply look alike (print), if people named the parts."""
+
+
 def grouped(
     images: Sequence[Candidate], options: DatasetOptions
 ) -> tuple[dict[str, int], list[str]]:
@@ -280,18 +284,19 @@ def grouped(
             if not twin.exact:
                 what = f"{used[twin.of].file.name}, {twin.position}"
                 used[place].refuse(NEAR_COPY, what, "pictures that occur once", warning=True)
-    near = sum(not twin.exact for twin in alike.values())
+    ties = {place: twin.of for place, twin in alike.items() if twin.exact}
+    near = len(alike) - len(ties)
+    words = {"group": "grouped with it", "aside": "set aside", "kept": "kept apart, as told"}
+    does = words[options.near_copies]
+    if options.near_copies == "group":
+        if near > MOST_ALIKE * len(used) and all(image.part for image in used):
+            does = "kept apart: the parts are named, and so many look alike that likeness is none"
+        else:
+            ties = {place: twin.of for place, twin in alike.items()}
     if near:
-        does = {"group": "grouped with it", "aside": "set aside", "kept": "kept apart, as told"}
         said.append(
-            f"near copies: {near:,} images are nearly another one, turned or mirrored too; "
-            f"{does[options.near_copies]}"
+            f"near copies: {near:,} images are nearly another one, turned or mirrored too; {does}"
         )
-    ties = {
-        place: twin.of
-        for place, twin in alike.items()
-        if twin.exact or options.near_copies == "group"
-    }
     ids = group_ids([image.part for image in used], ties)
     stay = [(image, group) for image, group in zip(used, ids, strict=True) if image.flag is None]
     mixed = mixed_groups([group for _, group in stay], [image.label for image, _ in stay])

@@ -34,7 +34,8 @@ class DatasetOptions:
         part_pattern: A regular expression that finds the part in an image's path.
         copies: Whether images with equal pixels are set ``aside`` but for one, or ``kept``.
         near_copies: Whether images that are nearly the same are a ``group``, or set ``aside`` but
-            for one, or are ``kept`` apart.
+            for one, or are ``kept`` apart. Where every part is named and over a quarter are near
+            copies, parts look alike by nature, and names count alone.
         likeness: When two images are nearly the same.
     """
 

@@ -9,6 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import secrets
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -99,6 +102,30 @@ def seal(folder: Path, manifest: M) -> M:
     sealed: M = replace(manifest, files=entries)  # type: ignore[type-var]
     (folder / MANIFEST).write_text(sealed.to_json(), encoding="utf-8")
     return sealed
+
+
+def write_sealed(
+    folder: Path, write: Callable[[Path], BundleManifest], check: Callable[[Path], object]
+) -> None:
+    """Write a bundle beside its place, check it, then move it there in one step.
+
+    Args:
+        folder: Its place; what lies there is replaced.
+        write: Writes all files into a draft folder; returns the manifest without them.
+        check: Opens and tries the sealed draft; what it raises leaves ``folder`` as it was.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    draft = folder.parent / f".{folder.name}-{secrets.token_hex(4)}"
+    try:
+        draft.mkdir(mode=0o700)  # in here: Ctrl-C may come at any moment after it
+        seal(draft, write(draft))
+        check(draft)
+        if folder.exists():
+            shutil.rmtree(folder)
+        os.replace(draft, folder)  # noqa: PTH105 - replaces within one file system, atomically
+    except BaseException:
+        shutil.rmtree(draft, ignore_errors=True)
+        raise
 
 
 def bundle_digest(folder: Path) -> str:

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
-import secrets
-import shutil
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -22,7 +19,7 @@ from kernels.bundle.folder import (
     read_json,
     read_manifest,
     read_verified,
-    seal,
+    write_sealed,
 )
 from tasks.defects.bundle.manifest import Manifest
 from tasks.defects.bundle.parts import IMAGES, BundleParts
@@ -124,25 +121,17 @@ def write_bundle(folder: Path, parts: BundleParts) -> DefectBundle:
     Raises:
         BundleError: When the edge file cannot be run.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    draft = folder.parent / f".{folder.name}-{secrets.token_hex(4)}"
-    try:
-        draft.mkdir(mode=0o700)  # in here: Ctrl-C may come at any moment after it
+
+    def write(draft: Path) -> Manifest:
         _write_files(draft, parts)
-        manifest = Manifest(
+        return Manifest(
             dataset=parts.dataset,
             data_digest=parts.data_digest,
             git_commit=parts.git_commit,
             created=datetime.now(UTC).isoformat(timespec="seconds"),
         )
-        seal(draft, manifest)
-        DefectBundle.load(draft).self_check()
-        if folder.exists():
-            shutil.rmtree(folder)
-        os.replace(draft, folder)  # noqa: PTH105 - replaces within one file system, atomically
-    except BaseException:
-        shutil.rmtree(draft, ignore_errors=True)
-        raise
+
+    write_sealed(folder, write, lambda draft: DefectBundle.load(draft).self_check())
     return DefectBundle.load(folder)
 
 

@@ -2,8 +2,7 @@
 
 Every number that is watched has its own evidence. With d of them, each alarms at d times the
 ``arl`` asked for, so the chance that any alarms by chance within t parts is at most t / ``arl``,
-however they depend on each other. By that alone the mean time to a false alarm is at least half of
-``arl``; measured it is more than all of it.
+however they depend on each other, and the mean time to a false alarm is at least half of ``arl``.
 """
 
 from __future__ import annotations

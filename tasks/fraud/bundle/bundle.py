@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import secrets
-import shutil
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,7 +18,7 @@ from kernels.bundle.folder import (
     read_json,
     read_manifest,
     read_verified,
-    seal,
+    write_sealed,
 )
 from tasks.fraud.bundle.card import render_card
 from tasks.fraud.bundle.embeddings import Embeddings
@@ -198,10 +195,8 @@ def write_bundle(folder: Path, parts: BundleParts) -> Bundle:
         BundleError: When a head cannot be run or disagrees with the feature list.
     """
     _check_parts(parts)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    draft = folder.parent / f".{folder.name}-{secrets.token_hex(4)}"
-    try:
-        draft.mkdir(mode=0o700)  # in here: Ctrl-C may come at any moment after it
+
+    def write(draft: Path) -> Manifest:
         _write_files(draft, parts)
         manifest = Manifest(
             dataset=parts.config.name,
@@ -214,14 +209,9 @@ def write_bundle(folder: Path, parts: BundleParts) -> Bundle:
             created=datetime.now(UTC).isoformat(timespec="seconds"),
         )
         (draft / "MODEL_CARD.md").write_text(render_card(manifest, parts), encoding="utf-8")
-        seal(draft, manifest)
-        Bundle.load(draft).self_check()
-        if folder.exists():
-            shutil.rmtree(folder)
-        os.replace(draft, folder)  # noqa: PTH105 - replaces within one file system, atomically
-    except BaseException:
-        shutil.rmtree(draft, ignore_errors=True)
-        raise
+        return manifest
+
+    write_sealed(folder, write, lambda draft: Bundle.load(draft).self_check())
     return Bundle.load(folder)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
@@ -561,3 +562,23 @@ def test_counts_of_the_public_sets(tmp_path, load):
     (tmp_path / "index.csv").write_text("\n".join(rows))
     masked = load(root, index=tmp_path / "index.csv", copies="kept")
     assert (masked.frame["mask"] != "").sum() == masked.frame.height == 899
+
+
+def test_where_all_parts_are_named_and_look_alike_names_count_alone(tmp_path, load):
+    noise = np.random.default_rng(0)
+    print_ = np.kron(noise.integers(0, 2, (12, 12)), np.full((8, 8), 200)).astype(np.uint8)
+    line = [
+        Sample(
+            f"{i}.png",
+            np.clip(print_ + noise.integers(0, 30, (96, 96)), 0, 255).astype(np.uint8),
+            "ok",
+            part=f"p{i}",
+        )
+        for i in range(6)
+    ]
+    write_dataset(line, tmp_path / "named")
+    named = load(tmp_path / "named")
+    assert named.frame["group"].n_unique() == 6
+    assert any("the parts are named" in text for text in named.findings)
+    write_dataset([replace(one, part="") for one in line], tmp_path / "unnamed")
+    assert load(tmp_path / "unnamed").frame["group"].n_unique() == 1

@@ -1,0 +1,116 @@
+"""The inspection flows: a folder made a serving model, again from where it was, and used."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections import Counter
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+SETTINGS = {
+    "detect": {"steps": 0, "memory": 64, "projected": 16, "folds": 2},
+    "plan": {"calibration": 0.4, "test": 0.25},
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A generated line as a folder, with one file that is no image."""
+    from connectors.defects.dataset_files import write_dataset
+    from tasks.defects.textures.line import LineConfig, make_line
+
+    place = tmp_path_factory.mktemp("line") / "plates"
+    types = {"scratch": 8, "stain": 8}
+    line = make_line(LineConfig(texture="stripes", ok=24, ng=types, shape=(64, 64), seed=3))
+    write_dataset(line, place)
+    (place / "normal" / "0000.png").write_bytes(b"no image")
+    return place
+
+
+@pytest.fixture(scope="module")
+def trained(folder, prefect_server, mlflow_server):
+    """The flow, run once."""
+    from flows.train_defects import train_defects
+
+    return train_defects(str(folder), "plates", SETTINGS)
+
+
+def test_a_folder_becomes_a_serving_model_with_a_record(trained):
+    from connectors.defects.models import inspection_registry
+    from tasks.defects.bundle.bundle import DefectBundle
+
+    fitted, finished = trained["fitted"], trained["finished"]
+    assert fitted["quarantined"] == 1
+    assert fitted["rows_in"] == 40
+    assert sum(fitted["roles"].values()) == 39
+    bundle = DefectBundle.load(Path(trained["bundle"]))
+    assert bundle.digest == finished["digest"]
+    assert set(bundle.images["role"]) == {"train", "calibration", "test"}
+    straddling = bundle.images.group_by("part").agg(pl.col("role").n_unique())
+    assert straddling["role"].max() == 1
+    assert finished["figures"]["test"]["auroc"] > 0.6
+    assert any("good parts" in text for text in finished["thresholds"]["in_words"])
+    page = Path(trained["audit"]).read_text(encoding="utf-8")
+    assert bundle.digest in page
+    assert "data:image/png" in page
+    if trained["promotion"]["promoted"]:
+        version, serving = inspection_registry().champion("plates", Path(trained["bundle"]).parent)
+        assert (version.run_id, serving.digest) == (trained["run_id"], bundle.digest)
+
+
+def test_the_run_s_page_has_figures_and_files(trained):
+    import mlflow
+
+    client = mlflow.MlflowClient()
+    run = client.get_run(trained["run_id"])
+    assert run.info.status == "FINISHED"
+    assert run.data.metrics["test.auroc"] == trained["finished"]["figures"]["test"]["auroc"]
+    assert run.data.tags["promotion"] == trained["promotion"]["reason"]
+    names = {file.path for file in client.list_artifacts(trained["run_id"])}
+    assert {"audit.html", "judged.csv", "roles.csv", "quarantine.parquet", "parity.json"} <= names
+
+
+def test_the_same_folder_again_is_not_trained_again(trained, folder):
+    from flows.train_defects import train_defects
+
+    again = train_defects(str(folder), "plates", SETTINGS)
+    assert again["finished"] == trained["finished"]
+    assert again["fitted"] == trained["fitted"]
+    assert again["seconds"] < trained["seconds"] / 3
+
+
+def test_a_folder_is_inspected_once_by_the_model(trained, folder, tmp_path):
+    from flows.inspect_batch import inspect_batch
+
+    camera, out = tmp_path / "camera", tmp_path / "out"
+    judged = pl.read_csv(Path(trained["bundle"]).parent / "judged.csv")
+    for name in [*judged["image"], "normal/0000.png"]:
+        (camera / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(folder / name, camera / name)
+    record = inspect_batch(str(camera), trained["bundle"], str(out))
+    counts = Counter(record["counts"])
+    assert counts["QUARANTINED"] == 1
+    assert counts["OK"] + counts["NG"] + counts["REVIEW"] == len(judged)
+    rows = [json.loads(row) for row in Path(record["results"]).read_text().splitlines()]
+    verdicts = {row["image"]: row["edge"]["verdict"] for row in rows if row["edge"]}
+    wanted = judged.select("image", "verdict").iter_rows()
+    same = [verdicts[name] == verdict for name, verdict in wanted]
+    assert sum(same) >= 0.8 * len(same)  # int8 on the edge, float in training
+    again = inspect_batch(str(camera), trained["bundle"], str(out))
+    assert not set(again["counts"]) & {"OK", "NG", "REVIEW", "QUARANTINED"}
+    assert len(Path(again["results"]).read_text().splitlines()) == len(rows)
+
+
+def test_settings_that_do_not_exist_are_refused_at_once(folder, prefect_server):
+    from flows.train_defects import train_defects
+
+    for settings, says in (
+        ({"detekt": {}}, "unknown settings detekt"),
+        ({"detect": {"stepps": 3}}, "stepps"),
+        ({"promise": {"max_escape": 2}}, "max_escape"),
+    ):
+        with pytest.raises(ValueError, match=says):
+            train_defects(str(folder), "plates", settings, promote=False)
