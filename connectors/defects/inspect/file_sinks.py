@@ -11,6 +11,7 @@ import io
 import json
 import os
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -42,7 +43,7 @@ _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
-class _LinesSink:
+class _LinesSink(ABC):
     """Appends lines to a file; the newest event in it is read when it is opened."""
 
     batch = 200
@@ -111,12 +112,13 @@ class _LinesSink:
     def _head(self) -> bytes:
         return b""
 
+    @abstractmethod
     def _line(self, result: Result) -> bytes:
-        raise NotImplementedError
+        """Return a result as a line, with its end."""
 
+    @abstractmethod
     def _event(self, line: bytes) -> tuple[int, str]:
         """Return event and journal of a line, -1 and "?" of one that is none of ours."""
-        raise NotImplementedError
 
 
 class JsonLinesSink(_LinesSink):
