@@ -15,6 +15,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import polars as pl
 
 from connectors.defects.dataset import Dataset
@@ -158,14 +159,15 @@ def finish_folder(
             for role in held
             if held[role]
         }
+        written = detector.to_bytes()
         parts = BundleParts(
             dataset=origin.line,
             data_digest=dataset.digest,
             git_commit=origin.git_commit,
             edge=edge.model,
             parity=json.loads(edge.record.to_json()),
-            detector=detector.to_bytes()[WEIGHTS],
-            detector_facts=json.loads(detector.to_bytes()[FACTS]),
+            detector=written[WEIGHTS],
+            detector_facts=json.loads(written[FACTS]),
             thresholds=training.promise_record(promised),
             metrics=found,
             images=_images(dataset, roles),
@@ -278,7 +280,7 @@ def _audit(
             "There are too few parts for a test of their own: figures are of the calibration "
             "parts, whose scores set the thresholds. Error rates are therefore flattered."
         )
-    tested = Judged(samples, [one.score for one in judged], named)  # type: ignore[arg-type]
+    tested = Judged(samples, np.array([one.score for one in judged]), named)
     return build_record(AuditInputs(facts, tested, promised, draw=draw, notes=notes))
 
 
