@@ -8,6 +8,7 @@ import io
 import json
 import socket
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -166,12 +167,14 @@ def test_a_review_is_taken_as_often_as_it_comes_and_decided_once(service):
     assert set(answers) <= {200, 202}
     assert sum(central.store.counts().values()) == before + 1
     body = json.dumps({"keys": [key, "0" * 64]}).encode()
-    for _ in range(200):
+    ends = time.monotonic() + 30  # its decoder may only just start
+    while True:
         said = json.loads(
             call(url, "/v1/review/decisions", body, content_type="application/json")[2]
         )
-        if said["decided"]:
+        if said["decided"] or time.monotonic() > ends:
             break
+        time.sleep(0.01)
     assert said["decided"][key]["verdict"] == "NG"
     assert said["unknown"] == ["0" * 64]
     status, _, again = review(url, image)

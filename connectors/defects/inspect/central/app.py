@@ -24,10 +24,11 @@ PNG = "image/png"
 
 
 def create_app(central: Central) -> FastAPI:
-    """Return the application around a service; it closes the service when it ends."""
+    """Return the application around a service, which starts and ends with it."""
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        central.start()
         try:
             yield
         finally:

@@ -82,7 +82,7 @@ class Central:
         *,
         decoder: Decoder | None = None,
     ) -> None:
-        """Open the store and begin to decide what waits.
+        """Open the store; `start` begins to decide what waits.
 
         Args:
             inspector: The model.
@@ -106,6 +106,13 @@ class Central:
         self._sandbox = Sandbox(ImageLimits(max_bytes=config.max_image_bytes), workers=2)
         self.desk = Desk(inspector, decoder or self._sandbox, self.store)
         self._waiting = 0
+
+    def start(self) -> None:
+        """Begin to decide what waits.
+
+        Only once the application stands: FastAPI shuts warnings off while it builds routes, which
+        Python does for the whole process, and a decoder at work on another thread does so, too.
+        """
         self.desk.start()
 
     def close(self) -> None:
