@@ -8,7 +8,7 @@ from typing import Any
 from connectors import model_scripts
 from connectors.registry import BundleFacts, BundleKind, Registry
 from infra.settings import get_settings
-from tasks.defects.bundle.bundle import EDGE, SCORE_TOLERANCE, DefectBundle
+from tasks.defects.bundle.bundle import SCORE_TOLERANCE, DefectBundle
 
 REGISTRY = "registry:"
 
@@ -18,22 +18,20 @@ def inspection_registry(uri: str = "") -> Registry[DefectBundle]:
     return Registry(INSPECTION, uri)
 
 
-def edge_model(address: str) -> Path:
-    """Return the edge file of a model.
+def model_at(address: str) -> Path:
+    """Return where a model lies, as `open_inspector` takes it.
 
     Args:
         address: An edge file, a bundle's folder, or ``registry:LINE`` for the serving model.
 
     Raises:
         RegistryError: When no model of the line serves.
-        BundleError: When a folder is no bundle.
     """
     if address.startswith(REGISTRY):
         line = address.removeprefix(REGISTRY)
         _, bundle = inspection_registry().champion(line, get_settings().home / "models")
-        return bundle.folder / EDGE
-    path = Path(address)
-    return DefectBundle.load(path).folder / EDGE if path.is_dir() else path
+        return bundle.folder
+    return Path(address)
 
 
 def _load(folder: Path, digest: str) -> DefectBundle:

@@ -25,12 +25,14 @@ def config_of(settings: Record) -> TrainingConfig:
     Raises:
         ValueError: An unknown or impossible setting; names it.
     """
+    from tasks.defects.classify.fit import TypesConfig
     from tasks.defects.detect.config import DetectConfig
     from tasks.defects.plan import PlanConfig
     from tasks.defects.promise.thresholds import Promise
-    from tasks.defects.training import TrainingConfig
+    from tasks.defects.training import CostConfig, TrainingConfig
 
     known = {"detect": DetectConfig, "plan": PlanConfig, "promise": Promise}
+    known |= {"types": TypesConfig, "costs": CostConfig}
     if unknown := sorted(set(settings) - set(known)):
         raise ValueError(f"unknown settings {', '.join(unknown)}; there are {', '.join(known)}")
     try:
@@ -145,10 +147,10 @@ def inspect_images(folder: str, out: str, model: str, sinks: list[str]) -> dict[
     """
     from connectors.defects.inspect.inspector import open_inspector
     from connectors.defects.inspect.run import RESULTS, RunConfig, inspect_folder
-    from connectors.defects.models import edge_model
+    from connectors.defects.models import model_at
 
     run = inspect_folder(
-        Path(folder), Path(out), open_inspector(edge_model(model)), RunConfig(sinks=tuple(sinks))
+        Path(folder), Path(out), open_inspector(model_at(model)), RunConfig(sinks=tuple(sinks))
     )
     return {
         "source": Path(folder).name,
