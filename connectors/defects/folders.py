@@ -30,15 +30,13 @@ from connectors.defects.import_checks import (
     without_copies,
 )
 from connectors.defects.options import DatasetError, DatasetOptions
+from connectors.defects.parts import named_parts
 from tasks.cleaning.images.checks import Flag
 from tasks.cleaning.images.decode import ImageRefusedError
 from tasks.cleaning.images.sandbox import Sandbox
 from tasks.defects.data import index
 from tasks.defects.data.annotation import Annotation
-from tasks.defects.data.groups import parts_by_pattern, parts_by_table
 from tasks.defects.data.layout import Place, find_layout
-
-MAX_PARTS_BYTES = 64 << 20
 
 
 def load_dataset(
@@ -171,17 +169,10 @@ def _annotated(images: Sequence[Candidate], others: OtherFiles, options: Dataset
 def _parts(images: Sequence[Candidate], options: DatasetOptions) -> list[str]:
     """Find the physical parts that images show; an index's own come first."""
     names = [image.file.name for image in images]
-    found: dict[str, str] = {}
+    found, strange = named_parts(names, options.parts, options.part_pattern)
     said = []
-    if options.part_pattern:
-        found = parts_by_pattern(names, options.part_pattern)
-    if options.parts is not None:
-        source = options.parts.name
-        data = read_note(options.parts.absolute(), source, MAX_PARTS_BYTES)
-        table, strange = parts_by_table(data, source, names)
-        found |= table
-        if strange:
-            said.append(f"parts: {len(strange):,} names of {source} are of no image here")
+    if options.parts is not None and strange:
+        said.append(f"parts: {len(strange):,} names of {options.parts.name} are of no image here")
     for image in images:
         image.part = image.part or found.get(image.file.name, "")
     known = sum(bool(image.part) for image in images)

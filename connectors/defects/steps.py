@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,12 +26,22 @@ def config_of(settings: Record) -> TrainingConfig:
     Raises:
         ValueError: An unknown or impossible setting; names it.
     """
+    from kernels.compression.qdq import QdqConfig
     from tasks.defects.detect.config import DetectConfig
+    from tasks.defects.edge.build import EdgeConfig
     from tasks.defects.plan import PlanConfig
     from tasks.defects.promise.thresholds import Promise
     from tasks.defects.training import TrainingConfig
 
-    known = {"detect": DetectConfig, "plan": PlanConfig, "promise": Promise}
+    def edge(qdq: Record | None = None, **values: Any) -> EdgeConfig:
+        return EdgeConfig(qdq=QdqConfig(**(qdq or {})), **values)
+
+    known: dict[str, Callable[..., Any]] = {
+        "detect": DetectConfig,
+        "plan": PlanConfig,
+        "promise": Promise,
+        "edge": edge,
+    }
     if unknown := sorted(set(settings) - set(known)):
         raise ValueError(f"unknown settings {', '.join(unknown)}; there are {', '.join(known)}")
     try:
