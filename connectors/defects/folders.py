@@ -17,7 +17,15 @@ import polars as pl
 from connectors.cleaning.image_files import ImageFile, Listing, list_images, read_image_file
 from connectors.cleaning.images import quarantined_images
 from connectors.defects.annotation_files import Notes, OtherFiles, find_index, find_notes, read_note
-from connectors.defects.dataset import FRAME, Dataset, Record, Samples, content_digest
+from connectors.defects.dataset import (
+    FRAME,
+    Dataset,
+    MaskSource,
+    Record,
+    Samples,
+    content_digest,
+)
+from connectors.defects.drawn_masks import fit_shapes
 from connectors.defects.import_checks import (
     Candidate,
     about_conversions,
@@ -81,6 +89,7 @@ def load_dataset(
         findings += notes.findings
         fit_boxes(images, options)
         findings += fit_masks(images, listing, sandbox, read, held, options)
+        findings += fit_shapes(images, options)
         bits = deep_bits(images, sandbox, read)
     finally:
         if own:
@@ -231,7 +240,7 @@ def _frame(
             "part": image.part,
             "group": groups[image.file.name],
             "split": image.place.split,
-            "mask": image.mask.file.name if image.mask else "",
+            "mask": image.mask.file.name if isinstance(image.mask, MaskSource) else "",
             "boxes": len(image.boxes),
             "width": image.shown[0],
             "height": image.shown[1],
