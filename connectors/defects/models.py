@@ -8,7 +8,7 @@ from typing import Any
 from connectors import model_scripts
 from connectors.registry import BundleFacts, BundleKind, Registry
 from infra.settings import get_settings
-from tasks.defects.bundle.bundle import SCORE_TOLERANCE, DefectBundle
+from tasks.defects.bundle.bundle import EDGE, SCORE_TOLERANCE, DefectBundle
 
 REGISTRY = "registry:"
 
@@ -32,6 +32,17 @@ def model_at(address: str) -> Path:
         _, bundle = inspection_registry().champion(line, get_settings().home / "models")
         return bundle.folder
     return Path(address)
+
+
+def edge_model(address: str) -> Path:
+    """Return the edge file of a model; as `model_at`.
+
+    Raises:
+        RegistryError: When no model of the line serves.
+        BundleError: When a folder is no bundle.
+    """
+    path = model_at(address)
+    return DefectBundle.load(path).folder / EDGE if path.is_dir() else path
 
 
 def _load(folder: Path, digest: str) -> DefectBundle:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,14 +26,29 @@ def config_of(settings: Record) -> TrainingConfig:
     Raises:
         ValueError: An unknown or impossible setting; names it.
     """
+    from kernels.compression.qdq import QdqConfig
     from tasks.defects.classify.fit import TypesConfig
+    from tasks.defects.classify.self_training import SelfTrainingConfig
     from tasks.defects.detect.config import DetectConfig
+    from tasks.defects.edge.build import EdgeConfig
     from tasks.defects.plan import PlanConfig
     from tasks.defects.promise.thresholds import Promise
     from tasks.defects.training import CostConfig, TrainingConfig
 
-    known = {"detect": DetectConfig, "plan": PlanConfig, "promise": Promise}
-    known |= {"types": TypesConfig, "costs": CostConfig}
+    def edge(qdq: Record | None = None, **values: Any) -> EdgeConfig:
+        return EdgeConfig(qdq=QdqConfig(**(qdq or {})), **values)
+
+    def types(self_training: Record | None = None, **values: Any) -> TypesConfig:
+        return TypesConfig(self_training=SelfTrainingConfig(**(self_training or {})), **values)
+
+    known: dict[str, Callable[..., Any]] = {
+        "detect": DetectConfig,
+        "plan": PlanConfig,
+        "promise": Promise,
+        "edge": edge,
+        "types": types,
+        "costs": CostConfig,
+    }
     if unknown := sorted(set(settings) - set(known)):
         raise ValueError(f"unknown settings {', '.join(unknown)}; there are {', '.join(known)}")
     try:

@@ -75,7 +75,7 @@ def inspect(
     inspector = open_inspector(model)
     with inspection_progress(folder, watch=watch) as told:
         run = inspect_folder(folder, place, inspector, config, labels=known, told=told)
-    _say(run)
+    show_run(run)
     typer.echo(f"results     {place / RESULTS}")
     if run.report.quarantined:
         typer.echo(f"quarantine  {place / QUARANTINE}")
@@ -110,7 +110,8 @@ def inspection_progress(folder: Path, *, watch: bool) -> Iterator[Told]:
         yield told
 
 
-def _say(run: InspectionRun) -> None:
+def show_run(run: InspectionRun) -> None:
+    """Say what came of a run."""
     counts = run.counts
     total = sum(counts[name] for name in ("OK", "NG", "REVIEW", "QUARANTINED"))
     typer.echo(

@@ -9,7 +9,7 @@ import pytest
 
 from connectors.defects.comparison import InspectionRules, on_parts
 from connectors.defects.inspect.inspector import open_inspector
-from connectors.defects.models import inspection_registry, model_at
+from connectors.defects.models import edge_model, inspection_registry, model_at
 from connectors.promotion import promote
 from connectors.registry import RegistryError
 from kernels.bundle.folder import BundleError
@@ -91,7 +91,8 @@ def test_parts_that_a_model_learnt_from_do_not_count(bundles):
 def test_the_model_of_an_address(bundles, tmp_path, monkeypatch, mlflow_uri):
     folder = bundles["sees"].folder
     assert model_at(str(folder)) == folder
-    assert model_at("line.onnx") == Path("line.onnx")
+    assert model_at("line.onnx") == edge_model("line.onnx") == Path("line.onnx")
+    assert edge_model(str(folder)) == folder / "edge.onnx"
     with pytest.raises(BundleError, match="holds no manifest"):
         open_inspector(tmp_path)
     import mlflow
