@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from tasks.defects.promise.thresholds import Promised
 
 ROLES, QUARANTINE, BUNDLE, JUDGED = "roles.csv", "quarantine.parquet", "bundle", "judged.csv"
+LOSSES, LOSS_COLUMNS = "losses.csv", {"step": pl.Int64, "loss": pl.Float64}
 MOST_EXPORTED = 64
 """Images that int8 ranges are measured on, and as many that prove it."""
 MOST_UNLABELLED = 200
@@ -70,7 +71,7 @@ def fit_folder(
 
     Args:
         folder: Images, with labels in one of the layouts of docs/reference/defects-data.
-        draft: Where detector, roles and quarantine are written.
+        draft: Where detector, roles, quarantine and the loss of each step are written.
         config: How.
         options: What the person says of the folder.
 
@@ -87,7 +88,9 @@ def fit_folder(
         if config.detect.self_train:
             unlabelled = dataset.frame.filter(pl.col("label").is_null())["name"]
             chosen += _grouped(dataset, unlabelled.to_list())
-        detector = fit(chosen, config.detect)
+        losses: list[tuple[int, float]] = []
+        detector = fit(chosen, config.detect, told=lambda *step: losses.append(step))
+        pl.DataFrame(losses, LOSS_COLUMNS, orient="row").write_csv(draft / LOSSES)
         for name, content in detector.to_bytes().items():
             (draft / name).write_bytes(content)
         return {
