@@ -301,12 +301,14 @@ def test_each_map_is_taught_its_own_defects():
 
 def test_a_trained_net_decides_by_the_larger_of_its_two_maps(line, net):
     scorer = fit(line, replace(SMALL, steps=4), net).scorer
-    found = torch.zeros(3, scorer.decision.shape[1])
-    spot, area = (STATISTICS.index(name) for name in ("spot_4", "area_64"))
-    found[1, spot], found[2, area] = 2.0, 2.0
+    found = scorer.usual.repeat(3, 1)
+    spot, area = (STATISTICS.index(name) for name in ("spot_4", "area_0.05"))
+    for row, place in ((1, spot), (2, area)):  # each counts by its spread on normal images
+        found[row, place] += 2 * scorer.unusual[place]
     none, one, other = scorer.decide(found).tolist()
-    assert one == other > none
-    found[1, area] = 1.0
+    assert one == pytest.approx(other)
+    assert one > none
+    found[1, area] += scorer.unusual[area]
     assert scorer.decide(found)[1] == one
 
 
