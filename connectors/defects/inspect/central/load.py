@@ -6,7 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from connectors.cleaning.image_files import list_images, read_image_file
-from connectors.defects.inspect.central.ensemble import EnsembleInspector, Member, calibrated
+from connectors.defects.inspect.central.ensemble import (
+    USUAL_POSITIONS,
+    EnsembleInspector,
+    Member,
+    calibrated,
+)
 from connectors.defects.inspect.inspector import Inspector, as_eight_bits, open_inspector
 from connectors.defects.inspect.typed import with_types
 from infra.errors import ConfigurationError
@@ -23,7 +28,7 @@ def load_central(
     models: Sequence[Path],
     good: Path | None = None,
     *,
-    positions: int = 8,
+    positions: int = USUAL_POSITIONS,
     exposures: Sequence[float] = (1.0,),
 ) -> Inspector:
     """Return the inspector of some model files.
