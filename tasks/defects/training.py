@@ -10,6 +10,7 @@ import numpy as np
 
 from tasks.defects.classify.fit import TypesConfig
 from tasks.defects.classify.found import Found, FoundTypes, learn_types
+from tasks.defects.contours import boxes_of_heat
 from tasks.defects.detect.config import DetectConfig
 from tasks.defects.detect.detector import Detector
 from tasks.defects.detect.metrics import auroc, heat_metrics
@@ -113,7 +114,8 @@ def usual_promise(ng: int, ok: int) -> Promise:
 
 def judge(detector: Detector, samples: Sequence[Sample]) -> list[Judgement]:
     """Judge samples one by one, so that one decoded image is held at a time."""
-    return [detector.judge([sample.pixels])[0] for sample in samples]
+    found = (detector.judge([sample.pixels])[0] for sample in samples)
+    return [replace(said, boxes=boxes_of_heat(said.heat, said.kind)) for said in found]
 
 
 def types_of(
@@ -148,7 +150,8 @@ def named(
     for sample, said in zip(samples, judgements, strict=True):
         if sample.label == "ng" or at.verdict(said.score) != "OK":
             told = types.judge(sample.pixels, said.heat)
-            found.append(replace(said, kinds=told.probabilities, like=told.nearest))
+            boxes = tuple(replace(box, kind=told.kind) for box in said.boxes)
+            found.append(replace(said, kinds=told.probabilities, boxes=boxes, like=told.nearest))
         else:
             found.append(said)
     return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -11,6 +11,7 @@ import numpy as np
 
 from tasks.cleaning.images.decode import Pixels as DecodedPixels
 from tasks.cleaning.images.limits import ImageLimits
+from tasks.defects.contours import boxes_of_heat
 from tasks.defects.judgement import Judgement, Thresholds
 from tasks.defects.samples import Box, Pixels
 
@@ -69,7 +70,8 @@ class EdgeInspector:
 
     def judge(self, pixels: Pixels) -> Judgement:
         """Judge uint8 [h, w] or [h, w, 3]."""
-        return self._session.judge(pixels)
+        said = self._session.judge(pixels)
+        return replace(said, boxes=boxes_of_heat(said.heat, said.kind))
 
 
 def open_inspector(path: Path, *, threads: int = 2, typed: bool = True) -> Inspector:

@@ -12,14 +12,15 @@ import hashlib
 import math
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from connectors.defects.inspect.inspector import Inspector
+from tasks.defects.contours import boxes_of_heat
 from tasks.defects.judgement import Heat, Judgement, Thresholds
-from tasks.defects.samples import Box, Pixels
+from tasks.defects.samples import Pixels
 
 POSITIONS = 8
 USUAL_POSITIONS = 4
@@ -27,10 +28,6 @@ USUAL_POSITIONS = 4
 _TURNS = tuple((turns, mirrored) for turns in (0, 2, 1, 3) for mirrored in (False, True))
 _LEAST = 1e-6
 """Probabilities nearer to 0 or 1 count as this near."""
-MIN_BOX = 4
-"""Pixels below which a warm spot is no box."""
-WARM = 0.5
-MAX_MADE = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,9 +107,8 @@ class EnsembleInspector:
                 heat += np.float32(share) * turned_back(np.asarray(said.heat), position)
                 for kind, probability in said.kinds.items():
                     kinds[kind] += share * probability
-        return Judgement(
-            total, heat, self.thresholds.verdict(total), dict(kinds), _boxes(heat, dict(kinds))
-        )
+        said = Judgement(total, heat, self.thresholds.verdict(total), dict(kinds))
+        return replace(said, boxes=boxes_of_heat(heat, said.kind))
 
     def _digest(self) -> str:
         """Return a digest of everything that the verdict depends on."""
@@ -171,20 +167,3 @@ def _mean_thresholds(members: Sequence[Member]) -> Thresholds:
     own = [(m.told(limits.ok_below), m.told(limits.ng_from)) for m, limits in both]
     low, high = np.mean(own, axis=0)
     return Thresholds(float(low), float(high))
-
-
-def _boxes(heat: NDArray[np.float32], kinds: dict[str, float]) -> tuple[Box, ...]:
-    """Return the warm spots as boxes, the warmest first."""
-    from scipy import ndimage
-
-    spots, count = ndimage.label(heat >= WARM)
-    if not count:
-        return ()
-    kind = max(kinds, key=lambda name: kinds[name], default="")
-    warmest = ndimage.maximum(heat, spots, range(1, count + 1))
-    boxes = [
-        Box(columns.start, rows.start, columns.stop, rows.stop, kind, float(min(score, 1.0)))
-        for (rows, columns), score in zip(ndimage.find_objects(spots), warmest, strict=True)
-        if rows.stop - rows.start >= MIN_BOX or columns.stop - columns.start >= MIN_BOX
-    ]
-    return tuple(sorted(boxes, key=lambda box: -box.score)[:MAX_MADE])
