@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import math
 from collections.abc import Callable
 
 import torch
@@ -23,8 +24,8 @@ from tasks.defects.detect.config import DetectConfig
 from tasks.defects.detect.pieces import Pieces
 
 LOG = logging.getLogger(__name__)
-HIGHEST = (4, 64)
-"""Cells whose mean decides whether a piece has a spot, and an area."""
+HIGHEST = (4, 0.05)
+"""Cells, or their share, whose mean decides whether there is a spot, and an area."""
 _RARE, _OVERLAP = 4.0, 0.5
 _WARM_UP, _NEVER = 0.15, 20.0
 _KEPT = 0.995
@@ -113,7 +114,7 @@ def loss_of(logits: Tensor, pieces: Pieces) -> Tensor:
     return loss
 
 
-def _loss_of_one(logits: Tensor, pieces: Pieces, counted: Tensor, count: int) -> Tensor:
+def _loss_of_one(logits: Tensor, pieces: Pieces, counted: Tensor, count: float) -> Tensor:
     """Return the loss of one map; cells of defects of the other map do not count."""
     target, drawn = pieces.target, pieces.drawn
     cells = functional.binary_cross_entropy_with_logits(logits, target, reduction="none")
@@ -131,7 +132,14 @@ def _loss_of_one(logits: Tensor, pieces: Pieces, counted: Tensor, count: int) ->
     return (drawn * cells).sum() / known + _OVERLAP * missed + decision
 
 
-def highest(heat: Tensor, count: int) -> Tensor:
-    """Return the mean of the highest cells of each map, [n] of [n, 1, h, w]."""
+def highest(heat: Tensor, count: float) -> Tensor:
+    """Return the mean of the highest cells of each map, [n] of [n, 1, h, w].
+
+    Args:
+        heat: The maps.
+        count: Number of cells, or below 1 their share, which depends on no image's size.
+    """
     flat = heat.flatten(1)
-    return flat.topk(min(count, flat.shape[1]), dim=1).values.mean(dim=1)
+    cells = flat.shape[1]
+    taken = int(count) if count >= 1 else math.ceil(count * cells)
+    return flat.topk(min(taken, cells), dim=1).values.mean(dim=1)

@@ -14,8 +14,8 @@ from tasks.defects.detect.finetune import highest
 from tasks.defects.judgement import UNKNOWN
 from tasks.defects.scorer import Scorer, Scores
 
-COUNTS = (4, 64, 256)
-"""Numbers of highest cells whose means are looked at: a pit, a crack, a stain."""
+COUNTS = (4, 64, 0.05)
+"""Numbers or share of highest cells whose means are looked at: a pit, a crack, a stain."""
 TRAINED = ("spot", "area")
 """Maps of the net's own segmentation."""
 SOURCES = (*TRAINED, *MAPS)
