@@ -200,7 +200,7 @@ def edge_of(to_fit: Sequence[Sample], seed: int, args: Any) -> Inspector:
     if not args.int8:
         return Asked(small, "edge")
     pixels = [sample.pixels for sample in to_fit]
-    config = EdgeConfig(qdq=QdqConfig(rules=("min-max", "mse")))
+    config = EdgeConfig(qdq=QdqConfig(rules=("min-max", "mse"), float_start=1))
     made = build_edge(small.scorer, Thresholds(0.0, 0.0), pixels, config=config)
     return EdgeInspector(made.model, threads=1)
 
