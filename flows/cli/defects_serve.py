@@ -17,7 +17,7 @@ def serve(
         Path | None,
         typer.Option(help="Folder of good images: brings several models to one scale."),
     ] = None,
-    positions: Annotated[int, typer.Option(help="Positions each image is judged in, 1 to 8.")] = 8,
+    positions: Annotated[int, typer.Option(help="Positions each image is judged in, 1 to 8.")] = 4,
     exposure: Annotated[
         list[float] | None, typer.Option(help="Factors of its gray values [default: 1].")
     ] = None,

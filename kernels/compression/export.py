@@ -147,6 +147,22 @@ def with_metadata(model: bytes, entries: Mapping[str, str]) -> bytes:
     return bytes(proto.SerializeToString(deterministic=True))
 
 
+def with_scalars(model: bytes, values: Mapping[str, np.float32]) -> bytes:
+    """Return the model with other values of these named float32 constants.
+
+    Raises:
+        ExportError: When the model has no such constant of one number.
+    """
+    proto = onnx.load_model_from_string(model)
+    held = {t.name: t for t in proto.graph.initializer}
+    for name, value in values.items():
+        one = held.get(name)
+        if one is None or one.dims or one.data_type != onnx.TensorProto.FLOAT:
+            raise ExportError(f"the file has no float32 constant {name!r} of one number")
+        one.CopyFrom(onnx.numpy_helper.from_array(np.array(value, np.float32), name))
+    return bytes(proto.SerializeToString(deterministic=True))
+
+
 def _standard(nodes: Sequence[Any]) -> set[str]:
     return {f"{n.domain}.{n.op_type}" for n in nodes if n.domain in DOMAINS}
 

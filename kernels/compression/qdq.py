@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from kernels.compression.export import ExportError, checked
+from kernels.compression.middle import BESIDE, WEIGHTED, middle
 from kernels.compression.ranges import (
     Activation,
     Inputs,
@@ -34,7 +35,7 @@ from kernels.compression.sessions import open_session
 
 Loss = Callable[[Sequence[Outputs], Sequence[Outputs]], float]
 """(answers of the float model, answers of the int8 model) -> how much was lost, 0 = nothing."""
-QUANTISED = ("Conv", "Gemm", "MatMul", "Add", "Relu", "MaxPool", "Resize", "Concat")
+QUANTISED = (*WEIGHTED, *BESIDE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,15 +146,8 @@ class _Trial:
         self.proto = onnx.load_model_from_string(model)
         for place, node in enumerate(self.proto.graph.node):
             node.name = node.name or f"{node.op_type}_{place}"
-        vectors = {t.name for t in self.proto.graph.initializer if len(t.dims) < 2}
-        self.nodes = [
-            node
-            for node in self.proto.graph.node
-            if node.op_type in QUANTISED
-            and node.name not in config.keep_float
-            and not (node.op_type == "MatMul" and node.input[1] in vectors)
-        ]
-        self.weighted = [n.name for n in self.nodes if n.op_type in {"Conv", "Gemm", "MatMul"}]
+        self.nodes = [n for n in middle(self.proto.graph) if n.name not in config.keep_float]
+        self.weighted = [n.name for n in self.nodes if n.op_type in WEIGHTED]
         if not self.weighted:
             raise ExportError("the model has no convolution or product that int8 would speed up")
         self.constants = {t.name: t for t in self.proto.graph.initializer}

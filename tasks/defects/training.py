@@ -8,14 +8,18 @@ from typing import Any
 
 import numpy as np
 
+from tasks.defects.classify.fit import TypesConfig
+from tasks.defects.classify.found import Found, FoundTypes, learn_types
+from tasks.defects.contours import boxes_of_heat
 from tasks.defects.detect.config import DetectConfig
 from tasks.defects.detect.detector import Detector
 from tasks.defects.detect.metrics import auroc, heat_metrics
 from tasks.defects.edge.build import EdgeConfig, build_edge
 from tasks.defects.edge.format import EdgeFile
-from tasks.defects.judgement import Judgement
+from tasks.defects.judgement import Judgement, Thresholds
 from tasks.defects.plan import PlanConfig
-from tasks.defects.promise.bounds import average_needed, needed
+from tasks.defects.promise.bounds import average_needed, check_share, needed
+from tasks.defects.promise.cost import CostModel, Costs
 from tasks.defects.promise.parts import Scored, scored
 from tasks.defects.promise.rates import Rate, escape_rates, false_reject_rate
 from tasks.defects.promise.thresholds import Promise, Promised, promised_thresholds
@@ -28,6 +32,41 @@ RESAMPLES = 1_000
 
 
 @dataclass(frozen=True, slots=True)
+class CostConfig:
+    """What errors cost, in any one currency, and how many parts are defective.
+
+    Attributes:
+        escape: A defective part that passes.
+        false_reject: A good one that is rejected.
+        review: One that a person looks at.
+        prevalence: Share of defective parts on the line.
+    """
+
+    escape: float = 100.0
+    false_reject: float = 10.0
+    review: float = 1.0
+    prevalence: float = 0.01
+
+    def __post_init__(self) -> None:
+        """Validate, naming the fix."""
+        Costs(self.escape, self.false_reject, self.review)
+        check_share("prevalence", self.prevalence)
+
+    def model(self, ng: Scored, ok: Scored) -> CostModel:
+        """Return the costs on scored parts."""
+        return CostModel(
+            ng, ok, Costs(self.escape, self.false_reject, self.review), self.prevalence
+        )
+
+    def words(self) -> str:
+        """Return the costs in words."""
+        return (
+            f"{self.escape:g} for an escape, {self.false_reject:g} for a false reject, "
+            f"{self.review:g} for a review, with {self.prevalence:.3g} of the parts defective"
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class TrainingConfig:
     """How a detector is made.
 
@@ -36,12 +75,16 @@ class TrainingConfig:
         plan: What is held out.
         promise: What is promised; None: what the held-out parts can carry.
         edge: How the edge file is made.
+        types: How types of defects are learned.
+        costs: For the cost curve; nothing is decided by them.
     """
 
     detect: DetectConfig = field(default_factory=DetectConfig)
     plan: PlanConfig = field(default_factory=PlanConfig)
     promise: Promise | None = None
     edge: EdgeConfig = field(default_factory=EdgeConfig)
+    types: TypesConfig = field(default_factory=TypesConfig)
+    costs: CostConfig = field(default_factory=CostConfig)
 
 
 def usual_promise(ng: int, ok: int) -> Promise:
@@ -71,7 +114,47 @@ def usual_promise(ng: int, ok: int) -> Promise:
 
 def judge(detector: Detector, samples: Sequence[Sample]) -> list[Judgement]:
     """Judge samples one by one, so that one decoded image is held at a time."""
-    return [detector.judge([sample.pixels])[0] for sample in samples]
+    found = (detector.judge([sample.pixels])[0] for sample in samples)
+    return [replace(said, boxes=boxes_of_heat(said.heat, said.kind)) for said in found]
+
+
+def types_of(
+    detector: Detector,
+    samples: Sequence[Sample],
+    unlabelled: Sequence[Sample],
+    config: TypesConfig | None = None,
+) -> FoundTypes | None:
+    """Learn the types of a line's defects; None where too few are labelled.
+
+    Args:
+        detector: With thresholds: unlabelled images that it calls NG are learned from, too.
+        samples: Training images.
+        unlabelled: Images that nobody looked at.
+        config: How.
+    """
+    known = [sample for sample in samples if sample.label == "ng" and sample.kind]
+    told = zip(known, judge(detector, known), strict=True)
+    more = zip(unlabelled, judge(detector, unlabelled), strict=True)
+    return learn_types(
+        [Found(sample, said.heat) for sample, said in told],
+        config,
+        [Found(sample, said.heat) for sample, said in more if said.verdict == "NG"],
+    )
+
+
+def named(
+    types: FoundTypes, samples: Sequence[Sample], judgements: Sequence[Judgement], at: Thresholds
+) -> list[Judgement]:
+    """Return judgements with the types named of what is defective, or is not judged OK."""
+    found = []
+    for sample, said in zip(samples, judgements, strict=True):
+        if sample.label == "ng" or at.verdict(said.score) != "OK":
+            told = types.judge(sample.pixels, said.heat)
+            boxes = tuple(replace(box, kind=told.kind) for box in said.boxes)
+            found.append(replace(said, kinds=told.probabilities, boxes=boxes, like=told.nearest))
+        else:
+            found.append(said)
+    return found
 
 
 def settle(

@@ -7,11 +7,12 @@ import shutil
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pytest
 
 SETTINGS = {
-    "detect": {"steps": 0, "memory": 64, "projected": 16, "folds": 2},
+    "detect": {"steps": 2, "fold_steps": 1, "piece": 32, "memory": 64, "projected": 16, "folds": 2},
     "plan": {"calibration": 0.4, "test": 0.25},
 }
 
@@ -71,6 +72,41 @@ def test_the_run_s_page_has_figures_and_files(trained):
     assert run.data.tags["promotion"] == trained["promotion"]["reason"]
     names = {file.path for file in client.list_artifacts(trained["run_id"])}
     assert {"audit.html", "judged.csv", "roles.csv", "quarantine.parquet", "parity.json"} <= names
+    figures = {file.path for file in client.list_artifacts(trained["run_id"], "figures")}
+    assert figures == {f"figures/{n}.svg" for n in ("roc", "det", "cost", "verdicts", "types")}
+    pictures = {file.path for file in client.list_artifacts(trained["run_id"], "pictures")}
+    assert {"pictures/surest-finds.png", "pictures/typical-good.png"} <= pictures
+    losses = client.get_metric_history(trained["run_id"], "loss")
+    assert [one.step for one in losses] == [0, 1]
+    assert run.data.metrics["ok_below"] == float(trained["finished"]["thresholds"]["ok_below"])
+    assert float(run.data.params["thresholds.ok_below"]) == run.data.metrics["ok_below"]
+    assert "good parts" in run.data.params["thresholds.in_words"]
+
+
+def test_types_are_learned_judged_and_named_by_the_bundle(trained, folder):
+    from PIL import Image
+
+    from connectors.defects.inspect.inspector import open_inspector
+    from tasks.defects.bundle.bundle import DefectBundle
+
+    types, bundle = trained["finished"]["types"], DefectBundle.load(Path(trained["bundle"]))
+    assert json.loads(bundle.read("types.json")) == types
+    assert types["parts"] == sum(one["parts"] for one in types["by_type"])
+    assert {one["name"] for one in types["by_type"]} == {"scratch", "stain"}
+    assert set(types["floors"]) == {"always the commonest type", "prototypes of the edge file"}
+    trained_on = set(bundle.images.filter(pl.col("role") == "train")["image"])
+    assert set(bundle.types().classifier.names) <= trained_on
+    judged = pl.read_csv(Path(trained["bundle"]).parent / "judged.csv")
+    row = judged.filter(pl.col("label") == "ng").row(0, named=True)
+    assert set(row["like"].split("; ")) <= trained_on
+    pixels = np.asarray(Image.open(folder / row["image"]))
+    alone, whole = (open_inspector(Path(trained["bundle"]) / name) for name in ("edge.onnx", ""))
+    assert alone.digest != whole.digest
+    said, named = alone.judge(pixels), whole.judge(pixels)
+    assert (said.score, said.verdict) == (named.score, named.verdict)
+    if named.verdict != "OK":
+        assert len(named.like) == 3
+        assert set(named.kinds) == {"scratch", "stain", "unknown"}
 
 
 def test_the_same_folder_again_is_not_trained_again(trained, folder):
