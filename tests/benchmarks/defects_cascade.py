@@ -132,13 +132,15 @@ def limits_of(edge: Floats, central: Floats, bad: NDArray[np.bool_], inside: int
     for low, high in zip(cuts, cuts[inside:], strict=False):
         above, band = edge >= high, (edge >= low) & (edge < high)
         spare = allowed - int((~bad & above).sum())
-        if spare < 0 or np.isnan(central[band]).any():
+        if spare < 0 or band.sum() > inside or np.isnan(central[band]).any():
             continue
         beyond = threshold(central[band], bad[band], spare)
         missed = int((bad & (edge < low)).sum() + (bad[band] & (central[band] < beyond)).sum())
         found.append((missed, low, high, beyond))
     fewest = [one for one in found if one[0] == min(found)[0]]
-    return Limits(alone, *fewest[len(fewest) // 2][1:])  # the middle one: farthest from errors
+    # Of bands that leave as few the middle one, which is farthest from errors.
+    chosen = nothing_sent if fewest[0] == nothing_sent else fewest[len(fewest) // 2]
+    return Limits(alone, *chosen[1:])
 
 
 def split(samples: Sequence[Sample], sizes: Sizes, seed: int) -> list[list[Sample]]:

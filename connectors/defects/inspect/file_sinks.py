@@ -38,7 +38,10 @@ COLUMNS = (
     "central_kind",
     "central_model",
     "refusal",
+    "boxes",
+    "like",
 )
+"""``boxes`` and ``like`` are of who decided."""
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
@@ -145,6 +148,7 @@ class CsvSink(_LinesSink):
         body = result.body
         edge, central = body["edge"] or {}, body["central"] or {}
         refusal = body["quarantine"] or {}
+        decided = central or edge
         return _row(
             (
                 body["event"],
@@ -157,6 +161,8 @@ class CsvSink(_LinesSink):
                 *(_cell(edge.get(name)) for name in ("verdict", "score", "kind", "model")),
                 *(_cell(central.get(name)) for name in ("verdict", "score", "kind", "model")),
                 _harmless(refusal.get("rule", "")),
+                json.dumps(decided.get("boxes", []), ensure_ascii=False),
+                _harmless("; ".join(decided.get("like", []))),
             )
         )
 

@@ -48,7 +48,7 @@ class TrimmedScorer(Scorer):
     def decide(self, maps: Tensor) -> Tensor:
         """Return the scores [n] of maps [n, len(TRAINED), h / 4, w / 4]."""
         places = (divmod(place, len(COUNTS)) for place in self.used)
-        each = [highest(maps[:, [one]], COUNTS[count]) for one, count in places]
+        each = [highest(maps[:, one : one + 1], COUNTS[count]) for one, count in places]
         told = torch.stack(each, dim=1) @ self.weight + self.bias
         return torch.maximum(told[:, 0], told[:, 1]).sigmoid()
 
