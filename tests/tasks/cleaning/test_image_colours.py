@@ -54,6 +54,14 @@ def test_in_every_format_that_holds_one(kind):
     assert found == pytest.approx([40, 200, 90], abs=3)
 
 
+def test_of_a_turned_image_too():
+    turn = Image.Exif()
+    turn[0x0112] = 6
+    data = stored(COLOUR[:12], "PNG", icc_profile=SWAPPED, exif=turn.tobytes())
+    found = decode(data, ImageLimits()).pixels
+    assert np.array_equal(found, np.rot90(COLOUR[:12], -1)[..., [1, 0, 2]])
+
+
 def test_palettes_and_alpha_keep_their_form():
     few = Image.fromarray(COLOUR).quantize(16)
     palette = decode(stored(few, "PNG", icc_profile=SWAPPED), ImageLimits()).pixels
