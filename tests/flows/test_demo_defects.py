@@ -63,7 +63,7 @@ def test_the_line_is_trained_promised_and_inspected(tmp_path, capsys):
         assert "edge alone: missed " in told
         pictures = list((tmp_path / "verdicts" / "pictures").rglob("*.png"))
         assert len(pictures) >= 10
-        assert [line.split()[0] for line in lines] == ["parts", "verdicts"]
+        assert [line.split()[0] for line in lines] == ["line", "verdicts"]
 
 
 def test_settings_carry_the_promise():
