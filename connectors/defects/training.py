@@ -89,7 +89,7 @@ def fit_folder(
             unlabelled = dataset.frame.filter(pl.col("label").is_null())["name"]
             chosen += _grouped(dataset, unlabelled.to_list())
         losses: list[tuple[int, float]] = []
-        detector = fit(chosen, config.detect, told=lambda *step: losses.append(step))
+        detector = fit(chosen, config.detect, listen=lambda *step: losses.append(step))
         pl.DataFrame(losses, LOSS_COLUMNS, orient="row").write_csv(draft / LOSSES)
         for name, content in detector.to_bytes().items():
             (draft / name).write_bytes(content)

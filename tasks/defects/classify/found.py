@@ -87,14 +87,14 @@ def learn_types(
         return None
     cache: Cache = {}
     cuts = {view: [_cut(one, view) for one in known] for view in VIEWS}
-    told = {view: _held_out(cuts[view], config, cache) for view in VIEWS}
+    told: dict[str, float] = {view: _held_out(cuts[view], config, cache) for view in VIEWS}
     view = max(VIEWS, key=lambda each: told[each])
     more = [viewed(one.sample.pixels, one.heat, view) for one in unlabelled]
     return FoundTypes(
         fit_types(cuts[view], config, more, cache),
         view,
         {kind: len(own) for kind, own in sorted(parts.items()) if kind not in kinds},
-        dict(told),
+        told,
     )
 
 
