@@ -228,7 +228,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     made.add_argument("--data", type=Path, help="folder of magnetic_tile, or that itself")
     made.add_argument("--draws", type=int, default=10, help="so many of the fixed draws")
     made.add_argument("--first", type=int, default=0, help="number of the first one")
-    made.add_argument("--steps", type=int, default=DetectConfig().steps, help="steps of training of the net")
+    made.add_argument(
+        "--steps", type=int, default=DetectConfig().steps, help="steps of training of the net"
+    )
     made.add_argument("--fold-steps", type=int, default=0, help="steps of each calibrating one")
     made.add_argument("--sizes", type=int, nargs="*", default=SIZES, help="labelled defects")
     made.add_argument("--patchcore", action=BooleanOptionalAction, default=True)
