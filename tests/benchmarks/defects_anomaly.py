@@ -189,9 +189,8 @@ def merged(paths: Sequence[Path]) -> Figures:
     """
     found: Figures = {}
     for path in paths:
-        for key, each in json.loads(path.read_text(encoding="utf-8").splitlines()[-1])[
-            "each"
-        ].items():
+        told = json.loads(path.read_text(encoding="utf-8").splitlines()[-1])
+        for key, each in told["each"].items():
             so_far = found.setdefault(key, {})
             if twice := so_far.keys() & each.keys():
                 raise ValueError(f"{path}: {key} of draw {min(twice)} is in another file, too")
