@@ -116,10 +116,10 @@ def viewed(pixels: Pixels, heat: Heat, view: View) -> Pixels:
     """Return what a view shows of an image: all of it, or a square around its hottest spot."""
     if view == "whole image":
         return pixels
-    warm = np.nan_to_num(np.asarray(heat, np.float32))
+    warm = np.clip(np.nan_to_num(np.asarray(heat, np.float32)), 0, None)
     spots, _ = ndimage.label(warm >= HOT * warm.max())
     spot = spots[np.unravel_index(int(warm.argmax()), warm.shape)]
-    rows, columns = ndimage.find_objects(spots)[spot - 1] if spot else (slice(0), slice(0))
+    rows, columns = ndimage.find_objects(spots)[spot - 1]
     side = max(rows.stop - rows.start, columns.stop - columns.start) + 2 * MARGIN
     side = max(side, LEAST_SIDE)
     top, left = (
