@@ -30,7 +30,7 @@ def inspect(
     model: Annotated[
         Path,
         typer.Option(
-            help="Edge file (ONNX), or a bundle's folder: it names types better.",
+            help="Edge file (ONNX), or a bundle's folder: it tells types and likenesses.",
             show_default=False,
         ),
     ],

@@ -139,11 +139,6 @@ def test_the_same_folder_again_is_not_trained_again(trained, folder):
     from flows.train_defects import train_defects
 
     again = train_defects(str(folder), "plates", SETTINGS)
-    other = train_defects(
-        str(folder), "plates", SETTINGS | {"costs": {"escape": 500.0}}, promote=False
-    )
-    assert other["fitted"] == trained["fitted"]
-    assert "500 for an escape" in Path(other["audit"]).read_text(encoding="utf-8")
     assert again["finished"] == trained["finished"]
     assert again["fitted"] == trained["fitted"]
     assert again["seconds"] < trained["seconds"] / 3
@@ -169,6 +164,22 @@ def test_a_folder_is_inspected_once_by_the_model(trained, folder, tmp_path):
     again = inspect_batch(str(camera), trained["bundle"], str(out))
     assert not set(again["counts"]) & {"OK", "NG", "REVIEW", "QUARANTINED"}
     assert len(Path(again["results"]).read_text().splitlines()) == len(rows)
+
+
+def test_costs_are_three_numbers_and_told_in_the_record(trained):
+    import typer
+
+    from connectors.defects.steps import OF_FIT, config_of
+    from flows.cli.defects_train import costs_of
+
+    costs = {"costs": costs_of("500,5,1") | {"prevalence": 0.02}}
+    told = config_of(costs).costs.words()
+    assert told.startswith("500 for an escape, 5 for a false reject, 1 for a review, with 0.02")
+    assert "100 for an escape" in Path(trained["audit"]).read_text(encoding="utf-8")
+    assert not set(costs) & set(OF_FIT)  # a change of them fits nothing anew
+    for text in ("1,2", "a,b,c", ""):
+        with pytest.raises(typer.BadParameter, match="three numbers"):
+            costs_of(text)
 
 
 def test_settings_that_do_not_exist_are_refused_at_once(folder, prefect_server):
