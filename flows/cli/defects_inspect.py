@@ -53,6 +53,10 @@ def inspect(
     ] = 0.3,
     queue_images: Annotated[int, typer.Option(help="Most images in the review queue.")] = 10_000,
     queue_mib: Annotated[int, typer.Option(help="Most MiB in the review queue.")] = 2_048,
+    keep_days: Annotated[
+        float,
+        typer.Option(min=0, help="Days that images without a file are remembered; 0: always."),
+    ] = 30.0,
 ) -> None:
     """Judge every image once: OK, NG or REVIEW; doubtful ones go to the central model."""
     from connectors.defects.inspect.camera import CameraTiming
@@ -70,6 +74,7 @@ def inspect(
         wait=wait,
         queue=QueueLimits(queue_images, queue_mib * MIB),
         timing=CameraTiming(settle=settle, patience=max(5.0, settle)),
+        keep_days=keep_days,
     )
     place = out or folder.resolve().with_name(f"{folder.resolve().name}.inspected")
     inspector = open_inspector(model)

@@ -49,6 +49,11 @@ CREATE INDEX IF NOT EXISTS doubtful ON images (seq) WHERE verdict = 'REVIEW' AND
 CREATE TABLE IF NOT EXISTS events (
   id INTEGER PRIMARY KEY AUTOINCREMENT, seq INTEGER NOT NULL, body TEXT NOT NULL
 );
+CREATE INDEX IF NOT EXISTS of_image ON events (seq);
+CREATE TABLE IF NOT EXISTS forgotten (
+  verdict TEXT NOT NULL, final TEXT NOT NULL, rule TEXT NOT NULL, images INTEGER NOT NULL,
+  PRIMARY KEY (verdict, final, rule)
+);
 CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 INSERT OR IGNORE INTO facts VALUES ('id', lower(hex(randomblob(8))));
 CREATE TABLE IF NOT EXISTS cursors (consumer TEXT PRIMARY KEY, at INTEGER NOT NULL);
@@ -264,6 +269,13 @@ class Journal:
                     "central": central,
                 }
             at = found[-1][0]
+
+    def forgotten(self) -> list[tuple[str, str, str, int]]:
+        """Return verdict, final verdict, rule ("" for none) and number of forgotten images."""
+        with self.database.reading() as connection:
+            return connection.execute(
+                "SELECT verdict, final, rule, images FROM forgotten ORDER BY verdict, final, rule"
+            ).fetchall()
 
     def refused(self) -> dict[str, int]:
         """Return consumer -> events that it will never take."""

@@ -93,19 +93,26 @@ class LineReport:
 
 
 def line_report(
-    rows: Iterable[Mapping[str, Any]], labels: Mapping[str, str] | None = None
+    rows: Iterable[Mapping[str, Any]],
+    labels: Mapping[str, str] | None = None,
+    forgotten: Iterable[tuple[str, str, str, int]] = (),
 ) -> LineReport:
     """Sum a journal up.
 
     Args:
         rows: As `Journal.rows` gives them.
         labels: Name of an image -> ``ok`` or ``ng``, of those that people looked at.
+        forgotten: As `Journal.forgotten` gives them; counted, but their errors are not known.
     """
     edge: Counter[str] = Counter()
     final: Counter[str] = Counter()
     rules: Counter[str] = Counter()
     alone: Counter[tuple[str, str]] = Counter()
     cascade: Counter[tuple[str, str]] = Counter()
+    for verdict, last, rule, images in forgotten:
+        edge[verdict] += images
+        final[last] += images
+        rules.update({rule: images} if rule else {})
     for row in rows:
         edge[row["verdict"]] += 1
         final[row["final"]] += 1

@@ -20,6 +20,7 @@ from connectors.defects.inspect.journal import Journal
 from connectors.defects.inspect.line import Line
 from connectors.defects.inspect.quarantine_sink import QuarantineSink
 from connectors.defects.inspect.report import LineReport, line_report
+from connectors.defects.inspect.retention import KEEP_DAYS, Retention
 from connectors.defects.inspect.review_queue import QueueLimits, QueueState
 from connectors.defects.inspect.sinks import Sink, open_sink
 from connectors.defects.inspect.uplink import Uplink
@@ -49,6 +50,7 @@ class RunConfig:
         wait: Seconds that decisions and sinks are waited for at the end.
         queue: Bounds of the review queue.
         timing: How long files are waited for.
+        keep_days: For so long images are remembered whose files are gone; 0 for good.
     """
 
     sinks: tuple[str, ...] = ()
@@ -58,6 +60,15 @@ class RunConfig:
     wait: float = 30.0
     queue: QueueLimits = field(default_factory=QueueLimits)
     timing: CameraTiming = field(default_factory=CameraTiming)
+    keep_days: float = KEEP_DAYS
+
+    def __post_init__(self) -> None:
+        """Validate, naming the fix."""
+        if not (self.keep_days >= 0 and self.wait >= 0):
+            raise ValueError(
+                f"keep_days {self.keep_days}, wait {self.wait}: give 0 (for good, not at all) or "
+                "more"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,10 +145,14 @@ def inspect_folder(
         for thread in (*deliveries, *([uplink] if uplink else [])):
             thread.start()
 
+        consumers = [delivery.sink.name for delivery in deliveries]
+        retention = Retention(journal, folder, consumers, config.keep_days)
+
         def kept() -> None:
             wake()
             if uplink is not None:
                 uplink.wake()
+            retention.sweep_often()
 
         source = CameraFolder(
             folder,
@@ -219,7 +234,7 @@ def _told(
     queue = journal.queue.state() if uplink is not None else QueueState()
     return InspectionRun(
         counts=line.counts,
-        report=line_report(journal.rows(), labels),
+        report=line_report(journal.rows(), labels, journal.forgotten()),
         queue=queue,
         review_refused=dict(journal.queue.refusals()),
         undelivered={

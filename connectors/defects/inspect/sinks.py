@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from connectors.defects.inspect.journal import Journal, Result
+from connectors.defects.inspect.patient_thread import TryLaterError
 from infra.errors import ConfigurationError
 
 FORMS = (
@@ -21,16 +22,8 @@ WEBHOOK_SECRET = "PENSTOCK_WEBHOOK_SECRET"  # noqa: S105 - the name of a variabl
 MIN_SECRET = 20
 
 
-class SinkError(RuntimeError):
-    """A sink does not take results now; they are handed to it again.
-
-    Attributes:
-        retry_after: Seconds it asks to be left alone.
-    """
-
-    def __init__(self, message: str, retry_after: float = 0.0) -> None:
-        super().__init__(message)
-        self.retry_after = retry_after
+class SinkError(TryLaterError):
+    """A sink does not take results now; they are handed to it again."""
 
 
 class RefusedResultError(SinkError):
