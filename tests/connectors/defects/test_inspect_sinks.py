@@ -74,7 +74,9 @@ def test_a_file_cut_anywhere_ends_up_with_every_result_once(tmp_path, kind):
 @pytest.mark.parametrize("kind", [JsonLinesSink, CsvSink])
 def test_a_file_of_something_else_is_not_written_to(tmp_path, kind):
     path = tmp_path / "r.csv"
-    for content in (b"name,age\nx,3\n", b'{"a": 1}\n', b"\xff\xfe\n", b"[" * 5_000 + b"\n"):
+    whole = (b"name,age\nx,3\n", b'{"a": 1}\n', b"\xff\xfe\n", b"[" * 5_000 + b"\n")
+    cut = (b"name,age\nx,3", b'{"a": 1}', b"not one line", b'{"event": "click"}')
+    for content in (*whole, *cut, b'{"event": 1, "journal": "k"'):
         path.write_bytes(content)
         with pytest.raises(ValueError, match="name another file"):
             kind(path, "j")
