@@ -135,10 +135,11 @@ class Journal:
         """Close the file; no thread may use it any more."""
         self.database.close()
 
-    def stats(self) -> dict[str, str]:
-        """Return name -> newest stat of every file that was seen."""
+    def knows(self, name: str, stat: str) -> bool:
+        """Tell whether a file of that name was seen as it is."""
         with self.database.reading() as connection:
-            return dict(connection.execute("SELECT name, stat FROM images ORDER BY seq"))
+            asked = "SELECT 1 FROM images WHERE name = ? AND stat = ? LIMIT 1"
+            return connection.execute(asked, (name, stat)).fetchone() is not None
 
     def record(self, batch: Sequence[Inspected], *, queued: bool) -> Counter[str]:
         """Keep what was decided of some files, all or nothing of it.

@@ -8,20 +8,29 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from connectors.defects.inspect.camera import stat_of
+from connectors.api.journal import JournalError
+from connectors.defects.inspect.camera import stat_text
 from connectors.defects.inspect.journal import Journal
 
 logger = logging.getLogger(__name__)
 
 KEEP_DAYS = 30.0
+MOST_DAYS = 36_500.0
 EVERY_SECONDS = 3_600.0
 _AT_ONCE = 500
+
+
+def check_days(days: float) -> None:
+    """Refuse days that no calendar has."""
+    if not 0 <= days <= MOST_DAYS:
+        raise ValueError(f"keep_days is {days}; give 0 for good, or at most {MOST_DAYS:,.0f}")
 
 
 class Retention:
@@ -51,9 +60,12 @@ class Retention:
         self._next = time.monotonic()
 
     def sweep_often(self) -> None:
-        """Sweep if the last time is an hour ago."""
+        """Sweep if the last time is an hour ago; a full disk puts it off, and nothing else."""
         if self._days and time.monotonic() >= self._next:
-            self.sweep()
+            try:
+                self.sweep()
+            except JournalError as error:
+                logger.warning("old images are not forgotten now: %s", error)
 
     def sweep(self) -> int:
         """Forget what can be forgotten; returns how many images that were.
@@ -68,14 +80,28 @@ class Retention:
         told = min(map(self._journal.cursor, self._consumers), default=0)
         count = 0
         for batch in self._old(before, told):
-            gone = [one for one in batch if stat_of(self._folder / one[1]) != one[2]]
+            gone = [seq for seq, *file in batch if self._gone(*file)]
             with self._database.transaction() as connection:
-                for seq, *_ in gone:
+                for seq in gone:
                     _forget(connection, seq)
             count += len(gone)
         if count:
             logger.info("%d images older than %g days are forgotten", count, self._days)
         return count
+
+    def _gone(self, name: str, stat: str) -> bool:
+        """Tell whether a file is not there any more, or has made room for one that was seen.
+
+        A file that was merely touched, or copied back, is there: it is about to be seen again.
+        """
+        try:
+            now = os.lstat(self._folder / name)
+        except (FileNotFoundError, NotADirectoryError):
+            return True
+        except OSError:  # a share that does not answer now has lost nothing
+            return False
+        here = stat_text(now)
+        return stat != here and self._journal.knows(name, here)
 
     def _old(self, before: str, told: int) -> Iterator[list[tuple[int, str, str]]]:
         """Yield seq, name and stat of old images of which everyone knows, some at a time."""

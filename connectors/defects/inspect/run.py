@@ -20,7 +20,7 @@ from connectors.defects.inspect.journal import Journal
 from connectors.defects.inspect.line import Line
 from connectors.defects.inspect.quarantine_sink import QuarantineSink
 from connectors.defects.inspect.report import LineReport, line_report
-from connectors.defects.inspect.retention import KEEP_DAYS, Retention
+from connectors.defects.inspect.retention import KEEP_DAYS, Retention, check_days
 from connectors.defects.inspect.review_queue import QueueLimits, QueueState
 from connectors.defects.inspect.sinks import Sink, open_sink
 from connectors.defects.inspect.uplink import Uplink
@@ -64,11 +64,9 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         """Validate, naming the fix."""
-        if not (self.keep_days >= 0 and self.wait >= 0):
-            raise ValueError(
-                f"keep_days {self.keep_days}, wait {self.wait}: give 0 (for good, not at all) or "
-                "more"
-            )
+        check_days(self.keep_days)
+        if not self.wait >= 0:
+            raise ValueError(f"wait is {self.wait}; give 0 for not at all, or more")
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +154,7 @@ def inspect_folder(
 
         source = CameraFolder(
             folder,
-            journal.stats(),
+            journal.knows,
             leave_out=out,
             timing=config.timing,
             watch=config.watch,

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from connectors.defects.inspect.camera import CameraTiming
+from connectors.defects.inspect.camera import CameraTiming, stat_of
+from connectors.defects.inspect.central.desk import Desk
+from connectors.defects.inspect.central.service import CentralConfig
 from connectors.defects.inspect.central.store import ReviewStore
 from connectors.defects.inspect.inspector import Opinion
 from connectors.defects.inspect.journal import Inspected, Journal
@@ -14,9 +18,10 @@ from connectors.defects.inspect.report import line_report
 from connectors.defects.inspect.retention import Retention
 from connectors.defects.inspect.run import RunConfig, inspect_folder
 from tasks.cleaning.images.decode import ImageRefusedError
-from tests.connectors.defects.lines import PLAIN, SpotInspector, plate
+from tests.connectors.defects.lines import PLAIN, SpotInspector, plate, write_plates
 
 SINK = "jsonl"
+QUICK = CameraTiming(settle=0.01, patience=0.1, poll=0.01)
 
 
 def later() -> datetime:
@@ -57,9 +62,8 @@ def test_a_file_that_lies_there_is_not_judged_again(tmp_path):
     camera.mkdir()
     for number in range(3):
         (camera / f"{number}.png").write_bytes(plate(number, 90))
-    timing = CameraTiming(settle=0.01, patience=0.1, poll=0.01)
     # By now everything is older than no time at all.
-    config = RunConfig(timing=timing, keep_days=1e-9)
+    config = RunConfig(timing=QUICK, keep_days=1e-9)
     for _ in range(2):
         inspect_folder(camera, out, SpotInspector(), config, decoder=PLAIN)
     (camera / "0.png").unlink()
@@ -112,3 +116,67 @@ def test_the_central_machine_forgets_old_decisions_alone(tmp_path):
 def test_days_and_waits_below_none_are_refused(wrong):
     with pytest.raises(ValueError, match="give 0"):
         RunConfig(**wrong)
+
+
+@pytest.mark.parametrize("days", [1e6, 1e12, float("inf")])
+def test_days_that_no_calendar_has_are_refused(days):
+    for config in (RunConfig, CentralConfig):
+        with pytest.raises(ValueError, match="at most 36,500"):
+            config(keep_days=days)
+
+
+def test_files_that_are_touched_or_copied_back_are_not_forgotten(tmp_path):
+    """More of them than are journalled together: the first sweep comes before the others."""
+    camera, out = tmp_path / "camera", tmp_path / "out"
+    write_plates(camera, range(40))
+    config = RunConfig(timing=QUICK, keep_days=1e-9)
+    inspect_folder(camera, out, SpotInspector(), config, decoder=PLAIN)
+    for path in camera.iterdir():
+        os.utime(path, (1_600_000_000, 1_600_000_000))
+    run = inspect_folder(camera, out, SpotInspector(), config, decoder=PLAIN)
+    assert run.counts == {"again": 40}
+    assert run.report.images == 40
+
+
+def test_an_image_that_made_room_for_another_is_forgotten(tmp_path):
+    camera, out = tmp_path / "camera", tmp_path / "out"
+    write_plates(camera, range(2))
+    for number in (50, 51, 50):  # a name that is used again
+        (camera / "now.png").write_bytes(plate(number, 90))
+        inspect_folder(camera, out, SpotInspector(), RunConfig(timing=QUICK), decoder=PLAIN)
+    with Journal(out / "line.db") as journal:
+        assert [row["name"] for row in journal.rows()].count("now.png") == 2
+        assert Retention(journal, camera, ["quarantine"], 30, clock=later).sweep() == 1
+        assert journal.knows("now.png", stat_of(camera / "now.png"))
+
+
+def test_a_share_that_does_not_answer_has_lost_nothing(tmp_path, journal):
+    journal.record([shown(0)], queued=False)
+    journal.advance(SINK, journal.last_event())
+    (tmp_path / "share").symlink_to(tmp_path / "share")  # "too many links", not "no such file"
+    assert Retention(journal, tmp_path / "share", [SINK], 30, clock=later).sweep() == 0
+
+
+def test_a_sweep_that_cannot_be_written_is_put_off_and_does_not_end_the_line(
+    tmp_path, journal, caplog
+):
+    journal.record([shown(0)], queued=False)
+    journal.advance(SINK, journal.last_event())
+    retention = Retention(journal, tmp_path, [SINK], 30, clock=later)
+    with journal.database.reading() as connection:
+        connection.execute("PRAGMA query_only = 1")
+    retention.sweep_often()
+    assert "are not forgotten now" in caplog.text
+    assert len(list(journal.rows())) == 1
+
+
+def test_a_central_machine_that_never_rests_forgets_as_well(tmp_path):
+    store = ReviewStore(tmp_path / "central.db")
+    desk = Desk(SpotInspector(), PLAIN, store, 1e-9)
+    for key in "ab":
+        assert store.take(key * 64, plate(8, 160), line="edge", name=key, edge="{}")
+    assert store.decide("a" * 64, {"verdict": "OK"}, b"")
+    time.sleep(0.01)
+    assert desk.step()
+    assert store.decisions(["a" * 64])[2] == ["a" * 64]
+    store.close()

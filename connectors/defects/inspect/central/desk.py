@@ -72,9 +72,9 @@ class Desk(PatientThread):
 
     def step(self) -> bool:
         """Decide the next review; False where there is none."""
+        self._sweep_often()
         review = self._store.next()
         if review is None:
-            self._sweep_often()
             return False
         decision = self._decided(review)
         self._store.decide(review.key, decision.opinion, decision.heat)
@@ -99,7 +99,7 @@ class Desk(PatientThread):
         except SandboxError:
             raise
         except Exception as error:
-            logger.exception("%s: the central model fails on it", review.name)
+            logger.exception("%r: the central model fails on it", review.name)
             reason = f"{type(error).__name__}: {error}"
         said: dict[str, Any] = {
             "verdict": "REVIEW",

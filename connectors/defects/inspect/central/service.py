@@ -25,7 +25,7 @@ from connectors.defects.inspect.central.desk import Decision, Desk
 from connectors.defects.inspect.central.multipart import file_of_form
 from connectors.defects.inspect.central.store import ReviewStore
 from connectors.defects.inspect.inspector import Decoder, Inspector
-from connectors.defects.inspect.retention import KEEP_DAYS
+from connectors.defects.inspect.retention import KEEP_DAYS, check_days
 from connectors.defects.inspect.review_queue import QueueLimits
 from connectors.defects.inspect.uplink import (
     ASKED_AT_ONCE,
@@ -71,8 +71,7 @@ class CentralConfig:
         """Validate, naming the fix."""
         if min(self.max_image_bytes, self.at_once, self.read_seconds, self.rate, self.burst) <= 0:
             raise ValueError(f"{self}: every bound must be positive")
-        if not self.keep_days >= 0:
-            raise ValueError(f"keep_days is {self.keep_days}; give days, or 0 for good")
+        check_days(self.keep_days)
 
 
 class Central:
