@@ -186,7 +186,7 @@ def _open_sinks(texts: Sequence[str], journal: Journal, folder: Path, out: Path)
     opened: list[Sink] = [QuarantineSink(out / QUARANTINE, journal, folder)]
     try:
         for text in (f"jsonl:{out / RESULTS}", *texts):
-            opened.append(open_sink(text, journal, folder))
+            opened.append(open_sink(text, journal, folder, leave_out=out))
             _require_other(opened)
     except BaseException:
         for sink in opened:

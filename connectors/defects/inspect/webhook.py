@@ -43,8 +43,9 @@ class WebhookSink:
             body = json.dumps(result.body, ensure_ascii=False, allow_nan=False).encode()
             headers = {
                 "content-type": "application/json",
-                # The same for every repetition: a receiver that knows it has the result already.
-                "idempotency-key": f"{result.body['digest'] or result.seq}-{result.event}",
+                # The same for every repetition, another for every other result of any line: a
+                # receiver that knows it has the result already.
+                "idempotency-key": f"{result.body['journal']}-{result.event}",
                 SIGNATURE_HEADER: signature(self._secret, body, int(time.time())),
             }
             try:

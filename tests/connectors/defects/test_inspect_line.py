@@ -180,6 +180,10 @@ def test_a_model_that_fails_on_one_image_sets_it_aside_and_on_all_ends_the_run(t
     assert run.report.quarantined == {"not-judged": 2}
     with pytest.raises(ModelFailedError, match="20 images in a row"):
         inspect_folder(cam, tmp_path / "out2", Failing(set(range(256))), ALONE)
+    # None of them is set aside for what was the model's fault.
+    run = inspect_folder(cam, tmp_path / "out2", SpotInspector(), ALONE)
+    assert run.counts == Counter(VERDICTS[n % 10] for n in range(25))
+    assert run.report.quarantined == {}
 
 
 def test_a_folder_that_is_none_an_empty_one_and_a_second_process(tmp_path):

@@ -198,6 +198,20 @@ def test_an_answer_that_is_lost_brings_the_same_key_again(tmp_path):
         assert len(set(keys)) == 2
 
 
+def test_the_same_image_of_two_lines_has_two_keys(tmp_path):
+    """Or a receiver would take the result of a new model for a repetition of the old one."""
+    write_plates(tmp_path / "cam", range(2))
+    keys = set()
+    for out in (tmp_path / "one", tmp_path / "two"):
+        inspect_folder(tmp_path / "cam", out, SpotInspector(), RunConfig(timing=QUICK))
+        with Journal(out / "line.db") as journal, BadNetwork() as receiver:
+            sink = WebhookSink(receiver.url, SHARED)
+            sink.write(journal.results_after(0, 10))
+            sink.close()
+            keys |= {headers["idempotency-key"] for _, _, headers in receiver.requests}
+    assert len(keys) == 4
+
+
 def test_a_full_disk_takes_half_a_line_and_gives_it_back(tmp_path):
     import os
     import resource
@@ -235,8 +249,13 @@ def test_a_webhook_without_a_secret_and_a_sink_named_twice_are_refused(tmp_path)
     with Journal(tmp_path / "line.db") as journal:
         with pytest.raises(ConfigurationError, match=WEBHOOK_SECRET):
             open_sink("https://h/x", journal, tmp_path, {WEBHOOK_SECRET: "short"})
-        sink = open_sink(f"folder:{tmp_path}", journal, tmp_path, {})
-        assert isinstance(sink, PictureFolderSink)
+        camera = tmp_path / "camera"
+        for place in (tmp_path, camera / "out" / "sorted"):
+            sink = open_sink(f"folder:{place}", journal, camera, {}, leave_out=camera / "out")
+            assert isinstance(sink, PictureFolderSink)
+        for place in (camera, camera / "sorted"):
+            with pytest.raises(ConfigurationError, match="inspected in turn"):
+                open_sink(f"folder:{place}", journal, camera, {}, leave_out=camera / "out")
     write_plates(tmp_path / "cam", range(1))
     twice = RunConfig(sinks=(f"csv:{tmp_path / 'r.csv'}",) * 2, timing=QUICK)
     with pytest.raises(ConfigurationError, match="twice"):
