@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import http.client
 import json
+import select
+import socket
 import ssl
 from collections.abc import Mapping
 from contextlib import suppress
@@ -103,6 +105,9 @@ class HttpLink:
         midway, target = False, self._path + path or "/"
         try:
             connection = self._connected()
+            if connection.sock is not None and _ended(connection.sock):
+                self.close()
+                connection = self._connected()
             if connection.sock is None:
                 connection.connect()
             midway = True
@@ -146,3 +151,10 @@ class HttpLink:
                     self._host, self._port, timeout=self._seconds
                 )
         return self._connection
+
+
+def _ended(connection: socket.socket) -> bool:
+    """Tell whether the server has closed an idle connection: nothing else is to be read from it."""
+    poll = select.poll()
+    poll.register(connection, select.POLLIN)
+    return bool(poll.poll(0))

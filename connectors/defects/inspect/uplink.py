@@ -9,8 +9,9 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 from connectors.api.journal import JournalError
@@ -149,6 +150,10 @@ class Uplink(PatientThread):
         asked, any_settled = set(digests), False
         for digest, opinion in decided.items():
             if digest in asked and isinstance(opinion, dict) and opinion.get("verdict") in VERDICTS:
+                if not _can_be_told(opinion):
+                    raise UplinkError(
+                        f"{self._link.url} does not answer as a central machine would"
+                    )
                 any_settled |= self._journal.settle(digest, opinion)
         forgotten = [digest for digest in unknown if digest in asked]
         if forgotten:
@@ -165,9 +170,21 @@ class Uplink(PatientThread):
             content = image_bytes(self._folder, name, digest)
             if not content:
                 logger.warning("%s: gone before it could be queued for review", name)
-                queue.gone(seq)
+                queue.give_up(seq, "its file was gone before there was room in the queue")
+            elif len(content) > queue.limits.max_bytes:
+                logger.warning("%s: larger than the review queue", name)
+                queue.give_up(seq, "it is larger than the queue; raise --queue-mib")
             elif not queue.fill(seq, content):
                 return
+
+
+def _can_be_told(opinion: Mapping[str, Any]) -> bool:
+    """Tell whether sinks can write an opinion: JSON without NaN, in UTF-8."""
+    try:
+        json.dumps(opinion, ensure_ascii=False, allow_nan=False).encode()
+    except ValueError:
+        return False
+    return True
 
 
 def image_bytes(folder: Path, name: str, digest: str) -> bytes:

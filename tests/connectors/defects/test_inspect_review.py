@@ -7,6 +7,7 @@ import json
 import os
 import random
 import signal
+import socket
 import threading
 import time
 from collections import Counter
@@ -213,6 +214,17 @@ def test_a_full_queue_is_told_and_filled_again_from_the_folder(tmp_path, caplog)
     assert again.queue.open == 0
 
 
+def test_an_image_that_was_forgotten_meanwhile_is_not_queued(tmp_path):
+    with journal_with(tmp_path, DOUBTFUL[:1], QueueLimits(max_bytes=1)) as journal:
+        ((seq, _, _),) = journal.queue.unqueued(5)
+        with journal.database.transaction() as connection:
+            connection.execute("DELETE FROM images")
+        assert journal.queue.fill(seq, b"")
+        journal.queue.give_up(seq, "gone")
+        assert journal.queue.state().open == 0
+        assert journal.queue.state().refused == 0
+
+
 def test_the_queue_never_holds_more_bytes_than_it_may(tmp_path):
     size = len(plate(8, 160))
     with journal_with(tmp_path, DOUBTFUL, QueueLimits(max_bytes=3 * size)) as journal:
@@ -245,6 +257,55 @@ def test_a_central_machine_that_talks_nonsense_is_not_believed(tmp_path):
 def test_addresses_that_would_leak_a_token_or_are_none_are_refused(url, token):
     with pytest.raises(ConfigurationError):
         HttpLink(url, token=token)
+
+
+def test_a_connection_that_the_server_closed_in_a_pause_is_opened_anew(tmp_path):
+    """Servers close idle connections; that is no failure over the image that is sent next."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def answer_once_each():
+            for _ in range(3):
+                peer, _ = listener.accept()
+                with peer:
+                    peer.recv(65_536)
+                    peer.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}")
+
+        server = threading.Thread(target=answer_once_each, daemon=True)
+        server.start()
+        link = HttpLink(f"http://127.0.0.1:{listener.getsockname()[1]}", seconds=5.0)
+        for _ in range(3):
+            assert link.post("/x", b"body", {}).status == 200
+            time.sleep(0.1)
+        link.close()
+        server.join()
+
+
+def test_an_image_larger_than_the_queue_is_told_and_those_behind_it_go_on(tmp_path):
+    small = len(plate(DOUBTFUL[1], 160))
+    cam = tmp_path / "cam"
+    write_plates(cam, DOUBTFUL[1:3])
+    (cam / name_of(0)).write_bytes(plate(0, 160, side=96))
+    limits = QueueLimits(max_bytes=small + 200)
+    with central_machine(tmp_path / "home", SpotInspector(0.0)) as (url, _):
+        run = inspect_folder(cam, tmp_path / "out", SpotInspector(), config(url, queue=limits))
+    assert run.queue.open == 0
+    assert run.report.final["REVIEW"] == 1
+    assert "larger than the queue" in run.review_refused[name_of(0)]
+
+
+def test_numbers_and_texts_that_json_cannot_hold_are_not_taken_from_the_central_machine(tmp_path):
+    """In the journal they would stop every sink for good."""
+    with journal_with(tmp_path, DOUBTFUL[:1]) as journal, BadNetwork() as network:
+        uplink = uplink_to(journal, network.url, tmp_path)
+        (digest,) = (row["digest"] for row in journal.rows())
+        journal.queue.sent(1)
+        for said in ("NaN", "1e999", '"\\ud800"'):
+            opinion = f'{{"verdict": "OK", "score": {said}}}'
+            network.answer = f'{{"decided": {{"{digest}": {opinion}}}, "unknown": []}}'
+            with pytest.raises(UplinkError, match="does not answer as a central machine"):
+                uplink.step()
+        uplink.end()
+        assert {row["final"] for row in journal.rows()} == {"REVIEW"}
 
 
 def test_pauses_grow_and_differ():
