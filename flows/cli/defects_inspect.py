@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from flows.cli.console import printable
+
 if TYPE_CHECKING:
     from connectors.defects.inspect.report import LineReport
     from connectors.defects.inspect.run import InspectionRun, Told
@@ -136,6 +138,11 @@ def _say(run: InspectionRun) -> None:
 
 
 def _say_errors(report: LineReport) -> None:
+    if report.cascade is not None and not report.cascade.ng + report.cascade.ok:
+        typer.echo(
+            "no label names an inspected image: write paths within the folder, as results do"
+        )
+        return
     for title, errors in (("edge alone", report.edge_alone), ("final", report.cascade)):
         if errors is not None:
             typer.echo(
@@ -159,7 +166,7 @@ def _say_next(run: InspectionRun, *, central: str) -> None:
                 "the folder later: keep them there, or raise --queue-images, --queue-mib"
             )
     for name, reason in list(run.review_refused.items())[:SHOWN]:
-        typer.echo(f"the central model will not decide {name}: {reason}")
+        typer.echo(printable(f"the central model will not decide {name}: {reason}"))
     for name, (left, trouble) in run.undelivered.items():
         typer.echo(
             f"{left:,} results wait for {name}{f' ({trouble})' if trouble else ''}; "
@@ -170,7 +177,7 @@ def _say_next(run: InspectionRun, *, central: str) -> None:
     if run.unfinished:
         typer.echo(
             f"{len(run.unfinished):,} files were still being written and are left for the next "
-            f"run, {run.unfinished[0]} among them"
+            f"run, {printable(run.unfinished[0])} among them"
         )
     if run.report.final.get("REVIEW", 0) > run.queue.open and not central:
         typer.echo(

@@ -61,14 +61,17 @@ class Answer(NamedTuple):
 class HttpLink:
     """One connection, opened when it is needed; used by one thread."""
 
-    def __init__(self, url: str, *, token: str = "", seconds: float = 30.0) -> None:
+    def __init__(
+        self, url: str, *, token: str = "", seconds: float = 30.0, secret: bool = False
+    ) -> None:
         """Name the server.
 
         Args:
             url: ``https://HOST[:PORT][/PATH]``; ``http`` only for this machine where a token goes
-                along, for it must not travel in the clear.
+                along or it is secret, for that must not travel in the clear.
             token: Bearer token, "" for none.
             seconds: Time for connecting and for each read.
+            secret: Whether what is sent is not for others to see, as a token never is.
 
         Raises:
             ConfigurationError: The address cannot be used.
@@ -82,9 +85,10 @@ class HttpLink:
             raise ConfigurationError(f"{url!r} is no address", "Write https://HOST:PORT")
         if parts.username or parts.password:
             raise ConfigurationError("an address with a login", "Give the token by its variable")
-        if token and parts.scheme == "http" and not is_loopback(parts.hostname):
+        if (token or secret) and parts.scheme == "http" and not is_loopback(parts.hostname):
             raise ConfigurationError(
-                f"{url}: the token would travel in the clear", "Use https, or a tunnel"
+                f"{url}: {'the token' if token else 'what is sent'} would travel in the clear",
+                "Use https, or a tunnel",
             )
         if any(not " " < c <= "~" for c in token):
             raise ConfigurationError("the token holds other than plain characters", "Correct it")

@@ -206,7 +206,7 @@ def _uplink(
 ) -> Uplink | None:
     if not config.central:
         return None
-    link = HttpLink(config.central, token=config.token)
+    link = HttpLink(config.central, token=config.token, secret=True)
     return Uplink(journal, link, folder, settled=settled)
 
 

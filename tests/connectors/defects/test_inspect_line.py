@@ -23,11 +23,11 @@ from connectors.defects.inspect.camera import CameraFolder, CameraTiming
 from connectors.defects.inspect.inspector import Opinion
 from connectors.defects.inspect.journal import Inspected, Journal
 from connectors.defects.inspect.line import Line, ModelFailedError
-from connectors.defects.inspect.report import LabelsError, line_report, read_labels
+from connectors.defects.inspect.report import LabelsError, decided_alone, line_report, read_labels
 from connectors.defects.inspect.run import RunConfig
 from tasks.cleaning.images.sandbox import Sandbox
 from tasks.cleaning.quarantine import QUARANTINE_SCHEMA
-from tasks.defects.judgement import Judgement
+from tasks.defects.judgement import Judgement, Thresholds
 from tasks.defects.samples import Box
 from tests.benchmarks._hostile_images import by_hand
 from tests.connectors.defects.lines import (
@@ -401,9 +401,31 @@ def test_the_report_counts_errors_before_and_after_the_central_model(tmp_path):
     path.write_text("image,label\na,maybe\n")
     with pytest.raises(LabelsError, match="line 2"):
         read_labels(path)
+    for content, says in (
+        ("image,label\na,ok\nb,ng\na,ng\n", "line 4: a is both"),
+        ("image,label\na," + "x" * 200_000, "line 2: field larger"),
+    ):
+        path.write_text(content)
+        with pytest.raises(LabelsError, match=says):
+            read_labels(path)
+    with pytest.raises(LabelsError, match="no file"):
+        read_labels(tmp_path / "none.csv")
     path.write_text("file;verdict\n")
     with pytest.raises(LabelsError, match="'image' and 'label'"):
         read_labels(path)
+
+
+@pytest.mark.parametrize(
+    ("thresholds", "alone"),
+    [(Thresholds(150, np.inf), "NG"), (Thresholds(-np.inf, 200), "OK"), (Thresholds(0, 340), "NG")],
+)
+def test_a_band_without_end_is_decided_by_its_other_end(thresholds, alone):
+    """A promise of escapes alone leaves no score for NG; its middle would pass everything."""
+    inspector = SpotInspector()
+    inspector.thresholds = thresholds
+    said = Opinion.of(inspector.judge(np.full((4, 4), 180, np.uint8)), inspector).to_json()
+    assert said["verdict"] == "REVIEW"
+    assert decided_alone(said) == alone
 
 
 def test_thresholds_without_end_are_kept_as_numbers():

@@ -308,6 +308,13 @@ def test_numbers_and_texts_that_json_cannot_hold_are_not_taken_from_the_central_
         assert {row["final"] for row in journal.rows()} == {"REVIEW"}
 
 
+def test_images_do_not_travel_in_the_clear_where_the_token_was_forgotten(tmp_path):
+    write_plates(tmp_path / "cam", range(1))
+    plain = RunConfig(central="http://plant.example:8010", timing=QUICK)
+    with pytest.raises(ConfigurationError, match="in the clear"):
+        inspect_folder(tmp_path / "cam", tmp_path / "out", SpotInspector(), plain)
+
+
 def test_pauses_grow_and_differ():
     backoff = Backoff(first=1.0, longest=8.0, random=random.Random(3))
     pauses = [backoff.next() for _ in range(200)]

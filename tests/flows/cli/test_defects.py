@@ -139,6 +139,9 @@ def test_what_waits_is_told_with_the_next_step(edge_file, tmp_path, monkeypatch,
     assert "10 results wait for webhook:http://127.0.0.1:9/hook" in told
     assert "run the same command again" in told
     assert "edge alone: missed 1 of 2 defective" in told
+    labels.write_text("image,label\ncam/00000.png,ok\n")
+    assert cli.run([*line, "--labels", str(labels)]) == 0
+    assert "no label names an inspected image" in capsys.readouterr().out
 
 
 def test_serving_tells_the_address_and_ends_by_ctrl_c(edge_file, tmp_path):

@@ -71,7 +71,8 @@ def serve(
         central = Central(inspector, home, tokens, config)
         address = listener.getsockname()
         scheme = "https" if tls else "http"
-        told(f"{scheme}://{address[0]}:{address[1]}")
+        shown = f"[{address[0]}]" if ":" in address[0] else address[0]
+        told(f"{scheme}://{shown}:{address[1]}")
         server = uvicorn.Server(
             uvicorn.Config(
                 create_app(central),
