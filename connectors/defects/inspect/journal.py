@@ -18,7 +18,8 @@ from typing import Any, Self
 
 from connectors.defects.inspect.database import Database
 from connectors.defects.inspect.inspector import Opinion
-from connectors.defects.inspect.review_queue import QUEUE_TABLE, QueueLimits, ReviewQueue
+from connectors.defects.inspect.review_queue import QueueLimits, ReviewQueue
+from connectors.defects.inspect.tables import TABLES
 from tasks.cleaning.images.decode import ImageRefusedError
 
 QUARANTINED = "QUARANTINED"
@@ -26,44 +27,6 @@ VERDICTS = ("OK", "NG", "REVIEW", QUARANTINED)
 MAX_PAYLOAD = 1 << 20
 """Larger broken files stand in their quarantine record as JSON with name, size and SHA-256."""
 DUPLICATE = "duplicate-of"
-
-TABLES = (
-    """
-CREATE TABLE IF NOT EXISTS images (
-  seq INTEGER PRIMARY KEY AUTOINCREMENT,
-  name TEXT NOT NULL,
-  stat TEXT NOT NULL,
-  digest TEXT NOT NULL,
-  time TEXT NOT NULL,
-  verdict TEXT NOT NULL CHECK (verdict IN ('OK', 'NG', 'REVIEW', 'QUARANTINED')),
-  edge TEXT,
-  refusal TEXT,
-  payload BLOB,
-  heat BLOB,
-  central TEXT,
-  final TEXT NOT NULL
-);
-CREATE UNIQUE INDEX IF NOT EXISTS judged_once ON images (digest) WHERE verdict != 'QUARANTINED';
-CREATE INDEX IF NOT EXISTS by_name ON images (name);
-CREATE INDEX IF NOT EXISTS doubtful ON images (seq) WHERE verdict = 'REVIEW' AND central IS NULL;
-CREATE TABLE IF NOT EXISTS events (
-  id INTEGER PRIMARY KEY AUTOINCREMENT, seq INTEGER NOT NULL, body TEXT NOT NULL
-);
-CREATE INDEX IF NOT EXISTS of_image ON events (seq);
-CREATE TABLE IF NOT EXISTS forgotten (
-  verdict TEXT NOT NULL, final TEXT NOT NULL, rule TEXT NOT NULL, images INTEGER NOT NULL,
-  PRIMARY KEY (verdict, final, rule)
-);
-CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
-INSERT OR IGNORE INTO facts VALUES ('id', lower(hex(randomblob(8))));
-CREATE TABLE IF NOT EXISTS cursors (consumer TEXT PRIMARY KEY, at INTEGER NOT NULL);
-CREATE TABLE IF NOT EXISTS refusals (
-  consumer TEXT NOT NULL, event INTEGER NOT NULL, reason TEXT NOT NULL,
-  PRIMARY KEY (consumer, event)
-);
-"""
-    + QUEUE_TABLE
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,8 +136,8 @@ class Journal:
         """
         with self.database.transaction() as connection:
             row = connection.execute(
-                "SELECT seq FROM images WHERE digest = ? AND verdict = 'REVIEW'"
-                " AND central IS NULL",
+                "SELECT seq FROM images WHERE digest = ? AND verdict != 'QUARANTINED'"
+                " AND verdict = 'REVIEW' AND central IS NULL",
                 (digest,),
             ).fetchone()
             if row is None:

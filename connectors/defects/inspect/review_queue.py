@@ -134,7 +134,8 @@ class ReviewQueue:
         with self._database.transaction() as connection:
             connection.executemany(
                 "UPDATE queue SET state = 'waiting' WHERE state = 'sent'"
-                " AND seq = (SELECT seq FROM images WHERE digest = ? AND verdict = 'REVIEW')",
+                " AND seq = (SELECT seq FROM images WHERE digest = ?"
+                " AND verdict != 'QUARANTINED' AND verdict = 'REVIEW')",
                 [(digest,) for digest in digests],
             )
 

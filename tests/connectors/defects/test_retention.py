@@ -180,3 +180,22 @@ def test_a_central_machine_that_never_rests_forgets_as_well(tmp_path):
     assert desk.step()
     assert store.decisions(["a" * 64])[2] == ["a" * 64]
     store.close()
+
+
+def test_no_image_takes_longer_the_more_there_were_before_it(journal):
+    """A camera may write one file over and over; the journal then has its name a million times."""
+    done = []
+    with journal.database.reading() as connection:
+        connection.set_trace_callback(done.append)
+        assert not journal.knows("0.png", "1")
+        journal.record([shown(0), shown(1, "REVIEW"), shown(1, "REVIEW")], queued=True)
+        journal.queue.sent(2)
+        journal.queue.forgotten([f"{1:064x}"])
+        assert journal.settle(f"{1:064x}", {"verdict": "OK"})
+        journal.drop_payloads(5)
+        connection.set_trace_callback(None)
+        asked = [text for text in done if text.startswith(("SELECT", "UPDATE"))]
+        plans = [connection.execute(f"EXPLAIN QUERY PLAN {text}").fetchall() for text in asked]
+    assert len(asked) > 8
+    for text, plan in zip(asked, plans, strict=True):
+        assert not [step for *_, step in plan if step.startswith("SCAN images")], text
