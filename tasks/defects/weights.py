@@ -56,7 +56,9 @@ def load_net(path: Path | None = None) -> DefectNet:
     """
     tensors, notes = _read(path or shipped())
     if notes.get("format") == FORMAT:
-        net = DefectNet(_shape_of(notes, path))
+        shape = _shape_of(notes, path)
+        _require_room(shape, tensors, path)
+        net = DefectNet(shape)
         own = {name: t.float() if t.is_floating_point() else t for name, t in tensors.items()}
         _fill(net, _below(own, _NET), path)
     elif "layer1.0.conv1.weight" in tensors:
@@ -173,6 +175,16 @@ def _shape_of(notes: Mapping[str, str], path: Path | None) -> DefectNetShape:
             f"to {WIDEST}, three widths and three blocks"
         )
     return shape
+
+
+def _require_room(shape: DefectNetShape, tensors: Mapping[str, Tensor], path: Path | None) -> None:
+    """Refuse sizes of which a file holds too few numbers, before the net is built."""
+    stages = zip(shape.widths, shape.blocks, strict=True)
+    least = sum((2 * blocks - 1) * 9 * width**2 for width, blocks in stages)
+    if least > sum(tensor.numel() for tensor in tensors.values()):
+        raise WeightsError(
+            f"{path or shipped()} tells sizes of a net larger than itself: {shape}; copy it anew"
+        )
 
 
 def _below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -225,3 +225,16 @@ def test_smoke(capsys):
     assert result["weights_mb"] < 12
     assert result["surface_acc"] > result["surface_acc_untrained"]
     assert result["mask_auroc"] > result["mask_auroc_contrast"]
+
+
+def test_a_file_that_tells_of_a_net_larger_than_itself_is_refused_before_it_is_built(
+    tmp_path, monkeypatch
+):
+    """Sizes that are each allowed may still ask for hundreds of gigabytes together."""
+    monkeypatch.setattr("tasks.defects.weights.DefectNet", lambda _: pytest.fail("it was built"))
+    path = tmp_path / "large.safetensors"
+    shape = {"stem": 8, "widths": [1_024] * 3, "blocks": [1_000] * 3, "dense": 8}
+    notes = {"format": FORMAT, "shape": json.dumps(shape)}
+    save_file({"net.x": torch.zeros(1)}, path, notes)
+    with pytest.raises(WeightsError, match="larger than itself"):
+        load_net(path)
