@@ -59,7 +59,11 @@ class Answer(NamedTuple):
 
 
 class HttpLink:
-    """One connection, opened when it is needed; used by one thread."""
+    """One connection, opened when it is needed; used by one thread.
+
+    Attributes:
+        url: The address as it may be told: without its query.
+    """
 
     def __init__(
         self, url: str, *, token: str = "", seconds: float = 30.0, secret: bool = False
@@ -76,12 +80,12 @@ class HttpLink:
         Raises:
             ConfigurationError: The address cannot be used.
         """
-        parts = urlsplit(url)
         try:
+            parts = urlsplit(url)
             port = parts.port
         except ValueError:
-            port = -1
-        if parts.scheme not in {"http", "https"} or not parts.hostname or port == -1:
+            parts, port = urlsplit(""), None
+        if parts.scheme not in {"http", "https"} or not parts.hostname:
             raise ConfigurationError(f"{url!r} is no address", "Write https://HOST:PORT")
         if parts.username or parts.password:
             raise ConfigurationError("an address with a login", "Give the token by its variable")
@@ -92,7 +96,7 @@ class HttpLink:
             )
         if any(not " " < c <= "~" for c in token):
             raise ConfigurationError("the token holds other than plain characters", "Correct it")
-        self.url = url
+        self.url = parts._replace(query="", fragment="").geturl()  # a query may hold a secret
         self._host, self._port, self._secure = parts.hostname, port, parts.scheme == "https"
         query = f"?{parts.query}" if parts.query else ""
         self._path = (parts.path if query else parts.path.rstrip("/")) + query

@@ -195,13 +195,16 @@ class Line:
 
     def _keep(self, stop: threading.Event | None) -> None:
         """Journal what was decided."""
+        full = False
         while self._batch:
             try:
                 counts = self._journal.record(self._batch, queued=self._queued)
             except JournalFullError as error:
                 if stop is None or stop.is_set():
                     raise
-                logger.error("%s; the line waits", error)  # noqa: TRY400 - told, not a fault
+                if not full:  # once: the log may lie on the same disk
+                    logger.error("%s; the line waits", error)  # noqa: TRY400 - told, not a fault
+                full = True
                 stop.wait(FULL_SECONDS)
                 continue
             if counts["unqueued"]:

@@ -121,10 +121,10 @@ def open_sink(
 
 
 def _require_apart(target: Path, folder: Path, leave_out: Path | None) -> None:
-    place = target.resolve()
-    if leave_out is not None and place.is_relative_to(leave_out.resolve()):
-        return
-    if place.is_relative_to(folder.resolve()):
+    place, root = target.resolve(), folder.resolve()
+    without = (leave_out or folder).resolve()
+    spared = root in without.parents and place.is_relative_to(without)
+    if place.is_relative_to(root) and not spared:
         raise ConfigurationError(
             f"{target} lies in the inspected folder, and its copies would be inspected in turn",
             "Choose a folder outside of it",

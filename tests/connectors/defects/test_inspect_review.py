@@ -251,6 +251,7 @@ def test_a_central_machine_that_talks_nonsense_is_not_believed(tmp_path):
         ("http://plant.example:80", SECRET),
         ("https://user:pass@host", ""),
         ("http://127.0.0.1:99999999", ""),
+        ("http://[::1", ""),
         ("http://127.0.0.1", "a\nb"),
     ],
 )

@@ -180,6 +180,17 @@ def test_a_result_refused_for_good_is_told_and_those_behind_it_go_on(tmp_path):
         assert [json.loads(body)["event"] for _, body, _ in receiver.requests] == [1, 2, 3, 4]
 
 
+def test_a_secret_in_an_address_is_told_nowhere():
+    first, other = (
+        WebhookSink(f"http://127.0.0.1:9/hook?token={token}", SHARED) for token in ("s3cret", "x")
+    )
+    with pytest.raises(SinkError) as told:
+        first.write([result(1)])
+    assert "s3cret" not in f"{first.name} {told.value}"
+    assert first.name != other.name
+    assert first.name.startswith("webhook:http://127.0.0.1:9/hook?")
+
+
 def test_an_answer_that_is_lost_brings_the_same_key_again(tmp_path):
     cam, out = tmp_path / "cam", tmp_path / "out"
     write_plates(cam, range(2))
@@ -254,8 +265,9 @@ def test_a_webhook_without_a_secret_and_a_sink_named_twice_are_refused(tmp_path)
             sink = open_sink(f"folder:{place}", journal, camera, {}, leave_out=camera / "out")
             assert isinstance(sink, PictureFolderSink)
         for place in (camera, camera / "sorted"):
-            with pytest.raises(ConfigurationError, match="inspected in turn"):
-                open_sink(f"folder:{place}", journal, camera, {}, leave_out=camera / "out")
+            for out in (camera / "out", camera, tmp_path, None):
+                with pytest.raises(ConfigurationError, match="inspected in turn"):
+                    open_sink(f"folder:{place}", journal, camera, {}, leave_out=out)
     write_plates(tmp_path / "cam", range(1))
     twice = RunConfig(sinks=(f"csv:{tmp_path / 'r.csv'}",) * 2, timing=QUICK)
     with pytest.raises(ConfigurationError, match="twice"):
