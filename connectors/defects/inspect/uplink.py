@@ -9,9 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
 from connectors.api.journal import JournalError
@@ -146,22 +145,24 @@ class Uplink(PatientThread):
         said = answer.document()
         decided, unknown = said.get("decided"), said.get("unknown")
         if not isinstance(decided, dict) or not isinstance(unknown, list):
-            raise UplinkError(f"{self._link.url} does not answer as a central machine would")
+            raise self._nonsense()
         asked, any_settled = set(digests), False
-        for digest, opinion in decided.items():
-            if digest in asked and isinstance(opinion, dict) and opinion.get("verdict") in VERDICTS:
-                if not _can_be_told(opinion):
-                    raise UplinkError(
-                        f"{self._link.url} does not answer as a central machine would"
-                    )
+        answered = {digest: decided[digest] for digest in decided if digest in asked}
+        for digest, opinion in answered.items():
+            if _can_be_told(opinion):
                 any_settled |= self._journal.settle(digest, opinion)
-        forgotten = [digest for digest in unknown if digest in asked]
+        forgotten = [one for one in unknown if isinstance(one, str) and one in asked]
         if forgotten:
             logger.warning("the central machine forgot %d images, sent again", len(forgotten))
             self._journal.queue.forgotten(forgotten)
         if any_settled:
             self._settled()
+        if not all(map(_can_be_told, answered.values())):
+            raise self._nonsense()
         return any_settled
+
+    def _nonsense(self) -> UplinkError:
+        return UplinkError(f"{self._link.url} does not answer as a central machine would")
 
     def _refill(self) -> None:
         """Queue images that found no room before, as long as their files are there."""
@@ -178,8 +179,11 @@ class Uplink(PatientThread):
                 return
 
 
-def _can_be_told(opinion: Mapping[str, Any]) -> bool:
-    """Tell whether sinks can write an opinion: JSON without NaN, in UTF-8."""
+def _can_be_told(opinion: object) -> bool:
+    """Tell whether an opinion has a verdict and sinks can write it: JSON without NaN, in UTF-8."""
+    verdict = opinion.get("verdict") if isinstance(opinion, dict) else None
+    if not isinstance(verdict, str) or verdict not in VERDICTS:
+        return False
     try:
         json.dumps(opinion, ensure_ascii=False, allow_nan=False).encode()
     except ValueError:

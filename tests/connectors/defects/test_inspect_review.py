@@ -15,7 +15,7 @@ from functools import partial
 
 import pytest
 
-from connectors.defects.inspect import database
+from connectors.defects.inspect import database, retention
 from connectors.defects.inspect import run as runs_of_folders
 from connectors.defects.inspect.backoff import Backoff
 from connectors.defects.inspect.camera import CameraTiming
@@ -294,19 +294,22 @@ def test_an_image_larger_than_the_queue_is_told_and_those_behind_it_go_on(tmp_pa
     assert "larger than the queue" in run.review_refused[name_of(0)]
 
 
-def test_numbers_and_texts_that_json_cannot_hold_are_not_taken_from_the_central_machine(tmp_path):
-    """In the journal they would stop every sink for good."""
-    with journal_with(tmp_path, DOUBTFUL[:1]) as journal, BadNetwork() as network:
+def test_a_decision_that_cannot_be_told_is_not_taken_and_holds_no_other_back(tmp_path):
+    """What JSON cannot hold would stop every sink for good once it stood in the journal."""
+    nonsense = ('"OK", "score": NaN', '"OK", "score": 1e999', '"OK", "kind": "\\ud800"', "[]")
+    with journal_with(tmp_path, DOUBTFUL[:5]) as journal, BadNetwork() as network:
         uplink = uplink_to(journal, network.url, tmp_path)
-        (digest,) = (row["digest"] for row in journal.rows())
-        journal.queue.sent(1)
-        for said in ("NaN", "1e999", '"\\ud800"'):
-            opinion = f'{{"verdict": "OK", "score": {said}}}'
-            network.answer = f'{{"decided": {{"{digest}": {opinion}}}, "unknown": []}}'
-            with pytest.raises(UplinkError, match="does not answer as a central machine"):
-                uplink.step()
+        digests = [row["digest"] for row in journal.rows()]
+        for seq in range(1, 6):
+            journal.queue.sent(seq)
+        said = [
+            f'"{d}": {{"verdict": {v}}}' for d, v in zip(digests, (*nonsense, '"NG"'), strict=True)
+        ]
+        network.answer = f'{{"decided": {{{", ".join(said)}}}, "unknown": [{{}}]}}'
+        with pytest.raises(UplinkError, match="does not answer as a central machine"):
+            uplink.step()
         uplink.end()
-        assert {row["final"] for row in journal.rows()} == {"REVIEW"}
+        assert [row["final"] for row in journal.rows()] == ["REVIEW"] * 4 + ["NG"]
 
 
 def test_images_do_not_travel_in_the_clear_where_the_token_was_forgotten(tmp_path):
@@ -327,7 +330,7 @@ def test_pauses_grow_and_differ():
     assert backoff.next() <= 1.0
 
 
-def killed_run(tmp_path, url, rng):
+def killed_run(tmp_path, url, rng, **changes):
     """Run an edge in a process that is killed: at one of its steps, or at any moment."""
     at_step, step, moment = rng.random() < 0.7, rng.randrange(1, 30), rng.uniform(0.01, 0.5)
     pid = os.fork()
@@ -340,7 +343,7 @@ def killed_run(tmp_path, url, rng):
             kill_at_step(step)
         else:
             threading.Timer(moment, end_now).start()
-        inspect_folder(tmp_path / "cam", tmp_path / "out", SpotInspector(), config(url))
+        inspect_folder(tmp_path / "cam", tmp_path / "out", SpotInspector(), config(url, **changes))
     finally:
         os._exit(0)
 
@@ -419,6 +422,35 @@ def test_kills_lose_nothing_and_decide_nothing_twice(tmp_path, seed):
     assert settled == Counter(name_of(n) for n in range(last))
     final = {one["image"]: one["final"] for one in told if one["settled"]}
     assert final == {name_of(n): FINAL[n % 10] for n in range(last)}
+
+
+def test_kills_lose_nothing_while_files_are_touched_deleted_and_forgotten(tmp_path, monkeypatch):
+    monkeypatch.setattr(retention, "EVERY_SECONDS", 0.0)
+    rng, cam, out = random.Random(8), tmp_path / "cam", tmp_path / "out"
+    kills, last = 0, 0
+    with central_machine(tmp_path / "home", SpotInspector(0.0)) as (url, _):
+        while kills < 4:
+            write_plates(cam, range(last, last + 10))
+            last += 10
+            kills += killed_run(tmp_path, url, rng, keep_days=1e-9) == -signal.SIGKILL
+            text = (out / "results.jsonl").read_text() if (out / "results.jsonl").exists() else ""
+            whole = text[: text.rfind("\n") + 1].splitlines()
+            for name in {json.loads(line)["image"] for line in whole}:
+                if rng.random() < 0.6:
+                    (cam / name).unlink(missing_ok=True)
+            for path in cam.iterdir():
+                os.utime(path, (1_600_000_000 + last, 1_600_000_000))
+            assert last < 200, "the runs were too quick to be killed"
+        patient = config(url, wait=60.0, keep_days=1e-9)
+        run = inspect_folder(cam, out, SpotInspector(), patient)
+    told = results_of(out)
+    assert run.report.images == last
+    assert [one["event"] for one in told] == list(range(1, len(told) + 1))
+    every = Counter(name_of(n) for n in range(last))
+    assert Counter(one["image"] for one in told if one["central"] is None) == every
+    assert Counter(one["image"] for one in told if one["settled"]) == every
+    with Journal(out / "line.db") as journal:
+        assert journal.forgotten()
 
 
 def test_a_killed_central_machine_decides_what_it_took(tmp_path):
