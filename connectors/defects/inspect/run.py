@@ -128,28 +128,16 @@ def inspect_folder(
     config, stop = config or RunConfig(), stop or threading.Event()
     with ExitStack() as stack:
         journal = stack.enter_context(Journal(out / JOURNAL, config.queue))
-        sinks = _open_sinks(config.sinks, journal, folder, out)
-        deliveries = [Delivery(journal, sink) for sink in sinks]
-        for delivery in deliveries:
-            stack.callback(delivery.end)
-
-        def wake() -> None:
-            for delivery in deliveries:
-                delivery.wake()
-
-        uplink = _uplink(config, journal, folder, wake)
-        if uplink is not None:
-            stack.callback(uplink.end)
-        for thread in (*deliveries, *([uplink] if uplink else [])):
+        deliveries, uplink = _threads(stack, config, journal, folder, out)
+        threads = [*deliveries, *([uplink] if uplink else [])]
+        for thread in threads:
             thread.start()
-
         consumers = [delivery.sink.name for delivery in deliveries]
         retention = Retention(journal, folder, consumers, config.keep_days)
 
         def kept() -> None:
-            wake()
-            if uplink is not None:
-                uplink.wake()
+            for thread in threads:
+                thread.wake()
             retention.sweep_often()
 
         source = CameraFolder(
@@ -160,11 +148,10 @@ def inspect_folder(
             watch=config.watch,
             stop=stop,
         )
-        decoder = decoder or stack.enter_context(Sandbox(EDGE_LIMITS, workers=1))
         line = Line(
             journal,
             inspector,
-            decoder,
+            decoder or stack.enter_context(Sandbox(EDGE_LIMITS, workers=1)),
             queued=uplink is not None,
             timing=config.timing,
             told=lambda counts: told(counts, source.found),
@@ -180,6 +167,27 @@ def inspect_folder(
         run = _told(line, source, journal, uplink, deliveries, labels)
     _write_report(run, out / REPORT)
     return run
+
+
+def _threads(
+    stack: ExitStack, config: RunConfig, journal: Journal, folder: Path, out: Path
+) -> tuple[list[Delivery], Uplink | None]:
+    """Return what hands results on and what asks the central machine; ended with the stack."""
+    sinks = _open_sinks(config.sinks, journal, folder, out)
+    deliveries = [Delivery(journal, sink) for sink in sinks]
+    for delivery in deliveries:
+        stack.callback(delivery.end)
+    if not config.central:
+        return deliveries, None
+
+    def settled() -> None:
+        for delivery in deliveries:
+            delivery.wake()
+
+    link = HttpLink(config.central, token=config.token, secret=True)
+    uplink = Uplink(journal, link, folder, settled=settled)
+    stack.callback(uplink.end)
+    return deliveries, uplink
 
 
 def _open_sinks(texts: Sequence[str], journal: Journal, folder: Path, out: Path) -> list[Sink]:
@@ -199,15 +207,6 @@ def _require_other(sinks: Sequence[Sink]) -> None:
     *before, last = (sink.name for sink in sinks)
     if last in before:
         raise ConfigurationError(f"sink {last} is named twice", "Name it once")
-
-
-def _uplink(
-    config: RunConfig, journal: Journal, folder: Path, settled: Callable[[], None]
-) -> Uplink | None:
-    if not config.central:
-        return None
-    link = HttpLink(config.central, token=config.token, secret=True)
-    return Uplink(journal, link, folder, settled=settled)
 
 
 def _drain(uplink: Uplink | None, deliveries: Sequence[Delivery], seconds: float) -> None:
