@@ -12,6 +12,7 @@ from connectors.defects.inspect.backoff import Backoff
 from connectors.defects.inspect.journal import Journal
 from connectors.defects.inspect.patient_thread import PatientThread
 from connectors.defects.inspect.sinks import RefusedResultError, Sink, SinkError
+from infra.errors import ConfigurationError
 
 logger = logging.getLogger(__name__)
 
@@ -26,9 +27,20 @@ class Delivery(PatientThread):
     foreseen = (SinkError, JournalError, OSError, ValueError)
 
     def __init__(self, journal: Journal, sink: Sink, backoff: Backoff | None = None) -> None:
+        """Note what the sink has.
+
+        Raises:
+            ConfigurationError: It has results that the journal has not made yet: those to come
+                would be taken for them.
+        """
         super().__init__(f"sink {sink.name}", backoff)
         self.sink = sink
         self._journal = journal
+        if (sink.position or 0) > journal.last_event():
+            raise ConfigurationError(
+                f"{sink.name} has results that {journal.database.path} does not know",
+                "Put that file back as it was, or choose another folder of results",
+            )
         if sink.position is not None and sink.position != journal.cursor(sink.name):
             journal.advance(sink.name, sink.position)  # the file itself knows what is in it
 

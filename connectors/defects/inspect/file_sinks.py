@@ -39,6 +39,8 @@ COLUMNS = (
     "central_model",
     "refusal",
 )
+MARK = ".penstock-line"
+"""File that says whose images a folder holds."""
 MAX_LINE = 16 * 2**20
 """Bytes of a line beyond which it is none of ours."""
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
@@ -209,9 +211,19 @@ class PictureFolderSink:
             target: Where to sort to.
             journal: Has heat maps.
             source: Where the images are.
+
+        Raises:
+            OSError: The target cannot be written.
+            ValueError: It holds the images of another line, whose numbers are the same.
         """
         self.name = f"folder:{target.resolve()}"
         self._target, self._journal, self._source = target, journal, source
+        mark = target / MARK
+        if not mark.exists():
+            with atomic_path(mark) as temporary:
+                temporary.write_text(journal.id)
+        if mark.read_bytes()[:64] != journal.id.encode():
+            raise ValueError(f"{target} holds the images of another line; name another folder")
 
     def write(self, results: Sequence[Result]) -> None:
         """Write the files of each result; doing it again changes nothing."""

@@ -190,9 +190,12 @@ class Journal:
                 )
 
     def last_event(self) -> int:
-        """Return the number of the newest event, 0 before the first."""
+        """Return the number of the newest event, forgotten or not; 0 before the first."""
         with self.database.reading() as connection:
-            return int(connection.execute("SELECT COALESCE(MAX(id), 0) FROM events").fetchone()[0])
+            row = connection.execute(
+                "SELECT seq FROM sqlite_sequence WHERE name = 'events'"
+            ).fetchone()
+        return 0 if row is None else int(row[0])
 
     def heat(self, seq: int) -> bytes:
         """Return the heat map of an image as PNG, b"" where none is kept."""

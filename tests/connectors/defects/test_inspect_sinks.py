@@ -11,6 +11,7 @@ import threading
 import time
 from functools import partial
 
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -135,6 +136,45 @@ def test_images_are_sorted_by_verdict_and_moved_by_decisions(tmp_path):
     assert (target / "OK" / "00000009_00008.png").read_bytes() == (cam / name_of(8)).read_bytes()
     assert (target / "NG" / "00000010_00009.heat.png").read_bytes()[:4] == b"\x89PNG"
     assert json.loads((target / "NG" / "00000010_00009.json").read_text())["final"] == "NG"
+
+
+def test_two_lines_do_not_sort_into_one_folder_nor_overwrite_each_other(tmp_path):
+    """Images of both have the same numbers, and with one camera's software the same names."""
+    target = tmp_path / "sorted"
+    for line in ("one", "two"):
+        write_plates(tmp_path / line, range(2))
+    config = RunConfig(sinks=(f"folder:{target}",), timing=QUICK)
+    for _ in range(2):
+        inspect_folder(tmp_path / "one", tmp_path / "out", SpotInspector(), config)
+    with pytest.raises(ValueError, match="name another folder"):
+        inspect_folder(tmp_path / "two", tmp_path / "out2", SpotInspector(), config)
+    assert len(list(target.rglob("*.json"))) == 2
+
+
+def test_a_journal_that_was_begun_anew_overwrites_no_quarantine(tmp_path):
+    cam, out = tmp_path / "cam", tmp_path / "out"
+    cam.mkdir()
+    for content in (b"one", b"other"):
+        (cam / "broken.png").write_bytes(content)
+        inspect_folder(cam, out, SpotInspector(), RunConfig(timing=QUICK))
+        for name in ("line.db", "results.jsonl"):
+            (out / name).rename(tmp_path / f"{name}.{content.decode()}")
+    tables = [pq.read_table(path) for path in (out / "quarantine").rglob("*.parquet")]
+    kept = [row["payload"] for table in tables for row in table.to_pylist()]
+    assert sorted(kept) == [b"one", b"other"]
+
+
+def test_results_that_the_journal_does_not_know_are_told(tmp_path):
+    """Of a journal that was put back from a backup the next results have numbers told already."""
+    cam, out = tmp_path / "cam", tmp_path / "out"
+    write_plates(cam, range(2))
+    inspect_folder(cam, out, SpotInspector(), RunConfig(timing=QUICK))
+    backup = (out / "line.db").read_bytes()
+    write_plates(cam, range(2, 4))
+    inspect_folder(cam, out, SpotInspector(), RunConfig(timing=QUICK))
+    (out / "line.db").write_bytes(backup)
+    with pytest.raises(ConfigurationError, match="does not know"):
+        inspect_folder(cam, out, SpotInspector(), RunConfig(timing=QUICK))
 
 
 def test_a_failing_sink_neither_stops_the_line_nor_loses_a_result(tmp_path, monkeypatch):
