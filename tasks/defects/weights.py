@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict
 from importlib import resources
@@ -125,10 +126,10 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Return the tensors and the notes of a file."""
     if not path.is_file():
         raise WeightsError(f"there is no file {path}; give the path of a file of weights")
-    if path.stat().st_size > LARGEST:
+    if (size := _unpacked(path)) > LARGEST:
         raise WeightsError(
-            f"{path} has {path.stat().st_size / 2**20:.0f} MiB; nets of more than "
-            f"{LARGEST // 2**20} are not opened, give a resnet18"
+            f"{path} holds {size / 2**20:.0f} MiB; nets of more than {LARGEST // 2**20} are not "
+            "opened, give a resnet18"
         )
     if path.suffix == ".safetensors":
         return _read_safetensors(path)
@@ -144,6 +145,18 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     if not isinstance(found, dict) or not all(isinstance(t, Tensor) for t in found.values()):
         raise WeightsError(f"{path} holds no state dict; save model.state_dict(), not the model")
     return {str(name).removeprefix("module."): t for name, t in found.items()}, {}
+
+
+def _unpacked(path: Path) -> int:
+    """Return the bytes of a file; of an archive, as ``.pth`` is, what it holds may be more."""
+    size = path.stat().st_size
+    if size > LARGEST or not zipfile.is_zipfile(path):
+        return size
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return max(size, sum(entry.file_size for entry in archive.infolist()))
+    except zipfile.BadZipFile:  # torn: it is told when it is read
+        return size
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

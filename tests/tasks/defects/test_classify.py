@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import zipfile
 
 import numpy as np
 import pytest
@@ -145,6 +146,42 @@ def test_packed_classifier_judges_alike_and_spoilt_bytes_are_refused(cache):
                 spoilt(content, "members", {"x": 1.0})):  # fmt: skip
         with pytest.raises(TypesFileError):
             unpacked(bad)
+
+
+@pytest.mark.parametrize("entry", ["huge", "compressed", "encrypted", "nested"])
+def test_archives_made_to_harm_are_refused(cache, entry):
+    with zipfile.ZipFile(
+        io.BytesIO(packed(fit_types(labelled(2, ("rows", "blobs")), cache=cache)))
+    ) as whole:
+        held = {name: whole.read(name) for name in whole.namelist()}
+    kind = zipfile.ZIP_DEFLATED if entry == "compressed" else zipfile.ZIP_STORED
+    if entry == "huge":  # a shape of 8 TB in a header of 100 bytes
+        header = io.BytesIO()
+        np.lib.format.write_array_header_1_0(
+            header, {"descr": "<f8", "fortran_order": False, "shape": (10**12,)}
+        )
+        held["usual.npy"] = header.getvalue()
+    if entry == "nested":
+        held["notes.npy"] = npy(np.frombuffer(b"[" * 100_000, np.uint8))
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", kind) as made:
+        for name, data in held.items():
+            made.writestr(name, data)
+    content = bytearray(buffer.getvalue())
+    if entry == "compressed":
+        content[300:400] = bytes(100)
+    if entry == "encrypted":
+        for mark, place in ((b"PK\3\4", 6), (b"PK\1\2", 8)):
+            at = content.find(mark)
+            content[at + place] |= 1
+    with pytest.raises(TypesFileError):
+        unpacked(bytes(content))
+
+
+def npy(array: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, array)
+    return buffer.getvalue()
 
 
 def spoilt(content: bytes, key: str, value: object) -> bytes:

@@ -216,6 +216,23 @@ def test_a_file_that_is_too_large_is_not_opened(tmp_path, monkeypatch):
         load_net()
 
 
+def test_an_archive_that_swells_is_not_opened(tmp_path, monkeypatch):
+    import zipfile
+
+    monkeypatch.setattr("tasks.defects.weights.LARGEST", 1_000_000)
+    plain, small = tmp_path / "plain.pth", tmp_path / "small.pth"
+    torch.save({"layer1.0.conv1.weight": torch.zeros(1_000, 1_000)}, plain)
+    with (
+        zipfile.ZipFile(plain) as stored,
+        zipfile.ZipFile(small, "w", zipfile.ZIP_DEFLATED) as packed,
+    ):
+        for entry in stored.infolist():
+            packed.writestr(entry.filename, stored.read(entry))
+    assert small.stat().st_size < 10_000
+    with pytest.raises(WeightsError, match="holds 4 MiB"):
+        load_net(small)
+
+
 def test_smoke(capsys):
     from tests.benchmarks import defects_weights
 
