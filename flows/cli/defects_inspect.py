@@ -131,7 +131,7 @@ def _say(run: InspectionRun) -> None:
         typer.echo(f"  {number:,} quarantined by {rule}")
     final = {name: report.final.get(name, 0) for name in ("OK", "NG", "REVIEW")}
     typer.echo(
-        f"sent for review {report.sent_share:.1%}; final: "
+        f"left to review {report.sent_share:.1%}; final: "
         + ", ".join(f"{number:,} {name}" for name, number in final.items())
     )
     _say_errors(report)

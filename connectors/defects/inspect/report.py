@@ -61,7 +61,7 @@ class LineReport:
         edge: Verdict of the edge -> images, quarantined ones among them.
         final: Final verdict -> images.
         quarantined: Rule -> files.
-        sent: Images whose decision the central model gave or owes.
+        sent: Images that the edge leaves to the central model, or to a person where there is none.
         edge_alone: Errors if the edge decided all, its doubtful band parted in the middle.
         cascade: Errors of the final verdicts.
     """

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -58,6 +57,7 @@ class Retention:
         self._journal, self._folder, self._consumers = journal, folder, tuple(consumers)
         self._days, self._clock = days, clock
         self._next = time.monotonic()
+        self._place = self._where()
 
     def sweep_often(self) -> None:
         """Sweep if the last time is an hour ago; a full disk puts it off, and nothing else."""
@@ -74,13 +74,16 @@ class Retention:
             JournalError: The journal could not be written.
         """
         self._next = time.monotonic() + EVERY_SECONDS
-        if not self._days:
-            return 0
+        place, self._place = self._place, self._where()
+        if not self._days or place is None or place != self._place:
+            return 0  # where a share was mounted or lost since, files only seem to be gone
         before = (self._clock() - timedelta(days=self._days)).isoformat(timespec="milliseconds")
         told = min(map(self._journal.cursor, self._consumers), default=0)
         count = 0
         for batch in self._old(before, told):
             gone = [seq for seq, *file in batch if self._gone(*file)]
+            if self._where() != place:
+                break
             with self._database.transaction() as connection:
                 for seq in gone:
                     _forget(connection, seq)
@@ -89,13 +92,21 @@ class Retention:
             logger.info("%d images older than %g days are forgotten", count, self._days)
         return count
 
+    def _where(self) -> tuple[int, int] | None:
+        """Return what tells the folder from another one at its path, None where it is away."""
+        try:
+            found = self._folder.stat()
+        except OSError:
+            return None
+        return found.st_dev, found.st_ino
+
     def _gone(self, name: str, stat: str) -> bool:
         """Tell whether a file is not there any more, or has made room for one that was seen.
 
         A file that was merely touched, or copied back, is there: it is about to be seen again.
         """
         try:
-            now = os.lstat(self._folder / name)
+            now = (self._folder / name).lstat()
         except (FileNotFoundError, NotADirectoryError):
             return True
         except OSError:  # a share that does not answer now has lost nothing

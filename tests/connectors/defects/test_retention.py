@@ -157,6 +157,23 @@ def test_a_share_that_does_not_answer_has_lost_nothing(tmp_path, journal):
     assert Retention(journal, tmp_path / "share", [SINK], 30, clock=later).sweep() == 0
 
 
+def test_a_share_that_was_unmounted_has_lost_nothing(tmp_path, journal):
+    """At its place lies an empty folder then."""
+    camera = tmp_path / "camera"
+    camera.mkdir()
+    journal.record([shown(0)], queued=False)
+    journal.advance(SINK, journal.last_event())
+    retention = Retention(journal, camera, [SINK], 30, clock=later)
+    camera.rename(tmp_path / "away")
+    assert retention.sweep() == 0
+    camera.mkdir()
+    assert retention.sweep() == 0
+    camera.rmdir()
+    (tmp_path / "away").rename(camera)
+    assert retention.sweep() == 0
+    assert retention.sweep() == 1  # it has stayed, and the file is not in it
+
+
 def test_a_sweep_that_cannot_be_written_is_put_off_and_does_not_end_the_line(
     tmp_path, journal, caplog
 ):

@@ -134,7 +134,7 @@ def test_what_waits_is_told_with_the_next_step(edge_file, tmp_path, monkeypatch,
     assert cli.run([*line, "--labels", str(labels)]) == 0
     told = capsys.readouterr().out
     assert "10 images in, 6 OK, 2 NG, 2 REVIEW, 0 quarantined" in told
-    assert "sent for review 20.0%" in told
+    assert "left to review 20.0%" in told
     assert "2 images wait for the central model" in told
     assert "10 results wait for webhook:http://127.0.0.1:9/hook" in told
     assert "run the same command again" in told
