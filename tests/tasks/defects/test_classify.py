@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import io
 import json
+import tracemalloc
 import zipfile
 
 import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
+from tasks.defects.classify.colour import colour
 from tasks.defects.classify.descriptors import FAMILIES, describe
 from tasks.defects.classify.discriminant import fit_discriminant
 from tasks.defects.classify.ensemble import deal_folds, fit_ensemble, fit_temperature
@@ -122,6 +124,30 @@ def test_colour_alone_tells_types_apart():
     fitted = fit_types(samples)
     assert "colour" in fitted.ensemble.members
     assert [j.kind for j in fitted.judge([stain(0), stain(2)])] == ["red", "blue"]
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (3, 2), (8, 300), (1_100, 1_000)])
+def test_colour_is_counted_as_numpy_would(shape, monkeypatch):
+    rng = np.random.default_rng(sum(shape))
+    pixels = rng.integers(0, 256, (*shape, 3), np.uint8) // (1, 2, 3)
+    pixels = pixels.astype(np.uint8)
+    red, green, blue = np.moveaxis(pixels.astype(np.float64), 2, 0)
+    row = []
+    for opponent in (red - green, (red + green) / 2 - blue):
+        row += [opponent.mean(), opponent.std(), *np.percentile(opponent, (1, 10, 50, 90, 99))]
+    np.testing.assert_allclose(colour(pixels), row, rtol=1e-5, atol=1e-5)
+    monkeypatch.setattr("tasks.defects.classify.colour.AT_ONCE", 700)
+    np.testing.assert_allclose(colour(pixels), row, rtol=1e-5, atol=1e-5)
+
+
+def test_colour_of_a_large_image_takes_no_more_memory_than_that():
+    """As floats, with copies for the percentiles, it took ten times as much."""
+    pixels = np.zeros((3_000, 3_000, 3), np.uint8)
+    tracemalloc.start()
+    colour(pixels)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < pixels.nbytes
 
 
 def test_refuses_what_it_cannot_learn_from():
