@@ -59,6 +59,9 @@ def inspect(
         float,
         typer.Option(min=0, help="Days that images without a file are remembered; 0: always."),
     ] = 30.0,
+    decoder_mib: Annotated[
+        int, typer.Option(help="Memory of the decoder; 768 MiB do for 30 million pixels in colour.")
+    ] = 768,
 ) -> None:
     """Judge every image once: OK, NG or REVIEW; doubtful ones go to the central model."""
     from connectors.defects.inspect.camera import CameraTiming
@@ -77,6 +80,7 @@ def inspect(
         queue=QueueLimits(queue_images, queue_mib * MIB),
         timing=CameraTiming(settle=settle, patience=max(5.0, settle)),
         keep_days=keep_days,
+        decoder_mib=decoder_mib,
     )
     place = out or folder.resolve().with_name(f"{folder.resolve().name}.inspected")
     inspector = open_inspector(model)
@@ -128,7 +132,8 @@ def _say(run: InspectionRun) -> None:
     if report.images > total:
         typer.echo(f"{report.images:,} with the runs before")
     for rule, number in sorted(report.quarantined.items()):
-        typer.echo(f"  {number:,} quarantined by {rule}")
+        hint = "; raise --decoder-mib for the next ones" if rule == "out-of-memory" else ""
+        typer.echo(f"  {number:,} quarantined by {rule}{hint}")
     final = {name: report.final.get(name, 0) for name in ("OK", "NG", "REVIEW")}
     typer.echo(
         f"left to review {report.sent_share:.1%}; final: "

@@ -32,8 +32,8 @@ from tasks.cleaning.images.sandbox import Sandbox
 logger = logging.getLogger(__name__)
 
 JOURNAL, REPORT, RESULTS, QUARANTINE = "line.db", "run.json", "results.jsonl", "quarantine"
-EDGE_LIMITS = ImageLimits(memory_mib=768)
-"""One decoder beside the model, both within 2 GiB."""
+DECODER_MIB = 768
+"""Of one decoder beside the model, both within 2 GiB; enough for 30 million pixels in colour."""
 
 Told = Callable[[Counter[str], int], None]
 
@@ -51,6 +51,7 @@ class RunConfig:
         queue: Bounds of the review queue.
         timing: How long files are waited for.
         keep_days: For so long images are remembered whose files are gone; 0 for good.
+        decoder_mib: Memory of the decoder; images that need more are set aside.
     """
 
     sinks: tuple[str, ...] = ()
@@ -61,12 +62,18 @@ class RunConfig:
     queue: QueueLimits = field(default_factory=QueueLimits)
     timing: CameraTiming = field(default_factory=CameraTiming)
     keep_days: float = KEEP_DAYS
+    decoder_mib: int = DECODER_MIB
 
     def __post_init__(self) -> None:
         """Validate, naming the fix."""
         check_days(self.keep_days)
+        self.limits()
         if not self.wait >= 0:
             raise ValueError(f"wait is {self.wait}; give 0 for not at all, or more")
+
+    def limits(self) -> ImageLimits:
+        """Return the limits of the decoder; `ValueError` for too little memory."""
+        return ImageLimits(memory_mib=self.decoder_mib)
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +158,7 @@ def inspect_folder(
         line = Line(
             journal,
             inspector,
-            decoder or stack.enter_context(Sandbox(EDGE_LIMITS, workers=1)),
+            decoder or stack.enter_context(Sandbox(config.limits(), workers=1)),
             queued=uplink is not None,
             timing=config.timing,
             told=lambda counts: told(counts, source.found),

@@ -102,6 +102,7 @@ def test_a_folder_is_inspected_in_two_gigabytes_without_torch(edge_file, tmp_pat
         ({"more": ("--sink", "pigeon:x")}, "no known form"),
         ({"more": ("--central", "http://plant.example")}, "in the clear"),
         ({"more": ("--labels", "labels.csv")}, "'image' and 'label'"),
+        ({"more": ("--decoder-mib", "100")}, "384 or more"),
     ],
 )
 def test_wrong_input_ends_with_1_and_one_line(
