@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from flows.cli.console import printable
+
 if TYPE_CHECKING:
     from connectors.defects.inspect.report import LineReport
     from connectors.defects.inspect.run import InspectionRun, Told
@@ -59,6 +61,13 @@ def inspect(
     ] = 0.3,
     queue_images: Annotated[int, typer.Option(help="Most images in the review queue.")] = 10_000,
     queue_mib: Annotated[int, typer.Option(help="Most MiB in the review queue.")] = 2_048,
+    keep_days: Annotated[
+        float,
+        typer.Option(min=0, help="Days that images without a file are remembered; 0: always."),
+    ] = 30.0,
+    decoder_mib: Annotated[
+        int, typer.Option(help="Memory of the decoder; 768 MiB do for 30 million pixels in colour.")
+    ] = 768,
 ) -> None:
     """Judge every image once: OK, NG or REVIEW; doubtful ones go to the central model."""
     from connectors.defects.inspect.camera import CameraTiming
@@ -76,6 +85,8 @@ def inspect(
         wait=wait,
         queue=QueueLimits(queue_images, queue_mib * MIB),
         timing=CameraTiming(settle=settle, patience=max(5.0, settle)),
+        keep_days=keep_days,
+        decoder_mib=decoder_mib,
     )
     place = out or folder.resolve().with_name(f"{folder.resolve().name}.inspected")
     inspector = open_inspector(model)
@@ -128,16 +139,22 @@ def show_run(run: InspectionRun) -> None:
     if report.images > total:
         typer.echo(f"{report.images:,} with the runs before")
     for rule, number in sorted(report.quarantined.items()):
-        typer.echo(f"  {number:,} quarantined by {rule}")
+        hint = "; raise --decoder-mib for the next ones" if rule == "out-of-memory" else ""
+        typer.echo(f"  {number:,} quarantined by {rule}{hint}")
     final = {name: report.final.get(name, 0) for name in ("OK", "NG", "REVIEW")}
     typer.echo(
-        f"sent for review {report.sent_share:.1%}; final: "
+        f"left to review {report.sent_share:.1%}; final: "
         + ", ".join(f"{number:,} {name}" for name, number in final.items())
     )
     _say_errors(report)
 
 
 def _say_errors(report: LineReport) -> None:
+    if report.cascade is not None and not report.cascade.ng + report.cascade.ok:
+        typer.echo(
+            "no label names an inspected image: write paths within the folder, as results do"
+        )
+        return
     for title, errors in (("edge alone", report.edge_alone), ("final", report.cascade)):
         if errors is not None:
             typer.echo(
@@ -161,7 +178,7 @@ def _say_next(run: InspectionRun, *, central: str) -> None:
                 "the folder later: keep them there, or raise --queue-images, --queue-mib"
             )
     for name, reason in list(run.review_refused.items())[:SHOWN]:
-        typer.echo(f"the central model will not decide {name}: {reason}")
+        typer.echo(printable(f"the central model will not decide {name}: {reason}"))
     for name, (left, trouble) in run.undelivered.items():
         typer.echo(
             f"{left:,} results wait for {name}{f' ({trouble})' if trouble else ''}; "
@@ -172,7 +189,7 @@ def _say_next(run: InspectionRun, *, central: str) -> None:
     if run.unfinished:
         typer.echo(
             f"{len(run.unfinished):,} files were still being written and are left for the next "
-            f"run, {run.unfinished[0]} among them"
+            f"run, {printable(run.unfinished[0])} among them"
         )
     if run.report.final.get("REVIEW", 0) > run.queue.open and not central:
         typer.echo(

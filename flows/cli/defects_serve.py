@@ -31,6 +31,9 @@ def serve(
         Path | None, typer.Option(help="Folder of its state [default: PENSTOCK_HOME/inspection].")
     ] = None,
     max_image_mib: Annotated[int, typer.Option(help="Largest image.")] = 64,
+    keep_days: Annotated[
+        float, typer.Option(min=0, help="Days that decisions are kept; 0: always.")
+    ] = 30.0,
     tls_certificate: Annotated[Path | None, typer.Option(help="Certificate (PEM).")] = None,
     tls_key: Annotated[Path | None, typer.Option(help="Its key (PEM).")] = None,
 ) -> None:
@@ -49,7 +52,7 @@ def serve(
         place,
         host=host,
         port=port,
-        config=CentralConfig(max_image_bytes=max_image_mib * 2**20),
+        config=CentralConfig(max_image_bytes=max_image_mib * 2**20, keep_days=keep_days),
         tls=(tls_certificate, tls_key) if tls_certificate and tls_key else None,
         told=_say,
     )

@@ -134,15 +134,20 @@ class Opinion:
 
     @staticmethod
     def of(judgement: Judgement, inspector: Inspector) -> Opinion:
-        """Take over a judgement; a score that is no number is sent to a person as the largest."""
+        """Take over a judgement as numbers that JSON can hold.
+
+        A score that is no number is sent to a person as the largest; probabilities of which one is
+        none are left out.
+        """
         finite = bool(np.isfinite(judgement.score))
+        named = all(np.isfinite(p) for p in judgement.kinds.values())
         limit = float(np.finfo(np.float32).max)
         thresholds = inspector.thresholds
         return Opinion(
             verdict=judgement.verdict if finite else "REVIEW",
             score=float(judgement.score) if finite else limit,
-            kind=judgement.kind,
-            kinds={kind: round(float(p), 6) for kind, p in judgement.kinds.items()},
+            kind=judgement.kind if named else "",
+            kinds={k: round(float(p), 6) for k, p in judgement.kinds.items()} if named else {},
             boxes=tuple(_box(box) for box in judgement.boxes[:MAX_BOXES]),
             thresholds=(_finite(thresholds.ok_below, limit), _finite(thresholds.ng_from, limit)),
             model=inspector.digest,
@@ -174,7 +179,8 @@ def _box(box: Box) -> tuple[float, float, float, float, str, float]:
     left, top, right, bottom = (
         round(float(edge), 2) for edge in (box.left, box.top, box.right, box.bottom)
     )
-    return left, top, right, bottom, box.kind, round(float(box.score), 6)
+    score = float(box.score) if np.isfinite(box.score) else 0.0
+    return left, top, right, bottom, box.kind, round(score, 6)
 
 
 def _finite(value: float, limit: float) -> float:

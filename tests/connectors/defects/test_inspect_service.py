@@ -10,6 +10,7 @@ import math
 import socket
 import threading
 import time
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -415,3 +416,13 @@ def test_heat_maps_keep_the_form_of_the_image_and_stay_small(shape):
     made = Image.open(io.BytesIO(heat_png(heat, np.zeros(shape, np.uint8))))
     assert max(made.size) <= MAX_SIDE
     assert made.size[0] * shape[0] == pytest.approx(made.size[1] * shape[1], rel=0.01, abs=900)
+
+
+def test_the_heat_map_of_a_large_image_is_made_in_little_memory():
+    """An edge has 2 GiB for decoder, model and all."""
+    heat, pixels = np.zeros((3_000, 3_000), np.float32), np.zeros((3_000, 3_000), np.uint8)
+    tracemalloc.start()
+    heat_png(heat, pixels)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < heat.nbytes
