@@ -37,6 +37,7 @@ class Told:
         judged: One each.
         promised: The thresholds.
         types: Of `type_figures`, empty without types.
+        edge: Of `tasks.defects.training.edge_words`.
     """
 
     dataset: Dataset
@@ -45,6 +46,7 @@ class Told:
     judged: Sequence[Judgement]
     promised: Promised
     types: Mapping[str, Any]
+    edge: str
 
 
 def write_record(draft: Path, bundle: DefectBundle, told: Told, config: TrainingConfig) -> None:
@@ -77,7 +79,7 @@ def _inputs(bundle: DefectBundle, told: Told, config: TrainingConfig) -> AuditIn
     scores = np.array([one.score for one in judged])
     named = [one.kind for one in judged]
     tested = Judged(told.samples, scores, named, [one.like for one in judged])
-    notes = [f"Costs are {config.costs.words()}."]
+    notes = [told.edge, f"Costs are {config.costs.words()}."]
     if told.role == "calibration":
         notes.append(
             "There are too few parts for a test of their own: figures are of the calibration "

@@ -129,35 +129,34 @@ def finish_folder(
     from tasks.defects import training
     from tasks.defects.bundle.bundle import write_bundle
     from tasks.defects.detect.detector import FACTS, WEIGHTS, Detector
+    from tasks.defects.edge.session import EdgeSession
 
     files = {name: (fitted / name).read_bytes() for name in (WEIGHTS, FACTS)}
     detector = Detector.from_bytes(files)
     roles = pl.read_csv(fitted / ROLES)
     with opened(folder, options) as dataset:
         held = {role: _of_role(dataset, roles, role) for role in ("calibration", "test")}
-        judged = {role: training.judge(detector, samples) for role, samples in held.items()}
-        promised = training.settle(
-            held["calibration"], [one.score for one in judged["calibration"]], config.promise
-        )
-        detector = training.with_thresholds(detector, promised)
+        by_detector = training.judge(detector, held["calibration"])
+        scores = [one.score for one in by_detector]
+        floats = training.settle(held["calibration"], scores, config.promise)
+        detector = training.with_thresholds(detector, floats)
         train = _of_role(dataset, roles, "train")
-        types = _types(detector, train, dataset, config)
-        types_facts: dict[str, Any] = {}
-        if types is not None:
-            by_edge = [one.kind for role in held for one in judged[role]]
-            judged = {
-                role: training.named(types, held[role], judged[role], promised.thresholds)
-                for role in held
-            }
-            types_facts = _type_facts(types, held, judged, by_edge, train)
         proof = [sample.pixels for sample in [*held["test"], *held["calibration"]]]
-        edge = training.export(
+        edge, promised = training.export(
             detector,
-            promised,
+            floats,
+            held["calibration"],
             [sample.pixels for sample in train[:: max(1, len(train) // MOST_EXPORTED)]],
             proof[:MOST_EXPORTED],
             config.edge,
         )
+        # From here on everything is told of the file, which is what runs on the line.
+        session = EdgeSession(edge.model)
+        judged = {role: training.judge(session, samples) for role, samples in held.items()}
+        types = _types(detector, train, dataset, config)
+        types_facts: dict[str, Any] = {}
+        if types is not None:
+            judged, types_facts = _named(types, held, judged, promised, train)
         found = {
             role: training.figures(held[role], judged[role], promised)
             for role in held
@@ -174,24 +173,25 @@ def finish_folder(
             detector_facts=json.loads(written[FACTS]),
             types=b"" if types is None else packed(types.classifier),
             types_facts=types_facts,
-            thresholds=training.promise_record(promised),
+            thresholds=training.promise_record(promised, floats),
             metrics=found,
             images=_images(dataset, roles),
             example=example_of(proof),
-            card=_card(origin, promised, found, types_facts),
+            card=_card(origin, promised, edge, found, types_facts),
         )
         bundle = write_bundle(draft / BUNDLE, parts)
         _judgements(held, judged, promised).write_csv(draft / JUDGED)
         shown = "test" if _both(held["test"]) else "calibration"
         if _both(held[shown]):
-            told = Told(dataset, shown, held[shown], judged[shown], promised, types_facts)
+            words = training.edge_words(edge)
+            told = Told(dataset, shown, held[shown], judged[shown], promised, types_facts, words)
             write_record(draft, bundle, told, config)
     return {
         "digest": bundle.digest,
         "figures": found,
         "types": types_facts,
         "shown": shown,
-        "thresholds": training.promise_record(promised),
+        "thresholds": training.promise_record(promised, floats),
         "edge": _edge_facts(edge),
         "audit": (draft / AUDIT).is_file(),
     }
@@ -207,17 +207,25 @@ def _types(
     return training.types_of(detector, train, _grouped(dataset, some), config.types)
 
 
-def _type_facts(
+def _named(
     types: FoundTypes,
     held: Mapping[str, Sequence[Sample]],
     judged: Mapping[str, Sequence[Judgement]],
-    by_edge: Sequence[str],
+    promised: Promised,
     train: Sequence[Sample],
-) -> dict[str, Any]:
-    """Return figures on all parts held out: types were learned without either of them."""
+) -> tuple[dict[str, list[Judgement]], dict[str, Any]]:
+    """Return judgements with types named, and figures of all parts held out from the types."""
+    from tasks.defects import training
+
+    def by(types: FoundTypes) -> dict[str, list[Judgement]]:
+        at = promised.thresholds
+        return {role: training.named(types, held[role], judged[role], at) for role in held}
+
+    said = by(types)
     samples = [sample for role in held for sample in held[role]]
-    names = [one.kind for role in held for one in judged[role]]
-    return type_figures(samples, names, by_edge, types, train)
+    names, by_edge = ([one.kind for role in held for one in each[role]] for each in (said, judged))
+    facts = type_figures(samples, names, by_edge, types, train)
+    return (said if facts["decides"] else by(replace(types, decides=False))), facts
 
 
 def _of_role(dataset: Dataset, roles: pl.DataFrame, role: str) -> list[Sample]:
@@ -279,12 +287,18 @@ def _edge_facts(edge: EdgeFile) -> dict[str, Any]:
 
 
 def _card(
-    origin: Origin, promised: Promised, found: Mapping[str, Any], types: Mapping[str, Any]
+    origin: Origin,
+    promised: Promised,
+    edge: EdgeFile,
+    found: Mapping[str, Any],
+    types: Mapping[str, Any],
 ) -> str:
     from tasks.defects.promise.words import assumptions, sentences
+    from tasks.defects.training import edge_words
 
     lines = [f"# Inspection model of {origin.line}", "", "## Promise", *sentences(promised), ""]
     lines += ["It holds only while:", *(f"- {one}" for one in assumptions(promised)), ""]
+    lines += [edge_words(edge), ""]
     lines += ["## Figures on held-out parts"]
     for role, each in found.items():
         area = f"AUROC {each['auroc']:.3f}" if "auroc" in each else "one class only"

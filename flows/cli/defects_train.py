@@ -133,6 +133,7 @@ def show_training(console: Console, record: Record) -> None:
         lines.append(
             f"types: {types['right']} of {types['parts']} parts held out are named right "
             f"[{types['low']:.3f}, {types['high']:.3f}] ({floors}), by the {types['view']}"
+            + ("" if types["decides"] else "; the prototypes name")
         )
     lines += finished["thresholds"]["in_words"]
     if record["promotion"]:

@@ -50,6 +50,7 @@ class QdqConfig:
         most_float: Nodes that may go back at most.
         ranking_inputs: Calibration inputs that the sensitivity ranking uses.
         keep_float: Names of nodes that stay float whatever is measured.
+        float_start: Weighted nodes behind each input that stay float.
         threads: Of ONNX Runtime while measuring.
     """
 
@@ -60,6 +61,7 @@ class QdqConfig:
     most_float: int = 8
     ranking_inputs: int = 16
     keep_float: tuple[str, ...] = ()
+    float_start: int = 0
     threads: int = 2
 
     def __post_init__(self) -> None:
@@ -146,7 +148,8 @@ class _Trial:
         self.proto = onnx.load_model_from_string(model)
         for place, node in enumerate(self.proto.graph.node):
             node.name = node.name or f"{node.op_type}_{place}"
-        self.nodes = [n for n in middle(self.proto.graph) if n.name not in config.keep_float]
+        inside = middle(self.proto.graph, config.float_start)
+        self.nodes = [node for node in inside if node.name not in config.keep_float]
         self.weighted = [n.name for n in self.nodes if n.op_type in WEIGHTED]
         if not self.weighted:
             raise ExportError("the model has no convolution or product that int8 would speed up")

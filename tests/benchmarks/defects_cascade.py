@@ -52,8 +52,8 @@ class Sizes:
     """Good and defective parts of each purpose."""
 
     fit: tuple[int, int] = (40, 15)
-    calibrate: tuple[int, int] = (400, 60)
-    judge: tuple[int, int] = (400, 100)
+    calibrate: tuple[int, int] = (250, 50)
+    judge: tuple[int, int] = (250, 60)
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,12 +195,12 @@ def one_seed(samples: Sequence[Sample], sizes: Sizes, seed: int, args: Any) -> O
 
 
 def edge_of(to_fit: Sequence[Sample], seed: int, args: Any) -> Inspector:
-    """Return a detector of few steps as its int8 edge file, which ONNX Runtime runs."""
+    """Return a detector of few steps, with ``--int8`` as its edge file in ONNX Runtime."""
     small = fit(to_fit, DetectConfig(seed=seed, **args.edge), args.net)
-    if args.smoke:
+    if not args.int8:
         return Asked(small, "edge")
     pixels = [sample.pixels for sample in to_fit]
-    config = EdgeConfig(qdq=QdqConfig(rules=("min-max", "mse")))
+    config = EdgeConfig(qdq=QdqConfig(rules=("min-max", "mse"), float_start=1))
     made = build_edge(small.scorer, Thresholds(0.0, 0.0), pixels, config=config)
     return EdgeInspector(made.model, threads=1)
 
@@ -279,8 +279,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser("defects-cascade", "An edge model with a central one behind it, and alone.")
     options.add_argument("--data", type=Path, help="folder of magnetic tiles with tile_groups.csv")
     options.add_argument("--draws", type=int, default=10, help="seeds (default 10)")
-    options.add_argument("--steps", type=int, default=200, help="training steps of central models")
-    options.add_argument("--edge-steps", type=int, default=80, help="of the edge's")
+    options.add_argument("--steps", type=int, default=150, help="training steps of central models")
+    options.add_argument("--edge-steps", type=int, default=60, help="of the edge's")
+    options.add_argument("--int8", action="store_true", help="the edge model as its int8 file")
     options.add_argument("--members", type=int, default=2, help="central models")
     options.add_argument(
         "--positions", type=int, default=4, help="positions each image is judged in"
@@ -288,8 +289,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     options.add_argument("--side", type=int, default=96, help="pixels of generated images")
     args = options.parse_args(argv)
     sizes, args.net = Sizes(), None
-    # Trainings of the folds would tell how surely a score is meant, not the order of scores.
-    usual = {**SMALL, "fold_steps": 0, "piece": 96}
+    # Trainings of the folds tell how surely a score is meant, not the order of scores.
+    usual = {**SMALL, "fold_steps": 10, "piece": 64}
     args.edge, args.central = ({**usual, "steps": n} for n in (args.edge_steps, args.steps))
     if args.smoke:
         sizes = Sizes((6, 3), (20, 6), (20, 6))

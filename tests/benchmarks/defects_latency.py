@@ -92,7 +92,7 @@ def fitted(samples: Sequence[Sample], args: Any) -> Detector:
     kept = None if args.kept is None else args.kept / name
     if kept is not None and kept.is_dir():
         return Detector.from_bytes({n: (kept / n).read_bytes() for n in (WEIGHTS, FACTS)})
-    config = DetectConfig(steps=args.steps, fold_steps=min(args.steps, 150), seed=args.seed)
+    config = DetectConfig(steps=args.steps, fold_steps=min(args.steps, 50), seed=args.seed)
     made = fit(samples, config)
     if kept is not None:
         kept.mkdir(parents=True)
@@ -156,7 +156,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     scorer = detector.scorer
     scores = [one.score for one in judge(detector, second)]
     thresholds = settle(second, scores, None).thresholds
-    qdq = QdqConfig(rules=("min-max",), most_float=0) if args.smoke else QdqConfig()
+    config = EdgeConfig(calibration=64)
+    if args.smoke:
+        config = EdgeConfig(qdq=QdqConfig(rules=("min-max",), most_float=0))
     edge = build_edge(
         scorer,
         thresholds,
@@ -164,7 +166,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         settle=lambda session: (
             settle(second, [session.judge(s.pixels).score for s in second], None).thresholds
         ),
-        config=EdgeConfig(qdq=qdq, calibration=64),
+        config=config,
     )
     judged = [np.ascontiguousarray(rgb(sample.pixels)) for sample in third]
     graph = EdgeGraph(scorer, thresholds).eval()

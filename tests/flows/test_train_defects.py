@@ -56,7 +56,15 @@ def test_a_folder_becomes_a_serving_model_with_a_record(trained):
     assert straddling["role"].max() == 1
     assert finished["figures"]["test"]["auroc"] > 0.6
     assert any("good parts" in text for text in finished["thresholds"]["in_words"])
+    # The promise is the edge file's; the float detector's thresholds stand beside.
+    assert bundle.session().facts.thresholds == bundle.thresholds
+    floats = json.loads(bundle.read("detector.json"))["thresholds"]
+    assert list(bundle.promise["float_detector"].values()) == floats
+    judged = pl.read_csv(Path(trained["audit"]).parent / "judged.csv")
+    limits = bundle.thresholds
+    assert [limits.verdict(score) for score in judged["score"]] == judged["verdict"].to_list()
     page = Path(trained["audit"]).read_text(encoding="utf-8")
+    assert "edge file, which runs on the line" in page
     assert bundle.digest in page
     assert "data:image/png" in page
     if trained["promotion"]["promoted"]:
@@ -109,6 +117,7 @@ def test_types_are_learned_judged_and_named_by_the_bundle(trained, folder):
     if named.verdict != "OK":
         assert len(named.like) == 3
         assert set(named.kinds) == {"scratch", "stain", "unknown"}
+        assert types["decides"] or named.kinds == said.kinds
 
 
 def test_the_command_tells_what_came_of_it(trained):

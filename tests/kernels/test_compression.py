@@ -149,6 +149,8 @@ def test_int8_reaches_from_the_first_filter_to_the_last():
     graph.node.append(make("Conv", ["g", "w4"], ["z"], "third"))
     more = ["first", "relu", "second", "around", "head", "behind", "third"]
     assert [node.name for node in middle(graph)] == more
+    # Without the first, what lies between its output and the next stays float, too.
+    assert [node.name for node in middle(graph, 1)] == ["second", *more[3:]]
 
 
 def test_products_alone_are_all_made_int8():

@@ -183,7 +183,7 @@ def learn(
         seen = [[*more[i], *(s for fold in others for s in fold[i])] for i in (0, 1)]
         half = replace(config, steps=min(config.steps, config.fold_steps))
         _learn(student, seen[0], seen[1], half, apart)
-        standardise(student, good[:share], trained=half.steps > 0)
+        standardise(student, good[:share], trained=config.steps > 0)
         views += [view(student, one, apart) for one in [*good[:share], *bad[:share]]]
         made = [spoilt(one, good, apart) for one in good[:share]]
         views += [view(student, one, apart, SYNTHETIC_WEIGHT) for one in made]

@@ -34,14 +34,14 @@ class EdgeConfig:
 
     Attributes:
         int8: Quantise; False ships the float32 graph.
-        qdq: How.
+        qdq: How; the first convolution, of three channels, is no faster in int8 and stays float.
         calibration: Images, of those given, that ranges are measured on; spread evenly.
         tile: Longest side judged in one go by a scorer without a size of its own, as its detector
             does; None: every image whole.
     """
 
     int8: bool = True
-    qdq: QdqConfig = field(default_factory=QdqConfig)
+    qdq: QdqConfig = field(default_factory=lambda: QdqConfig(float_start=1))
     calibration: int = 32
     tile: int | None = 1024
 
