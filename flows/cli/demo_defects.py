@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 LINE, EDGE, PICTURES = "casting", "edge.onnx", "pictures"
 SETTINGS: dict[str, Any] = {
-    "detect": {"steps": 160, "fold_steps": 40, "piece": 64, "memory": 256},
+    "detect": {"steps": 80, "fold_steps": 20, "piece": 64, "memory": 256},
     "promise": {"max_escape": 0.1, "max_false_reject": 0.2},
     "edge": {"calibration": 16, "qdq": {"rules": ["99.99"], "most_float": 0}},
 }
@@ -20,8 +20,8 @@ and a search for nodes that better stay float."""
 OK, NG = 80, {"scratch": 17, "pit": 17, "stain": 16}
 """Parts to learn from: 50 defective ones carry a promise of 10 % (29 held out, 21 left)."""
 STRENGTH = (3.0, 7.0)
-"""Of the defects: so short a training finds fainter ones, too, but leaves half of the parts to a
-person."""
+"""Of the defects. Of fainter ones (1.5 to 5) so short a training leaves half of the parts to a
+person, a tenth of these."""
 NEW_OK, NEW_NG = 30, 4
 """Parts that come down the line afterwards, the defective ones of each type."""
 

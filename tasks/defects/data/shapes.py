@@ -102,9 +102,12 @@ class Outline(Shape):
 
     def _crossings(self, height: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """Return where edges cross the middles of rows: their rows and x."""
-        (x, y), (x2, y2) = self.points.T, np.roll(self.points, -1, axis=0).T
-        first = np.clip(np.ceil(np.minimum(y, y2) - 0.5), 0, height).astype(np.int64)
-        last = np.clip(np.ceil(np.maximum(y, y2) - 0.5), 0, height).astype(np.int64)
+        one, other = self.points, np.roll(self.points, -1, axis=0)
+        # From the upper end on: an edge rounds alike in the two outlines that share it.
+        down = (one[:, 1] <= other[:, 1])[:, None]
+        (x, y), (x2, y2) = np.where(down, one, other).T, np.where(down, other, one).T
+        first = np.clip(np.ceil(y - 0.5), 0, height).astype(np.int64)
+        last = np.clip(np.ceil(y2 - 0.5), 0, height).astype(np.int64)
         counts = last - first
         edge = np.repeat(np.arange(len(x)), counts)
         within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
