@@ -6,7 +6,7 @@ both; a flip is a part that the two, each by its own thresholds, decide otherwis
 
 The contenders take turns, so that a busy machine slows all alike. Times are of one decoded image at
 batch 1: for the edge file with all that a user gets, the heat enlarged to the image; for the ratio
-the graphs alone.
+the graphs alone. CPU time on one thread, which other programs hardly change, stands beside.
 """
 
 from __future__ import annotations
@@ -105,16 +105,17 @@ def in_turns(
     contenders: Mapping[str, Callable[[NDArray[np.uint8]], object]],
     images: Sequence[NDArray[np.uint8]],
     rounds: int,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, NDArray[np.float64]]:
-    """Return milliseconds [rounds] of each contender, which take turns on the images."""
+    """Return milliseconds [rounds], by a clock, of contenders that take turns on the images."""
     taken: dict[str, list[float]] = {name: [] for name in contenders}
     warm = max(2, rounds // 10)
     for turn in range(warm + rounds):
         image = images[turn % len(images)]
         for name, answer in contenders.items():
-            start = time.perf_counter()
+            start = clock()
             answer(image)
-            taken[name].append(1e3 * (time.perf_counter() - start))
+            taken[name].append(1e3 * (clock() - start))
     return {name: np.array(each[warm:]) for name, each in taken.items()}
 
 
@@ -176,10 +177,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     shipped = answers_of(edge.model, judged)
     quantised = difference(trained, shipped)
     session = EdgeSession(edge.model, threads=cores)
-    graphs = {
-        name: open_session(model, threads=cores)
-        for name, model in (("int8", edge.model), ("float32", edge.float32))
-    }
+    models = {"int8": edge.model, "float32": edge.float32}
+    graphs = {name: open_session(model, threads=cores) for name, model in models.items()}
     with torch.inference_mode(), threads(cores):
         taken = in_turns(
             {
@@ -191,6 +190,14 @@ def main(argv: Sequence[str] | None = None) -> None:
             judged,
             args.rounds,
         )
+    single = {name: open_session(model, threads=1) for name, model in models.items()}
+    alone = in_turns(
+        {name: lambda x, one=one: one.run(None, {"pixels": x}) for name, one in single.items()},
+        judged,
+        max(2, args.rounds // 4),
+        time.process_time,
+    )
+    cpu = {name: float(np.median(each)) for name, each in alone.items()}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "line.onnx"
         write_edge_file(path, edge)
@@ -204,6 +211,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         "x_ort_fp32": middle["float32"] / middle["int8"],
         "x_ort_fp32_low": float(np.quantile(taken["float32"] / taken["int8"], 0.05)),
         "x_torch": middle["torch"] / middle["int8"],
+        "cpu_ms_int8": cpu["int8"],
+        "cpu_ms_float32": cpu["float32"],
+        "x_cpu": cpu["float32"] / cpu["int8"],
         "int8_ms": middle["int8"],
         "float32_ms": middle["float32"],
         "torch_ms": middle["torch"],
