@@ -45,8 +45,8 @@ TEXTURES = ("cast", "brushed", "weave", "perlin", "stripes")
 STRENGTH = (0.7, 2.0)
 """Contrast of the defects in spreads of the surface: less than half of what lines have by default.
 
-By development lines (101 to 104): from 1 to 3 the edge misses next to nothing on three of four
-textures, from .5 to 1.5 it sees next to nothing on weave.
+By development lines (101, 102, 104): from 1 to 3 the edge misses next to nothing on brushed metal
+and stripes, from .5 to 1.5 it is nearly blind on weave.
 """
 Floats = NDArray[np.float64]
 
