@@ -90,8 +90,11 @@ def _train(home: Path, seen: Record, key: Record, shared: Record, run: TrackedRu
     """Run the steps from the folder to the bundle."""
     began = time.perf_counter()
     run.log_dataset(key["line"], seen["digest"], seen["images"], Path(seen["folder"]))
+    chosen = {name: v for name, v in shared["settings"].items() if name in steps.OF_FIT}
     fitted = steps.fit_detector(
-        str(place_of(home / "work", "fitted", key).folder), folder=seen["folder"], **shared
+        str(place_of(home / "work", "fitted", key | {"settings": chosen}).folder),
+        folder=seen["folder"],
+        **shared | {"settings": chosen},
     )
     finished = steps.finish_detector(
         str(place_of(home / "work", "inspection", key).folder),

@@ -213,19 +213,22 @@ def settle_labels(images: Iterable[Candidate]) -> None:
 def about_conversions(images: Sequence[Candidate], bits: int) -> list[str]:
     """Say what decoding did to images that are not plain, and what it left aside."""
     facts = [image.measured.facts for image in images if image.measured]
-    profiles = Counter(f["profile"] for f in facts if "srgb" not in f["profile"].lower())
+    profiles = Counter((f["profile_use"], f["profile"]) for f in facts)
+    uses = {
+        "applied": "were brought to sRGB by their colour profile",
+        "broken": "have a broken colour profile, which is left aside",
+        "unfit": "have a colour profile of other pixels or for 16 bits, which is left aside",
+    }
     counts = {
         "were turned upright by EXIF": sum(image.orientation != 1 for image in images),
         f"have 16 bits, {bits} in use: the upper 8 of those are taken": sum(
             f["bits"] > 8 for f in facts
         ),
-        "are CMYK, brought to RGB without a profile": sum(f["mode"] == "CMYK" for f in facts),
+        "are CMYK, brought to RGB without a profile": sum(
+            f["mode"] == "CMYK" and f["profile_use"] != "applied" for f in facts
+        ),
         "have transparent pixels, laid over black": sum(bool(f.get("transparent")) for f in facts),
-        **{
-            f"have a colour profile that is not applied: {name}": n
-            for name, n in sorted(profiles.items())
-            if name
-        },
+        **{f"{uses[use]}: {name}": n for (use, name), n in sorted(profiles.items()) if use in uses},
     }
     said = [f"images: {n:,} {what}" for what, n in counts.items() if n]
     sizes = Counter(image.shown for image in images)

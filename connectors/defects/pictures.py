@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 SIDE = 256
 """Longest side of a picture in pixels."""
+LEAST = 128
+"""Shortest side of a place on a sheet, so that there is room for a name."""
 COLUMNS = 3
 _TEXT, _GAP = 30, 6
 _PAPER, _INK, _LINE = (255, 255, 255), (22, 32, 44), (0, 214, 255)
@@ -38,14 +40,16 @@ def sheet(shown: Sequence[tuple[Sample, Judgement]]) -> bytes:
     """
     from PIL import Image, ImageDraw
 
-    wide, high = 2 * SIDE + 3 * _GAP, SIDE + _TEXT + _GAP
+    side = min(SIDE, max(length for sample, _ in shown for length in sample.pixels.shape[:2]))
+    side = max(side, LEAST)
+    wide, high = 2 * side + 3 * _GAP, side + _TEXT + _GAP
     rows = -(-len(shown) // COLUMNS)
     whole = Image.new("RGB", (wide * min(COLUMNS, len(shown)), high * rows), _PAPER)
     pen = ImageDraw.Draw(whole)
     for place, (sample, said) in enumerate(shown):
         left, top = wide * (place % COLUMNS) + _GAP, high * (place // COLUMNS) + _GAP
         for column, one in enumerate((_small(sample.pixels), _heat(said, sample.pixels))):
-            whole.paste(one, (left + column * (SIDE + _GAP), top + _TEXT))
+            whole.paste(one, (left + column * (side + _GAP), top + _TEXT))
         true = sample.kind or {"ok": "good", "ng": "defective"}.get(sample.label or "", "")
         lines = f"{sample.name[-70:]}\n{true}, score {said.score:.4g}"
         if said.kind:

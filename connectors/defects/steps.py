@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from tasks.defects.training import TrainingConfig
 
 logger = logging.getLogger(__name__)
+OF_FIT = ("detect", "plan", "promise")
+"""Settings that the fit depends on; with others changed it is not done again."""
 
 
 def config_of(settings: Record) -> TrainingConfig:

@@ -89,7 +89,7 @@ def fit_folder(
             unlabelled = dataset.frame.filter(pl.col("label").is_null())["name"]
             chosen += _grouped(dataset, unlabelled.to_list())
         losses: list[tuple[int, float]] = []
-        detector = fit(chosen, config.detect, told=lambda *step: losses.append(step))
+        detector = fit(chosen, config.detect, listen=lambda *step: losses.append(step))
         pl.DataFrame(losses, LOSS_COLUMNS, orient="row").write_csv(draft / LOSSES)
         for name, content in detector.to_bytes().items():
             (draft / name).write_bytes(content)
@@ -156,12 +156,7 @@ def finish_folder(
         types = _types(detector, train, dataset, config)
         types_facts: dict[str, Any] = {}
         if types is not None:
-            by_edge = [one.kind for role in held for one in judged[role]]
-            judged = {
-                role: training.named(types, held[role], judged[role], promised.thresholds)
-                for role in held
-            }
-            types_facts = _type_facts(types, held, judged, by_edge, train)
+            judged, types_facts = _named(types, held, judged, promised, train)
         found = {
             role: training.figures(held[role], judged[role], promised)
             for role in held
@@ -212,17 +207,25 @@ def _types(
     return training.types_of(detector, train, _grouped(dataset, some), config.types)
 
 
-def _type_facts(
+def _named(
     types: FoundTypes,
     held: Mapping[str, Sequence[Sample]],
     judged: Mapping[str, Sequence[Judgement]],
-    by_edge: Sequence[str],
+    promised: Promised,
     train: Sequence[Sample],
-) -> dict[str, Any]:
-    """Return figures on all parts held out: types were learned without either of them."""
+) -> tuple[dict[str, list[Judgement]], dict[str, Any]]:
+    """Return judgements with types named, and figures of all parts held out from the types."""
+    from tasks.defects import training
+
+    def by(types: FoundTypes) -> dict[str, list[Judgement]]:
+        at = promised.thresholds
+        return {role: training.named(types, held[role], judged[role], at) for role in held}
+
+    said = by(types)
     samples = [sample for role in held for sample in held[role]]
-    names = [one.kind for role in held for one in judged[role]]
-    return type_figures(samples, names, by_edge, types, train)
+    names, by_edge = ([one.kind for role in held for one in each[role]] for each in (said, judged))
+    facts = type_figures(samples, names, by_edge, types, train)
+    return (said if facts["decides"] else by(replace(types, decides=False))), facts
 
 
 def _of_role(dataset: Dataset, roles: pl.DataFrame, role: str) -> list[Sample]:

@@ -27,7 +27,13 @@ def inspect(
         typer.Argument(help="Folder of images, or where a camera puts them.", show_default=False),
     ],
     *,
-    model: Annotated[Path, typer.Option(help="Edge model (ONNX).", show_default=False)],
+    model: Annotated[
+        Path,
+        typer.Option(
+            help="Edge file (ONNX), or a bundle's folder: it names types better.",
+            show_default=False,
+        ),
+    ],
     watch: Annotated[bool, typer.Option("--watch", help="Go on until Ctrl-C.")] = False,
     out: Annotated[
         Path | None, typer.Option(help="Folder of the run [default: FOLDER.inspected].")

@@ -11,7 +11,11 @@ import typer
 def serve(
     *,
     model: Annotated[
-        list[Path], typer.Option(help="Model (ONNX); several are averaged.", show_default=False)
+        list[Path],
+        typer.Option(
+            help="Edge file (ONNX), or a bundle's folder: it names types. Several are averaged.",
+            show_default=False,
+        ),
     ],
     good: Annotated[
         Path | None,

@@ -1,4 +1,4 @@
-"""``penstock demo``: a small bank, from simulated payments to a report, in a few minutes."""
+"""``penstock demo``: a small bank, then a line of parts, each from data to a report, in minutes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 app = typer.Typer(
-    help="Simulate a bank, train, score, serve live traffic, write the report.",
+    help="A bank and a line of parts: train, score, serve, inspect, write the reports.",
     add_completion=False,
 )
 
@@ -24,7 +24,7 @@ SETTINGS = {
     "mlp": {"epochs": 3},
     "network": {"steps": 150, "folds": 2, "entities": {"steps": 40}},
 }
-"""Less training than by default, so that two cores finish in minutes."""
+"""Of the bank: less training than by default, so that two cores finish in minutes."""
 
 
 @app.command()

@@ -19,6 +19,9 @@ deploy_app = typer.Typer(add_completion=False)
 worker_app = typer.Typer(add_completion=False)
 
 POOL = "penstock"
+OF_FRAUD = ("train-fraud/weekly", "score-batch/daily", "refresh-embeddings/midweek")
+OF_LINE = ("train-defects/{{ $PENSTOCK_LINE }}", "inspect-batch/{{ $PENSTOCK_LINE }}")
+"""As prefect.yaml names them, which Prefect fills in afterwards."""
 LINE = re.compile(r"[A-Za-z0-9_.-]+")
 PREFECT = (sys.executable, "-m", "prefect", "--no-prompt")
 
@@ -48,7 +51,7 @@ def deploy(
     environment = server_environment() | given
     environment["PWD"] = str(CHECKOUT)  # prefect.yaml makes it the folder of every run
     tell_prefect(environment, "work-pool", "create", POOL, "--type", "process", "--overwrite")
-    names = [("--name", name) for name in described("inspection" if line else "fraud")]
+    names = [("--name", name) for name in (OF_LINE if line else OF_FRAUD)]
     tell_prefect(environment, "deploy", *chain.from_iterable(names))
     typer.echo(f"deployed at {environment['PREFECT_API_URL']}; run them with: penstock worker")
 
@@ -91,18 +94,6 @@ def _line(images: Path, line: str, camera: Path | None) -> dict[str, str]:
         "PENSTOCK_LINE": line,
         "PENSTOCK_CAMERA": str(camera.resolve()),
     }
-
-
-def described(tag: str) -> list[str]:
-    """Return the deployments of prefect.yaml with a tag, as ``FLOW/NAME``."""
-    import yaml
-
-    found = yaml.safe_load((CHECKOUT / "prefect.yaml").read_text(encoding="utf-8"))
-    return [
-        f"{one['entrypoint'].rpartition(':')[2].replace('_', '-')}/{one['name']}"
-        for one in found["deployments"]
-        if tag in one["tags"]
-    ]
 
 
 def server_environment() -> dict[str, str]:

@@ -150,15 +150,12 @@ def named(
     types: FoundTypes, samples: Sequence[Sample], judgements: Sequence[Judgement], at: Thresholds
 ) -> list[Judgement]:
     """Return judgements with the types named of what is defective, or is not judged OK."""
-    found = []
-    for sample, said in zip(samples, judgements, strict=True):
-        if sample.label == "ng" or at.verdict(said.score) != "OK":
-            told = types.judge(sample.pixels, said.heat)
-            boxes = tuple(replace(box, kind=told.kind) for box in said.boxes)
-            found.append(replace(said, kinds=told.probabilities, boxes=boxes, like=told.nearest))
-        else:
-            found.append(said)
-    return found
+    return [
+        types.named(sample.pixels, said)
+        if sample.label == "ng" or at.verdict(said.score) != "OK"
+        else said
+        for sample, said in zip(samples, judgements, strict=True)
+    ]
 
 
 def settle(

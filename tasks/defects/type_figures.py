@@ -45,7 +45,8 @@ def type_figures(
         the same of each under ``by_type`` (the intervals hold together, by Bonferroni),
         ``unknown`` the share of them that is called unknown, ``floors`` what is right without the
         classifier, ``strange`` parts of other types and how many of those are called unknown,
-        ``confusion`` counts of images.
+        ``confusion`` counts of images; ``decides`` whether the classifier names no fewer parts
+        right than the edge file's prototypes.
     """
     shown = [
         _Shown(sample.kind, part, name, edge)
@@ -61,13 +62,14 @@ def type_figures(
     shared = 1.0 - slack(CONFIDENCE) / max(len(seen), 1)
     called = Counter((one.kind, one.named) for one in shown)
     columns = sorted({name for _, name in called})
+    by_prototypes = sum(_right([one._replace(named=one.by_edge) for one in known]).values())
     return {
         **_told("all", known, CONFIDENCE),
         "by_type": [_told(k, [one for one in known if one.kind == k], shared) for k in seen],
         "unknown": sum(one.named == UNKNOWN for one in known) / max(len(known), 1),
         "floors": {
             COMMONEST: sum(_right([one._replace(named=commonest) for one in known]).values()),
-            EDGE: sum(_right([one._replace(named=one.by_edge) for one in known]).values()),
+            EDGE: by_prototypes,
         },
         "strange": {
             "parts": len(_right(strange)),
@@ -80,6 +82,7 @@ def type_figures(
                 for kind in sorted({kind for kind, _ in called})
             },
         },
+        "decides": sum(_right(known).values()) >= by_prototypes,
         "view": types.view,
         "chosen_by": dict(types.chosen_by),
         "self_trained": types.classifier.self_trained,

@@ -189,9 +189,8 @@ def merged(paths: Sequence[Path]) -> Figures:
     """
     found: Figures = {}
     for path in paths:
-        for key, each in json.loads(path.read_text(encoding="utf-8").splitlines()[-1])[
-            "each"
-        ].items():
+        told = json.loads(path.read_text(encoding="utf-8").splitlines()[-1])
+        for key, each in told["each"].items():
             so_far = found.setdefault(key, {})
             if twice := so_far.keys() & each.keys():
                 raise ValueError(f"{path}: {key} of draw {min(twice)} is in another file, too")
@@ -228,7 +227,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     made.add_argument("--data", type=Path, help="folder of magnetic_tile, or that itself")
     made.add_argument("--draws", type=int, default=10, help="so many of the fixed draws")
     made.add_argument("--first", type=int, default=0, help="number of the first one")
-    made.add_argument("--steps", type=int, default=2_000, help="steps of training of the net")
+    made.add_argument(
+        "--steps", type=int, default=DetectConfig().steps, help="steps of training of the net"
+    )
     made.add_argument("--fold-steps", type=int, default=0, help="steps of each calibrating one")
     made.add_argument("--sizes", type=int, nargs="*", default=SIZES, help="labelled defects")
     made.add_argument("--patchcore", action=BooleanOptionalAction, default=True)

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+import yaml
 from pyarrow import parquet
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -50,6 +51,17 @@ def test_all_deployments_are_created_with_their_schedules(deployed, prefect_serv
         path, _, name = deployment.entrypoint.partition(":")
         assert f"def {name}(" in (ROOT / path).read_text()
         assert str(ROOT) in str(deployment.pull_steps)
+
+
+def test_every_deployment_of_the_file_is_made_by_the_command():
+    from flows.cli.deployments import OF_FRAUD, OF_LINE
+
+    described = yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
+    names = [
+        f"{one['entrypoint'].rpartition(':')[2].replace('_', '-')}/{one['name']}"
+        for one in described
+    ]
+    assert names == [*OF_FRAUD, *OF_LINE]
 
 
 def test_each_line_has_its_own_deployments(deployed, bare, prefect_server, tmp_path):

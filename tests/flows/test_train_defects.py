@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 from collections import Counter
@@ -14,6 +15,7 @@ import pytest
 SETTINGS = {
     "detect": {"steps": 2, "fold_steps": 1, "piece": 32, "memory": 64, "projected": 16, "folds": 2},
     "plan": {"calibration": 0.4, "test": 0.25},
+    "edge": {"calibration": 8, "qdq": {"rules": ["99.99"]}},
 }
 
 
@@ -115,12 +117,33 @@ def test_types_are_learned_judged_and_named_by_the_bundle(trained, folder):
     if named.verdict != "OK":
         assert len(named.like) == 3
         assert set(named.kinds) == {"scratch", "stain", "unknown"}
+        assert types["decides"] or named.kinds == said.kinds
+
+
+def test_the_command_tells_what_came_of_it(trained):
+    from rich.console import Console
+
+    from flows.cli.defects_train import show_training
+
+    console = Console(file=io.StringIO(), width=400)
+    show_training(console, trained)
+    said = console.file.getvalue()
+    types = trained["finished"]["types"]
+    assert f"types: {types['right']} of {types['parts']} parts held out are named right" in said
+    assert "by always the commonest type" in said
+    assert "defects inspect IMAGES --model" in said
+    assert trained["finished"]["thresholds"]["in_words"][0] in said
 
 
 def test_the_same_folder_again_is_not_trained_again(trained, folder):
     from flows.train_defects import train_defects
 
     again = train_defects(str(folder), "plates", SETTINGS)
+    other = train_defects(
+        str(folder), "plates", SETTINGS | {"costs": {"escape": 500.0}}, promote=False
+    )
+    assert other["fitted"] == trained["fitted"]
+    assert "500 for an escape" in Path(other["audit"]).read_text(encoding="utf-8")
     assert again["finished"] == trained["finished"]
     assert again["fitted"] == trained["fitted"]
     assert again["seconds"] < trained["seconds"] / 3
@@ -155,6 +178,8 @@ def test_settings_that_do_not_exist_are_refused_at_once(folder, prefect_server):
         ({"detekt": {}}, "unknown settings detekt"),
         ({"detect": {"stepps": 3}}, "stepps"),
         ({"promise": {"max_escape": 2}}, "max_escape"),
+        ({"types": {"self_training": {"turns": 3}}}, "turns"),
+        ({"costs": {"escape": -1}}, "costs"),
     ):
         with pytest.raises(ValueError, match=says):
             train_defects(str(folder), "plates", settings, promote=False)

@@ -55,6 +55,7 @@ class CameraFolder:
         seen: Mapping[str, str],
         *,
         leave_out: Path | None = None,
+        skip: frozenset[str] = frozenset(),
         timing: CameraTiming | None = None,
         watch: bool = False,
         stop: threading.Event | None = None,
@@ -65,6 +66,7 @@ class CameraFolder:
             folder: Where the camera writes; its folders are looked into, too.
             seen: Name -> stat of the files that are done with.
             leave_out: A folder in it that holds results.
+            skip: Files in it that are not to be judged, by their paths within.
             timing: How long files are waited for.
             watch: Go on looking until ``stop`` is set.
             stop: Ends the iteration.
@@ -73,6 +75,7 @@ class CameraFolder:
         self.found = 0
         self.unfinished: list[str] = []
         self._folder, self._leave_out, self._watch = folder, leave_out, watch
+        self._skip = skip
         self._stop = stop or threading.Event()
         self._seen = dict(seen)
         self._looks: dict[str, _Look] = {}
@@ -116,7 +119,7 @@ class CameraFolder:
 
     def _new(self) -> list[tuple[ImageFile, str]]:
         listed = list_images(self._folder, leave_out=self._leave_out).files
-        found = [(file, stat_of(file.path)) for file in listed]
+        found = [(file, stat_of(file.path)) for file in listed if file.name not in self._skip]
         return [(file, stat) for file, stat in found if self._seen.get(file.name) != stat and stat]
 
     def _look(self, file: ImageFile, stat: str) -> _Look:

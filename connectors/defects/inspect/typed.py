@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import replace
 
 from connectors.defects.inspect.inspector import Inspector
 from tasks.defects.bundle.bundle import TYPES, DefectBundle
@@ -37,9 +36,7 @@ class TypedInspector:
         said = self._inspector.judge(pixels)
         if said.verdict == "OK":
             return said
-        named = self._types.judge(pixels, said.heat)
-        boxes = tuple(replace(box, kind=named.kind) for box in said.boxes)
-        return replace(said, kinds=named.probabilities, boxes=boxes, like=named.nearest)
+        return self._types.named(pixels, said)
 
 
 def with_types(inspector: Inspector, bundle: DefectBundle) -> Inspector:

@@ -104,7 +104,11 @@ class DefectBundle:
         facts = read_json(self.folder, self.manifest, TYPES_FACTS)
         try:
             return FoundTypes(
-                unpacked(self.read(TYPES)), facts["view"], facts["left_out"], facts["chosen_by"]
+                unpacked(self.read(TYPES)),
+                facts["view"],
+                facts["left_out"],
+                facts["chosen_by"],
+                facts["decides"],
             )
         except TypesFileError as error:
             raise BundleError(f"{self.folder / TYPES}: {error}") from error

@@ -24,7 +24,7 @@ from tasks.defects.detect.config import DetectConfig
 from tasks.defects.detect.pieces import Pieces
 
 LOG = logging.getLogger(__name__)
-Told = Callable[[int, float], None]
+Listen = Callable[[int, float], None]
 HIGHEST = (4, 0.05)
 """Cells, or their share, whose mean decides whether there is a spot, and an area."""
 _RARE, _OVERLAP = 4.0, 0.5
@@ -38,7 +38,7 @@ def finetune(
     head: nn.Conv2d,
     draw: Callable[[], Pieces],
     config: DetectConfig,
-    told: Told = lambda _step, _loss: None,
+    listen: Listen = lambda _step, _loss: None,
 ) -> float:
     """Train in place; both are in evaluation mode afterwards.
 
@@ -47,7 +47,7 @@ def finetune(
         head: From ``net.shape.dense`` channels to the logits of spots and of areas.
         draw: Gives the next batch.
         config: Steps and learning rate.
-        told: Called with each step and its loss.
+        listen: Called with each step and its loss.
 
     Returns:
         Mean loss of the last tenth of the steps, NaN without steps.
@@ -81,7 +81,7 @@ def finetune(
             # Early on the mean follows at once, so that a short training is more than its start.
             _follow(mean_of, whole, min(_KEPT, step / (step + 10)))
             losses.append(loss.item())
-            told(step, losses[-1])
+            listen(step, losses[-1])
         whole.load_state_dict(mean_of.state_dict())
         whole.to(memory_format=torch.contiguous_format)
     whole.eval()

@@ -18,7 +18,7 @@ from models.defect_net import STRIDE
 from tasks.defects.detect.config import DetectConfig
 from tasks.defects.detect.detector import tensor_of
 from tasks.defects.detect.evidence import MAPS, Cells, fit_evidence, stacked
-from tasks.defects.detect.finetune import HIGHEST, Told, finetune
+from tasks.defects.detect.finetune import HIGHEST, Listen, finetune
 from tasks.defects.detect.metrics import auroc, resized
 from tasks.defects.detect.pieces import PieceMaker, region
 from tasks.defects.detect.scorer import STATISTICS, TRAINED, SurfaceScorer, statistics
@@ -83,7 +83,7 @@ def train(
     defects: Sequence[Sample],
     config: DetectConfig,
     rng: Generator,
-    told: Told = lambda _step, _loss: None,
+    listen: Listen = lambda _step, _loss: None,
 ) -> float:
     """Train net and head; return the loss, NaN without steps."""
     scorer.eval()
@@ -92,7 +92,7 @@ def train(
     undrawn = [sample for sample in defects if region(sample) is None]
     hints = strangest(scorer, undrawn, normals, config, rng) if undrawn else {}
     maker = PieceMaker(normals, defects, config, rng, hints)
-    return finetune(scorer.net, scorer.head, maker.batch, config, told)
+    return finetune(scorer.net, scorer.head, maker.batch, config, listen)
 
 
 @torch.no_grad()
@@ -152,7 +152,7 @@ def learn(
     config: DetectConfig,
     rng: Generator,
     more: tuple[Sequence[Sample], Sequence[Sample]] = ((), ()),
-    told: Told = lambda _step, _loss: None,
+    listen: Listen = lambda _step, _loss: None,
 ) -> dict[str, float]:
     """Train what is to be trained, learn the evidence, and set how all of it is weighed.
 
@@ -167,7 +167,7 @@ def learn(
         rng: Source of all that is random.
         more: Normal and defective samples of other parts that are learned from in every fold, but
             weigh nothing: labels that were guessed.
-        told: Called with each step of the training that stays, and its loss.
+        listen: Called with each step of the training that stays, and its loss.
 
     Returns:
         Figures by held-out parts: ``auroc_synthetic``, and ``auroc`` where there are defects;
@@ -183,11 +183,11 @@ def learn(
         seen = [[*more[i], *(s for fold in others for s in fold[i])] for i in (0, 1)]
         half = replace(config, steps=min(config.steps, config.fold_steps))
         _learn(student, seen[0], seen[1], half, apart)
-        standardise(student, good[:share], trained=half.steps > 0)
+        standardise(student, good[:share], trained=config.steps > 0)
         views += [view(student, one, apart) for one in [*good[:share], *bad[:share]]]
         made = [spoilt(one, good, apart) for one in good[:share]]
         views += [view(student, one, apart, SYNTHETIC_WEIGHT) for one in made]
-    loss = _learn(scorer, [*more[0], *normals], [*more[1], *defects], config, rng, told)
+    loss = _learn(scorer, [*more[0], *normals], [*more[1], *defects], config, rng, listen)
     standardise(scorer, normals[:MOST_IMAGES], trained=config.steps > 0)
     return set_weights(scorer, views, trained=config.steps > 0) | (
         {} if math.isnan(loss) else {"loss": loss}
@@ -200,9 +200,9 @@ def _learn(
     defects: Sequence[Sample],
     config: DetectConfig,
     rng: Generator,
-    told: Told = lambda _step, _loss: None,
+    listen: Listen = lambda _step, _loss: None,
 ) -> float:
-    loss = train(scorer, normals, defects, config, rng, told)
+    loss = train(scorer, normals, defects, config, rng, listen)
     fit_evidence(scorer.evidence, cells_of(scorer, normals, defects, config, rng), config.seed)
     return loss
 

@@ -24,7 +24,7 @@ from tasks.defects.data.annotation import AnnotationError
 from tasks.defects.data.layout import LayoutError, LayoutOptions
 from tasks.defects.data.splits import SplitError, split_groups
 from tasks.defects.samples import Box, Sample, SampleError
-from tests.benchmarks._hostile_images import picture, stored
+from tests.benchmarks._hostile_images import gray_profile, picture, stored
 
 SCRATCH = Box(10, 20, 30, 24, "scratch")
 
@@ -146,16 +146,22 @@ def test_every_kind_of_pixels(put, load):
         "e.png": image(6).astype(np.uint16) * 16,
         "f.png": stored(image(7), "PNG", icc_profile=srgb),
         "g.png": stored(image(8), "PNG", icc_profile=profile),
+        "h.png": stored(image(9), "PNG", icc_profile=gray_profile(1.0)),
+        "i.png": stored(image(10), "PNG", icc_profile=b"no profile"),
     }))  # fmt: skip
     shapes = [sample.pixels.shape for sample in dataset.samples]
-    assert shapes == [(64, 64), (64, 64, 3), (64, 64, 3), (64, 64), (64, 64), (64, 64), (64, 64)]
+    assert shapes == [(64, 64), (64, 64, 3), (64, 64, 3), *[(64, 64)] * 6]
     assert np.array_equal(dataset.samples[4].pixels, image(6))  # 12 bits: 4 are taken off
     said = "\n".join(dataset.findings)
     assert "1 have 16 bits, 12 in use" in said
     assert "1 are CMYK, brought to RGB without a profile" in said
     assert "1 have transparent pixels, laid over black" in said
-    assert said.count("colour profile") == 1
-    assert "not applied: Lab" in said
+    assert said.count("colour profile") == 3  # that of sRGB changes nothing
+    assert (
+        "1 have a colour profile of other pixels or for 16 bits, which is left aside: Lab" in said
+    )
+    assert "1 were brought to sRGB by their colour profile: made" in said
+    assert "1 have a broken colour profile, which is left aside: unnamed" in said
 
 
 def test_tiny_and_huge_images(put, load):

@@ -40,6 +40,7 @@ def bundle(tmp_path_factory):
     """A bundle with types, and one without."""
     types = learn_types([spot(i, kind) for kind in ("full", "lined") for i in range(5)])
     facts = {"view": types.view, "left_out": {}, "chosen_by": dict(types.chosen_by)}
+    facts["decides"] = True
     place = tmp_path_factory.mktemp("typed")
     write_bundle(place / "plain", parts())
     return write_bundle(

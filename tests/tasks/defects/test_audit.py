@@ -194,7 +194,7 @@ def test_named_types_are_held_against_floors():
         "name": "all", "parts": 60, "right": 45, "low": 0.6, "high": 0.85, "unknown": 0.1,
         "by_type": [{"name": "pit", "parts": 30, "right": 20, "low": 0.4, "high": 0.8}],
         "floors": {"always the commonest type": 30}, "strange": {"parts": 4, "unknown": 3},
-        "view": "hottest spot", "self_trained": True, "left_out": {"crack": 1},
+        "decides": False, "view": "hottest spot", "self_trained": True, "left_out": {"crack": 1},
     }  # fmt: skip
     tested = inputs().tested
     like = [("pit/1.png", "pit/2.png")] * len(tested.samples)
@@ -202,7 +202,8 @@ def test_named_types_are_held_against_floors():
         inputs(types=types, tested=Judged(tested.samples, tested.scores, tested.named, like))
     )
     for text in ("75 %", "66.7 %", "always the commonest type", "hottest spot", "crack",
-                 "looks like pit/1.png, pit/2.png", "Of 4 parts of other types, 3"):  # fmt: skip
+                 "looks like pit/1.png, pit/2.png", "Of 4 parts of other types, 3",
+                 "The prototypes name more"):  # fmt: skip
         assert text in html
     assert 'id="types"' not in build_record(inputs())
     with pytest.raises(ValueError, match="lists of likes"):

@@ -15,7 +15,8 @@ from tasks.defects.classify.fit import TypesConfig
 from tasks.defects.classify.found import LEAST_SIDE, Found, learn_types, viewed
 from tasks.defects.classify.pack import packed
 from tasks.defects.contours import MOST, boxes_of_heat
-from tasks.defects.samples import Sample
+from tasks.defects.judgement import Judgement
+from tasks.defects.samples import Box, Sample
 from tasks.defects.type_figures import COMMONEST, EDGE, type_figures
 from tests.tasks.defects.bright import parts
 
@@ -65,14 +66,14 @@ def test_small_defects_are_named_by_their_spot(types):
 
 def test_a_surface_that_is_defective_all_over_is_named_by_the_whole_image():
     def stripes(number, period):
-        rng = np.random.default_rng(number)
-        wave = np.sin(np.arange(SIDE) * 2 * np.pi / period)[None, :]
-        pixels = (128 + 50 * wave + rng.normal(0, 25, (SIDE, SIDE))).clip(0, 255).astype(np.uint8)
+        rng = np.random.default_rng((number, period))
+        wave = np.sin((np.arange(SIDE) + rng.integers(99)) * 2 * np.pi / period)[None, :]
+        pixels = (128 + 50 * wave + rng.normal(0, 60, (SIDE, SIDE))).clip(0, 255).astype(np.uint8)
         heat = np.full((SIDE, SIDE), 0.3, np.float32)
-        heat[3, 5] = 0.9  # the hottest spot says nothing
+        heat[tuple(rng.integers(0, SIDE, 2))] = 0.9  # the hottest spot says little
         return Found(Sample(f"{period}/{number}", pixels, "ng", f"period {period}"), heat)
 
-    types = learn_types([stripes(i, period) for period in (34, 44) for i in range(6)])
+    types = learn_types([stripes(i, period) for period in (34, 44) for i in range(8)])
     assert types.view == "whole image"
 
 
@@ -116,6 +117,9 @@ def test_figures_count_parts_and_set_floors_beside(types):
     ]  # fmt: skip
     assert told["unknown"] == pytest.approx(1 / 7)
     assert told["floors"] == {COMMONEST: 3, EDGE: 1}
+    assert told["decides"]
+    better = type_figures(held, named, ["dot"] * 8, types, learned)
+    assert (better["floors"][EDGE], better["decides"]) == (3, False)
     assert told["strange"] == {"parts": 1, "unknown": 1}
     assert told["confusion"]["columns"] == ["dot", "stroke", "unknown"]
     assert told["confusion"]["rows"]["dot"] == [5, 1, 0]
@@ -123,12 +127,18 @@ def test_figures_count_parts_and_set_floors_beside(types):
 
 def test_a_bundle_keeps_types_and_their_view(types, tmp_path):
     facts = {"view": types.view, "left_out": types.left_out, "chosen_by": types.chosen_by}
+    facts["decides"] = False
     whole = replace(parts(), types=packed(types.classifier), types_facts=facts)
     bundle = write_bundle(tmp_path / "bundle", whole)
     one, kept = found(400, "stroke"), DefectBundle.load(bundle.folder).types()
     told = types.judge(one.sample.pixels, one.heat)
     assert kept.judge(one.sample.pixels, one.heat) == told
     assert (kept.view, kept.left_out) == (types.view, types.left_out)
+    before = Judgement(1.0, one.heat, "NG", {"pit": 0.7, "unknown": 0.3}, (Box(1, 1, 5, 5, "pit"),))
+    said = kept.named(one.sample.pixels, before)
+    assert (said.kinds, said.boxes, said.like) == (before.kinds, before.boxes, told.nearest)
+    said = types.named(one.sample.pixels, before)
+    assert (said.kind, said.boxes[0].kind, said.like) == (told.kind, told.kind, told.nearest)
     assert write_bundle(tmp_path / "none", parts()).types() is None
     (bundle.folder / TYPES).write_bytes(b"no archive")
     seal(bundle.folder, bundle.manifest)
