@@ -1,12 +1,13 @@
 """Defects-latency: the int8 edge file against the same graph in float32 and against torch.
 
-A detector is trained on a generated line. Parts of their own set thresholds that keep a promise:
-the detector's by its scores, the edge file's by the scores of the file. Other parts are judged by
-both; a flip is a part that the two, each by its own thresholds, decide otherwise.
+A detector is trained on a generated line, and int8 ranges are measured there. Other parts set
+thresholds that keep a promise: the detector's by its scores, the edge file's by the scores of the
+file. A third group is judged by both; a flip is a part that the two, each by its own thresholds,
+decide otherwise.
 
 The contenders take turns, so that a busy machine slows all alike. Times are of one decoded image at
 batch 1: for the edge file with all that a user gets, the heat enlarged to the image; for the ratio
-the graphs alone.
+the graphs alone. CPU time on one thread, which other programs hardly change, stands beside.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from tasks.defects.detect.config import DetectConfig
 from tasks.defects.detect.detector import FACTS, WEIGHTS, Detector
 from tasks.defects.detect.fit import fit
 from tasks.defects.edge.build import EdgeConfig, build_edge
-from tasks.defects.edge.format import VERDICTS
+from tasks.defects.edge.format import VERDICTS, EdgeFile
 from tasks.defects.edge.graph import EdgeGraph
 from tasks.defects.edge.session import EdgeSession
 from tasks.defects.samples import Sample, rgb
@@ -58,7 +59,7 @@ print(int(peak.split()[1]) / 1024)
 
 
 def parts(args: Any) -> tuple[list[Sample], list[Sample], list[Sample]]:
-    """Return parts of one line: to fit, to set thresholds and ranges, to judge."""
+    """Return parts of one line: to fit and to measure ranges on, to set thresholds, to judge."""
     fitted, held, _ = args.parts
     kinds = ("scratch", "pit", "stain")
     many = sum(args.parts)
@@ -105,17 +106,46 @@ def in_turns(
     contenders: Mapping[str, Callable[[NDArray[np.uint8]], object]],
     images: Sequence[NDArray[np.uint8]],
     rounds: int,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, NDArray[np.float64]]:
-    """Return milliseconds [rounds] of each contender, which take turns on the images."""
+    """Return milliseconds [rounds], by a clock, of contenders that take turns on the images."""
     taken: dict[str, list[float]] = {name: [] for name in contenders}
     warm = max(2, rounds // 10)
     for turn in range(warm + rounds):
         image = images[turn % len(images)]
         for name, answer in contenders.items():
-            start = time.perf_counter()
+            start = clock()
             answer(image)
-            taken[name].append(1e3 * (time.perf_counter() - start))
+            taken[name].append(1e3 * (clock() - start))
     return {name: np.array(each[warm:]) for name, each in taken.items()}
+
+
+def timed(
+    edge: EdgeFile, graph: EdgeGraph, images: Sequence[NDArray[np.uint8]], cores: int, rounds: int
+) -> tuple[dict[str, NDArray[np.float64]], dict[str, float]]:
+    """Return milliseconds [rounds] of each contender, and CPU milliseconds of the ONNX files."""
+    session = EdgeSession(edge.model, threads=cores)
+    models = {"int8": edge.model, "float32": edge.float32}
+    graphs = {name: open_session(model, threads=cores) for name, model in models.items()}
+    with torch.inference_mode(), threads(cores):
+        taken = in_turns(
+            {
+                "edge file": session.judge,
+                "int8": lambda x: graphs["int8"].run(None, {"pixels": x}),
+                "float32": lambda x: graphs["float32"].run(None, {"pixels": x}),
+                "torch": lambda x: graph(torch.from_numpy(x)),
+            },
+            images,
+            rounds,
+        )
+    single = {name: open_session(model, threads=1) for name, model in models.items()}
+    alone = in_turns(
+        {name: lambda x, one=one: one.run(None, {"pixels": x}) for name, one in single.items()},
+        images,
+        max(2, rounds // 4),
+        time.process_time,
+    )
+    return taken, {name: float(np.median(each)) for name, each in alone.items()}
 
 
 def peak_mb(path: Path, sides: Sequence[int]) -> float:
@@ -156,13 +186,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     scorer = detector.scorer
     scores = [one.score for one in judge(detector, second)]
     thresholds = settle(second, scores, None).thresholds
-    config = EdgeConfig(calibration=64)
+    config = EdgeConfig(calibration=60)
     if args.smoke:
         config = EdgeConfig(qdq=QdqConfig(rules=("min-max",), most_float=0))
     edge = build_edge(
         scorer,
         thresholds,
-        [s.pixels for s in second],
+        [s.pixels for s in first],
         settle=lambda session: (
             settle(second, [session.judge(s.pixels).score for s in second], None).thresholds
         ),
@@ -175,22 +205,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     exported = difference(trained, answers_of(edge.float32, judged))
     shipped = answers_of(edge.model, judged)
     quantised = difference(trained, shipped)
-    session = EdgeSession(edge.model, threads=cores)
-    graphs = {
-        name: open_session(model, threads=cores)
-        for name, model in (("int8", edge.model), ("float32", edge.float32))
-    }
-    with torch.inference_mode(), threads(cores):
-        taken = in_turns(
-            {
-                "edge file": session.judge,
-                "int8": lambda x: graphs["int8"].run(None, {"pixels": x}),
-                "float32": lambda x: graphs["float32"].run(None, {"pixels": x}),
-                "torch": lambda x: graph(torch.from_numpy(x)),
-            },
-            judged,
-            args.rounds,
-        )
+    taken, cpu = timed(edge, graph, judged, cores, args.rounds)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "line.onnx"
         write_edge_file(path, edge)
@@ -204,6 +219,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         "x_ort_fp32": middle["float32"] / middle["int8"],
         "x_ort_fp32_low": float(np.quantile(taken["float32"] / taken["int8"], 0.05)),
         "x_torch": middle["torch"] / middle["int8"],
+        "cpu_ms_int8": cpu["int8"],
+        "cpu_ms_float32": cpu["float32"],
+        "x_cpu": cpu["float32"] / cpu["int8"],
         "int8_ms": middle["int8"],
         "float32_ms": middle["float32"],
         "torch_ms": middle["torch"],
