@@ -12,6 +12,8 @@ Planes = NDArray[np.float32]
 """float32 [h, w, c]."""
 _NEVER_DARKER = 1e-4
 _ROUNDS = 2
+_TOGETHER = 1.5
+"""Spread of the neighbourhood that moves together, in pixels."""
 
 
 def relit(golden: Field, image: Field, wide: float) -> Field:
@@ -50,17 +52,29 @@ def relit(golden: Field, image: Field, wide: float) -> Field:
 
 
 def beyond(image: Field, golden: Field, edge: int) -> Field:
-    """Return by how much an image is brighter or darker than allowed, 0 in between.
+    """Return image less golden sample, each place with the shift that suits it best.
 
-    Allowed is all between the brightest and the darkest that the golden sample shows within
-    ``edge`` pixels.
+    All of a small neighbourhood moves together, so that an edge that is a little off its place is
+    nothing, but a thin line that lacks still lacks.
+
+    Args:
+        image: float32 [h, w]; NaN, where it ends, stays NaN.
+        golden: float32 [h, w].
+        edge: Largest shift in pixels, along both axes.
     """
-    if not edge:
-        return image - golden
-    size = 2 * edge + 1
-    highest, lowest = (f(golden, size) for f in (ndimage.maximum_filter, ndimage.minimum_filter))
-    found: Field = np.maximum(image - highest, 0) - np.maximum(lowest - image, 0)
-    return found
+    known = np.isfinite(image)
+    own = np.where(known, image, golden)
+    best = own - golden
+    least = ndimage.gaussian_filter(np.abs(best), _TOGETHER)
+    padded = np.pad(golden, edge, "edge")
+    height, width = golden.shape
+    for down in range(2 * edge + 1):
+        for right in range(2 * edge + 1):
+            apart = own - padded[down : down + height, right : right + width]
+            size = ndimage.gaussian_filter(np.abs(apart), _TOGETHER)
+            better = size < least
+            best, least = np.where(better, apart, best), np.where(better, size, least)
+    return np.asarray(np.where(known, best, np.nan), np.float32)
 
 
 def ink_of(golden: Field) -> tuple[NDArray[np.bool_], float]:
