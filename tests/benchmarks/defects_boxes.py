@@ -9,17 +9,17 @@ defective ones that are so, too; the plain difference takes the first golden ima
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.random import Generator
-from numpy.typing import NDArray
 from scipy import ndimage
 
 from tasks.defects.boxes.average_precision import average_precisions
@@ -91,16 +91,14 @@ def boxes_measured(
     samples: Sequence[Sample], draws: Sequence[Places], config: BoxConfig, cache: Cache, args: Any
 ) -> dict[str, Any]:
     """Return the figures of all draws; those that stand in the folder of results are read."""
-    each: list[dict[str, Any]] = []
-    for number, labels in enumerate(draws):
-        kept = args.results and args.results / f"draw_{number}.json"
-        if kept and kept.is_file():
-            each.append(json.loads(kept.read_bytes()))
-            continue
-        each.append(drawn_boxes(samples, labels, config, cache))
-        if kept:
-            args.results.mkdir(parents=True, exist_ok=True)
-            kept.write_text(json.dumps(each[-1]), encoding="utf-8")
+    each = [
+        kept(
+            args.results,
+            f"draw_{number}",
+            partial(drawn_boxes, samples, labels, config, cache),
+        )
+        for number, labels in enumerate(draws)
+    ]
     names = ("map50", "net_alone_map50", "seconds", "judge_ms")
     columns = {name: [one[name] for one in each] for name in names}
     kinds = sorted({kind for one in each for kind in one["types"]})
@@ -185,8 +183,21 @@ def template_measured(seeds: Sequence[int]) -> dict[str, Any]:
         "template_auroc_worst": float(own.min()),
         "plain_auroc": float(plain.mean()),
         "template_refused": int(refused.sum()),
-        **{f"{texture}_auroc": float(np.mean(values, axis=0)[0]) for texture, values in each.items()},
+        **{f"{texture}_auroc": float(auroc) for texture, auroc, *_ in rows},
     }
+
+
+def kept(folder: Path | None, name: str, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """Return what stands in the folder of results under a name; else measure it and keep it."""
+    path = folder and folder / f"{name}.json"
+    if path is not None and path.is_file():
+        found: dict[str, Any] = json.loads(path.read_bytes())
+        return found
+    found = measure()
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(found), encoding="utf-8")
+    return found
 
 
 def made_up(seed: int, number: int) -> list[Sample]:
@@ -207,8 +218,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     config, seeds = BoxConfig(), range(args.seed, args.seed + 10)
     samples = None if args.smoke else read_folder(args.data)
     if samples is not None:
-        import os
-
         folder = args.data or Path(os.environ["PENSTOCK_DATA"]) / "defects"
         inner = folder / "neu_det"
         samples = with_annotations(without_copies(samples), inner if inner.is_dir() else folder)
@@ -223,7 +232,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     cache = load_cache(args.kept)
     with stopwatch() as took:
         result = boxes_measured(samples, all_draws(samples, args), config, cache, args)
-        result |= template_measured(seeds)
+        result |= kept(args.results, "template", partial(template_measured, seeds))
     if args.kept is not None:
         save_cache(args.kept, cache)
     result |= {"made_up": not real, "images": len(samples), "whole_seconds": took.wall}

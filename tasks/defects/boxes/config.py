@@ -17,9 +17,10 @@ class BoxConfig:
         mosaic: Share of pieces put together from four images.
         side: Longest side of an image; longer ones are brought down to it, for fit and judgement.
         evidence: How much the types of the whole image count in a box's score: its factor is the
-            type's probability to this power; 0 does without.
+            type's probability to this power; 0 does without. Below 1 since images show other
+            types, too.
         flips: Whether an image is judged in four mirrored positions, which takes four times as
-            long.
+            long and finds a little more.
         overlap: Intersection over union above which the lower of two boxes of a type is dropped.
         least: Score below which no box is told.
         most: Boxes per image.
@@ -32,8 +33,8 @@ class BoxConfig:
     rate: float = 2e-3
     mosaic: float = 0.3
     side: int = 512
-    evidence: float = 1.0
-    flips: bool = True
+    evidence: float = 0.15
+    flips: bool = False
     overlap: float = 0.5
     least: float = 0.01
     most: int = 100

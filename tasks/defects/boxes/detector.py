@@ -79,9 +79,7 @@ class BoxDetector:
             for pixels, factor in zip(images, factors, strict=True)
         ]
 
-    def evidence(
-        self, images: Sequence[Pixels], cache: Cache | None = None
-    ) -> NDArray[np.float64]:
+    def evidence(self, images: Sequence[Pixels], cache: Cache | None = None) -> NDArray[np.float64]:
         """Return what the whole of each image says of each type, [n, kinds]; 1 says nothing."""
         kinds = self.scorer.shape.kinds
         if self.types is None or not self.config.evidence:
@@ -110,9 +108,7 @@ class BoxDetector:
         whole = edges.flatten(0, 1).numpy() / zoom
         return Seen(whole, found.score.double().flatten().numpy(), found.kind.flatten().numpy())
 
-    def told(
-        self, seen: Seen, factor: NDArray[np.float64], size: tuple[int, ...]
-    ) -> list[Box]:
+    def told(self, seen: Seen, factor: NDArray[np.float64], size: tuple[int, ...]) -> list[Box]:
         """Return one box for each group of proposals.
 
         Args:

@@ -19,9 +19,7 @@ def shared_area(first: Edges, second: Edges) -> NDArray[np.float64]:
     return np.asarray(both / np.maximum(whole, 1e-12))
 
 
-def without_overlap(
-    edges: Edges, scores: NDArray[np.float64], limit: float
-) -> NDArray[np.intp]:
+def without_overlap(edges: Edges, scores: NDArray[np.float64], limit: float) -> NDArray[np.intp]:
     """Return the places of the boxes that are kept, best first (non-maximum suppression).
 
     Args:

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import ndimage
 
 from tasks.defects.detect.config import DetectError
@@ -163,16 +164,7 @@ class TemplateDetector:
             raise DetectError(f"a golden sample's files hold at most {_MOST_BYTES} bytes each")
         try:
             facts = json.loads(files[FACTS])
-            if facts["format"] != FORMAT:
-                raise DetectError(f"format {facts['format']!r}; this version reads {FORMAT!r}")
-            arrays = load(files[ARRAYS])
-            golden, spread = (arrays[name].astype(np.float32) for name in ("golden", "spread"))
-            ink = arrays["ink"].astype(np.bool_)
-            shape = golden.shape
-            if len(shape) != 3 or shape[2] not in (1, 3) or spread.shape != shape:
-                raise DetectError(f"the golden sample has {shape}, its spread {spread.shape}")
-            if ink.shape != shape[:2] or not (np.isfinite(golden).all() and (spread > 0).all()):
-                raise DetectError("the golden sample holds numbers that are none")
+            golden, spread, ink = _arrays_of(load(files[ARRAYS]), facts)
             limits = facts["thresholds"]
             return cls(
                 golden,
@@ -187,6 +179,21 @@ class TemplateDetector:
             raise
         except (KeyError, TypeError, ValueError, SafetensorError) as error:
             raise DetectError(f"not the files of a golden sample: {error!r:.300}") from error
+
+
+def _arrays_of(
+    arrays: Mapping[str, NDArray[np.generic]], facts: Mapping[str, Any]
+) -> tuple[Planes, Planes, Mask]:
+    if facts["format"] != FORMAT:
+        raise DetectError(f"format {facts['format']!r}; this version reads {FORMAT!r}")
+    golden, spread = (arrays[name].astype(np.float32) for name in ("golden", "spread"))
+    ink = arrays["ink"].astype(np.bool_)
+    shape = golden.shape
+    if len(shape) != 3 or shape[2] not in (1, 3) or spread.shape != shape:
+        raise DetectError(f"the golden sample has {shape}, its spread {spread.shape}")
+    if ink.shape != shape[:2] or not (np.isfinite(golden).all() and (spread > 0).all()):
+        raise DetectError("the golden sample holds numbers that are none")
+    return golden, spread, ink
 
 
 def planes_of(pixels: Pixels, count: int) -> Planes:

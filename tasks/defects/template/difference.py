@@ -19,8 +19,8 @@ _TOGETHER = 1.5
 def relit(golden: Field, image: Field, wide: float) -> Field:
     """Return the golden sample under the image's light.
 
-    Gain and offset are fitted in windows, as a guided filter does (He et al., PAMI 35, 2013), pulled
-    to those of the whole image where there is no contrast; pixels that differ count little.
+    Gain and offset are fitted in windows, as a guided filter does (He et al., PAMI 35, 2013), and
+    are those of the whole image where there is no contrast; pixels that differ count little.
 
     Args:
         golden: float32 [h, w].

@@ -85,9 +85,7 @@ def _evened(planes: Planes, first: Planes, wide: float) -> Planes:
     return found
 
 
-def _spread(
-    stack: Sequence[Planes], golden: Planes, wide: float, config: TemplateConfig
-) -> Planes:
+def _spread(stack: Sequence[Planes], golden: Planes, wide: float, config: TemplateConfig) -> Planes:
     """Return the spread of good images: of each pixel where many are known, else the common one."""
     found = np.empty(golden.shape, dtype=np.float32)
     for c in range(golden.shape[2]):

@@ -65,7 +65,9 @@ def spots(number, seed=0):
         top, left = int(rng.integers(64 - tall)), int(rng.integers(64 - wide))
         pixels[top : top + tall, left : left + wide] += level
         where = (Box(left, top, left + wide, top + tall, kind),)
-        found.append(Sample(f"{place}.png", pixels.clip(0, 255).astype(np.uint8), "ng", boxes=where))
+        found.append(
+            Sample(f"{place}.png", pixels.clip(0, 255).astype(np.uint8), "ng", boxes=where)
+        )
     return found
 
 
@@ -89,7 +91,10 @@ def test_precision_is_that_reached_at_this_recall_or_more():
 
 
 def test_second_box_on_one_defect_is_false():
-    told = [[box(0, 0, 10, 10, score=0.9), box(0, 0, 10, 9, score=0.8)], [box(0, 0, 9, 9, score=0.7)]]
+    told = [
+        [box(0, 0, 10, 10, score=0.9), box(0, 0, 10, 9, score=0.8)],
+        [box(0, 0, 9, 9, score=0.7)],
+    ]
     true = [[box(0, 0, 10, 10)], [box(0, 0, 9, 9)]]
     assert average_precisions(told, true)["pit"] == pytest.approx(0.5 + 0.5 * 2 / 3)
 
@@ -170,7 +175,8 @@ def test_pieces_show_what_their_boxes_say(seed):
     config = BoxConfig(piece=64, batch=2, mosaic=0.5)
     pieces = BoxPieceMaker(samples, ("bar", "square"), config, np.random.default_rng(seed)).batch()
     for pixels, edges in zip(pieces.pixels, pieces.edges, strict=True):
-        assert (edges >= 0).all() and (edges <= 64).all()
+        assert (edges >= 0).all()
+        assert (edges <= 64).all()
         for left, top, right, bottom in edges.tolist():
             x, y = int((left + right) / 2), int((top + bottom) / 2)
             assert pixels[0, min(y, 63), min(x, 63)] > 0.25
@@ -188,7 +194,12 @@ def test_places_of_zero_are_usual_boxes_around_their_cells():
     scorer.usual.copy_(torch.tensor([20.0, 10.0]))
     edges = scorer.edges_of(torch.zeros(1, 4, 2, 3))
     assert edges.shape == (1, 6, 4)
-    assert edges[0, 5].tolist() == [2.5 * CELL - 10, 1.5 * CELL - 5, 2.5 * CELL + 10, 1.5 * CELL + 5]
+    assert edges[0, 5].tolist() == [
+        2.5 * CELL - 10,
+        1.5 * CELL - 5,
+        2.5 * CELL + 10,
+        1.5 * CELL + 5,
+    ]
 
 
 # --- fit and judge -------------------------------------------------------------------------------
@@ -287,7 +298,8 @@ def test_large_images_are_brought_down_with_their_boxes():
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"steps": 0}, {"piece": 40}, {"rate": 0}, {"evidence": -1}, {"mosaic": 2}, {"side": 8}]
+    "wrong",
+    [{"steps": 0}, {"piece": 40}, {"rate": 0}, {"evidence": -1}, {"mosaic": 2}, {"side": 8}],
 )
 def test_wrong_settings_are_told(wrong):
     with pytest.raises(ValueError, match="give"):

@@ -39,7 +39,10 @@ def printed(seed=0, shape=SHAPE, pitch=16):
     return ndimage.gaussian_filter(page, 0.7)
 
 
-def taken(page, pose=Pose(), seed=0, light=None, shape=SHAPE, noise=0.01):
+STRAIGHT = Pose()
+
+
+def taken(page, pose=STRAIGHT, seed=0, light=None, shape=SHAPE, noise=0.01):
     rng = np.random.default_rng(seed)
     image = laid(page, pose, shape)
     image = image if light is None else image * light
@@ -137,9 +140,7 @@ def test_print_is_the_rarer_brightness():
 
 
 @pytest.mark.parametrize("pose", [Pose(), turned(2.5, 1.015, 5, -6)])
-def test_missing_and_extra_are_told_apart_and_found_in_the_images_own_pixels(
-    page, detector, pose
-):
+def test_missing_and_extra_are_told_apart_and_found_in_the_images_own_pixels(page, detector, pose):
     inks = ndimage.label(page[24:-24, 24:-24] > 0.5)[0]
     largest = ndimage.find_objects(inks)[int(np.bincount(inks.ravel())[1:].argmax())]
     rows, columns = (slice(one.start + 24, one.stop + 24) for one in largest)
@@ -149,9 +150,12 @@ def test_missing_and_extra_are_told_apart_and_found_in_the_images_own_pixels(
     good, without, extra = detector.judge(
         [taken(one, pose, 7, slanted(0.2)) for one in (page, lost, dirty)]
     )
-    assert good.score < without.score and good.score < extra.score
-    assert without.kind == MISSING and extra.kind == EXTRA
-    assert without.boxes[0].kind == MISSING and extra.boxes[0].kind == EXTRA
+    assert good.score < without.score
+    assert good.score < extra.score
+    assert without.kind == MISSING
+    assert extra.kind == EXTRA
+    assert without.boxes[0].kind == MISSING
+    assert extra.boxes[0].kind == EXTRA
     assert not good.boxes
     # Where the dirt lies in the image: the pose leads from its pixels to the page's.
     target = np.zeros_like(page)
@@ -159,12 +163,19 @@ def test_missing_and_extra_are_told_apart_and_found_in_the_images_own_pixels(
     seen = laid(target, pose, SHAPE) > 0.5
     y, x = (one.mean() for one in np.nonzero(seen))
     box = extra.boxes[0]
-    assert box.left < x < box.right and box.top < y < box.bottom
-    assert extra.heat.shape == SHAPE and extra.heat.dtype == np.float32
-    assert extra.heat[seen].mean() > 0.5 > extra.heat[~ndimage.binary_dilation(seen, iterations=4)].max()
+    assert box.left < x < box.right
+    assert box.top < y < box.bottom
+    assert extra.heat.shape == SHAPE
+    assert extra.heat.dtype == np.float32
+    assert (
+        extra.heat[seen].mean()
+        > 0.5
+        > extra.heat[~ndimage.binary_dilation(seen, iterations=4)].max()
+    )
     for one in (good, without, extra):
         assert sum(one.kinds.values()) == pytest.approx(1)
-        assert 0 <= one.heat.min() and one.heat.max() < 1
+        assert one.heat.min() >= 0
+        assert one.heat.max() < 1
 
 
 def test_good_images_have_no_type(detector, page):
@@ -242,7 +253,8 @@ def test_thresholds_give_verdicts(detector, page):
 def test_bytes_and_back_judge_alike(detector, page):
     again = TemplateDetector.from_bytes(detector.to_bytes())
     first, second = (one.judge([taken(page, seed=3)])[0] for one in (detector, again))
-    assert first.score == second.score and np.array_equal(first.heat, second.heat)
+    assert first.score == second.score
+    assert np.array_equal(first.heat, second.heat)
     assert again.provenance == {"goldens": 3, "size": list(SHAPE)}
 
 
