@@ -129,7 +129,8 @@ class BoxDetector:
             for one in without_overlap(means, scores, self.config.overlap):
                 score = float(scores[one] * factor[place])
                 if score >= self.config.least:
-                    found.append(Box(*(float(edge) for edge in means[one]), kind, score))
+                    left, top, right, bottom = means[one].tolist()
+                    found.append(Box(left, top, right, bottom, kind, score))
         return sorted(found, key=lambda box: -box.score)[: self.config.most]
 
     def to_bytes(self) -> dict[str, bytes]:

@@ -47,7 +47,7 @@ def train(scorer: BoxScorer, draw: Callable[[], BoxPieces], config: BoxConfig) -
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, config.rate, max(2, config.steps), pct_start=_WARM_UP
     )
-    scorer.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    scorer.to(memory_format=torch.channels_last)
     scorer.train()
     losses = []
     for step in range(config.steps):
@@ -65,7 +65,7 @@ def train(scorer: BoxScorer, draw: Callable[[], BoxPieces], config: BoxConfig) -
         _follow(mean_of, scorer, min(_KEPT, step / (step + 10)))
         losses.append(loss.item())
     scorer.load_state_dict(mean_of.state_dict())
-    scorer.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    scorer.to(memory_format=torch.contiguous_format)
     scorer.eval()
     last = losses[-max(1, len(losses) // 10) :]
     mean = sum(last) / len(last)

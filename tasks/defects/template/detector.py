@@ -101,7 +101,7 @@ class TemplateDetector:
         for c in range(self.golden.shape[2]):
             lit = relit(self.golden[..., c], own[..., c], wide)
             apart = np.nan_to_num(beyond(own[..., c], lit, self.config.edge))
-            found[..., c] = ndimage.gaussian_filter(apart, 0.7) / self.spread[..., c]
+            found[..., c] = apart / self.spread[..., c]
         return found
 
     def _told(self, maps: Mapping[str, Field]) -> Judgement:
@@ -128,8 +128,8 @@ class TemplateDetector:
             if sizes[place] >= self.config.least:
                 inner = named[rows, columns] == place + 1
                 score = float(heat[rows, columns][inner].max())
-                edges = columns.start, rows.start, columns.stop, rows.stop
-                found.append(Box(*(float(edge) for edge in edges), kind, score))
+                left, right = float(columns.start), float(columns.stop)
+                found.append(Box(left, float(rows.start), right, float(rows.stop), kind, score))
         return found
 
     def to_bytes(self) -> dict[str, bytes]:

@@ -13,7 +13,7 @@ Planes = NDArray[np.float32]
 _NEVER_DARKER = 1e-4
 _ROUNDS = 2
 _TOGETHER = 1.5
-"""Spread of the neighbourhood that moves together, in pixels."""
+"""Spread of a neighbourhood in pixels."""
 
 
 def relit(golden: Field, image: Field, wide: float) -> Field:
@@ -52,29 +52,33 @@ def relit(golden: Field, image: Field, wide: float) -> Field:
 
 
 def beyond(image: Field, golden: Field, edge: int) -> Field:
-    """Return image less golden sample, each place with the shift that suits it best.
+    """Return how much each small neighbourhood differs at the shift that suits it best.
 
-    All of a small neighbourhood moves together, so that an edge that is a little off its place is
+    All of a neighbourhood moves together, so that an edge that is a little off its place is
     nothing, but a thin line that lacks still lacks.
 
     Args:
         image: float32 [h, w]; NaN, where it ends, stays NaN.
         golden: float32 [h, w].
         edge: Largest shift in pixels, along both axes.
+
+    Returns:
+        Mean size of the difference around each pixel; below 0 where the image is mostly darker.
     """
     known = np.isfinite(image)
     own = np.where(known, image, golden)
-    best = own - golden
-    least = ndimage.gaussian_filter(np.abs(best), _TOGETHER)
     padded = np.pad(golden, edge, "edge")
     height, width = golden.shape
+    least = np.full(golden.shape, np.inf, np.float32)
+    sign = np.zeros_like(least)
     for down in range(2 * edge + 1):
         for right in range(2 * edge + 1):
             apart = own - padded[down : down + height, right : right + width]
             size = ndimage.gaussian_filter(np.abs(apart), _TOGETHER)
             better = size < least
-            best, least = np.where(better, apart, best), np.where(better, size, least)
-    return np.asarray(np.where(known, best, np.nan), np.float32)
+            least = np.where(better, size, least)
+            sign = np.where(better, ndimage.gaussian_filter(apart, _TOGETHER), sign)
+    return np.asarray(np.where(known, np.copysign(least, sign), np.nan), np.float32)
 
 
 def ink_of(golden: Field) -> tuple[NDArray[np.bool_], float]:

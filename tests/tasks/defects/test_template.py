@@ -115,18 +115,22 @@ def test_light_is_taken_out_and_defects_are_not(page):
     assert np.quantile(apart, 0.99) < 0.07  # from .35 before, by light alone
 
 
-def test_edges_may_move_by_a_pixel_and_not_by_three():
-    golden = np.zeros((20, 20), np.float32)
-    golden[:, 10:] = 1
-    assert not beyond(np.roll(golden, 1, axis=1)[:, 2:], golden[:, 2:], 1).any()
-    assert beyond(np.roll(golden, 3, axis=1)[:, 4:], golden[:, 4:], 1).min() == -1
-    assert beyond(golden * 0.5, golden, 0).min() == -0.5
+def test_an_edge_may_be_off_its_place_by_a_pixel_and_not_by_three():
+    golden = np.zeros((20, 30), np.float32)
+    golden[:, 15:] = 1
+    moved = [np.roll(golden, by, axis=1) for by in (1, 3)]
+    for one in moved:
+        one[:, :5] = 0
+    assert not beyond(moved[0], golden, 1).any()
+    assert beyond(moved[1], golden, 1).min() < -0.4
+    np.testing.assert_allclose(beyond(golden * 0.5, golden, 0)[:, 20:], -0.5, atol=0.01)
 
 
 def test_a_lacking_line_of_two_pixels_is_no_moved_edge():
     golden = np.zeros((20, 20), np.float32)
     golden[:, 10:12] = 1
-    assert beyond(np.zeros_like(golden), golden, 1).min() == -1
+    assert beyond(np.zeros_like(golden), golden, 1).min() < -0.3
+    assert beyond(golden, np.zeros_like(golden), 1).max() > 0.4
     assert np.isnan(beyond(np.full_like(golden, np.nan), golden, 1)).all()
 
 
@@ -194,7 +198,7 @@ def test_another_product_is_refused(detector):
 def test_another_text_on_the_same_grid_is_a_defect(detector, page):
     other, own = detector.judge([taken(printed(seed=5)), taken(page, seed=5)])
     assert other.score > 10 * own.score
-    assert min(other.kinds[MISSING], other.kinds[EXTRA]) > 0.1
+    assert {box.kind for box in other.boxes} == {MISSING, EXTRA}
 
 
 def test_too_far_off_its_place_is_refused(page):
