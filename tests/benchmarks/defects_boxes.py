@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -45,7 +45,7 @@ from tests.benchmarks.defects_classify import (
 
 PRINTS = ("print", "pcb")
 WANTED = {"missing": 4, "foreign": 3, "scratch": 3}
-GOLDENS, GOOD, SIDE, MARGIN = 3, 10, 128, 16
+GOLDENS, SIDE, MARGIN = 3, 128, 16
 
 
 def with_annotations(samples: Sequence[Sample], folder: Path) -> list[Sample]:
@@ -150,11 +150,13 @@ def plain_score(pixels: Pixels, golden: Pixels) -> float:
     return float(np.sort(ndimage.gaussian_filter(apart, 0.7).ravel())[-9:].mean())
 
 
-def golden_samples(texture: str, seed: int) -> tuple[float, float, int]:
+def golden_samples(
+    texture: str, seed: int, good: int, wanted: Mapping[str, int]
+) -> tuple[float, float, int]:
     """Return AUROC of the golden sample and of the plain difference, and images refused."""
     whole = SIDE + 2 * MARGIN
     line = make_line(
-        LineConfig(texture=texture, shape=(whole, whole), ok=GOLDENS + GOOD, ng=WANTED,
+        LineConfig(texture=texture, shape=(whole, whole), ok=GOLDENS + good, ng=wanted,
                    strength=(2, 6), noise=0.0, seed=seed)
     )  # fmt: skip
     rng = np.random.default_rng((seed, 1))
@@ -172,9 +174,11 @@ def golden_samples(texture: str, seed: int) -> tuple[float, float, int]:
     return auroc(scores, truth), auroc(plain, truth), refused
 
 
-def template_measured(seeds: Sequence[int]) -> dict[str, Any]:
+def template_measured(
+    seeds: Sequence[int], good: int = 10, wanted: Mapping[str, int] = WANTED
+) -> dict[str, Any]:
     """Return the figures of golden samples over all seeds."""
-    each = {texture: [golden_samples(texture, seed) for seed in seeds] for texture in PRINTS}
+    each = {t: [golden_samples(t, seed, good, wanted) for seed in seeds] for t in PRINTS}
     rows = [(t, *np.mean(values, axis=0)) for t, values in each.items()]
     table("golden samples", ("texture", "template_auroc", "plain_auroc", "refused"), rows)
     own, plain, refused = np.array([v for values in each.values() for v in values]).T
@@ -215,24 +219,25 @@ def main(argv: Sequence[str] | None = None) -> None:
     made.add_argument("--results", type=Path, help="folder that keeps each draw, to go on from")
     args = made.parse_args(argv)
     args.labels, args.more = 8, 2
-    config, seeds = BoxConfig(), range(args.seed, args.seed + 10)
+    config, templates = BoxConfig(), partial(template_measured, range(args.seed, args.seed + 10))
     samples = None if args.smoke else read_folder(args.data)
+    real = samples is not None
     if samples is not None:
         folder = args.data or Path(os.environ["PENSTOCK_DATA"]) / "defects"
         inner = folder / "neu_det"
         samples = with_annotations(without_copies(samples), inner if inner.is_dir() else folder)
+    elif args.smoke:
+        config = replace(config, steps=3, piece=48, batch=2, evidence=0)
+        args.labels, args.more, args.draws = 3, 0, 1
+        samples = made_up(args.seed, 5)
+        templates = partial(template_measured, [args.seed], 2, {"missing": 2})
     else:
         config = replace(config, steps=150, piece=96)
         samples = made_up(args.seed, 24)
-    real = not args.smoke and len(samples) > 500
-    if args.smoke:
-        config = replace(config, steps=3, piece=48, batch=2, flips=False)
-        args.labels, args.more, args.draws, seeds = 3, 0, 1, range(args.seed, args.seed + 1)
-        samples = made_up(args.seed, 5)
     cache = load_cache(args.kept)
     with stopwatch() as took:
         result = boxes_measured(samples, all_draws(samples, args), config, cache, args)
-        result |= kept(args.results, "template", partial(template_measured, seeds))
+        result |= kept(args.results, "template", templates)
     if args.kept is not None:
         save_cache(args.kept, cache)
     result |= {"made_up": not real, "images": len(samples), "whole_seconds": took.wall}

@@ -21,7 +21,9 @@ Field = NDArray[np.float32]
 """float32 [h, w]."""
 _COARSE = 128
 """Longest side of the pictures of the coarse search."""
-_TRIED, _STEPS, _STILL = 4, 25, 0.01
+_TRIED, _FIRST_STEPS, _STEPS = 4, 6, 25
+_STILL = 0.01
+"""Pixels of movement below which a pose is found."""
 _ROBUST = 2.5
 
 
@@ -64,11 +66,11 @@ def aligned(image: Field, golden: Field, config: TemplateConfig) -> Aligned:
     starts = _coarse(small[0], small[1], config)
     found = []
     for pose in starts[:_TRIED]:
-        near = _refined(small[0], small[1], pose)
+        near = _refined(small[0], small[1], pose, _FIRST_STEPS)
         grown = near._replace(down=near.down / factor, right=near.right / factor)
         found.append((_alike(small[0], small[1], near), grown))
     _, best = max(found, key=lambda one: one[0])
-    pose = _refined(details[0], details[1], best) if factor < 1 else best
+    pose = _refined(details[0], details[1], best, _STEPS)
     return Aligned(pose, _alike(details[0], details[1], pose))
 
 
@@ -163,12 +165,12 @@ def _grid(limit: float, step: float) -> NDArray[np.float64]:
     return np.linspace(-limit, limit, 2 * count + 1) if count else np.zeros(1)
 
 
-def _refined(image: Field, golden: Field, pose: Pose) -> Pose:
+def _refined(image: Field, golden: Field, pose: Pose, steps: int) -> Pose:
     """Return the pose by weighted Gauss-Newton steps from a near one."""
     y, x = (np.arange(side, dtype=np.float32) - (side - 1) / 2 for side in golden.shape)
     slopes = ndimage.sobel(image, 0) / 8, ndimage.sobel(image, 1) / 8
     reach = max(golden.shape) / 2
-    for _ in range(_STEPS):
+    for _ in range(steps):
         own = laid(image, pose, golden.shape)
         known = np.isfinite(own)
         if known.mean() < 0.25:
