@@ -68,12 +68,12 @@ def drawn_boxes(
     images = [sample.pixels for sample in others]
     labelled = [sample.boxes for sample in others]
     with stopwatch() as judging:
-        seen = [detector.seen(pixels) for pixels in images]
+        seen = [detector.propose(pixels) for pixels in images]
         factors = detector.evidence(images, cache)
     figures = []
     for each in (factors, np.ones_like(factors)):
         told = [
-            detector.told(one, factor, pixels.shape[:2])
+            detector.merge(one, factor, pixels.shape[:2])
             for one, factor, pixels in zip(seen, each, images, strict=True)
         ]
         figures.append(average_precisions(told, labelled))

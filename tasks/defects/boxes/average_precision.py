@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.defects.boxes.overlap import Edges, shared_area
+from tasks.defects.boxes.iou import Edges, pairwise_iou
 from tasks.defects.samples import Box
 
 
@@ -75,7 +75,7 @@ def _of_kind(
     wanted = 0
     for told, true in zip(found, labelled, strict=True):
         mine = sorted((b for b in told if b.kind == kind), key=lambda box: -box.score)
-        shared = shared_area(edges_of(mine), edges_of([b for b in true if b.kind == kind]))
+        shared = pairwise_iou(edges_of(mine), edges_of([b for b in true if b.kind == kind]))
         wanted += shared.shape[1]
         free = np.ones(shared.shape[1], dtype=np.bool_)
         for row, box in zip(shared, mine, strict=True):

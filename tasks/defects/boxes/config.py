@@ -21,7 +21,7 @@ class BoxConfig:
             types, too.
         flips: Whether an image is judged in four mirrored positions, which takes four times as
             long and finds a little more.
-        overlap: Intersection over union above which the lower of two boxes of a type is dropped.
+        nms_iou: Intersection over union above which the lower of two boxes of a type is dropped.
         least: Score below which no box is told.
         most: Boxes per image.
         seed: Of everything random.
@@ -35,7 +35,7 @@ class BoxConfig:
     side: int = 512
     evidence: float = 0.15
     flips: bool = False
-    overlap: float = 0.5
+    nms_iou: float = 0.5
     least: float = 0.01
     most: int = 100
     seed: int = 0
@@ -54,8 +54,8 @@ class BoxConfig:
             raise ValueError(f"side is {self.side}; give at least 32 pixels")
         if not self.evidence >= 0:
             raise ValueError(f"evidence is {self.evidence}; give 0 (none) or more")
-        if not (0 <= self.mosaic <= 1 and 0 <= self.least < 1 and 0 < self.overlap <= 1):
+        if not (0 <= self.mosaic <= 1 and 0 <= self.least < 1 and 0 < self.nms_iou <= 1):
             raise ValueError(
-                f"mosaic {self.mosaic}, least {self.least}, overlap {self.overlap}: give shares "
+                f"mosaic {self.mosaic}, least {self.least}, nms_iou {self.nms_iou}: give shares "
                 "from 0 to 1"
             )

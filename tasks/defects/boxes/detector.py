@@ -14,7 +14,8 @@ from torch.nn import functional
 
 from models.defect_net import DefectNetShape
 from tasks.defects.boxes.config import BoxConfig
-from tasks.defects.boxes.overlap import Edges, fused, without_overlap
+from tasks.defects.boxes.fusion import non_maximum_suppression, weighted_box_fusion
+from tasks.defects.boxes.iou import Edges
 from tasks.defects.boxes.scorer import CELL, BoxScorer, BoxShape
 from tasks.defects.classify.descriptors import Cache
 from tasks.defects.classify.fit import TypeClassifier
@@ -30,7 +31,7 @@ _MIRRORED: tuple[tuple[int, ...], ...] = ((), (3,), (2,), (2, 3))
 """Axes along which each view of [n, 3, h, w] is turned around."""
 
 
-class Seen(NamedTuple):
+class ImageProposals(NamedTuple):
     """What the scorer proposes in one image, all views together.
 
     Attributes:
@@ -75,7 +76,7 @@ class BoxDetector:
             check_pixels(pixels, f"image {place}")
         factors = self.evidence(images, cache)
         return [
-            self.told(self.seen(pixels), factor, pixels.shape[:2])
+            self.merge(self.propose(pixels), factor, pixels.shape[:2])
             for pixels, factor in zip(images, factors, strict=True)
         ]
 
@@ -91,9 +92,9 @@ class BoxDetector:
         return np.asarray(found**self.config.evidence)
 
     @torch.inference_mode()
-    def seen(self, pixels: Pixels) -> Seen:
+    def propose(self, pixels: Pixels) -> ImageProposals:
         """Return what the scorer proposes in one image, before anything is put together."""
-        small, zoom = brought(pixels, self.config.side)
+        small, zooms = brought(pixels, self.config.side)
         views = _MIRRORED if self.config.flips else _MIRRORED[:1]
         batch = torch.cat([small.flip(axes) if axes else small for axes in views])
         found = self.scorer(batch)
@@ -105,28 +106,34 @@ class BoxDetector:
                     low = 3 - axis
                     first, last = edges[view, :, low].clone(), edges[view, :, low + 2].clone()
                     edges[view, :, low], edges[view, :, low + 2] = length - last, length - first
-        whole = edges.flatten(0, 1).numpy() / zoom
-        return Seen(whole, found.score.double().flatten().numpy(), found.kind.flatten().numpy())
+        whole = edges.flatten(0, 1).numpy() / np.array(zooms * 2)
+        return ImageProposals(
+            whole, found.score.double().flatten().numpy(), found.kind.flatten().numpy()
+        )
 
-    def told(self, seen: Seen, factor: NDArray[np.float64], size: tuple[int, ...]) -> list[Box]:
+    def merge(
+        self, proposals: ImageProposals, factor: NDArray[np.float64], size: tuple[int, ...]
+    ) -> list[Box]:
         """Return one box for each group of proposals.
 
         Args:
-            seen: Of one image.
+            proposals: Of one image.
             factor: float64 [kinds], what each score is multiplied by.
             size: Height and width of the image.
         """
         views = len(_MIRRORED) if self.config.flips else 1
-        edges = np.clip(seen.edges, 0, np.array([size[1], size[0]] * 2))
+        edges = np.clip(proposals.edges, 0, np.array([size[1], size[0]] * 2))
         sound = (edges[:, 2:] - edges[:, :2]).min(axis=1, initial=np.inf) >= 1
-        sound &= seen.score * factor[seen.kind] >= self.config.least
+        sound &= proposals.score * factor[proposals.kind] >= self.config.least
         found: list[Box] = []
         for place, kind in enumerate(self.scorer.shape.kinds):
-            mine = sound & (seen.kind == place)
+            mine = sound & (proposals.kind == place)
             if not mine.any():
                 continue
-            means, scores = fused(edges[mine], seen.score[mine], self.config.overlap, views)
-            for one in without_overlap(means, scores, self.config.overlap):
+            means, scores = weighted_box_fusion(
+                edges[mine], proposals.score[mine], self.config.nms_iou, views
+            )
+            for one in non_maximum_suppression(means, scores, self.config.nms_iou):
                 score = float(scores[one] * factor[place])
                 if score >= self.config.least:
                     left, top, right, bottom = means[one].tolist()
@@ -174,21 +181,22 @@ class BoxDetector:
             raise DetectError(f"not the files of a detector of boxes: {error!r:.300}") from error
 
 
-def brought(pixels: Pixels, side: int) -> tuple[torch.Tensor, float]:
-    """Return float [1, 3, h, w] in [0, 1] for the scorer, and its zoom.
+def brought(pixels: Pixels, side: int) -> tuple[torch.Tensor, tuple[float, float]]:
+    """Return float [1, 3, h, w] in [0, 1] for the scorer, and its zooms along x and y.
 
     The longest side is at most ``side``; right and bottom borders are repeated until both sides
     are multiples of `CELL`.
     """
     whole = tensor_of(pixels)[None]
-    zoom = min(1.0, side / max(pixels.shape[:2]))
-    if zoom < 1:
-        size = tuple(max(CELL, round(length * zoom)) for length in pixels.shape[:2])
+    height, width = pixels.shape[:2]
+    size = height, width
+    if (zoom := side / max(size)) < 1:
+        size = max(CELL, round(height * zoom)), max(CELL, round(width * zoom))
         whole = functional.interpolate(
             whole, size=size, mode="bilinear", antialias=True, align_corners=False
         )
-    rows, columns = (-length % CELL for length in whole.shape[-2:])
-    return functional.pad(whole, (0, columns, 0, rows), mode="replicate"), zoom
+    padded = functional.pad(whole, (0, -size[1] % CELL, 0, -size[0] % CELL), mode="replicate")
+    return padded, (size[1] / width, size[0] / height)
 
 
 def _shape_of(facts: Mapping[str, Any]) -> BoxShape:

@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from tasks.defects.boxes.average_precision import edges_of
 from tasks.defects.boxes.config import BoxConfig
-from tasks.defects.boxes.overlap import Edges
+from tasks.defects.boxes.iou import Edges
 from tasks.defects.detect.pieces import other_light
 from tasks.defects.detect.synthetic import Surface
 from tasks.defects.samples import Sample, rgb

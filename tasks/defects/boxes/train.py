@@ -94,7 +94,7 @@ def loss_of(scorer: BoxScorer, types: Tensor, places: Tensor, pieces: BoxPieces)
         cells, box = assigned(true, types.shape[-2], types.shape[-1])
         if not len(cells):
             continue
-        overlap, general = generalised_overlap(edges[place, cells], true[box])
+        overlap, general = generalised_iou(edges[place, cells], true[box])
         target[place, cells, kinds[box]] = overlap.detach()
         apart = apart + (1 - general).sum()
         count += len(cells)
@@ -126,7 +126,7 @@ def assigned(edges: Tensor, rows: int, columns: int) -> tuple[Tensor, Tensor]:
     return cells, area[cells].argmin(dim=1) if len(cells) else cells
 
 
-def generalised_overlap(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+def generalised_iou(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
     """Return intersection over union of pairs of boxes, and its generalised form, both [n].
 
     The latter (Rezatofighi et al., CVPR 2019) also falls the farther apart two boxes are.

@@ -17,12 +17,13 @@ from kernels.compression.sessions import open_session
 from models.defect_net import DefectNet, DefectNetShape
 from tasks.defects.boxes.average_precision import average_precisions, mean_average_precision
 from tasks.defects.boxes.config import BoxConfig
-from tasks.defects.boxes.detector import FACTS, TYPES, WEIGHTS, BoxDetector
+from tasks.defects.boxes.detector import FACTS, TYPES, WEIGHTS, BoxDetector, brought
 from tasks.defects.boxes.fit import brought_down, fit_boxes, with_boxes
-from tasks.defects.boxes.overlap import fused, shared_area, without_overlap
+from tasks.defects.boxes.fusion import non_maximum_suppression, weighted_box_fusion
+from tasks.defects.boxes.iou import pairwise_iou
 from tasks.defects.boxes.pieces import BoxPieceMaker
 from tasks.defects.boxes.scorer import CELL, BoxScorer, BoxShape
-from tasks.defects.boxes.train import assigned, generalised_overlap
+from tasks.defects.boxes.train import assigned, generalised_iou
 from tasks.defects.detect.config import DetectError
 from tasks.defects.samples import Box, Sample
 from tasks.defects.textures.line import LineConfig, make_line
@@ -132,8 +133,8 @@ def test_precision_needs_labels_and_all_images():
 def test_kept_boxes_are_apart_and_each_dropped_one_lies_on_a_better_one(boxes, limit):
     edges = np.array(boxes)
     scores = np.linspace(1, 0.1, len(edges))
-    kept = without_overlap(edges, scores, limit)
-    shared = shared_area(edges, edges)
+    kept = non_maximum_suppression(edges, scores, limit)
+    shared = pairwise_iou(edges, edges)
     np.testing.assert_allclose(np.diag(shared), 1, atol=1e-6)
     assert (shared[np.ix_(kept, kept)] - np.eye(len(kept)) <= limit + 1e-9).all()
     for place in set(range(len(edges))) - set(kept.tolist()):
@@ -142,7 +143,7 @@ def test_kept_boxes_are_apart_and_each_dropped_one_lies_on_a_better_one(boxes, l
 
 def test_fused_boxes_are_means_and_what_one_view_sees_counts_less():
     edges = np.array([[0, 0, 10, 10], [0, 0, 10, 12], [50, 50, 60, 60]], float)
-    means, scores = fused(edges, np.array([0.9, 0.3, 0.8]), 0.5, 2)
+    means, scores = weighted_box_fusion(edges, np.array([0.9, 0.3, 0.8]), 0.5, 2)
     np.testing.assert_allclose(means, [[0, 0, 10, 10.5], [50, 50, 60, 60]])
     np.testing.assert_allclose(scores, [0.6, 0.4])
 
@@ -150,7 +151,7 @@ def test_fused_boxes_are_means_and_what_one_view_sees_counts_less():
 def test_generalised_overlap_by_hand():
     first = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 10]])
     second = torch.tensor([[0.0, 0, 10, 10], [20, 0, 30, 10]])
-    overlap, general = generalised_overlap(first, second)
+    overlap, general = generalised_iou(first, second)
     assert overlap.tolist() == [1, 0]
     assert general.tolist() == pytest.approx([1, -1 / 3])
 
@@ -227,6 +228,12 @@ def test_judges_any_size_in_its_own_pixels(detector):
             assert 0 <= one.top < one.bottom <= pixels.shape[0]
             assert 0 <= one.score <= 1
     assert eager.judge([]) == []
+
+
+def test_thin_large_images_keep_their_own_pixels():
+    small, zooms = brought(np.zeros((9, 700), np.uint8), 512)
+    assert small.shape == (1, 3, 8, 512)
+    assert zooms == (512 / 700, 8 / 9)
 
 
 def test_mirrored_image_gives_mirrored_boxes(detector):

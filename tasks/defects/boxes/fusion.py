@@ -1,25 +1,16 @@
-"""Intersection over union of boxes, and one box kept of several that mean the same."""
+"""One box of several that mean the same."""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
 
-Edges = NDArray[np.float64]
-"""float64 [n, 4]: left, top, right, bottom."""
+from tasks.defects.boxes.iou import Edges, pairwise_iou
 
 
-def shared_area(first: Edges, second: Edges) -> NDArray[np.float64]:
-    """Return the intersection over union of each of n boxes with each of m, [n, m]."""
-    low = np.maximum(first[:, None, :2], second[None, :, :2])
-    high = np.minimum(first[:, None, 2:], second[None, :, 2:])
-    both = np.clip(high - low, 0, None).prod(axis=2)
-    areas = [np.clip(one[:, 2:] - one[:, :2], 0, None).prod(axis=1) for one in (first, second)]
-    whole = areas[0][:, None] + areas[1][None, :] - both
-    return np.asarray(both / np.maximum(whole, 1e-12))
-
-
-def without_overlap(edges: Edges, scores: NDArray[np.float64], limit: float) -> NDArray[np.intp]:
+def non_maximum_suppression(
+    edges: Edges, scores: NDArray[np.float64], limit: float
+) -> NDArray[np.intp]:
     """Return the places of the boxes that are kept, best first (non-maximum suppression).
 
     Args:
@@ -28,7 +19,7 @@ def without_overlap(edges: Edges, scores: NDArray[np.float64], limit: float) -> 
         limit: Intersection over union with a better box above which a box is dropped.
     """
     order = np.argsort(-scores, kind="stable")
-    overlaps = shared_area(edges[order], edges[order]) > limit
+    overlaps = pairwise_iou(edges[order], edges[order]) > limit
     kept = np.ones(len(order), dtype=np.bool_)
     for place in range(len(order)):
         if kept[place]:
@@ -36,7 +27,7 @@ def without_overlap(edges: Edges, scores: NDArray[np.float64], limit: float) -> 
     return order[kept]
 
 
-def fused(
+def weighted_box_fusion(
     edges: Edges, scores: NDArray[np.float64], limit: float, views: int
 ) -> tuple[Edges, NDArray[np.float64]]:
     """Return one box for each group of boxes of several views, weighted by their scores.
@@ -54,7 +45,7 @@ def fused(
     sums: list[NDArray[np.float64]] = []
     weights: list[list[float]] = []
     for place in np.argsort(-scores, kind="stable"):
-        overlap = shared_area(edges[[place]], means)[0] if len(means) else np.zeros(0)
+        overlap = pairwise_iou(edges[[place]], means)[0] if len(means) else np.zeros(0)
         group = int(overlap.argmax()) if len(overlap) else -1
         if group < 0 or overlap[group] <= limit:
             means = np.concatenate([means, edges[[place]]])
