@@ -3,7 +3,8 @@
 A coarse search correlates small pictures of the detail at every rotation and size of a grid, all
 shifts at once by Fourier transforms; the best few are refined by least squares on the pixels, with
 gain and offset among the unknowns as in the enhanced correlation coefficient (Evangelidis and
-Psarakis, PAMI 30, 2008), and with small weights where the two differ: there may be a defect.
+Psarakis, PAMI 30, 2008), and with small weights where the two differ: there may be a defect. Large
+images are brought down for all of it: a pose is found to a small part of a pixel.
 """
 
 from __future__ import annotations
@@ -19,12 +20,14 @@ from tasks.defects.template.config import TemplateConfig
 
 Field = NDArray[np.float32]
 """float32 [h, w]."""
-_COARSE = 128
-"""Longest side of the pictures of the coarse search."""
+_COARSE, _FINE = 128, 384
+"""Longest sides of the pictures of the coarse search, and of the last refinement."""
 _TRIED, _FIRST_STEPS, _STEPS = 4, 6, 25
 _STILL = 0.01
 """Pixels of movement below which a pose is found."""
 _ROBUST = 2.5
+_BLOCK = 6
+"""Spread, in blocks, of a wide mean that is taken on blocks."""
 
 
 class Pose(NamedTuple):
@@ -60,18 +63,16 @@ def aligned(image: Field, golden: Field, config: TemplateConfig) -> Aligned:
         golden: float32 [H, W], of about that size.
         config: How far the image may be off.
     """
-    factor = min(1.0, _COARSE / max(golden.shape))
-    details = [detail(one) for one in (image, golden)]
-    small = [detail(_smaller(one, factor)) for one in (image, golden)]
-    starts = _coarse(small[0], small[1], config)
+    coarse, fine = (min(1.0, side / max(golden.shape)) for side in (_COARSE, _FINE))
+    small = [detail(_smaller(one, coarse)) for one in (image, golden)]
     found = []
-    for pose in starts[:_TRIED]:
+    for pose in _coarse(small[0], small[1], config)[:_TRIED]:
         near = _refined(small[0], small[1], pose, _FIRST_STEPS)
-        grown = near._replace(down=near.down / factor, right=near.right / factor)
-        found.append((_alike(small[0], small[1], near), grown))
+        found.append((_alike(small[0], small[1], near), near))
     _, best = max(found, key=lambda one: one[0])
-    pose = _refined(details[0], details[1], best, _STEPS)
-    return Aligned(pose, _alike(details[0], details[1], pose))
+    large = [detail(_smaller(one, fine)) for one in (image, golden)]
+    pose = _refined(large[0], large[1], _grown(best, fine / coarse), _STEPS)
+    return Aligned(_grown(pose, 1 / fine), _alike(large[0], large[1], pose))
 
 
 def laid(image: Field, pose: Pose, shape: tuple[int, ...]) -> Field:
@@ -99,11 +100,29 @@ def inside(pose: Pose, config: TemplateConfig, shape: tuple[int, ...]) -> bool:
 def detail(field: Field) -> Field:
     """Return what changes over a few pixels, of even contrast: light and exposure drop out."""
     wide = max(4.0, max(field.shape) / 16)
-    fine = ndimage.gaussian_filter(field, 0.7) - ndimage.gaussian_filter(field, wide)
-    power = ndimage.gaussian_filter(fine * fine, wide)
+    fine = ndimage.gaussian_filter(field, 0.7) - wide_mean(field, wide)
+    power = wide_mean(fine * fine, wide)
     # Where there is nothing, noise must not be raised to the contrast of print.
     found: Field = fine / np.sqrt(power + 0.1 * float(power.mean()) + 1e-8)
     return found
+
+
+def wide_mean(field: Field, wide: float) -> Field:
+    """Return a Gaussian mean; wide ones are taken on a picture brought down, which is as smooth."""
+    by = int(wide // _BLOCK)
+    if by < 2:
+        return np.asarray(ndimage.gaussian_filter(field, wide), np.float32)
+    height, width = field.shape
+    padded = np.pad(field, ((0, -height % by), (0, -width % by)), "symmetric")
+    rows, columns = padded.shape[0] // by, padded.shape[1] // by
+    blocks = padded.reshape(rows, by, columns, by).mean(axis=(1, 3))
+    smooth = ndimage.gaussian_filter(blocks, wide / by)
+    back = ndimage.zoom(smooth, by, order=1, mode="nearest", grid_mode=True)
+    return np.asarray(back[:height, :width], np.float32)
+
+
+def _grown(pose: Pose, factor: float) -> Pose:
+    return pose._replace(down=pose.down * factor, right=pose.right * factor)
 
 
 def _moved(

@@ -6,11 +6,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from tasks.defects.template.align import Field
+from tasks.defects.template.align import Field, wide_mean
 
 Planes = NDArray[np.float32]
 """float32 [h, w, c]."""
-_NEVER_DARKER = 1e-4
+_NEVER_ZERO = 1e-4
 _ROUNDS = 2
 _TOGETHER = 1.5
 """Spread of a neighbourhood in pixels."""
@@ -34,10 +34,10 @@ def relit(golden: Field, image: Field, wide: float) -> Field:
     for place in range(_ROUNDS + 1):
         gain, offset = _global(golden, own, weight)
         even = own - gain * golden - offset
-        total = ndimage.gaussian_filter(weight, wide) + _NEVER_DARKER
+        total = wide_mean(weight, wide) + _NEVER_ZERO
 
         def mean(values: Field, weight: Field = weight, total: Field = total) -> Field:
-            return np.asarray(ndimage.gaussian_filter(weight * values, wide) / total, np.float32)
+            return np.asarray(wide_mean(weight * values, wide) / total, np.float32)
 
         middle, rest = mean(golden), mean(even)
         around = np.average((golden - golden.mean()) ** 2)
@@ -100,7 +100,7 @@ def ink_of(golden: Field) -> tuple[NDArray[np.bool_], float]:
 
 
 def _global(golden: Field, own: Field, weight: Field) -> tuple[float, float]:
-    total = float(weight.sum()) + _NEVER_DARKER
+    total = float(weight.sum()) + _NEVER_ZERO
     a, b = float((weight * golden).sum()) / total, float((weight * own).sum()) / total
     power = float((weight * (golden - a) ** 2).sum()) / total
     both = float((weight * (golden - a) * (own - b)).sum()) / total
