@@ -34,15 +34,12 @@ def relit(golden: Field, image: Field, wide: float) -> Field:
     for place in range(_ROUNDS + 1):
         gain, offset = _global(golden, own, weight)
         even = own - gain * golden - offset
+        values = (golden, even, golden * golden, golden * even)
         total = wide_mean(weight, wide) + _NEVER_ZERO
-
-        def mean(values: Field, weight: Field = weight, total: Field = total) -> Field:
-            return np.asarray(wide_mean(weight * values, wide) / total, np.float32)
-
-        middle, rest = mean(golden), mean(even)
+        middle, rest, square, product = (wide_mean(weight * v, wide) / total for v in values)
         around = np.average((golden - golden.mean()) ** 2)
-        power = mean(golden * golden) - middle * middle
-        slope = (mean(golden * even) - middle * rest) / (power + 0.1 * around + 1e-8)
+        power = square - middle * middle
+        slope = (product - middle * rest) / (power + 0.1 * around + 1e-8)
         made = (gain + slope) * golden + offset + rest - slope * middle
         if place < _ROUNDS:
             apart = np.abs(own - made)
