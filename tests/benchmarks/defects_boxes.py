@@ -37,9 +37,7 @@ from tests.benchmarks._harness import emit, parser, peak_gib, run_program, stopw
 from tests.benchmarks.defects_classify import (
     Places,
     all_draws,
-    load_cache,
     read_folder,
-    save_cache,
     without_copies,
 )
 
@@ -215,7 +213,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     made = parser("defects-boxes", __doc__.splitlines()[0])
     made.add_argument("--data", type=Path, help="folder with images and VOC annotations (NEU-DET)")
     made.add_argument("--draws", type=int, default=10, help="draws of 50 images (default 10)")
-    made.add_argument("--kept", type=Path, help=".npz of descriptors, filled where it is missing")
     made.add_argument("--results", type=Path, help="folder that keeps each draw, to go on from")
     args = made.parse_args(argv)
     args.labels, args.more = 8, 2
@@ -234,12 +231,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     else:
         config = replace(config, steps=150, piece=96)
         samples = made_up(args.seed, 24)
-    cache = load_cache(args.kept)
+    cache: Cache = {}
     with stopwatch() as took:
         result = boxes_measured(samples, all_draws(samples, args), config, cache, args)
         result |= kept(args.results, "template", templates)
-    if args.kept is not None:
-        save_cache(args.kept, cache)
     result |= {"made_up": not real, "images": len(samples), "whole_seconds": took.wall}
     emit(result | {"peak_gib": peak_gib()}, args)
 
