@@ -32,6 +32,7 @@ class EdgeDetector:
 
     Attributes:
         kinds: Types of defects that it tells apart.
+        bits: In use of deep images, as it was trained.
     """
 
     def __init__(self, address: str) -> None:
@@ -50,6 +51,7 @@ class EdgeDetector:
 
         self._session = open_edge_file(edge_model(address), threads=1)
         self.kinds: tuple[str, ...] = self._session.facts.kinds
+        self.bits = self._session.facts.bits
 
     def judge(self, pixels: Pixels) -> Judgement:
         """Judge uint8 [h, w] or [h, w, 3].
