@@ -1,0 +1,34 @@
+"""What becomes of a box that an edge cuts."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from tasks.defects.samples import Box
+
+LEAST_VISIBLE = 0.25
+"""Share of its area that must be left of a box."""
+LEAST_SIDE = 2.0
+"""Pixels that must be left of each of its sides."""
+
+
+def cut(box: Box, left: float, top: float, right: float, bottom: float) -> Box | None:
+    """Return what a frame shows of a box, None where that is too little to be called a defect.
+
+    A box that lies inside is returned as it is, however small. One that is cut is dropped when
+    less than a quarter of its area, or less than two pixels of a side, is left.
+    """
+    if left <= box.left and top <= box.top and box.right <= right and box.bottom <= bottom:
+        return box
+    edges = (max(box.left, left), max(box.top, top), min(box.right, right), min(box.bottom, bottom))
+    wide, tall = edges[2] - edges[0], edges[3] - edges[1]
+    if min(wide, tall) < LEAST_SIDE:
+        return None
+    if wide * tall < LEAST_VISIBLE * (box.right - box.left) * (box.bottom - box.top):
+        return None
+    return replace(box, left=edges[0], top=edges[1], right=edges[2], bottom=edges[3])
+
+
+def touches(box: Box, left: float, top: float, right: float, bottom: float) -> bool:
+    """Return whether a frame shows anything of a box."""
+    return box.left < right and box.right > left and box.top < bottom and box.bottom > top
