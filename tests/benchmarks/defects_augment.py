@@ -9,6 +9,7 @@ augmentation; each is compared with the baseline on the same draws, and the mean
 
 from __future__ import annotations
 
+import argparse
 import copy
 import json
 from collections.abc import Sequence
@@ -32,7 +33,7 @@ from tests.benchmarks._augment_arms import (
 )
 from tests.benchmarks._harness import emit, parser, peak_gib, run_program, stopwatch, table, threads
 from tests.benchmarks.defects_anomaly import generated, read_draws, read_tiles
-from tests.benchmarks.defects_classify import all_draws, made_up, read_folder, without_copies
+from tests.benchmarks.defects_classify import all_draws, drawn, made_up, read_folder, without_copies
 
 ARMS = {"types": TYPE_ARMS, "surfaces": SURFACE_ARMS}
 JUDGED = {"types": 600, "surfaces": 60}
@@ -41,29 +42,41 @@ START_DRAWS = 1_000
 """Number of the first development draw."""
 
 
-def types(net: DefectNet, samples: list[Sample], draws: Any, seed: int, size: Size) -> Measure:
+def types(net: DefectNet, size: Size, args: Any) -> Measure:
     """Return the measurement of types."""
+    real = args.data and read_folder(args.data / "neu_det")
+    samples = without_copies(real or made_up(args.seed, 8))
+    kinds = np.array([sample.kind for sample in samples])
+    if real and not args.development:
+        draws = all_draws(samples, argparse.Namespace(labels=8, more=2, **vars(args)))
+    else:
+        count = (8, 2) if real else (4, 0)
+        first = START_DRAWS if args.development else 0
+        draws = [drawn(kinds, *count, (args.seed, first + k)) for k in range(args.draws)]
 
     def measure(arm: str, number: int) -> dict[str, float]:
         labels = draws[number]
         rest = np.setdiff1d(np.arange(len(samples)), labels)
-        rest = np.random.default_rng((seed, number)).permutation(rest)[: JUDGED["types"]]
+        rest = np.random.default_rng((args.seed, number)).permutation(rest)[: JUDGED["types"]]
         labelled, others = ([samples[i] for i in each] for each in (labels, rest))
-        return type_accuracy(copy.deepcopy(net), labelled, others, arm, (seed, number), size)
+        return type_accuracy(copy.deepcopy(net), labelled, others, arm, (args.seed, number), size)
 
     return measure
 
 
-def surfaces(
-    net: DefectNet, head: nn.Conv2d, samples: list[Sample], draws: Any, seed: int, size: Size
-) -> Measure:
+def surfaces(net: DefectNet, head: nn.Conv2d, size: Size, args: Any) -> Measure:
     """Return the measurement of surfaces."""
+    if args.data:
+        samples = read_tiles(args.data)
+        draws = development(samples, args.draws) if args.development else read_draws()
+    else:
+        samples, draws = generated(args.seed)
     named = {sample.name: sample for sample in samples}
 
     def measure(arm: str, number: int) -> dict[str, float]:
         normals, defects = ([named[name] for name in names] for names in draws[number])
         parts = {sample.part for sample in (*normals, *defects)}
-        rng, others = np.random.default_rng((seed, number)), []
+        rng, others = np.random.default_rng((args.seed, number)), []
         for label in ("ok", "ng"):
             free = [s for s in samples if s.label == label and s.part not in parts]
             others += [free[i] for i in rng.permutation(len(free))[: JUDGED["surfaces"]]]
@@ -71,9 +84,8 @@ def surfaces(
         with torch.no_grad():
             for own, given in zip(both.parameters(), head.parameters(), strict=True):
                 own.copy_(given.expand(2, *given.shape[1:]))
-        return surface_aurocs(
-            copy.deepcopy(net), both, (normals, defects), others, arm, (seed, number), size
-        )
+        start = copy.deepcopy(net), both
+        return surface_aurocs(*start, (normals, defects), others, arm, (args.seed, number), size)
 
     return measure
 
@@ -158,40 +170,22 @@ def main(argv: Sequence[str] | None = None) -> None:
     made.add_argument("--kept", type=Path, help="JSON lines; what stands there is kept")
     made.add_argument("--development", action="store_true", help="draws to choose settings by")
     args = made.parse_args(argv)
-    real = args.data is not None and not args.smoke
-    size = Size() if real else Size(3, 2, 32, (4, 2))
-    halves = [args.half] if args.half else list(ARMS)
-    result: dict[str, Any] = {"made_up": not real}
-    if real:
+    if args.smoke:
+        args.data = None
+    if args.data:
         from tasks.defects.weights import load_mask_head, load_net
 
-        net, head = load_net(), load_mask_head()
+        net, head, size = load_net(), load_mask_head(), Size()
     else:
         print("a generated line; name the folder of the images by --data FOLDER")
         args.draws = 2
         torch.manual_seed(args.seed)
         net = DefectNet(DefectNetShape(4, (4, 6, 8), (1, 1, 1), 8)).eval()
-        head = nn.Conv2d(8, 1, 1)
+        head, size = nn.Conv2d(8, 1, 1), Size(3, 2, 32, (4, 2))
+    result: dict[str, Any] = {"made_up": args.data is None}
     with threads(1), stopwatch() as took:
-        for half in halves:
-            if half == "types":
-                samples = without_copies(
-                    (read_folder(args.data / "neu_det") if real else None) or made_up(args.seed, 8)
-                )
-                args.labels, args.more = (8, 2) if real else (4, 0)
-                if args.development:
-                    args.more, size_of = 3, args.seed
-                    args.seed += START_DRAWS
-                    draws: Any = all_draws(samples, args)
-                    args.seed = size_of
-                else:
-                    draws = all_draws(samples, args)
-                measure = types(net, samples, draws, args.seed, size)
-            else:
-                samples, draws = generated(args.seed) if not real else (read_tiles(args.data), None)
-                if draws is None:
-                    draws = development(samples, args.draws) if args.development else read_draws()
-                measure = surfaces(net, head, samples, draws, args.seed, size)
+        for half in [args.half] if args.half else ARMS:
+            measure = types(net, size, args) if half == "types" else surfaces(net, head, size, args)
             result[half] = summary(half, measured(half, measure, args))
     result |= {"seconds": took.wall, "cpu_seconds": took.cpu, "peak_gib": peak_gib()}
     emit(result, args)
