@@ -51,8 +51,8 @@ class Size:
         batch: Windows per step: of types, of surfaces.
     """
 
-    type_steps: int = 90
-    surface_steps: int = 150
+    type_steps: int = 80
+    surface_steps: int = 130
     side: int = 96
     batch: tuple[int, int] = (16, 8)
 
