@@ -21,6 +21,7 @@ from tasks.defects.augment.lens import lens
 from tasks.defects.augment.mixing import mixed
 from tasks.defects.augment.mosaic import mosaic
 from tasks.defects.augment.poisson import poisson_transplant
+from tasks.defects.augment.surfaces import pixels_of, surface_of
 from tasks.defects.augment.windows import window
 from tasks.defects.detect.config import DetectConfig
 from tasks.defects.detect.detector import tensor_of
@@ -182,8 +183,8 @@ class PieceMaker:
             piece = self._cut(self._normals, rng)
             if which < _REAL + _SYNTHETIC:
                 donor = self._cut(self._normals, rng)
-                made, mask = with_defect(_levels(piece), _levels(donor), rng)
-                piece = Sample("synthetic", _pixels(made), None, "", mask)
+                made, mask = with_defect(surface_of(piece.pixels), surface_of(donor.pixels), rng)
+                piece = Sample("synthetic", pixels_of(made), None, "", mask)
         if which < _REAL and arm in {"paste", "poisson"} and more.random() < CHANCE:
             piece = self._transplant(piece)
         if arm == "mosaic" and more.random() < CHANCE:
@@ -204,8 +205,10 @@ class PieceMaker:
             return piece
         if self._arm == "poisson":
             return poisson_transplant(piece, normal, self._more) or piece
-        made = transplanted(_levels(piece), piece.mask, _levels(normal), self._more)
-        return Sample(piece.name, _pixels(made), "ng", piece.kind, piece.mask)
+        made = transplanted(
+            surface_of(piece.pixels), piece.mask, surface_of(normal.pixels), self._more
+        )
+        return Sample(piece.name, pixels_of(made), "ng", piece.kind, piece.mask)
 
 
 def surface_aurocs(
@@ -245,12 +248,3 @@ def surface_aurocs(
 
 Measure = Callable[[str, int], dict[str, float]]
 """From arm and number of the draw to figures."""
-
-
-def _levels(sample: Sample) -> np.ndarray:
-    return np.atleast_3d(sample.pixels).astype(np.float32) / np.float32(255)
-
-
-def _pixels(surface: np.ndarray) -> np.ndarray:
-    found = np.rint(surface * 255).astype(np.uint8)
-    return found[..., 0] if found.shape[2] == 1 else found

@@ -12,14 +12,11 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.random import Generator
-from numpy.typing import NDArray
 
+from tasks.defects.augment.surfaces import Surface, pixels_of, surface_of
 from tasks.defects.samples import Sample
 from tasks.defects.textures.camera import Camera
 from tasks.defects.textures.layers import between
-
-Surface = NDArray[np.float32]
-"""float32 [h, w, channels] in [0, 1]."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +79,5 @@ def exposure(sample: Sample, rng: Generator, strength: float = 1.0) -> Sample:
         rng: Source of the exposure and of its noise.
         strength: 0 changes nothing.
     """
-    surface = np.atleast_3d(sample.pixels).astype(np.float32) / 255
-    taken = np.rint(Exposure.draw(rng, strength).taken(surface, rng) * 255)
-    return replace(sample, pixels=taken.astype(np.uint8).reshape(sample.pixels.shape))
+    taken = Exposure.draw(rng, strength).taken(surface_of(sample.pixels), rng)
+    return replace(sample, pixels=pixels_of(taken))

@@ -15,11 +15,10 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from tasks.defects.augment.boxes import Augmented, cut, label_left, touches
+from tasks.defects.augment.surfaces import Surface, pixels_of, surface_of
 from tasks.defects.samples import Box, Mask, Sample
 from tasks.defects.textures.camera import Camera
 
-Surface = NDArray[np.float32]
-"""float32 [h, w, channels] in [0, 1]."""
 Points = NDArray[np.float64]
 """float64 [2, ...], y and x."""
 _MOST_DISTORTION, _MOST_TILT = 0.2, 0.2
@@ -170,10 +169,10 @@ def lens(sample: Sample, rng: Generator, strength: float = 1.0) -> Augmented:
     """
     drawn = Lens.draw(rng, strength)
     shape = (sample.pixels.shape[0], sample.pixels.shape[1])
-    surface = np.atleast_3d(sample.pixels).astype(np.float32) / 255
+    surface = surface_of(sample.pixels)
     before = np.zeros(shape, dtype=np.bool_) if sample.mask is None else sample.mask
     surface, after = drawn.bent(surface, before)
-    pixels = np.rint(drawn.dimmed(surface, rng) * 255).astype(np.uint8)
+    pixels = pixels_of(drawn.dimmed(surface, rng))
     frame = (0.0, 0.0, float(shape[1]), float(shape[0]))
     moved = sample.boxes
     if drawn.distortion or any(drawn.tilt):
@@ -185,7 +184,7 @@ def lens(sample: Sample, rng: Generator, strength: float = 1.0) -> Augmented:
     label = label_left(sample.label, mask, len(moved))
     found = replace(
         sample,
-        pixels=pixels.reshape(sample.pixels.shape),
+        pixels=pixels,
         mask=mask,
         boxes=kept,
         label=label,

@@ -15,10 +15,9 @@ from numpy.typing import NDArray
 from scipy import fft, ndimage
 
 from tasks.defects.augment.boxes import shifted
+from tasks.defects.augment.surfaces import Surface, pixels_of, surface_of
 from tasks.defects.samples import Mask, Sample, SampleError, rgb
 
-Surface = NDArray[np.float32]
-"""float32 [h, w, channels] in [0, 1]."""
 Ends = tuple[bool, bool]
 """Whether the first and the last edge along an axis are free; the values behind others are 0."""
 ROOM = 3
@@ -64,7 +63,7 @@ def poisson_transplant(
         return None
     colour = defective.pixels.ndim == 3 or normal.pixels.ndim == 3
     mine, target = (
-        (rgb(sample.pixels) if colour else sample.pixels[..., None]).astype(np.float32) / 255
+        surface_of(rgb(sample.pixels) if colour else sample.pixels)
         for sample in (defective, normal)
     )
     source, mask = np.zeros_like(target), np.zeros(shape, dtype=np.bool_)
@@ -80,10 +79,9 @@ def poisson_transplant(
     known = np.zeros(shape, dtype=np.bool_)
     known[moved] = True
     blended = blend(source, mask, target, known)
-    pixels = np.rint(blended * 255).astype(np.uint8)
     return Sample(
         name=f"{normal.name}+{defective.name}",
-        pixels=pixels if colour else pixels[..., 0],
+        pixels=pixels_of(blended),
         label="ng",
         kind=defective.kind,
         mask=mask,
