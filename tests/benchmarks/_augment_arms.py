@@ -52,8 +52,8 @@ class Size:
         batch: Windows per step: of types, of surfaces.
     """
 
-    type_steps: int = 80
-    surface_steps: int = 130
+    type_steps: int = 60
+    surface_steps: int = 100
     side: int = 96
     batch: tuple[int, int] = (16, 8)
 

@@ -36,7 +36,7 @@ from tests.benchmarks.defects_anomaly import generated, read_draws, read_tiles
 from tests.benchmarks.defects_classify import all_draws, drawn, made_up, read_folder, without_copies
 
 ARMS = {"types": TYPE_ARMS, "surfaces": SURFACE_ARMS}
-JUDGED = {"types": 600, "surfaces": 50}
+JUDGED = {"types": 400, "surfaces": 40}
 """Images named per draw, and good and defective ones each that are judged."""
 START_DRAWS = 1_000
 """Number of the first development draw."""
