@@ -82,8 +82,9 @@ class Lens:
         middle, reach = _frame(points, shape)
         flat = (points - middle) / reach
         flat = flat / (1 - self._tilted(flat))
-        radius = (flat * flat).sum(axis=0)
-        bent = 2 * flat / (1 + np.sqrt(1 - 4 * self.distortion * radius))
+        # No new pixel comes from beyond a radius of 1 / (2 sqrt(distortion)); such points stay out.
+        left = np.maximum(0, 1 - 4 * self.distortion * (flat * flat).sum(axis=0))
+        bent = 2 * flat / (1 + np.sqrt(left))
         return np.asarray(bent / self._zoom(shape) * reach + middle)
 
     def bent(self, surface: Surface, mask: Mask) -> tuple[Surface, Mask]:

@@ -356,6 +356,12 @@ def test_a_bent_box_holds_the_bent_mask(camera, height, width, s):
     assert 0 <= seen.min() <= seen.max() <= 1 + 1e-6
 
 
+def test_a_box_that_no_pixel_comes_from_goes_out_of_the_image():
+    camera = Lens(distortion=0.2, tilt=(0.2, 0.2))
+    box = camera.moved(Box(55, 55, 60, 60), (60, 60))
+    assert min(box.left, box.top) > 60
+
+
 @given(s=SEEDS, height=SIDES, width=SIDES)
 @settings(max_examples=60, deadline=None)
 def test_a_sample_by_another_lens_is_consistent(s, height, width):
