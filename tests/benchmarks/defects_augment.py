@@ -150,7 +150,7 @@ def summary(half: str, found: dict[tuple[str, int], dict[str, float]]) -> dict[s
         for name in found["baseline", draws[0]]:
             values = [found[arm, number][name] for number in draws]
             result[arm][name] = {"mean": float(np.mean(values)), "each": values}
-            if arm != "baseline":
+            if arm != "baseline" and name != "cpu_seconds":
                 before = [found["baseline", number][name] for number in draws]
                 result[arm][name] |= difference(values, before)
             one = result[arm][name]
