@@ -23,6 +23,7 @@ from tasks.defects.augment.mosaic import mosaic
 from tasks.defects.augment.poisson import poisson_transplant
 from tasks.defects.augment.surfaces import pixels_of, surface_of
 from tasks.defects.augment.windows import window
+from tasks.defects.classify.discriminant import fit_discriminant
 from tasks.defects.detect.config import DetectConfig
 from tasks.defects.detect.detector import tensor_of
 from tasks.defects.detect.finetune import HIGHEST, finetune, halves_pay
@@ -36,7 +37,8 @@ SURFACE_ARMS = ("baseline", "exposure", "lens", "paste", "poisson", "mosaic")
 CHANCE = 0.5
 """Of an image, or of a batch that is mixed, to be augmented."""
 _REAL, _SYNTHETIC = 0.45, 0.3
-_RATE, _HEAD_RATE = 1e-3, 1e-2
+_RATE = 3e-4
+_FLIPS: tuple[tuple[int, ...], ...] = ((), (2,), (3,), (2, 3))
 _VIEW = (0.7, 1.0)
 _ZOOM = (0.45, 1.25)
 
@@ -52,7 +54,7 @@ class Size:
         batch: Windows per step: of types, of surfaces.
     """
 
-    type_steps: int = 60
+    type_steps: int = 40
     surface_steps: int = 100
     side: int = 96
     batch: tuple[int, int] = (16, 8)
@@ -76,17 +78,36 @@ def light_or_lens(sample: Sample, arm: str, rng: Generator) -> Sample:
 
 
 class TypeNet(nn.Module):
-    """The small net with a linear layer on its pooled features."""
+    """The small net with a linear layer on its pooled features.
 
-    def __init__(self, net: DefectNet, kinds: int) -> None:
+    The layer starts as the discriminant of the features (linear probing, then fine-tuning; Kumar et
+    al., ICLR 2022), and running statistics stay as they are: 50 images are too few for others.
+
+    Args:
+        net: Trained in place.
+        pixels: float [n, 3, h, w] of the labelled images.
+        kinds: int [n], each type at least once.
+        count: Number of types.
+    """
+
+    def __init__(self, net: DefectNet, pixels: Tensor, kinds: np.ndarray, count: int) -> None:
         super().__init__()
-        self.net = net
-        self.norm = nn.BatchNorm1d(2 * sum(net.shape.widths))
-        self.last = nn.Linear(2 * sum(net.shape.widths), kinds)
+        self.net = net.eval()
+        with torch.no_grad():
+            features = torch.cat([pooled(net(torch.flip(pixels, at))) for at in _FLIPS])
+        found = fit_discriminant(
+            features.numpy(), np.tile(kinds, len(_FLIPS)), count, np.ones(len(features))
+        )
+        weight = found.centroids @ found.axes.T / found.scale
+        bias = -(found.centroids**2).sum(axis=1) / 2 - weight @ found.centre
+        self.last = nn.Linear(weight.shape[1], count)
+        with torch.no_grad():
+            self.last.weight.copy_(torch.from_numpy(weight))
+            self.last.bias.copy_(torch.from_numpy(bias))
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Return logits [n, kinds] of float [n, 3, h, w]."""
-        found: Tensor = self.last(self.norm(pooled(self.net(pixels)).float()))
+        """Return logits [n, count] of float [n, 3, h, w]."""
+        found: Tensor = self.last(pooled(self.net(pixels)).float())
         return found
 
 
@@ -101,19 +122,14 @@ def type_accuracy(
     """Train on the labelled images; return the share of the others that is named rightly."""
     kinds = sorted({sample.kind for sample in labelled})
     truth = np.array([kinds.index(sample.kind) for sample in labelled])
-    torch.manual_seed(seed[1])
-    model = TypeNet(net, len(kinds)).to(memory_format=torch.channels_last)
-    own = [
-        {"params": net.parameters(), "lr": _RATE},
-        {"params": [*model.norm.parameters(), *model.last.parameters()], "lr": _HEAD_RATE},
-    ]
-    optimizer = torch.optim.AdamW(own, weight_decay=0.02)
+    model = TypeNet(net, whole(labelled, size.side), truth, len(kinds))
+    model.to(memory_format=torch.channels_last)
+    optimizer = torch.optim.AdamW(model.parameters(), _RATE, weight_decay=0.02)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, [_RATE, _HEAD_RATE], size.type_steps, pct_start=0.15
+        optimizer, _RATE, size.type_steps, pct_start=0.15
     )
     rng, more = np.random.default_rng(seed), np.random.default_rng((*seed, 1))
     order: list[int] = []
-    model.train()
     for _ in range(size.type_steps):
         while len(order) < size.batch[0]:
             order += rng.permutation(len(labelled)).tolist()
@@ -134,17 +150,24 @@ def type_accuracy(
         loss.backward()
         optimizer.step()
         schedule.step()
-    model.eval()
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=halves_pay()):
-        whole = [
-            functional.interpolate(
-                tensor_of(one.pixels)[None], (size.side, size.side), mode="bilinear", antialias=True
-            )
-            for one in others
-        ]
-        named = torch.cat([model(torch.cat(whole[i : i + 32])) for i in range(0, len(whole), 32)])
+        images = whole(others, size.side).split(32)
+        named = torch.cat(
+            [model(one.contiguous(memory_format=torch.channels_last)) for one in images]
+        )
     found = np.array(kinds)[named.argmax(dim=1).numpy()]
     return {"acc": float(np.mean(found == [sample.kind for sample in others]))}
+
+
+def whole(samples: Sequence[Sample], side: int) -> Tensor:
+    """Return whole images at one size, float [n, 3, side, side]."""
+    each = [
+        functional.interpolate(
+            tensor_of(sample.pixels)[None], (side, side), mode="bilinear", antialias=True
+        )
+        for sample in samples
+    ]
+    return torch.cat(each)
 
 
 class PieceMaker:
