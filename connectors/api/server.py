@@ -14,7 +14,8 @@ from contextlib import nullcontext, suppress
 from typing import TYPE_CHECKING, Any
 
 from connectors.api.settings import ApiSettings, api_settings
-from infra.errors import PenstockError, ServiceError
+from connectors.listener import bound_listener
+from infra.errors import PenstockError
 from infra.logging import configure_logging
 
 if TYPE_CHECKING:
@@ -49,7 +50,12 @@ def serve(settings: ApiSettings) -> None:
     """
     from connectors.api.build import build_service
 
-    listener = _listener(settings)
+    listener = bound_listener(
+        settings.host,
+        settings.port,
+        what="the API",
+        fix="Stop the program that holds the port, or set PENSTOCK_API_PORT",
+    )
     try:
         service = build_service(settings)
     except BaseException:
@@ -113,22 +119,6 @@ async def _serve(service: Service, listener: socket.socket) -> None:
         sweep.cancel()
         with suppress(asyncio.CancelledError):
             await sweep
-
-
-def _listener(settings: ApiSettings) -> socket.socket:
-    """Return the socket before anything slow begins: a taken port is told at once."""
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((settings.host, settings.port))
-    except OSError as error:
-        listener.close()
-        raise ServiceError(
-            f"the API cannot listen on {settings.host}:{settings.port} ({error.strerror})",
-            "Stop the program that holds the port, or set PENSTOCK_API_PORT",
-        ) from error
-    return listener
 
 
 def _warm(service: Service) -> None:

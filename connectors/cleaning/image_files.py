@@ -72,6 +72,8 @@ def list_images(folder: Path, *, leave_out: Path | None = None) -> Listing:
     skipped: dict[bytes, str] = {}
 
     def failed(error: OSError) -> None:
+        if isinstance(error, FileNotFoundError) and Path(error.filename) != root:
+            return  # a folder in it that was deleted meanwhile
         raise ImageFolderError(f"{error.filename}: {error.strerror}; ask for the right to read it")
 
     for here, folders, names in os.walk(root, onerror=failed):

@@ -13,8 +13,9 @@ from contextlib import nullcontext, suppress
 
 from starlette.types import ASGIApp
 
+from connectors.listener import bound_listener
 from connectors.local_page.guard import MIN_TOKEN, TOKEN_SHAPE, Guard
-from infra.errors import ConfigurationError, ServiceError
+from infra.errors import ConfigurationError
 from infra.settings import HOST
 
 MAX_HEAD = 1 << 15
@@ -62,7 +63,9 @@ def serve(
     Raises:
         ServiceError: When the port is taken.
     """
-    with _listener(port) as listener:
+    with bound_listener(
+        HOST, port, what="the page", fix="Name another --port, or none for any free one"
+    ) as listener:
         asyncio.run(_serve(make_app, listener, token, idle_seconds, tell))
 
 
@@ -113,17 +116,3 @@ async def _serve(
         watching.cancel()
         with suppress(asyncio.CancelledError):
             await watching
-
-
-def _listener(port: int) -> socket.socket:
-    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((HOST, port))
-    except OSError as error:
-        listener.close()
-        raise ServiceError(
-            f"the page cannot listen on {HOST}:{port} ({error.strerror})",
-            "Name another --port, or none for any free one",
-        ) from error
-    return listener

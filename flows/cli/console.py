@@ -38,3 +38,8 @@ def shield_flow() -> None:
     from infra.settings import get_settings
 
     shield_temporary_server(get_settings().logs / "prefect-temporary.log")
+
+
+def printable(text: str) -> str:
+    """Return a text of strangers' names without what a terminal would obey."""
+    return "".join(c if c.isprintable() else "\ufffd" for c in text)

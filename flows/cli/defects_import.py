@@ -7,6 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
+from flows.cli.console import printable
+
 SHOWN = 20
 """Quarantined files that are listed."""
 
@@ -68,23 +70,18 @@ def check(
         ),
     )
     for line in dataset.findings:
-        typer.echo(_printable(line))
+        typer.echo(printable(line))
     aside = dataset.quarantine.to_pylist()
     typer.echo(
         f"{dataset.rows_in:,} images in, {dataset.frame.height:,} used, {len(aside):,} quarantined"
     )
     counts = dataset.frame.group_by("label", "kind").len().sort("label", "kind", nulls_last=True)
     for label, kind, number in counts.iter_rows():
-        typer.echo(_printable(f"  {number:,} {label or 'not labelled'} {kind}".rstrip()))
+        typer.echo(printable(f"  {number:,} {label or 'not labelled'} {kind}".rstrip()))
     for record in aside[:SHOWN]:
-        typer.echo(_printable(f"  {record['source']}: {record['rule']}, {record['observed']}"))
+        typer.echo(printable(f"  {record['source']}: {record['rule']}, {record['observed']}"))
     if len(aside) > SHOWN:
         typer.echo(f"  and {len(aside) - SHOWN:,} more; --quarantine FOLDER writes all")
     typer.echo(f"digest  {dataset.digest}")
     if quarantine is not None and (written := write_quarantine(dataset.quarantine, quarantine)):
         typer.echo(f"quarantine  {written}")
-
-
-def _printable(text: str) -> str:
-    """Return a text of strangers' names without what a terminal would obey."""
-    return "".join(c if c.isprintable() else "\ufffd" for c in text)

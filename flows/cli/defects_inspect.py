@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from flows.cli.console import printable
+
 if TYPE_CHECKING:
     from connectors.defects.inspect.report import LineReport
     from connectors.defects.inspect.run import InspectionRun, Told
@@ -27,7 +29,13 @@ def inspect(
         typer.Argument(help="Folder of images, or where a camera puts them.", show_default=False),
     ],
     *,
-    model: Annotated[Path, typer.Option(help="Edge model (ONNX).", show_default=False)],
+    model: Annotated[
+        Path,
+        typer.Option(
+            help="Edge file (ONNX), or a bundle's folder: it tells types and likenesses.",
+            show_default=False,
+        ),
+    ],
     watch: Annotated[bool, typer.Option("--watch", help="Go on until Ctrl-C.")] = False,
     out: Annotated[
         Path | None, typer.Option(help="Folder of the run [default: FOLDER.inspected].")
@@ -53,6 +61,13 @@ def inspect(
     ] = 0.3,
     queue_images: Annotated[int, typer.Option(help="Most images in the review queue.")] = 10_000,
     queue_mib: Annotated[int, typer.Option(help="Most MiB in the review queue.")] = 2_048,
+    keep_days: Annotated[
+        float,
+        typer.Option(min=0, help="Days that images without a file are remembered; 0: always."),
+    ] = 30.0,
+    decoder_mib: Annotated[
+        int, typer.Option(help="Memory of the decoder; 768 MiB do for 30 million pixels in colour.")
+    ] = 768,
 ) -> None:
     """Judge every image once: OK, NG or REVIEW; doubtful ones go to the central model."""
     from connectors.defects.inspect.camera import CameraTiming
@@ -70,12 +85,14 @@ def inspect(
         wait=wait,
         queue=QueueLimits(queue_images, queue_mib * MIB),
         timing=CameraTiming(settle=settle, patience=max(5.0, settle)),
+        keep_days=keep_days,
+        decoder_mib=decoder_mib,
     )
     place = out or folder.resolve().with_name(f"{folder.resolve().name}.inspected")
     inspector = open_inspector(model)
     with inspection_progress(folder, watch=watch) as told:
         run = inspect_folder(folder, place, inspector, config, labels=known, told=told)
-    _say(run)
+    show_run(run)
     typer.echo(f"results     {place / RESULTS}")
     if run.report.quarantined:
         typer.echo(f"quarantine  {place / QUARANTINE}")
@@ -110,7 +127,8 @@ def inspection_progress(folder: Path, *, watch: bool) -> Iterator[Told]:
         yield told
 
 
-def _say(run: InspectionRun) -> None:
+def show_run(run: InspectionRun) -> None:
+    """Say what came of a run."""
     counts = run.counts
     total = sum(counts[name] for name in ("OK", "NG", "REVIEW", "QUARANTINED"))
     typer.echo(
@@ -121,16 +139,22 @@ def _say(run: InspectionRun) -> None:
     if report.images > total:
         typer.echo(f"{report.images:,} with the runs before")
     for rule, number in sorted(report.quarantined.items()):
-        typer.echo(f"  {number:,} quarantined by {rule}")
+        hint = "; raise --decoder-mib for the next ones" if rule == "out-of-memory" else ""
+        typer.echo(f"  {number:,} quarantined by {rule}{hint}")
     final = {name: report.final.get(name, 0) for name in ("OK", "NG", "REVIEW")}
     typer.echo(
-        f"sent for review {report.sent_share:.1%}; final: "
+        f"left to review {report.sent_share:.1%}; final: "
         + ", ".join(f"{number:,} {name}" for name, number in final.items())
     )
     _say_errors(report)
 
 
 def _say_errors(report: LineReport) -> None:
+    if report.cascade is not None and not report.cascade.ng + report.cascade.ok:
+        typer.echo(
+            "no label names an inspected image: write paths within the folder, as results do"
+        )
+        return
     for title, errors in (("edge alone", report.edge_alone), ("final", report.cascade)):
         if errors is not None:
             typer.echo(
@@ -154,7 +178,7 @@ def _say_next(run: InspectionRun, *, central: str) -> None:
                 "the folder later: keep them there, or raise --queue-images, --queue-mib"
             )
     for name, reason in list(run.review_refused.items())[:SHOWN]:
-        typer.echo(f"the central model will not decide {name}: {reason}")
+        typer.echo(printable(f"the central model will not decide {name}: {reason}"))
     for name, (left, trouble) in run.undelivered.items():
         typer.echo(
             f"{left:,} results wait for {name}{f' ({trouble})' if trouble else ''}; "
@@ -165,7 +189,7 @@ def _say_next(run: InspectionRun, *, central: str) -> None:
     if run.unfinished:
         typer.echo(
             f"{len(run.unfinished):,} files were still being written and are left for the next "
-            f"run, {run.unfinished[0]} among them"
+            f"run, {printable(run.unfinished[0])} among them"
         )
     if run.report.final.get("REVIEW", 0) > run.queue.open and not central:
         typer.echo(

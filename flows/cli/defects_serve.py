@@ -11,13 +11,17 @@ import typer
 def serve(
     *,
     model: Annotated[
-        list[Path], typer.Option(help="Model (ONNX); several are averaged.", show_default=False)
+        list[Path],
+        typer.Option(
+            help="Edge file (ONNX), or a bundle's folder: it names types. Several are averaged.",
+            show_default=False,
+        ),
     ],
     good: Annotated[
         Path | None,
         typer.Option(help="Folder of good images: brings several models to one scale."),
     ] = None,
-    positions: Annotated[int, typer.Option(help="Positions each image is judged in, 1 to 8.")] = 8,
+    positions: Annotated[int, typer.Option(help="Positions each image is judged in, 1 to 8.")] = 4,
     exposure: Annotated[
         list[float] | None, typer.Option(help="Factors of its gray values [default: 1].")
     ] = None,
@@ -27,6 +31,9 @@ def serve(
         Path | None, typer.Option(help="Folder of its state [default: PENSTOCK_HOME/inspection].")
     ] = None,
     max_image_mib: Annotated[int, typer.Option(help="Largest image.")] = 64,
+    keep_days: Annotated[
+        float, typer.Option(min=0, help="Days that decisions are kept; 0: always.")
+    ] = 30.0,
     tls_certificate: Annotated[Path | None, typer.Option(help="Certificate (PEM).")] = None,
     tls_key: Annotated[Path | None, typer.Option(help="Its key (PEM).")] = None,
 ) -> None:
@@ -45,7 +52,7 @@ def serve(
         place,
         host=host,
         port=port,
-        config=CentralConfig(max_image_bytes=max_image_mib * 2**20),
+        config=CentralConfig(max_image_bytes=max_image_mib * 2**20, keep_days=keep_days),
         tls=(tls_certificate, tls_key) if tls_certificate and tls_key else None,
         told=_say,
     )

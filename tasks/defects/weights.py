@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict
 from importlib import resources
@@ -56,7 +57,9 @@ def load_net(path: Path | None = None) -> DefectNet:
     """
     tensors, notes = _read(path or shipped())
     if notes.get("format") == FORMAT:
-        net = DefectNet(_shape_of(notes, path))
+        shape = _shape_of(notes, path)
+        _require_room(shape, tensors, path)
+        net = DefectNet(shape)
         own = {name: t.float() if t.is_floating_point() else t for name, t in tensors.items()}
         _fill(net, _below(own, _NET), path)
     elif "layer1.0.conv1.weight" in tensors:
@@ -123,10 +126,10 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Return the tensors and the notes of a file."""
     if not path.is_file():
         raise WeightsError(f"there is no file {path}; give the path of a file of weights")
-    if path.stat().st_size > LARGEST:
+    if (size := _unpacked(path)) > LARGEST:
         raise WeightsError(
-            f"{path} has {path.stat().st_size / 2**20:.0f} MiB; nets of more than "
-            f"{LARGEST // 2**20} are not opened, give a resnet18"
+            f"{path} holds {size / 2**20:.0f} MiB; nets of more than {LARGEST // 2**20} are not "
+            "opened, give a resnet18"
         )
     if path.suffix == ".safetensors":
         return _read_safetensors(path)
@@ -142,6 +145,18 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     if not isinstance(found, dict) or not all(isinstance(t, Tensor) for t in found.values()):
         raise WeightsError(f"{path} holds no state dict; save model.state_dict(), not the model")
     return {str(name).removeprefix("module."): t for name, t in found.items()}, {}
+
+
+def _unpacked(path: Path) -> int:
+    """Return the bytes of a file; of an archive, as ``.pth`` is, what it holds may be more."""
+    size = path.stat().st_size
+    if size > LARGEST or not zipfile.is_zipfile(path):
+        return size
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return max(size, sum(entry.file_size for entry in archive.infolist()))
+    except zipfile.BadZipFile:  # torn: it is told when it is read
+        return size
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -173,6 +188,16 @@ def _shape_of(notes: Mapping[str, str], path: Path | None) -> DefectNetShape:
             f"to {WIDEST}, three widths and three blocks"
         )
     return shape
+
+
+def _require_room(shape: DefectNetShape, tensors: Mapping[str, Tensor], path: Path | None) -> None:
+    """Refuse sizes of which a file holds too few numbers, before the net is built."""
+    stages = zip(shape.widths, shape.blocks, strict=True)
+    least = sum((2 * blocks - 1) * 9 * width**2 for width, blocks in stages)
+    if least > sum(tensor.numel() for tensor in tensors.values()):
+        raise WeightsError(
+            f"{path or shipped()} tells sizes of a net larger than itself: {shape}; copy it anew"
+        )
 
 
 def _below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

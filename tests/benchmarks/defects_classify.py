@@ -194,23 +194,6 @@ def measured(samples: list[Sample], draws: list[Places], cache: Cache, args: Any
     return result
 
 
-def load_cache(path: Path | None) -> Cache:
-    """Return descriptors kept by an earlier run."""
-    if path is None or not path.is_file():
-        return {}
-    with np.load(path, allow_pickle=False) as stored:
-        whole = {name: stored[name] for name in stored.files}
-    digests = whole.pop("digests").tolist()
-    return {d: {n: x[i] for n, x in whole.items()} for i, d in enumerate(digests)}
-
-
-def save_cache(path: Path, cache: Cache) -> None:
-    """Keep descriptors for a later run."""
-    digests = list(cache)
-    families = {name: np.stack([cache[d][name] for d in digests]) for name in cache[digests[0]]}
-    np.savez(path, digests=np.array(digests), **families)
-
-
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the benchmark."""
     made = parser("defects-classify", __doc__.splitlines()[0])
@@ -219,20 +202,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     made.add_argument("--more", type=int, default=2, help="labels of any type (default 2)")
     made.add_argument("--draws", type=int, default=10, help="draws of labels (default 10)")
     made.add_argument("--uneven", action="store_true", help="thin out types that are not labelled")
-    made.add_argument("--kept", type=Path, help=".npz of descriptors, filled where it is missing")
     args = made.parse_args(argv)
     if args.smoke:
         args.labels, args.draws, args.more = 4, 2, 0
     samples = None if args.smoke else read_folder(args.data)
     real = samples is not None
     samples = without_copies(samples if samples is not None else made_up(args.seed, 12))
-    cache = load_cache(args.kept)
+    cache: Cache = {}
     with stopwatch() as describing:
         describe([sample.pixels for sample in samples], cache)
     with stopwatch() as took:
         result = measured(samples, all_draws(samples, args), cache, args)
-    if args.kept is not None:
-        save_cache(args.kept, cache)
     result |= {
         "labels": args.labels * len({s.kind for s in samples}) + args.more,
         "images": len(samples),

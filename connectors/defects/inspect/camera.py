@@ -7,14 +7,17 @@ at. A file that is not whole holds back those behind it, so that the order stays
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import time
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from connectors.cleaning.image_files import ImageFile, list_images
+from connectors.cleaning.image_files import ImageFile, ImageFolderError, list_images
+
+logger = logging.getLogger(__name__)
 
 OLD_SECONDS = 60.0
 """Files that nobody wrote to for so long are whole at the first look."""
@@ -52,9 +55,10 @@ class CameraFolder:
     def __init__(
         self,
         folder: Path,
-        seen: Mapping[str, str],
+        known: Callable[[str, str], bool],
         *,
         leave_out: Path | None = None,
+        skip: frozenset[str] = frozenset(),
         timing: CameraTiming | None = None,
         watch: bool = False,
         stop: threading.Event | None = None,
@@ -63,8 +67,9 @@ class CameraFolder:
 
         Args:
             folder: Where the camera writes; its folders are looked into, too.
-            seen: Name -> stat of the files that are done with.
+            known: Tells of a name and a stat whether that file is done with, since before.
             leave_out: A folder in it that holds results.
+            skip: Files in it that are not to be judged, by their paths within.
             timing: How long files are waited for.
             watch: Go on looking until ``stop`` is set.
             stop: Ends the iteration.
@@ -73,12 +78,19 @@ class CameraFolder:
         self.found = 0
         self.unfinished: list[str] = []
         self._folder, self._leave_out, self._watch = folder, leave_out, watch
+        self._skip = skip
         self._stop = stop or threading.Event()
-        self._seen = dict(seen)
+        self._known, self._seen = known, dict[str, str]()
         self._looks: dict[str, _Look] = {}
+        self._trouble, self._watched = "", False
 
     def __iter__(self) -> Iterator[ImageFile | None]:
-        """Yield files in the order of their paths, look by look."""
+        """Yield files in the order of their paths, look by look.
+
+        Raises:
+            ImageFolderError: The folder cannot be read. A watch that could read it before looks
+                again until it can.
+        """
         while not self._stop.is_set():
             began = time.monotonic()
             new = self._new()
@@ -115,9 +127,39 @@ class CameraFolder:
         return waited_for
 
     def _new(self) -> list[tuple[ImageFile, str]]:
-        listed = list_images(self._folder, leave_out=self._leave_out).files
+        """Return the files that are not done with; forgets those that are gone."""
+        listed = (file for file in self._listed() if file.name not in self._skip)
         found = [(file, stat_of(file.path)) for file in listed]
-        return [(file, stat) for file, stat in found if self._seen.get(file.name) != stat and stat]
+        new = [(file, stat) for file, stat in found if stat and not self._done(file.name, stat)]
+        names = {file.name for file, _ in found}
+        for kept in (self._seen, self._looks):
+            for name in kept.keys() - names:
+                del kept[name]
+        return new
+
+    def _done(self, name: str, stat: str) -> bool:
+        if self._seen.get(name) == stat:
+            return True
+        if self._known(name, stat):
+            self._seen[name] = stat
+            return True
+        return False
+
+    def _listed(self) -> tuple[ImageFile, ...]:
+        """List the folder; none where a watch cannot reach it, as while a share is away."""
+        try:
+            files = list_images(self._folder, leave_out=self._leave_out).files
+        except (ImageFolderError, OSError) as error:
+            if not self._watched or _reached(self._folder):
+                raise
+            if not self._trouble:
+                logger.warning("%s; the watch goes on when it is there again", error)
+            self._trouble = str(error)
+            return ()
+        if self._trouble:
+            logger.info("%s is there again", self._folder)
+        self._trouble, self._watched = "", self._watch
+        return files
 
     def _look(self, file: ImageFile, stat: str) -> _Look:
         now = time.monotonic()
@@ -141,12 +183,26 @@ class _Look:
     first: float
 
 
+def _reached(folder: Path) -> bool:
+    try:
+        with os.scandir(folder) as entries:
+            next(entries, None)
+    except OSError:
+        return False
+    return True
+
+
 def stat_of(path: Path) -> str:
     """Return size, time and number of a file as one text, "" where it is gone."""
     try:
         status = os.lstat(path)
     except OSError:
         return ""
+    return stat_text(status)
+
+
+def stat_text(status: os.stat_result) -> str:
+    """Return size, time and number of a file as one text."""
     return f"{status.st_size} {status.st_mtime_ns} {status.st_ino}"
 
 

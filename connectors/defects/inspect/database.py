@@ -126,7 +126,7 @@ class Database:
                     "Free disk space there and run it again; nothing half-written was kept",
                 ) from error
             if "malformed" in said or "not a database" in said:
-                fix = "Move it away to start anew; the results beside it stay"
+                fix = "Move it away with what lies beside it to start anew"
             else:
                 fix = "Check that the folder can be written"
             raise JournalError(f"{self.path}: {said}", fix) from error

@@ -38,8 +38,16 @@ COLUMNS = (
     "central_kind",
     "central_model",
     "refusal",
+    "boxes",
+    "like",
 )
+"""``boxes`` and ``like`` are of who decided."""
+MARK = ".penstock-line"
+"""File that says whose images a folder holds."""
+MAX_LINE = 16 * 2**20
+"""Bytes of a line beyond which it is none of ours."""
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
+_NUMBER = re.compile(rb'(?<=^{"event": )\d+')
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
@@ -94,20 +102,33 @@ class _LinesSink(ABC):
         os.close(self._handle)
 
     def _mended(self) -> tuple[int, int]:
-        """Cut a half-written line off; returns size and newest event."""
+        """Cut a half-written line off, if the file is ours; returns size and newest event."""
         size = os.fstat(self._handle).st_size
         end = last_line_end(self._handle, size)
-        if end < size:
-            os.ftruncate(self._handle, end)
-        if end == 0:
-            return 0, 0
-        start = last_line_end(self._handle, end - 1)
-        event, journal = self._event(os.pread(self._handle, end - start, start))
-        if journal not in {"", self._journal}:
+        event = 0
+        if end:
+            start = last_line_end(self._handle, end - 1)
+            line = os.pread(self._handle, min(end - start, MAX_LINE), start)
+            event, journal = self._event(line)
+            ours = journal in {"", self._journal}
+        else:
+            begun, begins = self._begun(os.pread(self._handle, 4_096, 0)), self._begins()
+            ours = begun[: len(begins)] == begins[: len(begun)]
+        if not ours:
             raise ValueError(
                 f"{self._path} does not end with results of this line; name another file"
             )
+        if end < size:
+            os.ftruncate(self._handle, end)
         return end, event
+
+    @abstractmethod
+    def _begins(self) -> bytes:
+        """Return what every file of this form begins with."""
+
+    def _begun(self, content: bytes) -> bytes:
+        """Return the beginning of a file without what differs between files."""
+        return content
 
     def _head(self) -> bytes:
         return b""
@@ -123,6 +144,12 @@ class _LinesSink(ABC):
 
 class JsonLinesSink(_LinesSink):
     """One JSON object a line."""
+
+    def _begins(self) -> bytes:
+        return f'{{"event": , "journal": "{self._journal}"'.encode()
+
+    def _begun(self, content: bytes) -> bytes:
+        return _NUMBER.sub(b"", content, count=1)
 
     def _line(self, result: Result) -> bytes:
         return json.dumps(result.body, ensure_ascii=False, allow_nan=False).encode() + b"\n"
@@ -141,10 +168,14 @@ class CsvSink(_LinesSink):
     def _head(self) -> bytes:
         return _row(COLUMNS)
 
+    def _begins(self) -> bytes:
+        return self._head()
+
     def _line(self, result: Result) -> bytes:
         body = result.body
         edge, central = body["edge"] or {}, body["central"] or {}
         refusal = body["quarantine"] or {}
+        decided = central or edge
         return _row(
             (
                 body["event"],
@@ -157,6 +188,8 @@ class CsvSink(_LinesSink):
                 *(_cell(edge.get(name)) for name in ("verdict", "score", "kind", "model")),
                 *(_cell(central.get(name)) for name in ("verdict", "score", "kind", "model")),
                 _harmless(refusal.get("rule", "")),
+                json.dumps(decided.get("boxes", []), ensure_ascii=False),
+                _harmless("; ".join(decided.get("like", []))),
             )
         )
 
@@ -184,9 +217,19 @@ class PictureFolderSink:
             target: Where to sort to.
             journal: Has heat maps.
             source: Where the images are.
+
+        Raises:
+            OSError: The target cannot be written.
+            ValueError: It holds the images of another line, whose numbers are the same.
         """
         self.name = f"folder:{target.resolve()}"
         self._target, self._journal, self._source = target, journal, source
+        mark = target / MARK
+        if not mark.exists():
+            with atomic_path(mark) as temporary:
+                temporary.write_text(journal.id)
+        if mark.read_bytes()[:64] != journal.id.encode():
+            raise ValueError(f"{target} holds the images of another line; name another folder")
 
     def write(self, results: Sequence[Result]) -> None:
         """Write the files of each result; doing it again changes nothing."""

@@ -13,6 +13,9 @@ from tasks.defects.samples import Pixels
 MAX_SIDE = 512
 """Pixels of the longer side; heat maps are smooth, and kept for every doubtful image."""
 
+AT_ONCE = 256
+"""Rows of a heat map that are worked on together."""
+
 
 def heat_png(heat: Heat, pixels: Pixels) -> bytes:
     """Return a PNG of at most `MAX_SIDE` pixels a side.
@@ -29,13 +32,21 @@ def heat_png(heat: Heat, pixels: Pixels) -> bytes:
     gray = np.asarray(
         Image.fromarray(pixels).convert("L").resize(size, Image.Resampling.BOX), np.float32
     )
-    warm = np.clip(np.nan_to_num(np.asarray(heat, np.float32)), 0, 1)
-    small = Image.fromarray(np.round(warm * 255).astype(np.uint8))
-    alpha = np.asarray(small.resize(size, Image.Resampling.BILINEAR), np.float32) / 255
+    small = Image.fromarray(_warmth(heat)).resize(size, Image.Resampling.BILINEAR)
+    alpha = np.asarray(small, np.float32) / 255
     mixed = np.stack([gray + alpha * (255 - gray), gray * (1 - alpha), gray * (1 - alpha)], axis=2)
     held = io.BytesIO()
     Image.fromarray(_bytes(mixed)).save(held, "PNG")
     return held.getvalue()
+
+
+def _warmth(heat: Heat) -> NDArray[np.uint8]:
+    """Return 0 to 255, a few rows at a time: of a large image, copies as floats fill an edge."""
+    found = np.empty(heat.shape, np.uint8)
+    for top in range(0, len(heat), AT_ONCE):
+        part = np.nan_to_num(np.asarray(heat[top : top + AT_ONCE], np.float32))
+        found[top : top + AT_ONCE] = np.round(np.clip(part, 0, 1) * 255)
+    return found
 
 
 def _bytes(values: NDArray[np.float32]) -> NDArray[np.uint8]:

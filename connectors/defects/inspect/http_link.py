@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import http.client
 import json
+import select
+import socket
 import ssl
 from collections.abc import Mapping
 from contextlib import suppress
@@ -57,36 +59,44 @@ class Answer(NamedTuple):
 
 
 class HttpLink:
-    """One connection, opened when it is needed; used by one thread."""
+    """One connection, opened when it is needed; used by one thread.
 
-    def __init__(self, url: str, *, token: str = "", seconds: float = 30.0) -> None:
+    Attributes:
+        url: The address as it may be told: without its query.
+    """
+
+    def __init__(
+        self, url: str, *, token: str = "", seconds: float = 30.0, secret: bool = False
+    ) -> None:
         """Name the server.
 
         Args:
             url: ``https://HOST[:PORT][/PATH]``; ``http`` only for this machine where a token goes
-                along, for it must not travel in the clear.
+                along or it is secret, for that must not travel in the clear.
             token: Bearer token, "" for none.
             seconds: Time for connecting and for each read.
+            secret: Whether what is sent is not for others to see, as a token never is.
 
         Raises:
             ConfigurationError: The address cannot be used.
         """
-        parts = urlsplit(url)
         try:
+            parts = urlsplit(url)
             port = parts.port
         except ValueError:
-            port = -1
-        if parts.scheme not in {"http", "https"} or not parts.hostname or port == -1:
+            parts, port = urlsplit(""), None
+        if parts.scheme not in {"http", "https"} or not parts.hostname:
             raise ConfigurationError(f"{url!r} is no address", "Write https://HOST:PORT")
         if parts.username or parts.password:
             raise ConfigurationError("an address with a login", "Give the token by its variable")
-        if token and parts.scheme == "http" and not is_loopback(parts.hostname):
+        if (token or secret) and parts.scheme == "http" and not is_loopback(parts.hostname):
             raise ConfigurationError(
-                f"{url}: the token would travel in the clear", "Use https, or a tunnel"
+                f"{url}: {'the token' if token else 'what is sent'} would travel in the clear",
+                "Use https, or a tunnel",
             )
         if any(not " " < c <= "~" for c in token):
             raise ConfigurationError("the token holds other than plain characters", "Correct it")
-        self.url = url
+        self.url = parts._replace(query="", fragment="").geturl()  # a query may hold a secret
         self._host, self._port, self._secure = parts.hostname, port, parts.scheme == "https"
         query = f"?{parts.query}" if parts.query else ""
         self._path = (parts.path if query else parts.path.rstrip("/")) + query
@@ -103,6 +113,9 @@ class HttpLink:
         midway, target = False, self._path + path or "/"
         try:
             connection = self._connected()
+            if connection.sock is not None and _ended(connection.sock):
+                self.close()
+                connection = self._connected()
             if connection.sock is None:
                 connection.connect()
             midway = True
@@ -146,3 +159,10 @@ class HttpLink:
                     self._host, self._port, timeout=self._seconds
                 )
         return self._connection
+
+
+def _ended(connection: socket.socket) -> bool:
+    """Tell whether the server has closed an idle connection: nothing else is to be read from it."""
+    poll = select.poll()
+    poll.register(connection, select.POLLIN)
+    return bool(poll.poll(0))

@@ -18,7 +18,8 @@ from typing import Any, Self
 
 from connectors.defects.inspect.database import Database
 from connectors.defects.inspect.inspector import Opinion
-from connectors.defects.inspect.review_queue import QUEUE_TABLE, QueueLimits, ReviewQueue
+from connectors.defects.inspect.review_queue import QueueLimits, ReviewQueue
+from connectors.defects.inspect.tables import TABLES
 from tasks.cleaning.images.decode import ImageRefusedError
 
 QUARANTINED = "QUARANTINED"
@@ -26,39 +27,6 @@ VERDICTS = ("OK", "NG", "REVIEW", QUARANTINED)
 MAX_PAYLOAD = 1 << 20
 """Larger broken files stand in their quarantine record as JSON with name, size and SHA-256."""
 DUPLICATE = "duplicate-of"
-
-TABLES = (
-    """
-CREATE TABLE IF NOT EXISTS images (
-  seq INTEGER PRIMARY KEY AUTOINCREMENT,
-  name TEXT NOT NULL,
-  stat TEXT NOT NULL,
-  digest TEXT NOT NULL,
-  time TEXT NOT NULL,
-  verdict TEXT NOT NULL CHECK (verdict IN ('OK', 'NG', 'REVIEW', 'QUARANTINED')),
-  edge TEXT,
-  refusal TEXT,
-  payload BLOB,
-  heat BLOB,
-  central TEXT,
-  final TEXT NOT NULL
-);
-CREATE UNIQUE INDEX IF NOT EXISTS judged_once ON images (digest) WHERE verdict != 'QUARANTINED';
-CREATE INDEX IF NOT EXISTS by_name ON images (name);
-CREATE INDEX IF NOT EXISTS doubtful ON images (seq) WHERE verdict = 'REVIEW' AND central IS NULL;
-CREATE TABLE IF NOT EXISTS events (
-  id INTEGER PRIMARY KEY AUTOINCREMENT, seq INTEGER NOT NULL, body TEXT NOT NULL
-);
-CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
-INSERT OR IGNORE INTO facts VALUES ('id', lower(hex(randomblob(8))));
-CREATE TABLE IF NOT EXISTS cursors (consumer TEXT PRIMARY KEY, at INTEGER NOT NULL);
-CREATE TABLE IF NOT EXISTS refusals (
-  consumer TEXT NOT NULL, event INTEGER NOT NULL, reason TEXT NOT NULL,
-  PRIMARY KEY (consumer, event)
-);
-"""
-    + QUEUE_TABLE
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,10 +98,11 @@ class Journal:
         """Close the file; no thread may use it any more."""
         self.database.close()
 
-    def stats(self) -> dict[str, str]:
-        """Return name -> newest stat of every file that was seen."""
+    def knows(self, name: str, stat: str) -> bool:
+        """Tell whether a file of that name was seen as it is."""
         with self.database.reading() as connection:
-            return dict(connection.execute("SELECT name, stat FROM images ORDER BY seq"))
+            asked = "SELECT 1 FROM images WHERE name = ? AND stat = ? LIMIT 1"
+            return connection.execute(asked, (name, stat)).fetchone() is not None
 
     def record(self, batch: Sequence[Inspected], *, queued: bool) -> Counter[str]:
         """Keep what was decided of some files, all or nothing of it.
@@ -167,8 +136,8 @@ class Journal:
         """
         with self.database.transaction() as connection:
             row = connection.execute(
-                "SELECT seq FROM images WHERE digest = ? AND verdict = 'REVIEW'"
-                " AND central IS NULL",
+                "SELECT seq FROM images WHERE digest = ? AND verdict != 'QUARANTINED'"
+                " AND verdict = 'REVIEW' AND central IS NULL",
                 (digest,),
             ).fetchone()
             if row is None:
@@ -221,9 +190,12 @@ class Journal:
                 )
 
     def last_event(self) -> int:
-        """Return the number of the newest event, 0 before the first."""
+        """Return the number of the newest event, forgotten or not; 0 before the first."""
         with self.database.reading() as connection:
-            return int(connection.execute("SELECT COALESCE(MAX(id), 0) FROM events").fetchone()[0])
+            row = connection.execute(
+                "SELECT seq FROM sqlite_sequence WHERE name = 'events'"
+            ).fetchone()
+        return 0 if row is None else int(row[0])
 
     def heat(self, seq: int) -> bytes:
         """Return the heat map of an image as PNG, b"" where none is kept."""
@@ -264,6 +236,13 @@ class Journal:
                     "central": central,
                 }
             at = found[-1][0]
+
+    def forgotten(self) -> list[tuple[str, str, str, int]]:
+        """Return verdict, final verdict, rule ("" for none) and number of forgotten images."""
+        with self.database.reading() as connection:
+            return connection.execute(
+                "SELECT verdict, final, rule, images FROM forgotten ORDER BY verdict, final, rule"
+            ).fetchall()
 
     def refused(self) -> dict[str, int]:
         """Return consumer -> events that it will never take."""

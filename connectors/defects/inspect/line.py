@@ -34,6 +34,8 @@ BATCH, BATCH_BYTES = 16, 32 * 2**20
 """Images and bytes that are journalled together."""
 FAILURES = 20
 """Images in a row over which the model fails, before it is the model that is to blame."""
+HELD_BYTES = 256 * 2**20
+"""Of files that are held back until it is known which of the two is to blame."""
 FULL_SECONDS = 2.0
 UNFINISHED = frozenset({"broken", "wrong-format", "empty"})
 """Refusals that a file which is still being written would earn as well."""
@@ -116,7 +118,7 @@ class Line:
                         waiting.append(pool.submit(self._load, file))
                     while len(waiting) > (AHEAD if file is not None else 0):
                         self._judge(waiting.popleft().result(), stop)
-                    if file is None:
+                    if file is None and not self._failures:
                         self._keep(stop)
                 while waiting:
                     self._judge(waiting.popleft().result(), stop)
@@ -157,7 +159,10 @@ class Line:
             one = self._asked(one, loaded.outcome)
         self._batch.append(one)
         size = sum(len(each.content) for each in self._batch)
-        if len(self._batch) >= BATCH or size >= BATCH_BYTES:
+        # Where the model is to blame, images that it fails on must not be set aside for good.
+        if size >= HELD_BYTES or (
+            not self._failures and (len(self._batch) >= BATCH or size >= BATCH_BYTES)
+        ):
             self._keep(stop)
 
     def _asked(self, one: Inspected, pixels: DecodedPixels) -> Inspected:
@@ -190,13 +195,16 @@ class Line:
 
     def _keep(self, stop: threading.Event | None) -> None:
         """Journal what was decided."""
+        full = False
         while self._batch:
             try:
                 counts = self._journal.record(self._batch, queued=self._queued)
             except JournalFullError as error:
                 if stop is None or stop.is_set():
                     raise
-                logger.error("%s; the line waits", error)  # noqa: TRY400 - told, not a fault
+                if not full:  # once: the log may lie on the same disk
+                    logger.error("%s; the line waits", error)  # noqa: TRY400 - told, not a fault
+                full = True
                 stop.wait(FULL_SECONDS)
                 continue
             if counts["unqueued"]:

@@ -11,9 +11,10 @@ from connectors.defects.inspect.sinks import SinkError
 
 
 class QuarantineSink:
-    """Writes ``YYYY-MM-DD/part-EVENT.parquet``.
+    """Writes ``YYYY-MM-DD/part-JOURNAL-EVENT.parquet``.
 
-    The first event names a part, so a repetition after a crash replaces it.
+    Journal and first event name a part, so a repetition after a crash replaces it, and nothing else
+    does.
     """
 
     name = "quarantine"
@@ -55,8 +56,9 @@ class QuarantineSink:
         ]
         table = pa.Table.from_pylist(records, schema=QUARANTINE_SCHEMA)
         day = str(refused[0].body["time"])[:10]
+        part = f"part-{self._journal.id}-{refused[0].event:012d}.parquet"
         try:
-            write_table(table, self._target / day / f"part-{refused[0].event:012d}.parquet")
+            write_table(table, self._target / day / part)
         except OSError as error:
             raise SinkError(f"{self._target}: {error.strerror or error}") from error
 

@@ -12,6 +12,8 @@ from typing import Any
 from connectors.defects.inspect.journal import QUARANTINED
 
 LABELS = {"ok": "ok", "good": "ok", "normal": "ok", "0": "ok", "ng": "ng", "bad": "ng", "1": "ng"}
+ENDLESS = 3.4e38
+"""Thresholds from here on are infinite ones, which JSON has no number for."""
 MAX_LABEL_BYTES = 256 * 2**20
 
 
@@ -59,7 +61,7 @@ class LineReport:
         edge: Verdict of the edge -> images, quarantined ones among them.
         final: Final verdict -> images.
         quarantined: Rule -> files.
-        sent: Images whose decision the central model gave or owes.
+        sent: Images that the edge leaves to the central model, or to a person where there is none.
         edge_alone: Errors if the edge decided all, its doubtful band parted in the middle.
         cascade: Errors of the final verdicts.
     """
@@ -93,19 +95,26 @@ class LineReport:
 
 
 def line_report(
-    rows: Iterable[Mapping[str, Any]], labels: Mapping[str, str] | None = None
+    rows: Iterable[Mapping[str, Any]],
+    labels: Mapping[str, str] | None = None,
+    forgotten: Iterable[tuple[str, str, str, int]] = (),
 ) -> LineReport:
     """Sum a journal up.
 
     Args:
         rows: As `Journal.rows` gives them.
         labels: Name of an image -> ``ok`` or ``ng``, of those that people looked at.
+        forgotten: As `Journal.forgotten` gives them; counted, but their errors are not known.
     """
     edge: Counter[str] = Counter()
     final: Counter[str] = Counter()
     rules: Counter[str] = Counter()
     alone: Counter[tuple[str, str]] = Counter()
     cascade: Counter[tuple[str, str]] = Counter()
+    for verdict, last, rule, images in forgotten:
+        edge[verdict] += images
+        final[last] += images
+        rules.update({rule: images} if rule else {})
     for row in rows:
         edge[row["verdict"]] += 1
         final[row["final"]] += 1
@@ -127,10 +136,17 @@ def line_report(
 
 
 def decided_alone(edge: Mapping[str, Any]) -> str:
-    """Return what the edge would say without a third verdict: the middle of its band decides."""
+    """Return what the edge would say without a third verdict: the middle of its band decides.
+
+    Where the band has no end, its other end decides: what is not OK is NG, or the reverse.
+    """
     if edge["verdict"] != "REVIEW":
         return str(edge["verdict"])
     low, high = edge["thresholds"]
+    if high >= ENDLESS:
+        return "NG"
+    if low <= -ENDLESS:
+        return "OK"
     return "NG" if edge["score"] >= low + (high - low) / 2 else "OK"
 
 
@@ -151,16 +167,23 @@ def read_labels(path: Path) -> dict[str, str]:
     Raises:
         LabelsError: It is none.
     """
+    if not path.is_file():
+        raise LabelsError(f"there is no file {path}; name a CSV of labels")
     if path.stat().st_size > MAX_LABEL_BYTES:
         raise LabelsError(f"{path}: larger than {MAX_LABEL_BYTES >> 20} MiB; name a CSV of labels")
     labels: dict[str, str] = {}
     with path.open(encoding="utf-8-sig", errors="replace", newline="") as handle:
         lines = csv.DictReader(handle)
-        if not {"image", "label"} <= set(lines.fieldnames or ()):
-            raise LabelsError(f"{path}: give it the columns 'image' and 'label'")
-        for number, line in enumerate(lines, 2):
-            label = LABELS.get(str(line["label"]).strip().lower())
-            if label is None:
-                raise LabelsError(f"{path}, line {number}: label {line['label']!r}; say ok or ng")
-            labels[str(line["image"])] = label
+        try:
+            if not {"image", "label"} <= set(lines.fieldnames or ()):
+                raise LabelsError(f"{path}: give it the columns 'image' and 'label'")
+            for line in lines:
+                label = LABELS.get(str(line["label"]).strip().lower())
+                name, where = str(line["image"]), f"{path}, line {lines.line_num}"
+                if label is None:
+                    raise LabelsError(f"{where}: label {line['label']!r}; say ok or ng")
+                if labels.setdefault(name, label) != label:
+                    raise LabelsError(f"{where}: {name} is both ok and ng; decide")
+        except csv.Error as error:
+            raise LabelsError(f"{path}, line {lines.line_num + 1}: {error}; mend it") from error
     return labels

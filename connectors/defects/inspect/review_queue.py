@@ -134,7 +134,8 @@ class ReviewQueue:
         with self._database.transaction() as connection:
             connection.executemany(
                 "UPDATE queue SET state = 'waiting' WHERE state = 'sent'"
-                " AND seq = (SELECT seq FROM images WHERE digest = ? AND verdict = 'REVIEW')",
+                " AND seq = (SELECT seq FROM images WHERE digest = ?"
+                " AND verdict != 'QUARANTINED' AND verdict = 'REVIEW')",
                 [(digest,) for digest in digests],
             )
 
@@ -160,14 +161,17 @@ class ReviewQueue:
     def fill(self, seq: int, content: bytes) -> bool:
         """Add an image that found no room before; False where there is still none."""
         with self._database.transaction() as connection:
+            if not connection.execute("SELECT 1 FROM images WHERE seq = ?", (seq,)).fetchone():
+                return True  # forgotten meanwhile
             return self.put(connection, seq, content)
 
-    def gone(self, seq: int) -> None:
-        """Note that an image for which there was no room is not there any more."""
+    def give_up(self, seq: int, reason: str) -> None:
+        """Note that an image that found no room before never will; it stays for a person."""
         self._change(
-            "INSERT INTO queue (seq, bytes, state, reason) VALUES (?, 0, 'refused', ?)",
+            "INSERT INTO queue (seq, bytes, state, reason)"
+            " SELECT seq, 0, 'refused', ? FROM images WHERE seq = ?",
+            reason,
             seq,
-            "its file was gone before there was room in the queue",
         )
 
     def state(self) -> QueueState:

@@ -12,6 +12,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from connectors.cleaning.image_files import list_images
+from connectors.defects.annotation_files import INDEX, OtherFiles, find_index
 from connectors.defects.inspect.camera import CameraFolder, CameraTiming
 from connectors.defects.inspect.delivery import Delivery
 from connectors.defects.inspect.http_link import HttpLink
@@ -20,6 +22,7 @@ from connectors.defects.inspect.journal import Journal
 from connectors.defects.inspect.line import Line
 from connectors.defects.inspect.quarantine_sink import QuarantineSink
 from connectors.defects.inspect.report import LineReport, line_report
+from connectors.defects.inspect.retention import KEEP_DAYS, Retention, check_days
 from connectors.defects.inspect.review_queue import QueueLimits, QueueState
 from connectors.defects.inspect.sinks import Sink, open_sink
 from connectors.defects.inspect.uplink import Uplink
@@ -27,12 +30,13 @@ from connectors.files import atomic_path
 from infra.errors import ConfigurationError
 from tasks.cleaning.images.limits import ImageLimits
 from tasks.cleaning.images.sandbox import Sandbox
+from tasks.defects.data.annotation import AnnotationError
 
 logger = logging.getLogger(__name__)
 
 JOURNAL, REPORT, RESULTS, QUARANTINE = "line.db", "run.json", "results.jsonl", "quarantine"
-EDGE_LIMITS = ImageLimits(memory_mib=768)
-"""One decoder beside the model, both within 2 GiB."""
+DECODER_MIB = 768
+"""Of one decoder beside the model, both within 2 GiB; enough for 30 million pixels in colour."""
 
 Told = Callable[[Counter[str], int], None]
 
@@ -49,6 +53,8 @@ class RunConfig:
         wait: Seconds that decisions and sinks are waited for at the end.
         queue: Bounds of the review queue.
         timing: How long files are waited for.
+        keep_days: For so long images are remembered whose files are gone; 0 for good.
+        decoder_mib: Memory of the decoder; images that need more are set aside.
     """
 
     sinks: tuple[str, ...] = ()
@@ -58,6 +64,19 @@ class RunConfig:
     wait: float = 30.0
     queue: QueueLimits = field(default_factory=QueueLimits)
     timing: CameraTiming = field(default_factory=CameraTiming)
+    keep_days: float = KEEP_DAYS
+    decoder_mib: int = DECODER_MIB
+
+    def __post_init__(self) -> None:
+        """Validate, naming the fix."""
+        check_days(self.keep_days)
+        self.limits()
+        if not self.wait >= 0:
+            raise ValueError(f"wait is {self.wait}; give 0 for not at all, or more")
+
+    def limits(self) -> ImageLimits:
+        """Return the limits of the decoder; `ValueError` for too little memory."""
+        return ImageLimits(memory_mib=self.decoder_mib)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,39 +138,31 @@ def inspect_folder(
     config, stop = config or RunConfig(), stop or threading.Event()
     with ExitStack() as stack:
         journal = stack.enter_context(Journal(out / JOURNAL, config.queue))
-        sinks = _open_sinks(config.sinks, journal, folder, out)
-        deliveries = [Delivery(journal, sink) for sink in sinks]
-        for delivery in deliveries:
-            stack.callback(delivery.end)
-
-        def wake() -> None:
-            for delivery in deliveries:
-                delivery.wake()
-
-        uplink = _uplink(config, journal, folder, wake)
-        if uplink is not None:
-            stack.callback(uplink.end)
-        for thread in (*deliveries, *([uplink] if uplink else [])):
+        deliveries, uplink = _threads(stack, config, journal, folder, out)
+        threads = [*deliveries, *([uplink] if uplink else [])]
+        for thread in threads:
             thread.start()
+        consumers = [delivery.sink.name for delivery in deliveries]
+        retention = Retention(journal, folder, consumers, config.keep_days)
 
         def kept() -> None:
-            wake()
-            if uplink is not None:
-                uplink.wake()
+            for thread in threads:
+                thread.wake()
+            retention.sweep_often()
 
         source = CameraFolder(
             folder,
-            journal.stats(),
+            journal.knows,
             leave_out=out,
+            skip=_masks(folder),
             timing=config.timing,
             watch=config.watch,
             stop=stop,
         )
-        decoder = decoder or stack.enter_context(Sandbox(EDGE_LIMITS, workers=1))
         line = Line(
             journal,
             inspector,
-            decoder,
+            decoder or stack.enter_context(Sandbox(config.limits(), workers=1)),
             queued=uplink is not None,
             timing=config.timing,
             told=lambda counts: told(counts, source.found),
@@ -169,11 +180,47 @@ def inspect_folder(
     return run
 
 
+def _masks(folder: Path) -> frozenset[str]:
+    """Return the masks that the index of a dataset in the folder names: no pictures of parts."""
+    if not (folder / INDEX).is_file():
+        return frozenset()
+    try:
+        entries = find_index(OtherFiles(folder, list_images(folder))) or []
+    except AnnotationError as error:
+        logger.warning("masks are judged like images, for the index cannot be read: %s", error)
+        return frozenset()
+    masks = frozenset(entry.mask for entry in entries if entry.mask)
+    if masks:
+        logger.info("%s masks of %s are left out", f"{len(masks):,}", INDEX)
+    return masks
+
+
+def _threads(
+    stack: ExitStack, config: RunConfig, journal: Journal, folder: Path, out: Path
+) -> tuple[list[Delivery], Uplink | None]:
+    """Return what hands results on and what asks the central machine; ended with the stack."""
+    sinks = _open_sinks(config.sinks, journal, folder, out)
+    deliveries = [Delivery(journal, sink) for sink in sinks]
+    for delivery in deliveries:
+        stack.callback(delivery.end)
+    if not config.central:
+        return deliveries, None
+
+    def settled() -> None:
+        for delivery in deliveries:
+            delivery.wake()
+
+    link = HttpLink(config.central, token=config.token, secret=True)
+    uplink = Uplink(journal, link, folder, settled=settled)
+    stack.callback(uplink.end)
+    return deliveries, uplink
+
+
 def _open_sinks(texts: Sequence[str], journal: Journal, folder: Path, out: Path) -> list[Sink]:
     opened: list[Sink] = [QuarantineSink(out / QUARANTINE, journal, folder)]
     try:
         for text in (f"jsonl:{out / RESULTS}", *texts):
-            opened.append(open_sink(text, journal, folder))
+            opened.append(open_sink(text, journal, folder, leave_out=out))
             _require_other(opened)
     except BaseException:
         for sink in opened:
@@ -186,15 +233,6 @@ def _require_other(sinks: Sequence[Sink]) -> None:
     *before, last = (sink.name for sink in sinks)
     if last in before:
         raise ConfigurationError(f"sink {last} is named twice", "Name it once")
-
-
-def _uplink(
-    config: RunConfig, journal: Journal, folder: Path, settled: Callable[[], None]
-) -> Uplink | None:
-    if not config.central:
-        return None
-    link = HttpLink(config.central, token=config.token)
-    return Uplink(journal, link, folder, settled=settled)
 
 
 def _drain(uplink: Uplink | None, deliveries: Sequence[Delivery], seconds: float) -> None:
@@ -219,7 +257,7 @@ def _told(
     queue = journal.queue.state() if uplink is not None else QueueState()
     return InspectionRun(
         counts=line.counts,
-        report=line_report(journal.rows(), labels),
+        report=line_report(journal.rows(), labels, journal.forgotten()),
         queue=queue,
         review_refused=dict(journal.queue.refusals()),
         undelivered={

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from connectors.defects.inspect.journal import Journal, Result
+from connectors.defects.inspect.patient_thread import TryLaterError
 from infra.errors import ConfigurationError
 
 FORMS = (
@@ -21,16 +22,8 @@ WEBHOOK_SECRET = "PENSTOCK_WEBHOOK_SECRET"  # noqa: S105 - the name of a variabl
 MIN_SECRET = 20
 
 
-class SinkError(RuntimeError):
-    """A sink does not take results now; they are handed to it again.
-
-    Attributes:
-        retry_after: Seconds it asks to be left alone.
-    """
-
-    def __init__(self, message: str, retry_after: float = 0.0) -> None:
-        super().__init__(message)
-        self.retry_after = retry_after
+class SinkError(TryLaterError):
+    """A sink does not take results now; they are handed to it again."""
 
 
 class RefusedResultError(SinkError):
@@ -79,7 +72,12 @@ class Sink(Protocol):
 
 
 def open_sink(
-    text: str, journal: Journal, folder: Path, variables: Mapping[str, str] | None = None
+    text: str,
+    journal: Journal,
+    folder: Path,
+    variables: Mapping[str, str] | None = None,
+    *,
+    leave_out: Path | None = None,
 ) -> Sink:
     """Return the sink that a text such as ``csv:results.csv`` names.
 
@@ -88,9 +86,11 @@ def open_sink(
         journal: For the pictures.
         folder: The inspected folder: images are copied from it.
         variables: Environment; the process's own if None.
+        leave_out: A folder in the inspected one that is not looked into.
 
     Raises:
-        ConfigurationError: The text names no sink, or its secret is missing.
+        ConfigurationError: The text names no sink, its secret is missing, or its images would be
+            inspected in turn.
     """
     variables = os.environ if variables is None else variables
     kind, _, rest = text.partition(":")
@@ -98,6 +98,7 @@ def open_sink(
         from connectors.defects.inspect.file_sinks import CsvSink, JsonLinesSink, PictureFolderSink
 
         if kind == "folder":
+            _require_apart(Path(rest), folder, leave_out)
             return PictureFolderSink(Path(rest), journal, folder)
         return (JsonLinesSink if kind == "jsonl" else CsvSink)(Path(rest), journal.id)
     if kind in {"http", "https"}:
@@ -117,3 +118,14 @@ def open_sink(
         if servers and topic:
             return KafkaSink(servers, topic)
     raise ConfigurationError(f"sink {text!r} is of no known form", f"Use {', '.join(FORMS)}")
+
+
+def _require_apart(target: Path, folder: Path, leave_out: Path | None) -> None:
+    place, root = target.resolve(), folder.resolve()
+    without = (leave_out or folder).resolve()
+    spared = root in without.parents and place.is_relative_to(without)
+    if place.is_relative_to(root) and not spared:
+        raise ConfigurationError(
+            f"{target} lies in the inspected folder, and its copies would be inspected in turn",
+            "Choose a folder outside of it",
+        )

@@ -9,8 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import quote
@@ -20,6 +18,7 @@ from connectors.cleaning.image_files import ImageFile, read_image_file
 from connectors.defects.inspect.backoff import Backoff
 from connectors.defects.inspect.http_link import Answer, HttpLink, LinkError
 from connectors.defects.inspect.journal import Journal
+from connectors.defects.inspect.patient_thread import PatientThread, TryLaterError
 from connectors.defects.inspect.review_queue import QueuedImage
 from tasks.cleaning.images.decode import ImageRefusedError
 from tasks.cleaning.images.limits import ImageLimits
@@ -32,32 +31,20 @@ VERDICTS = frozenset({"OK", "NG", "REVIEW"})
 ASKED_AT_ONCE = 500
 SENT_AT_ONCE = 20
 """Images sent before decisions are asked for again."""
-IDLE_SECONDS = 0.2
-"""Between two looks for decisions, and for images to send unless it is woken."""
 MAX_EDGE = 4_096
 """Bytes of the edge's opinion that travel along."""
 REFUSALS = frozenset({400, 409, 413, 415, 422})
 """Answers that say of this image that it will never be taken."""
 
 
-class UplinkError(RuntimeError):
-    """The central machine does not do its part now.
-
-    Attributes:
-        retry_after: Seconds it asks to be left alone.
-    """
-
-    def __init__(self, message: str, retry_after: float = 0.0) -> None:
-        super().__init__(message)
-        self.retry_after = retry_after
+class UplinkError(TryLaterError):
+    """The central machine does not do its part now."""
 
 
-class Uplink(threading.Thread):
-    """The thread between the queue and the central machine.
+class Uplink(PatientThread):
+    """The thread between the queue and the central machine."""
 
-    Attributes:
-        trouble: What is wrong at present, "" while nothing is.
-    """
+    foreseen = (UplinkError, LinkError, JournalError)
 
     def __init__(
         self,
@@ -77,30 +64,9 @@ class Uplink(threading.Thread):
             backoff: Pauses after failures.
             settled: Called when decisions were journalled.
         """
-        super().__init__(name="uplink", daemon=True)
-        self.trouble = ""
+        super().__init__("uplink to the central machine", backoff)
         self._journal, self._link, self._folder = journal, link, folder
-        self._backoff = backoff or Backoff()
         self._settled = settled
-        self._wake, self._ended = threading.Event(), threading.Event()
-
-    def run(self) -> None:
-        """Send and ask until it is ended."""
-        while not self._ended.is_set():
-            try:
-                busy = self.step()
-            except Exception as error:  # whatever happens, the queue stays and is tried again
-                if not isinstance(error, UplinkError | LinkError | JournalError):
-                    logger.exception("uplink")
-                self._ended.wait(self._failed(error))
-                continue
-            self._backoff.reset()
-            if self.trouble:
-                logger.info("the central machine answers again")
-                self.trouble = ""
-            if not busy:
-                self._wake.wait(IDLE_SECONDS)
-                self._wake.clear()
 
     def step(self) -> bool:
         """Send some images and ask for decisions once; False where there was nothing new.
@@ -126,24 +92,12 @@ class Uplink(threading.Thread):
             raise trouble
         return sent or settled
 
-    def wake(self) -> None:
-        """Tell it that the queue has something new."""
-        self._wake.set()
+    def waiting(self) -> int:
+        """Return how many images are without a decision."""
+        return self._journal.queue.state().open
 
-    def drain(self, deadline: float) -> bool:
-        """Wait for all decisions; False where the (monotonic) deadline came first."""
-        while self._journal.queue.state().open:
-            if time.monotonic() >= deadline:
-                return False
-            time.sleep(0.02)
-        return True
-
-    def end(self) -> None:
-        """End the thread; what is queued stays queued."""
-        self._ended.set()
-        self._wake.set()
-        if self.is_alive():
-            self.join()
+    def close(self) -> None:
+        """Close the connection; what is queued stays queued."""
         self._link.close()
 
     def _send_some(self) -> bool:
@@ -191,18 +145,24 @@ class Uplink(threading.Thread):
         said = answer.document()
         decided, unknown = said.get("decided"), said.get("unknown")
         if not isinstance(decided, dict) or not isinstance(unknown, list):
-            raise UplinkError(f"{self._link.url} does not answer as a central machine would")
+            raise self._nonsense()
         asked, any_settled = set(digests), False
-        for digest, opinion in decided.items():
-            if digest in asked and isinstance(opinion, dict) and opinion.get("verdict") in VERDICTS:
+        answered = {digest: decided[digest] for digest in decided if digest in asked}
+        for digest, opinion in answered.items():
+            if _can_be_told(opinion):
                 any_settled |= self._journal.settle(digest, opinion)
-        forgotten = [digest for digest in unknown if digest in asked]
+        forgotten = [one for one in unknown if isinstance(one, str) and one in asked]
         if forgotten:
             logger.warning("the central machine forgot %d images, sent again", len(forgotten))
             self._journal.queue.forgotten(forgotten)
         if any_settled:
             self._settled()
+        if not all(map(_can_be_told, answered.values())):
+            raise self._nonsense()
         return any_settled
+
+    def _nonsense(self) -> UplinkError:
+        return UplinkError(f"{self._link.url} does not answer as a central machine would")
 
     def _refill(self) -> None:
         """Queue images that found no room before, as long as their files are there."""
@@ -211,17 +171,24 @@ class Uplink(threading.Thread):
             content = image_bytes(self._folder, name, digest)
             if not content:
                 logger.warning("%s: gone before it could be queued for review", name)
-                queue.gone(seq)
+                queue.give_up(seq, "its file was gone before there was room in the queue")
+            elif len(content) > queue.limits.max_bytes:
+                logger.warning("%s: larger than the review queue", name)
+                queue.give_up(seq, "it is larger than the queue; raise --queue-mib")
             elif not queue.fill(seq, content):
                 return
 
-    def _failed(self, error: Exception) -> float:
-        at_least = error.retry_after if isinstance(error, UplinkError) else 0.0
-        pause = self._backoff.next(min(at_least, 300.0))
-        if str(error) != self.trouble:
-            self.trouble = str(error)
-            logger.warning("doubtful images wait for the central machine: %s", error)
-        return pause
+
+def _can_be_told(opinion: object) -> bool:
+    """Tell whether an opinion has a verdict and sinks can write it: JSON without NaN, in UTF-8."""
+    verdict = opinion.get("verdict") if isinstance(opinion, dict) else None
+    if not isinstance(verdict, str) or verdict not in VERDICTS:
+        return False
+    try:
+        json.dumps(opinion, ensure_ascii=False, allow_nan=False).encode()
+    except ValueError:
+        return False
+    return True
 
 
 def image_bytes(folder: Path, name: str, digest: str) -> bytes:

@@ -11,6 +11,7 @@ import hmac
 import json
 import time
 from collections.abc import Sequence
+from urllib.parse import urlsplit
 
 from connectors.defects.inspect.http_link import HttpLink, LinkError
 from connectors.defects.inspect.journal import Result
@@ -33,8 +34,11 @@ class WebhookSink:
         Raises:
             ConfigurationError: The address cannot be used.
         """
-        self.name = f"webhook:{url}"
         self._link = HttpLink(url, seconds=seconds)
+        # The name stands in reports and messages; queries differ by their hash alone.
+        self.name = f"webhook:{self._link.url}"
+        if query := urlsplit(url).query:
+            self.name += f"?{hashlib.sha256(query.encode()).hexdigest()[:8]}"
         self._secret = secret.encode()
 
     def write(self, results: Sequence[Result]) -> None:
@@ -43,8 +47,9 @@ class WebhookSink:
             body = json.dumps(result.body, ensure_ascii=False, allow_nan=False).encode()
             headers = {
                 "content-type": "application/json",
-                # The same for every repetition: a receiver that knows it has the result already.
-                "idempotency-key": f"{result.body['digest'] or result.seq}-{result.event}",
+                # The same for every repetition, another for every other result of any line: a
+                # receiver that knows it has the result already.
+                "idempotency-key": f"{result.body['journal']}-{result.event}",
                 SIGNATURE_HEADER: signature(self._secret, body, int(time.time())),
             }
             try:

@@ -39,7 +39,7 @@ class TypesConfig:
 
     Attributes:
         false_unknown: Share of defects of known types that may be called unknown; 0 for none.
-            Needs 1 / false_unknown - 1 labels to ever be used.
+            Needs 1 / false_unknown - 1 labelled parts to ever be used.
         nearest: Labelled images that are shown beside a judgement.
         self_training: How much is learned from unlabelled images.
     """
@@ -65,7 +65,8 @@ class TypeJudgement:
     Attributes:
         probabilities: Type -> probability, sum 1, `UNKNOWN` among them.
         nearest: Names of the labelled images it is most like, likest first.
-        p_value: Share of defects of known types that look as strange, at least 1 / (labels + 1).
+        p_value: Share of defects of known types that look as strange, at least
+            1 / (labelled parts + 1).
     """
 
     probabilities: Mapping[str, float]
@@ -177,7 +178,7 @@ def fit_types(
     return TypeClassifier(
         kinds=kinds,
         ensemble=ensemble,
-        novelty=learn_novelty(held_out, targets, len(kinds)),
+        novelty=learn_novelty(held_out, targets, len(kinds), parts),
         names=tuple(sample.name for sample in known),
         places=ensemble.coordinates(labelled),
         self_trained=self_trained,

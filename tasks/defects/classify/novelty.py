@@ -3,11 +3,13 @@
 The score is the squared distance to the nearest type's mean, over what is usual within that type:
 a tight type has little room for strangers, a loose one much. The usual size is the geometric mean
 of held-out distances, halfway (in logarithms) towards that of all types, since few labels tell
-little. A conformal p-value against held-out labels (Vovk et al. 2005) makes a rate of it.
+little. A conformal p-value against held-out labels (Vovk et al. 2005) makes a rate of it; images of
+one part are one witness, so each part stands there by one of its images.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,7 +28,7 @@ class Novelty:
 
     Attributes:
         usual: [types], squared distances.
-        scores: Sorted scores of held-out samples.
+        scores: Sorted scores of held-out parts.
     """
 
     usual: Floats
@@ -35,7 +37,7 @@ class Novelty:
     def p_values(self, distances: Floats) -> Floats:
         """Return the share of samples of known types that are as far from all types.
 
-        At least 1 / (labels + 1), so fewer than 19 labels never get below .05.
+        At least 1 / (parts + 1), so fewer than 19 labelled parts never get to .05.
 
         Args:
             distances: [n, types], squared.
@@ -45,13 +47,14 @@ class Novelty:
         return np.asarray((1 + as_far) / (len(self.scores) + 1))
 
 
-def learn_novelty(held_out: HeldOut, targets: Targets, types: int) -> Novelty:
+def learn_novelty(held_out: HeldOut, targets: Targets, types: int, parts: Sequence[str]) -> Novelty:
     """Learn what is usual from labelled samples judged by fits without them.
 
     Args:
         held_out: Of `fit_ensemble`.
         targets: int [n] of all labelled samples.
         types: Number of types.
+        parts: [n], the part that each labelled sample shows.
     """
     if not len(held_out.places):
         return Novelty(np.ones(types), np.zeros(0))
@@ -61,7 +64,10 @@ def learn_novelty(held_out: HeldOut, targets: Targets, types: int) -> Novelty:
     for each in np.unique(known):
         usual[each] = TRUST * own[known == each].mean() + (1 - TRUST) * own.mean()
     usual = np.exp(usual)
-    return Novelty(usual, np.sort((held_out.distances / usual).min(axis=1)))
+    scores = (held_out.distances / usual).min(axis=1)
+    shuffled = np.random.default_rng(0).permutation(len(scores))
+    one = {parts[held_out.places[i]]: i for i in shuffled}
+    return Novelty(usual, np.sort(scores[list(one.values())]))
 
 
 def with_unknown(posterior: Floats, p_values: Floats, alpha: float) -> Floats:

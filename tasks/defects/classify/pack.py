@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import zipfile
+import zlib
 from dataclasses import asdict
 from typing import Any
 
@@ -21,6 +22,11 @@ from tasks.defects.classify.self_training import SelfTrainingConfig
 FORMAT = "penstock-defect-types-1"
 LARGEST = 64 * 2**20
 """Bytes of the largest classifier that is opened, packed and unpacked."""
+_UNREADABLE = (
+    KeyError, TypeError, ValueError, EOFError, MemoryError, RuntimeError,
+    zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
+"""What archives, arrays and JSON that are damaged, or made to harm, end with."""
 _PARTS = ("centre", "scale", "axes", "centroids")
 
 
@@ -68,7 +74,7 @@ def unpacked(content: bytes) -> TypeClassifier:
         if notes["format"] != FORMAT:
             raise TypesFileError(f"its format is {notes['format']!r}, not {FORMAT!r}")
         found = _built(notes, arrays)
-    except (KeyError, TypeError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except _UNREADABLE as error:
         raise TypesFileError(
             f"no classifier of defect types: {error}; give a file written by this version"
         ) from error

@@ -23,6 +23,7 @@ from tasks.defects.detect.config import DetectConfig
 from tasks.defects.detect.pieces import Pieces
 
 LOG = logging.getLogger(__name__)
+Listen = Callable[[int, float], None]
 HIGHEST = (4, 0.05)
 """Cells, or their share, whose mean decides whether there is a spot, and an area."""
 _MOST_CELLS = 4_096
@@ -34,7 +35,11 @@ _KEPT = 0.995
 
 
 def finetune(
-    net: DefectNet, head: nn.Conv2d, draw: Callable[[], Pieces], config: DetectConfig
+    net: DefectNet,
+    head: nn.Conv2d,
+    draw: Callable[[], Pieces],
+    config: DetectConfig,
+    listen: Listen = lambda _step, _loss: None,
 ) -> float:
     """Train in place; both are in evaluation mode afterwards.
 
@@ -43,6 +48,7 @@ def finetune(
         head: From ``net.shape.dense`` channels to the logits of spots and of areas.
         draw: Gives the next batch.
         config: Steps and learning rate.
+        listen: Called with each step and its loss.
 
     Returns:
         Mean loss of the last tenth of the steps, NaN without steps.
@@ -76,6 +82,7 @@ def finetune(
             # Early on the mean follows at once, so that a short training is more than its start.
             _follow(mean_of, whole, min(_KEPT, step / (step + 10)))
             losses.append(loss.item())
+            listen(step, losses[-1])
         whole.load_state_dict(mean_of.state_dict())
         whole.to(memory_format=torch.contiguous_format)
     whole.eval()

@@ -18,7 +18,7 @@ from models.defect_net import STRIDE
 from tasks.defects.detect.config import DetectConfig
 from tasks.defects.detect.detector import tensor_of
 from tasks.defects.detect.evidence import MAPS, Cells, fit_evidence, stacked
-from tasks.defects.detect.finetune import HIGHEST, finetune
+from tasks.defects.detect.finetune import HIGHEST, Listen, finetune
 from tasks.defects.detect.metrics import auroc, resized
 from tasks.defects.detect.pieces import PieceMaker, region
 from tasks.defects.detect.scorer import STATISTICS, TRAINED, SurfaceScorer, statistics
@@ -83,6 +83,7 @@ def train(
     defects: Sequence[Sample],
     config: DetectConfig,
     rng: Generator,
+    listen: Listen = lambda _step, _loss: None,
 ) -> float:
     """Train net and head; return the loss, NaN without steps."""
     scorer.eval()
@@ -91,7 +92,7 @@ def train(
     undrawn = [sample for sample in defects if region(sample) is None]
     hints = strangest(scorer, undrawn, normals, config, rng) if undrawn else {}
     maker = PieceMaker(normals, defects, config, rng, hints)
-    return finetune(scorer.net, scorer.head, maker.batch, config)
+    return finetune(scorer.net, scorer.head, maker.batch, config, listen)
 
 
 @torch.no_grad()
@@ -151,6 +152,7 @@ def learn(
     config: DetectConfig,
     rng: Generator,
     more: tuple[Sequence[Sample], Sequence[Sample]] = ((), ()),
+    listen: Listen = lambda _step, _loss: None,
 ) -> dict[str, float]:
     """Train what is to be trained, learn the evidence, and set how all of it is weighed.
 
@@ -165,6 +167,7 @@ def learn(
         rng: Source of all that is random.
         more: Normal and defective samples of other parts that are learned from in every fold, but
             weigh nothing: labels that were guessed.
+        listen: Called with each step of the training that stays, and its loss.
 
     Returns:
         Figures by held-out parts: ``auroc_synthetic``, and ``auroc`` where there are defects;
@@ -184,7 +187,7 @@ def learn(
         views += [view(student, one, apart) for one in [*good[:share], *bad[:share]]]
         made = [spoilt(one, good, apart) for one in good[:share]]
         views += [view(student, one, apart, SYNTHETIC_WEIGHT) for one in made]
-    loss = _learn(scorer, [*more[0], *normals], [*more[1], *defects], config, rng)
+    loss = _learn(scorer, [*more[0], *normals], [*more[1], *defects], config, rng, listen)
     standardise(scorer, normals[:MOST_IMAGES], trained=config.steps > 0)
     return set_weights(scorer, views, trained=config.steps > 0) | (
         {} if math.isnan(loss) else {"loss": loss}
@@ -197,8 +200,9 @@ def _learn(
     defects: Sequence[Sample],
     config: DetectConfig,
     rng: Generator,
+    listen: Listen = lambda _step, _loss: None,
 ) -> float:
-    loss = train(scorer, normals, defects, config, rng)
+    loss = train(scorer, normals, defects, config, rng, listen)
     fit_evidence(scorer.evidence, cells_of(scorer, normals, defects, config, rng), config.seed)
     return loss
 

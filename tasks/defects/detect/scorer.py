@@ -115,10 +115,13 @@ class SurfaceScorer(Scorer):
 
     def impression(self, features: Features, logits: Tensor) -> Tensor:
         """Return whitened features [n, dense], the mean of the cells of highest heat."""
-        white = self.evidence.whitened(features.dense).flatten(2)
         flat = logits.flatten(2)
         place = flat.topk(min(_HELD, flat.shape[2]), dim=2).indices
-        return white.gather(2, place.expand(-1, white.shape[1], -1)).mean(dim=2)
+        dense = features.dense.flatten(2)
+        cells = dense.gather(2, place.expand(-1, dense.shape[1], -1))
+        # Whitening is linear: of the mean it costs 16 cells less, and thousands less than of all.
+        white = self.evidence.whitened(cells.mean(dim=2)[:, :, None, None])
+        return white[:, :, 0, 0]
 
     def types(self, impression: Tensor) -> Tensor:
         """Return probabilities [n, len(kinds)]: a soft nearest prototype, or none of them."""

@@ -13,7 +13,7 @@ infinite.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -31,6 +31,8 @@ from tasks.defects.promise.bounds import (
 )
 from tasks.defects.promise.parts import Floats, Per, Scored, Side, part_scores
 
+LEAST_NORMAL = float(np.finfo(np.float32).tiny)
+"""Processors that are told to be quick take smaller float32 numbers for 0."""
 Source = Literal["held-out", "out-of-fold"]
 
 
@@ -199,11 +201,11 @@ def _kept(
     what = ("defective" if side == "escape" else "good") + " parts"
     what += f" of type {kind}" if kind else ""
     name = "max_escape" if side == "escape" else "max_false_reject"
-    how = "in the mean" if promise.average else f"at {confidence:.4g} confidence"
+    how = "in the mean" if promise.average else f"at {confidence:.6g} confidence"
     others = f"label {least - n:,} more"
-    if n:
-        honest = 1 / (n + 1) if promise.average else bound(n, 1, confidence)
-        others += f", promise no less than {_up(honest):.4g} with these {n:,}"
+    honest = _up(1 / (n + 1) if promise.average else bound(n, min(n, 1), confidence))
+    if honest < 1:
+        others += f", promise no less than {honest:.4g} with these {n:,}"
     if not promise.average:
         enough = "for which these are enough" if average_rank(n, alpha) else ""
         others += ", or take the weaker average=True, "
@@ -217,13 +219,21 @@ def _kept(
 
 def _threshold(side: Side, scores: Floats, k: int) -> float:
     """Return the k-th worst score as a float32 that errs to the safe side."""
-    if side == "escape":
-        exact = float(np.partition(scores, k - 1)[k - 1])
+    place = k - 1 if side == "escape" else len(scores) - k
+    exact = float(np.partition(scores, place)[place])
+    with np.errstate(over="ignore"):
         near = np.float32(exact)
-        return float(np.nextafter(near, np.float32(-np.inf)) if float(near) > exact else near)
-    exact = float(np.partition(scores, len(scores) - k)[len(scores) - k])
+    if side == "escape":
+        found = np.nextafter(near, np.float32(-np.inf)) if float(near) > exact else near
+        return _normal(float(found), np.floor)
     # Rejected is what lies at the threshold, too: it must lie above the score, as float32 as well.
-    return float(np.nextafter(np.float32(exact), np.float32(np.inf)))
+    return _normal(float(np.nextafter(near, np.float32(np.inf))), np.ceil)
+
+
+def _normal(threshold: float, towards: Callable[[float], float]) -> float:
+    """Return the threshold, or the next number that no processor takes for 0."""
+    share = threshold / LEAST_NORMAL
+    return float(towards(share)) * LEAST_NORMAL if abs(share) < 1 else threshold
 
 
 def _joined(promise: Promise, kept: list[Kept]) -> Promised:

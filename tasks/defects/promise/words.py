@@ -59,5 +59,6 @@ def _sentence(one: Kept, promised: Promised) -> str:
         best = f"; the least that they promise is {100 * one.bound:.3g} %"
     else:
         sure, best = "in the mean over calibrations, of which a single one may do worse", ""
-    beyond = f"{one.rank - 1} of {one.parts} calibration parts lie beyond the threshold"
+    # Fewer where scores are equal, or where another side or type moved the threshold on.
+    beyond = f"at most {one.rank - 1} of {one.parts} calibration parts lie beyond the threshold"
     return f"{estimate} most {100 * one.alpha:.6g} % of {wrong}, {sure} ({beyond}{best})."

@@ -8,6 +8,7 @@ however they depend on each other, and the mean time to a false alarm is at leas
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,7 +17,7 @@ import numpy as np
 
 from tasks.defects.samples import Pixels
 from tasks.defects.watch.camera import CameraReference, Placement
-from tasks.defects.watch.exposure import brightness
+from tasks.defects.watch.exposure import PERCENTILES, brightness
 from tasks.defects.watch.ranks import RankWatch
 from tasks.defects.watch.rates import RateWatch
 
@@ -44,7 +45,7 @@ class WatchConfig:
 
     def __post_init__(self) -> None:
         """Validate, naming the fix."""
-        if not self.arl >= 100:
+        if not 100 <= self.arl < math.inf:
             raise ValueError(f"arl is {self.arl}; give at least 100 parts to a false alarm")
 
 
@@ -201,7 +202,7 @@ class LineWatch:
             state: dict[str, Any] = json.loads(text)
             if state["version"] != VERSION:
                 raise ValueError(f"version {state['version']} of a watch; this is {VERSION}")
-            return cls(
+            made = cls(
                 {str(name): RankWatch.restored(one) for name, one in state["ranks"].items()},
                 RateWatch.restored(state["unknown"]),
                 CameraReference.restored(state["camera"]) if state["camera"] else None,
@@ -210,5 +211,14 @@ class LineWatch:
                 [Placement(*(float(v) for v in one)) for one in state["placements"][-KEPT:]],
                 [str(one) for one in state["names"][-KEPT:]],
             )
-        except (KeyError, TypeError, AttributeError) as error:
+        except (KeyError, TypeError, AttributeError, OverflowError) as error:
             raise ValueError(f"no state of a watch ({error!r}); learn the watch anew") from error
+        if set(made.ranks) != set(_watched(camera=made.camera is not None)):
+            raise ValueError(f"a watch of {', '.join(made.ranks)} alone; learn the watch anew")
+        return made
+
+
+def _watched(*, camera: bool) -> list[str]:
+    """Return the names of the numbers that are watched."""
+    lying = [f"camera_{name}" for name in Placement._fields] if camera else []
+    return [*(f"brightness_p{q:02d}" for q in PERCENTILES), "score", *lying]

@@ -45,12 +45,14 @@ def central_machine(home, inspector, config=None, decoder=PLAIN):
 class BadNetwork:
     """Stands between an edge and a server; ``mode`` says what it does to requests.
 
-    up: hands on. down: breaks the connection at once. lost: hands on, but the answer is lost.
+    up: hands on; where there is no server behind it, gives ``answer``. down: breaks the connection
+    at once. lost: hands on, but the answer is lost.
     A number: answers with that status.
     """
 
     def __init__(self, target: str = "") -> None:
         self.mode: object = "up"
+        self.answer = "{}"
         self.requests: list[tuple[str, bytes, dict[str, str]]] = []
         outer, host = self, target.removeprefix("http://")
 
@@ -66,7 +68,7 @@ class BadNetwork:
                     self.close_connection = True
                     self.connection.shutdown(socket.SHUT_RDWR)
                     return
-                status, answer = 200, b"{}"
+                status, answer = 200, outer.answer.encode()
                 if isinstance(mode, int):
                     status = mode
                 elif host:

@@ -10,6 +10,7 @@ import threading
 import time
 from collections import Counter
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -22,11 +23,12 @@ from connectors.defects.inspect.camera import CameraFolder, CameraTiming
 from connectors.defects.inspect.inspector import Opinion
 from connectors.defects.inspect.journal import Inspected, Journal
 from connectors.defects.inspect.line import Line, ModelFailedError
-from connectors.defects.inspect.report import LabelsError, line_report, read_labels
+from connectors.defects.inspect.report import LabelsError, decided_alone, line_report, read_labels
 from connectors.defects.inspect.run import RunConfig
 from tasks.cleaning.images.sandbox import Sandbox
 from tasks.cleaning.quarantine import QUARANTINE_SCHEMA
-from tasks.defects.judgement import Judgement
+from tasks.defects.judgement import Judgement, Thresholds
+from tasks.defects.samples import Box, Sample
 from tests.benchmarks._hostile_images import by_hand
 from tests.connectors.defects.lines import (
     PLAIN,
@@ -44,6 +46,10 @@ ALONE = RunConfig(timing=QUICK, wait=5)
 
 
 inspect_folder = partial(runs_of_folders.inspect_folder, decoder=PLAIN)
+
+
+def never(*_):
+    return False
 
 
 def results_of(out):
@@ -80,6 +86,24 @@ def test_every_image_is_judged_once_and_told_in_order(tmp_path):
     assert again.report.images == 33
     assert len(results_of(out)) == 33
     assert json.loads((out / "run.json").read_text())["images"] == 33
+
+
+def test_masks_of_a_written_dataset_are_not_judged(tmp_path, caplog):
+    from connectors.defects.dataset_files import write_dataset
+
+    pixels = np.arange(576, dtype=np.uint8).reshape(24, 24)
+    samples = [
+        Sample("good/1.png", pixels, "ok"),
+        Sample("pit/2.png", pixels[::-1], "ng", "pit", pixels > 200),
+    ]
+    cam = write_dataset(samples, tmp_path / "cam").parent
+    run = inspect_folder(cam, tmp_path / "out", SpotInspector(), ALONE)
+    assert sum(run.counts.values()) == 2
+    assert {row["image"] for row in results_of(tmp_path / "out")} == {"good/1.png", "pit/2.png"}
+    (cam / "index.csv").write_text("image,label\na.png,perhaps\n")
+    run = inspect_folder(cam, tmp_path / "other", SpotInspector(), ALONE)
+    assert sum(run.counts.values()) == 3
+    assert "index.csv:2: label 'perhaps'" in caplog.text
 
 
 def test_touched_files_are_not_judged_again_and_copies_are_set_aside(tmp_path):
@@ -140,7 +164,10 @@ def test_deep_and_colour_images_are_judged_and_scores_that_are_no_numbers_go_to_
     class Unsure(SpotInspector):
         def judge(self, pixels):
             seen.append((pixels.dtype, pixels.shape))
-            return Judgement(float("nan"), np.full((30, 20), np.nan, np.float32), "OK")
+            nothing = float("nan")
+            box = Box(1, 2, 3, 4, "pit", nothing)
+            heat = np.full((30, 20), np.nan, np.float32)
+            return Judgement(nothing, heat, "OK", {"pit": nothing, "unknown": 1.0}, (box,))
 
     run = inspect_folder(cam, tmp_path / "out", Unsure(), ALONE, decoder=sandbox)
     assert sorted(seen, key=str) == [
@@ -149,6 +176,8 @@ def test_deep_and_colour_images_are_judged_and_scores_that_are_no_numbers_go_to_
         (np.dtype("uint8"), (30, 20, 3)),
     ]
     assert run.counts == {"REVIEW": 3}
+    edge = results_of(tmp_path / "out")[0]["edge"]
+    assert (edge["kind"], edge["kinds"], edge["boxes"][0][4:]) == ("", {}, ["pit", 0.0])
 
 
 def test_a_model_that_fails_on_one_image_sets_it_aside_and_on_all_ends_the_run(tmp_path):
@@ -169,6 +198,10 @@ def test_a_model_that_fails_on_one_image_sets_it_aside_and_on_all_ends_the_run(t
     assert run.report.quarantined == {"not-judged": 2}
     with pytest.raises(ModelFailedError, match="20 images in a row"):
         inspect_folder(cam, tmp_path / "out2", Failing(set(range(256))), ALONE)
+    # None of them is set aside for what was the model's fault.
+    run = inspect_folder(cam, tmp_path / "out2", SpotInspector(), ALONE)
+    assert run.counts == Counter(VERDICTS[n % 10] for n in range(25))
+    assert run.report.quarantined == {}
 
 
 def test_a_folder_that_is_none_an_empty_one_and_a_second_process(tmp_path):
@@ -190,7 +223,7 @@ def test_a_folder_that_is_none_an_empty_one_and_a_second_process(tmp_path):
 
 
 def names(folder, **options):
-    return [file.name for file in CameraFolder(folder, {}, timing=QUICK, **options) if file]
+    return [file.name for file in CameraFolder(folder, never, timing=QUICK, **options) if file]
 
 
 def test_a_file_that_grows_is_waited_for_and_keeps_the_order(tmp_path):
@@ -209,7 +242,7 @@ def test_a_file_that_grows_is_waited_for_and_keeps_the_order(tmp_path):
     (tmp_path / name_of(1)).touch()
     writer.start()
     patient = CameraTiming(settle=0.2, patience=5.0, poll=0.02)
-    seen = [file.name for file in CameraFolder(tmp_path, {}, timing=patient) if file]
+    seen = [file.name for file in CameraFolder(tmp_path, never, timing=patient) if file]
     assert done.is_set()
     assert seen == [name_of(n) for n in range(3)]
     writer.join()
@@ -227,7 +260,7 @@ def test_a_file_that_never_ends_holds_the_others_back_for_a_while_only(tmp_path)
     writer = threading.Thread(target=camera)
     writer.start()
     wait_for(lambda: (tmp_path / name_of(1)).stat().st_mtime > 1_700_000_000)
-    source = CameraFolder(tmp_path, {}, timing=QUICK)
+    source = CameraFolder(tmp_path, never, timing=QUICK)
     seen = [file.name for file in source if file]
     stop.set()
     writer.join()
@@ -259,7 +292,7 @@ def test_a_truncated_image_gets_time_to_become_whole(tmp_path, sandbox):
     with Journal(tmp_path / "out" / "line.db") as journal:
         line = Line(journal, SpotInspector(), sandbox, queued=False, timing=timing)
         writer.start()
-        source = CameraFolder(tmp_path, {}, timing=timing, leave_out=tmp_path / "out")
+        source = CameraFolder(tmp_path, never, timing=timing, leave_out=tmp_path / "out")
         assert line.run(source)["NG"] == 1
     writer.join()
 
@@ -283,6 +316,56 @@ def test_a_watch_judges_what_comes_and_ends_when_told(tmp_path):
     worker.join()
     assert runs[0].report.images == 9
     assert [one["image"] for one in results_of(out)] == [name_of(n) for n in range(9)]
+
+
+def test_a_watch_outlives_a_share_that_goes_away_and_folders_that_are_deleted(tmp_path, caplog):
+    cam, out = tmp_path / "cam", tmp_path / "out"
+    write_plates(cam, range(3))
+    stop, ended = threading.Event(), []
+    config = RunConfig(timing=QUICK, watch=True, wait=5)
+
+    def work():
+        ended.append(inspect_folder(cam, out, SpotInspector(), config, stop=stop))
+
+    worker = threading.Thread(target=work)
+    worker.start()
+    try:
+        wait_for(lambda: (out / "results.jsonl").is_file() and len(results_of(out)) == 3)
+        cam.rename(tmp_path / "away")
+        wait_for(lambda: "goes on when it is there again" in caplog.text)
+        (tmp_path / "away").rename(cam)
+        write_plates(cam, range(3, 5))
+        wait_for(lambda: len(results_of(out)) == 5, "new files were not judged")
+    finally:
+        stop.set()
+        worker.join()
+    assert ended[0].counts.total() == 5
+
+
+def test_a_folder_that_is_deleted_while_it_is_listed_is_gone(tmp_path, monkeypatch):
+    write_plates(tmp_path, range(1))
+    (tmp_path / "yesterday").mkdir()
+    looked = Path.is_symlink
+
+    def deleted(path):
+        found = looked(path)
+        if path.name == "yesterday":
+            path.rmdir()
+        return found
+
+    monkeypatch.setattr(Path, "is_symlink", deleted)
+    assert names(tmp_path) == [name_of(0)]
+
+
+def test_what_is_seen_is_forgotten_with_its_file(tmp_path):
+    """A camera that deletes what it wrote must not fill the memory."""
+    source = CameraFolder(tmp_path, lambda name, _: name == name_of(0), timing=QUICK)
+    write_plates(tmp_path, range(4))
+    assert [file.name for file in source if file] == [name_of(n) for n in (1, 2, 3)]
+    for n in range(3):
+        (tmp_path / name_of(n)).unlink()
+    assert [file for file in source if file] == []
+    assert list(source._seen) == [name_of(3)]
 
 
 def test_nothing_is_recorded_where_the_disk_is_full_and_all_of_it_later(tmp_path):
@@ -336,9 +419,31 @@ def test_the_report_counts_errors_before_and_after_the_central_model(tmp_path):
     path.write_text("image,label\na,maybe\n")
     with pytest.raises(LabelsError, match="line 2"):
         read_labels(path)
+    for content, says in (
+        ("image,label\na,ok\nb,ng\na,ng\n", "line 4: a is both"),
+        ("image,label\na," + "x" * 200_000, "line 2: field larger"),
+    ):
+        path.write_text(content)
+        with pytest.raises(LabelsError, match=says):
+            read_labels(path)
+    with pytest.raises(LabelsError, match="no file"):
+        read_labels(tmp_path / "none.csv")
     path.write_text("file;verdict\n")
     with pytest.raises(LabelsError, match="'image' and 'label'"):
         read_labels(path)
+
+
+@pytest.mark.parametrize(
+    ("thresholds", "alone"),
+    [(Thresholds(150, np.inf), "NG"), (Thresholds(-np.inf, 200), "OK"), (Thresholds(0, 340), "NG")],
+)
+def test_a_band_without_end_is_decided_by_its_other_end(thresholds, alone):
+    """A promise of escapes alone leaves no score for NG; its middle would pass everything."""
+    inspector = SpotInspector()
+    inspector.thresholds = thresholds
+    said = Opinion.of(inspector.judge(np.full((4, 4), 180, np.uint8)), inspector).to_json()
+    assert said["verdict"] == "REVIEW"
+    assert decided_alone(said) == alone
 
 
 def test_thresholds_without_end_are_kept_as_numbers():

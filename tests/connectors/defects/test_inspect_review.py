@@ -7,6 +7,7 @@ import json
 import os
 import random
 import signal
+import socket
 import threading
 import time
 from collections import Counter
@@ -14,7 +15,7 @@ from functools import partial
 
 import pytest
 
-from connectors.defects.inspect import database
+from connectors.defects.inspect import database, retention
 from connectors.defects.inspect import run as runs_of_folders
 from connectors.defects.inspect.backoff import Backoff
 from connectors.defects.inspect.camera import CameraTiming
@@ -213,6 +214,17 @@ def test_a_full_queue_is_told_and_filled_again_from_the_folder(tmp_path, caplog)
     assert again.queue.open == 0
 
 
+def test_an_image_that_was_forgotten_meanwhile_is_not_queued(tmp_path):
+    with journal_with(tmp_path, DOUBTFUL[:1], QueueLimits(max_bytes=1)) as journal:
+        ((seq, _, _),) = journal.queue.unqueued(5)
+        with journal.database.transaction() as connection:
+            connection.execute("DELETE FROM images")
+        assert journal.queue.fill(seq, b"")
+        journal.queue.give_up(seq, "gone")
+        assert journal.queue.state().open == 0
+        assert journal.queue.state().refused == 0
+
+
 def test_the_queue_never_holds_more_bytes_than_it_may(tmp_path):
     size = len(plate(8, 160))
     with journal_with(tmp_path, DOUBTFUL, QueueLimits(max_bytes=3 * size)) as journal:
@@ -239,12 +251,72 @@ def test_a_central_machine_that_talks_nonsense_is_not_believed(tmp_path):
         ("http://plant.example:80", SECRET),
         ("https://user:pass@host", ""),
         ("http://127.0.0.1:99999999", ""),
+        ("http://[::1", ""),
         ("http://127.0.0.1", "a\nb"),
     ],
 )
 def test_addresses_that_would_leak_a_token_or_are_none_are_refused(url, token):
     with pytest.raises(ConfigurationError):
         HttpLink(url, token=token)
+
+
+def test_a_connection_that_the_server_closed_in_a_pause_is_opened_anew(tmp_path):
+    """Servers close idle connections; that is no failure over the image that is sent next."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def answer_once_each():
+            for _ in range(3):
+                peer, _ = listener.accept()
+                with peer:
+                    peer.recv(65_536)
+                    peer.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}")
+
+        server = threading.Thread(target=answer_once_each, daemon=True)
+        server.start()
+        link = HttpLink(f"http://127.0.0.1:{listener.getsockname()[1]}", seconds=5.0)
+        for _ in range(3):
+            assert link.post("/x", b"body", {}).status == 200
+            time.sleep(0.1)
+        link.close()
+        server.join()
+
+
+def test_an_image_larger_than_the_queue_is_told_and_those_behind_it_go_on(tmp_path):
+    small = len(plate(DOUBTFUL[1], 160))
+    cam = tmp_path / "cam"
+    write_plates(cam, DOUBTFUL[1:3])
+    (cam / name_of(0)).write_bytes(plate(0, 160, side=96))
+    limits = QueueLimits(max_bytes=small + 200)
+    with central_machine(tmp_path / "home", SpotInspector(0.0)) as (url, _):
+        run = inspect_folder(cam, tmp_path / "out", SpotInspector(), config(url, queue=limits))
+    assert run.queue.open == 0
+    assert run.report.final["REVIEW"] == 1
+    assert "larger than the queue" in run.review_refused[name_of(0)]
+
+
+def test_a_decision_that_cannot_be_told_is_not_taken_and_holds_no_other_back(tmp_path):
+    """What JSON cannot hold would stop every sink for good once it stood in the journal."""
+    nonsense = ('"OK", "score": NaN', '"OK", "score": 1e999', '"OK", "kind": "\\ud800"', "[]")
+    with journal_with(tmp_path, DOUBTFUL[:5]) as journal, BadNetwork() as network:
+        uplink = uplink_to(journal, network.url, tmp_path)
+        digests = [row["digest"] for row in journal.rows()]
+        for seq in range(1, 6):
+            journal.queue.sent(seq)
+        said = [
+            f'"{d}": {{"verdict": {v}}}' for d, v in zip(digests, (*nonsense, '"NG"'), strict=True)
+        ]
+        network.answer = f'{{"decided": {{{", ".join(said)}}}, "unknown": [{{}}]}}'
+        with pytest.raises(UplinkError, match="does not answer as a central machine"):
+            uplink.step()
+        uplink.end()
+        assert [row["final"] for row in journal.rows()] == ["REVIEW"] * 4 + ["NG"]
+
+
+def test_images_do_not_travel_in_the_clear_where_the_token_was_forgotten(tmp_path):
+    write_plates(tmp_path / "cam", range(1))
+    plain = RunConfig(central="http://plant.example:8010", timing=QUICK)
+    with pytest.raises(ConfigurationError, match="in the clear"):
+        inspect_folder(tmp_path / "cam", tmp_path / "out", SpotInspector(), plain)
 
 
 def test_pauses_grow_and_differ():
@@ -258,7 +330,7 @@ def test_pauses_grow_and_differ():
     assert backoff.next() <= 1.0
 
 
-def killed_run(tmp_path, url, rng):
+def killed_run(tmp_path, url, rng, **changes):
     """Run an edge in a process that is killed: at one of its steps, or at any moment."""
     at_step, step, moment = rng.random() < 0.7, rng.randrange(1, 30), rng.uniform(0.01, 0.5)
     pid = os.fork()
@@ -271,7 +343,7 @@ def killed_run(tmp_path, url, rng):
             kill_at_step(step)
         else:
             threading.Timer(moment, end_now).start()
-        inspect_folder(tmp_path / "cam", tmp_path / "out", SpotInspector(), config(url))
+        inspect_folder(tmp_path / "cam", tmp_path / "out", SpotInspector(), config(url, **changes))
     finally:
         os._exit(0)
 
@@ -350,6 +422,35 @@ def test_kills_lose_nothing_and_decide_nothing_twice(tmp_path, seed):
     assert settled == Counter(name_of(n) for n in range(last))
     final = {one["image"]: one["final"] for one in told if one["settled"]}
     assert final == {name_of(n): FINAL[n % 10] for n in range(last)}
+
+
+def test_kills_lose_nothing_while_files_are_touched_deleted_and_forgotten(tmp_path, monkeypatch):
+    monkeypatch.setattr(retention, "EVERY_SECONDS", 0.0)
+    rng, cam, out = random.Random(8), tmp_path / "cam", tmp_path / "out"
+    kills, last = 0, 0
+    with central_machine(tmp_path / "home", SpotInspector(0.0)) as (url, _):
+        while kills < 4:
+            write_plates(cam, range(last, last + 10))
+            last += 10
+            kills += killed_run(tmp_path, url, rng, keep_days=1e-9) == -signal.SIGKILL
+            text = (out / "results.jsonl").read_text() if (out / "results.jsonl").exists() else ""
+            whole = text[: text.rfind("\n") + 1].splitlines()
+            for name in {json.loads(line)["image"] for line in whole}:
+                if rng.random() < 0.6:
+                    (cam / name).unlink(missing_ok=True)
+            for path in cam.iterdir():
+                os.utime(path, (1_600_000_000 + last, 1_600_000_000))
+            assert last < 200, "the runs were too quick to be killed"
+        patient = config(url, wait=60.0, keep_days=1e-9)
+        run = inspect_folder(cam, out, SpotInspector(), patient)
+    told = results_of(out)
+    assert run.report.images == last
+    assert [one["event"] for one in told] == list(range(1, len(told) + 1))
+    every = Counter(name_of(n) for n in range(last))
+    assert Counter(one["image"] for one in told if one["central"] is None) == every
+    assert Counter(one["image"] for one in told if one["settled"]) == every
+    with Journal(out / "line.db") as journal:
+        assert journal.forgotten()
 
 
 def test_a_killed_central_machine_decides_what_it_took(tmp_path):

@@ -11,6 +11,7 @@ import threading
 import time
 from functools import partial
 
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -74,7 +75,9 @@ def test_a_file_cut_anywhere_ends_up_with_every_result_once(tmp_path, kind):
 @pytest.mark.parametrize("kind", [JsonLinesSink, CsvSink])
 def test_a_file_of_something_else_is_not_written_to(tmp_path, kind):
     path = tmp_path / "r.csv"
-    for content in (b"name,age\nx,3\n", b'{"a": 1}\n', b"\xff\xfe\n", b"[" * 5_000 + b"\n"):
+    whole = (b"name,age\nx,3\n", b'{"a": 1}\n', b"\xff\xfe\n", b"[" * 5_000 + b"\n")
+    cut = (b"name,age\nx,3", b'{"a": 1}', b"not one line", b'{"event": "click"}')
+    for content in (*whole, *cut, b'{"event": 1, "journal": "k"'):
         path.write_bytes(content)
         with pytest.raises(ValueError, match="name another file"):
             kind(path, "j")
@@ -101,6 +104,22 @@ def test_any_name_makes_one_row_that_no_spreadsheet_runs(tmp_path_factory, name)
         rows = list(csv.DictReader(handle))
     assert len(rows) == 2
     assert rows[0]["image"][:1] not in {"=", "+", "-", "@", "\t"}
+
+
+def test_a_row_tells_boxes_and_likes_of_who_decided(tmp_path):
+    edge = {"verdict": "REVIEW", "boxes": [[1, 2, 3, 4, "pit", 0.9]], "like": ["=a.png", "b.png"]}
+    central = {"verdict": "NG", "boxes": [[5, 6, 7, 8, "crack", 1.0]], "like": []}
+    undecided, decided = result(1), result(2)
+    undecided.body["edge"] = decided.body["edge"] = edge
+    decided.body["central"] = central
+    sink = CsvSink(tmp_path / "r.csv", "j")
+    sink.write([undecided, decided])
+    sink.close()
+    with (tmp_path / "r.csv").open(newline="") as handle:
+        first, second = csv.DictReader(handle)
+    assert json.loads(first["boxes"]) == edge["boxes"]
+    assert first["like"] == "'=a.png; b.png"
+    assert (json.loads(second["boxes"]), second["like"]) == (central["boxes"], "")
 
 
 def test_a_lost_file_of_results_is_written_again_from_the_journal(tmp_path):
@@ -133,6 +152,45 @@ def test_images_are_sorted_by_verdict_and_moved_by_decisions(tmp_path):
     assert (target / "OK" / "00000009_00008.png").read_bytes() == (cam / name_of(8)).read_bytes()
     assert (target / "NG" / "00000010_00009.heat.png").read_bytes()[:4] == b"\x89PNG"
     assert json.loads((target / "NG" / "00000010_00009.json").read_text())["final"] == "NG"
+
+
+def test_two_lines_do_not_sort_into_one_folder_nor_overwrite_each_other(tmp_path):
+    """Images of both have the same numbers, and with one camera's software the same names."""
+    target = tmp_path / "sorted"
+    for line in ("one", "two"):
+        write_plates(tmp_path / line, range(2))
+    config = RunConfig(sinks=(f"folder:{target}",), timing=QUICK)
+    for _ in range(2):
+        inspect_folder(tmp_path / "one", tmp_path / "out", SpotInspector(), config)
+    with pytest.raises(ValueError, match="name another folder"):
+        inspect_folder(tmp_path / "two", tmp_path / "out2", SpotInspector(), config)
+    assert len(list(target.rglob("*.json"))) == 2
+
+
+def test_a_journal_that_was_begun_anew_overwrites_no_quarantine(tmp_path):
+    cam, out = tmp_path / "cam", tmp_path / "out"
+    cam.mkdir()
+    for content in (b"one", b"other"):
+        (cam / "broken.png").write_bytes(content)
+        inspect_folder(cam, out, SpotInspector(), RunConfig(timing=QUICK))
+        for name in ("line.db", "results.jsonl"):
+            (out / name).rename(tmp_path / f"{name}.{content.decode()}")
+    tables = [pq.read_table(path) for path in (out / "quarantine").rglob("*.parquet")]
+    kept = [row["payload"] for table in tables for row in table.to_pylist()]
+    assert sorted(kept) == [b"one", b"other"]
+
+
+def test_results_that_the_journal_does_not_know_are_told(tmp_path):
+    """Of a journal that was put back from a backup the next results have numbers told already."""
+    cam, out = tmp_path / "cam", tmp_path / "out"
+    write_plates(cam, range(2))
+    inspect_folder(cam, out, SpotInspector(), RunConfig(timing=QUICK))
+    backup = (out / "line.db").read_bytes()
+    write_plates(cam, range(2, 4))
+    inspect_folder(cam, out, SpotInspector(), RunConfig(timing=QUICK))
+    (out / "line.db").write_bytes(backup)
+    with pytest.raises(ConfigurationError, match="does not know"):
+        inspect_folder(cam, out, SpotInspector(), RunConfig(timing=QUICK))
 
 
 def test_a_failing_sink_neither_stops_the_line_nor_loses_a_result(tmp_path, monkeypatch):
@@ -178,6 +236,17 @@ def test_a_result_refused_for_good_is_told_and_those_behind_it_go_on(tmp_path):
         assert [json.loads(body)["event"] for _, body, _ in receiver.requests] == [1, 2, 3, 4]
 
 
+def test_a_secret_in_an_address_is_told_nowhere():
+    first, other = (
+        WebhookSink(f"http://127.0.0.1:9/hook?token={token}", SHARED) for token in ("s3cret", "x")
+    )
+    with pytest.raises(SinkError) as told:
+        first.write([result(1)])
+    assert "s3cret" not in f"{first.name} {told.value}"
+    assert first.name != other.name
+    assert first.name.startswith("webhook:http://127.0.0.1:9/hook?")
+
+
 def test_an_answer_that_is_lost_brings_the_same_key_again(tmp_path):
     cam, out = tmp_path / "cam", tmp_path / "out"
     write_plates(cam, range(2))
@@ -194,6 +263,20 @@ def test_an_answer_that_is_lost_brings_the_same_key_again(tmp_path):
         keys = [headers["idempotency-key"] for _, _, headers in receiver.requests]
         assert len(keys) > 2
         assert len(set(keys)) == 2
+
+
+def test_the_same_image_of_two_lines_has_two_keys(tmp_path):
+    """Or a receiver would take the result of a new model for a repetition of the old one."""
+    write_plates(tmp_path / "cam", range(2))
+    keys = set()
+    for out in (tmp_path / "one", tmp_path / "two"):
+        inspect_folder(tmp_path / "cam", out, SpotInspector(), RunConfig(timing=QUICK))
+        with Journal(out / "line.db") as journal, BadNetwork() as receiver:
+            sink = WebhookSink(receiver.url, SHARED)
+            sink.write(journal.results_after(0, 10))
+            sink.close()
+            keys |= {headers["idempotency-key"] for _, _, headers in receiver.requests}
+    assert len(keys) == 4
 
 
 def test_a_full_disk_takes_half_a_line_and_gives_it_back(tmp_path):
@@ -233,8 +316,14 @@ def test_a_webhook_without_a_secret_and_a_sink_named_twice_are_refused(tmp_path)
     with Journal(tmp_path / "line.db") as journal:
         with pytest.raises(ConfigurationError, match=WEBHOOK_SECRET):
             open_sink("https://h/x", journal, tmp_path, {WEBHOOK_SECRET: "short"})
-        sink = open_sink(f"folder:{tmp_path}", journal, tmp_path, {})
-        assert isinstance(sink, PictureFolderSink)
+        camera = tmp_path / "camera"
+        for place in (tmp_path, camera / "out" / "sorted"):
+            sink = open_sink(f"folder:{place}", journal, camera, {}, leave_out=camera / "out")
+            assert isinstance(sink, PictureFolderSink)
+        for place in (camera, camera / "sorted"):
+            for out in (camera / "out", camera, tmp_path, None):
+                with pytest.raises(ConfigurationError, match="inspected in turn"):
+                    open_sink(f"folder:{place}", journal, camera, {}, leave_out=out)
     write_plates(tmp_path / "cam", range(1))
     twice = RunConfig(sinks=(f"csv:{tmp_path / 'r.csv'}",) * 2, timing=QUICK)
     with pytest.raises(ConfigurationError, match="twice"):

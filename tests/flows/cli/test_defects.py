@@ -102,6 +102,7 @@ def test_a_folder_is_inspected_in_two_gigabytes_without_torch(edge_file, tmp_pat
         ({"more": ("--sink", "pigeon:x")}, "no known form"),
         ({"more": ("--central", "http://plant.example")}, "in the clear"),
         ({"more": ("--labels", "labels.csv")}, "'image' and 'label'"),
+        ({"more": ("--decoder-mib", "100")}, "384 or more"),
     ],
 )
 def test_wrong_input_ends_with_1_and_one_line(
@@ -134,11 +135,14 @@ def test_what_waits_is_told_with_the_next_step(edge_file, tmp_path, monkeypatch,
     assert cli.run([*line, "--labels", str(labels)]) == 0
     told = capsys.readouterr().out
     assert "10 images in, 6 OK, 2 NG, 2 REVIEW, 0 quarantined" in told
-    assert "sent for review 20.0%" in told
+    assert "left to review 20.0%" in told
     assert "2 images wait for the central model" in told
     assert "10 results wait for webhook:http://127.0.0.1:9/hook" in told
     assert "run the same command again" in told
     assert "edge alone: missed 1 of 2 defective" in told
+    labels.write_text("image,label\ncam/00000.png,ok\n")
+    assert cli.run([*line, "--labels", str(labels)]) == 0
+    assert "no label names an inspected image" in capsys.readouterr().out
 
 
 def test_serving_tells_the_address_and_ends_by_ctrl_c(edge_file, tmp_path):

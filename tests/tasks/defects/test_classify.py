@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import io
 import json
+import tracemalloc
+import zipfile
 
 import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
+from tasks.defects.classify.colour import colour
 from tasks.defects.classify.descriptors import FAMILIES, describe
 from tasks.defects.classify.discriminant import fit_discriminant
-from tasks.defects.classify.ensemble import deal_folds, fit_temperature
+from tasks.defects.classify.ensemble import deal_folds, fit_ensemble, fit_temperature
 from tasks.defects.classify.fit import TypesConfig, fit_types
-from tasks.defects.classify.novelty import with_unknown
+from tasks.defects.classify.novelty import learn_novelty, with_unknown
 from tasks.defects.classify.pack import TypesFileError, packed, unpacked
 from tasks.defects.classify.self_training import SelfTrainingConfig, compress, self_train
 from tasks.defects.judgement import UNKNOWN
@@ -123,6 +126,30 @@ def test_colour_alone_tells_types_apart():
     assert [j.kind for j in fitted.judge([stain(0), stain(2)])] == ["red", "blue"]
 
 
+@pytest.mark.parametrize("shape", [(1, 1), (3, 2), (8, 300), (1_100, 1_000)])
+def test_colour_is_counted_as_numpy_would(shape, monkeypatch):
+    rng = np.random.default_rng(sum(shape))
+    pixels = rng.integers(0, 256, (*shape, 3), np.uint8) // (1, 2, 3)
+    pixels = pixels.astype(np.uint8)
+    red, green, blue = np.moveaxis(pixels.astype(np.float64), 2, 0)
+    row = []
+    for opponent in (red - green, (red + green) / 2 - blue):
+        row += [opponent.mean(), opponent.std(), *np.percentile(opponent, (1, 10, 50, 90, 99))]
+    np.testing.assert_allclose(colour(pixels), row, rtol=1e-5, atol=1e-5)
+    monkeypatch.setattr("tasks.defects.classify.colour.AT_ONCE", 700)
+    np.testing.assert_allclose(colour(pixels), row, rtol=1e-5, atol=1e-5)
+
+
+def test_colour_of_a_large_image_takes_no_more_memory_than_that():
+    """As floats, with copies for the percentiles, it took ten times as much."""
+    pixels = np.zeros((3_000, 3_000, 3), np.uint8)
+    tracemalloc.start()
+    colour(pixels)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < pixels.nbytes
+
+
 def test_refuses_what_it_cannot_learn_from():
     with pytest.raises(SampleError, match="set kind"):
         fit_types([Sample("a", np.zeros((9, 9), np.uint8))])
@@ -145,6 +172,42 @@ def test_packed_classifier_judges_alike_and_spoilt_bytes_are_refused(cache):
                 spoilt(content, "members", {"x": 1.0})):  # fmt: skip
         with pytest.raises(TypesFileError):
             unpacked(bad)
+
+
+@pytest.mark.parametrize("entry", ["huge", "compressed", "encrypted", "nested"])
+def test_archives_made_to_harm_are_refused(cache, entry):
+    with zipfile.ZipFile(
+        io.BytesIO(packed(fit_types(labelled(2, ("rows", "blobs")), cache=cache)))
+    ) as whole:
+        held = {name: whole.read(name) for name in whole.namelist()}
+    kind = zipfile.ZIP_DEFLATED if entry == "compressed" else zipfile.ZIP_STORED
+    if entry == "huge":  # a shape of 8 TB in a header of 100 bytes
+        header = io.BytesIO()
+        np.lib.format.write_array_header_1_0(
+            header, {"descr": "<f8", "fortran_order": False, "shape": (10**12,)}
+        )
+        held["usual.npy"] = header.getvalue()
+    if entry == "nested":
+        held["notes.npy"] = npy(np.frombuffer(b"[" * 100_000, np.uint8))
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", kind) as made:
+        for name, data in held.items():
+            made.writestr(name, data)
+    content = bytearray(buffer.getvalue())
+    if entry == "compressed":
+        content[300:400] = bytes(100)
+    if entry == "encrypted":
+        for mark, place in ((b"PK\3\4", 6), (b"PK\1\2", 8)):
+            at = content.find(mark)
+            content[at + place] |= 1
+    with pytest.raises(TypesFileError):
+        unpacked(bytes(content))
+
+
+def npy(array: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, array)
+    return buffer.getvalue()
 
 
 def spoilt(content: bytes, key: str, value: object) -> bytes:
@@ -219,6 +282,26 @@ def test_folds_keep_parts_together_and_unknown_wins_where_rare():
     whole = with_unknown(np.tile([0.6, 0.4], (4, 1)), p_values, 0.05)
     assert (whole.argmax(axis=1) == 2).tolist() == [True, True, False, False]
     assert fit_temperature(np.zeros((2, 2)), np.array([0, 1])) is None
+
+
+def test_twenty_images_of_one_part_are_one_witness():
+    """Counted as twenty, 8 parts promise 5 % of false alarms, and give nearly twice as many."""
+    alarms = []
+    for seed in range(30):
+        rng = np.random.default_rng(seed)
+
+        def drawn(parts: int, images: int, rng: np.random.Generator = rng) -> np.ndarray:
+            away = rng.normal(size=(parts, 3)).repeat(images, axis=0)
+            away[:, 0] += 6 * (np.arange(parts) % 2).repeat(images)
+            return (away + 0.2 * rng.normal(size=away.shape)).astype(np.float32)
+
+        targets, names = (np.arange(8) % 2).repeat(20), [str(i // 20) for i in range(160)]
+        folds = deal_folds(targets, names)
+        ensemble, held_out = fit_ensemble({"a": drawn(8, 20)}, targets, np.ones(160), folds)
+        novelty = learn_novelty(held_out, targets, 2, names)
+        assert len(novelty.scores) == 8
+        alarms.append(novelty.p_values(ensemble.distances({"a": drawn(200, 1)})) <= 0.05)
+    assert np.mean(alarms) <= 0.05
 
 
 def test_descriptors_are_measured_once_and_hardly_move_with_exposure():

@@ -159,6 +159,25 @@ def test_equal_scores_are_all_on_the_safe_side():
     assert found.thresholds.verdict(float(np.float32(0.1))) == "REVIEW"
 
 
+@pytest.mark.parametrize("score", [0.0, 1e-46, 1e-40, -1e-46, -1e-40, 1e39, -1e39])
+def test_thresholds_are_never_numbers_that_count_as_0_or_none(score):
+    """A score of 0 must not be rejected where the processor takes 1e-45 for 0."""
+    same = alone(np.full(40, score))
+    found = promised_thresholds(Promise(max_escape=0.1, max_false_reject=0.1), same, same)
+    assert found.thresholds.ok_below <= score
+    assert found.thresholds.ng_from > score or found.thresholds.ng_from == np.inf
+    for one in (found.thresholds.ok_below, found.thresholds.ng_from):
+        assert one == 0 or abs(one) >= np.finfo(np.float32).tiny
+        assert one in {float(np.float32(one)), np.inf, -np.inf}
+
+
+def test_what_nobody_could_promise_is_not_proposed():
+    sure = Promise(max_escape=0.1, confidence=0.99999)
+    with pytest.raises(TooFewPartsError, match=r"at 0\.99999 confidence") as e:
+        promised_thresholds(sure, alone([1.0]))
+    assert "no less than" not in str(e.value)
+
+
 def test_a_side_without_a_promise_is_left_to_people():
     scores = alone(np.arange(40))
     escape = promised_thresholds(Promise(max_escape=0.1), scores)
@@ -178,6 +197,8 @@ def test_crossed_promises_take_the_lower_threshold_and_say_so():
     assert found.crossed
     assert found.thresholds.ok_below == found.thresholds.ng_from == found.kept[1].threshold
     assert "nothing is left to review" in sentences(found)[-1]
+    # The shared threshold lies below every defective part.
+    assert "at most 1 of 100 calibration parts lie beyond" in sentences(found)[0]
     with pytest.raises(ValueError, match="no single threshold"):
         promised_thresholds(promise, good, bad)
 

@@ -181,12 +181,17 @@ def test_states_that_are_none_are_refused(parts):
     for wrong, says in (
         ({"version": 2}, "version 2"),
         ({"seen": None}, "learn the watch anew"),
+        ({"seen": float("inf")}, "learn the watch anew"),
+        ({"ranks": {"score": state["ranks"]["score"]}}, "learn the watch anew"),
+        ({"camera": None}, "learn the watch anew"),
         ({"camera": "AAAA"}, "wrong size"),
         ({"ranks": {"score": {**state["ranks"]["score"], "counts": [1]}}}, "do not fit"),
         ({"ranks": {"score": {**state["ranks"]["score"], "money": [-1.0] * 6}}}, "out of its"),
     ):
         with pytest.raises(ValueError, match=says):
             LineWatch.from_json(json.dumps(state | wrong))
+    with pytest.raises(ValueError, match="arl is inf"):
+        WatchConfig(arl=float("inf"))
     with pytest.raises(ValueError, match="no state"):
         LineWatch.from_json(" " * 2_000_000)
 

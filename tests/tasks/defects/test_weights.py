@@ -216,6 +216,23 @@ def test_a_file_that_is_too_large_is_not_opened(tmp_path, monkeypatch):
         load_net()
 
 
+def test_an_archive_that_swells_is_not_opened(tmp_path, monkeypatch):
+    import zipfile
+
+    monkeypatch.setattr("tasks.defects.weights.LARGEST", 1_000_000)
+    plain, small = tmp_path / "plain.pth", tmp_path / "small.pth"
+    torch.save({"layer1.0.conv1.weight": torch.zeros(1_000, 1_000)}, plain)
+    with (
+        zipfile.ZipFile(plain) as stored,
+        zipfile.ZipFile(small, "w", zipfile.ZIP_DEFLATED) as packed,
+    ):
+        for entry in stored.infolist():
+            packed.writestr(entry.filename, stored.read(entry))
+    assert small.stat().st_size < 10_000
+    with pytest.raises(WeightsError, match="holds 4 MiB"):
+        load_net(small)
+
+
 def test_smoke(capsys):
     from tests.benchmarks import defects_weights
 
@@ -225,3 +242,16 @@ def test_smoke(capsys):
     assert result["weights_mb"] < 12
     assert result["surface_acc"] > result["surface_acc_untrained"]
     assert result["mask_auroc"] > result["mask_auroc_contrast"]
+
+
+def test_a_file_that_tells_of_a_net_larger_than_itself_is_refused_before_it_is_built(
+    tmp_path, monkeypatch
+):
+    """Sizes that are each allowed may still ask for hundreds of gigabytes together."""
+    monkeypatch.setattr("tasks.defects.weights.DefectNet", lambda _: pytest.fail("it was built"))
+    path = tmp_path / "large.safetensors"
+    shape = {"stem": 8, "widths": [1_024] * 3, "blocks": [1_000] * 3, "dense": 8}
+    notes = {"format": FORMAT, "shape": json.dumps(shape)}
+    save_file({"net.x": torch.zeros(1)}, path, notes)
+    with pytest.raises(WeightsError, match="larger than itself"):
+        load_net(path)

@@ -103,7 +103,7 @@ def _add_reviewing(app: FastAPI, central: Central) -> None:
     async def heat(request: Request, key: str) -> Response:
         """Return the heat map of a decided image."""
         central.allowed(request)
-        found = central.store.heat(key) if is_key(key) else b""
+        found = await run_in_threadpool(central.store.heat, key) if is_key(key) else b""
         if not found:
             raise Problem(404, "not-found", "no heat map of that image", "Ask for a decided one")
         return as_response(Reply(200, found, PNG))

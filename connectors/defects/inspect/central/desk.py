@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from connectors.api.journal import JournalError
-from connectors.defects.inspect.backoff import Backoff
 from connectors.defects.inspect.central.store import Review, ReviewStore
 from connectors.defects.inspect.heat_map import heat_png
 from connectors.defects.inspect.inspector import (
@@ -17,12 +18,12 @@ from connectors.defects.inspect.inspector import (
     Opinion,
     as_eight_bits,
 )
+from connectors.defects.inspect.patient_thread import PatientThread
+from connectors.defects.inspect.retention import EVERY_SECONDS, KEEP_DAYS
 from tasks.cleaning.images.decode import ImageRefusedError
 from tasks.cleaning.images.sandbox import SandboxError
 
 logger = logging.getLogger(__name__)
-
-IDLE_SECONDS = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,15 +39,24 @@ class Decision:
     heat: bytes
 
 
-class Desk(threading.Thread):
+class Desk(PatientThread):
     """Judges what is put before it: reviews in turn, single images at once."""
 
-    def __init__(self, inspector: Inspector, decoder: Decoder, store: ReviewStore) -> None:
-        super().__init__(name="reviews", daemon=True)
+    foreseen = (JournalError, SandboxError)
+
+    def __init__(
+        self,
+        inspector: Inspector,
+        decoder: Decoder,
+        store: ReviewStore,
+        keep_days: float = KEEP_DAYS,
+    ) -> None:
+        super().__init__("reviews")
         self.inspector = inspector
         self._decoder, self._store = decoder, store
         self._one_at_a_time = threading.Lock()
-        self._wake, self._ended = threading.Event(), threading.Event()
+        self._kept = timedelta(days=keep_days)
+        self._next_sweep = time.monotonic()
 
     def judge(self, content: bytes) -> Decision:
         """Judge the bytes of a file.
@@ -60,34 +70,25 @@ class Desk(threading.Thread):
         opinion = Opinion.of(judgement, self.inspector).to_json()
         return Decision(opinion, heat_png(judgement.heat, pixels))
 
-    def run(self) -> None:
-        """Decide reviews until it is ended."""
-        backoff = Backoff()
-        while not self._ended.is_set():
-            try:
-                review = self._store.next()
-                if review is None:
-                    self._wake.wait(IDLE_SECONDS)
-                    self._wake.clear()
-                    continue
-                decision = self._decided(review)
-                self._store.decide(review.key, decision.opinion, decision.heat)
-            except (JournalError, SandboxError) as error:
-                logger.error("reviews wait: %s", error)  # noqa: TRY400 - tried again
-                self._ended.wait(backoff.next())
-            else:
-                backoff.reset()
+    def step(self) -> bool:
+        """Decide the next review; False where there is none."""
+        self._sweep_often()
+        review = self._store.next()
+        if review is None:
+            return False
+        decision = self._decided(review)
+        self._store.decide(review.key, decision.opinion, decision.heat)
+        return True
 
-    def wake(self) -> None:
-        """Tell it that there is a new review."""
-        self._wake.set()
+    def waiting(self) -> int:
+        """Return how many reviews are not decided."""
+        return self._store.counts()["waiting"]
 
-    def end(self) -> None:
-        """End the thread after the image at hand."""
-        self._ended.set()
-        self._wake.set()
-        if self.is_alive():
-            self.join()
+    def _sweep_often(self) -> None:
+        """Let go of old decisions if the last time is an hour ago."""
+        if self._kept and time.monotonic() >= self._next_sweep:
+            self._next_sweep = time.monotonic() + EVERY_SECONDS
+            self._store.forget(datetime.now(UTC) - self._kept)
 
     def _decided(self, review: Review) -> Decision:
         """Judge a review; what cannot be judged stays REVIEW, for a person, with the reason."""
@@ -98,7 +99,7 @@ class Desk(threading.Thread):
         except SandboxError:
             raise
         except Exception as error:
-            logger.exception("%s: the central model fails on it", review.name)
+            logger.exception("%r: the central model fails on it", review.name)
             reason = f"{type(error).__name__}: {error}"
         said: dict[str, Any] = {
             "verdict": "REVIEW",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import socket
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +13,8 @@ from connectors.api.tokens import read_tokens
 from connectors.defects.inspect.central.app import create_app
 from connectors.defects.inspect.central.service import Central, CentralConfig
 from connectors.defects.inspect.inspector import Inspector
-from infra.errors import ConfigurationError, ServiceError
+from connectors.listener import bound_listener
+from infra.errors import ConfigurationError
 
 logger = logging.getLogger(__name__)
 
@@ -61,12 +61,18 @@ def serve(
             "Give --tls-certificate and --tls-key, or listen on 127.0.0.1 behind a proxy",
         )
     config = replace(config or CentralConfig(), tls=tls is not None)
-    listener = _listener(host, port)
+    listener = bound_listener(
+        host,
+        port,
+        what="the central machine",
+        fix="Stop the program that holds the port, or choose another --port",
+    )
     try:
         central = Central(inspector, home, tokens, config)
         address = listener.getsockname()
         scheme = "https" if tls else "http"
-        told(f"{scheme}://{address[0]}:{address[1]}")
+        shown = f"[{address[0]}]" if ":" in address[0] else address[0]
+        told(f"{scheme}://{shown}:{address[1]}")
         server = uvicorn.Server(
             uvicorn.Config(
                 create_app(central),
@@ -85,18 +91,3 @@ def serve(
         server.run(sockets=[listener])
     finally:
         listener.close()
-
-
-def _listener(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((host, port))
-    except OSError as error:
-        listener.close()
-        raise ServiceError(
-            f"cannot listen on {host}:{port} ({error.strerror})",
-            "Stop the program that holds the port, or choose another --port",
-        ) from error
-    return listener

@@ -25,6 +25,7 @@ from connectors.defects.inspect.central.desk import Decision, Desk
 from connectors.defects.inspect.central.multipart import file_of_form
 from connectors.defects.inspect.central.store import ReviewStore
 from connectors.defects.inspect.inspector import Decoder, Inspector
+from connectors.defects.inspect.retention import KEEP_DAYS, check_days
 from connectors.defects.inspect.review_queue import QueueLimits
 from connectors.defects.inspect.uplink import (
     ASKED_AT_ONCE,
@@ -54,6 +55,7 @@ class CentralConfig:
         burst: Requests that a rested token may send at once.
         queue: Bounds of what waits to be decided.
         tls: Whether it is reached by https.
+        keep_days: For so long decisions are kept; 0 for good.
     """
 
     max_image_bytes: int = 64 * 2**20
@@ -63,11 +65,13 @@ class CentralConfig:
     burst: float = 1_000.0
     queue: QueueLimits = field(default_factory=QueueLimits)
     tls: bool = False
+    keep_days: float = KEEP_DAYS
 
     def __post_init__(self) -> None:
         """Validate, naming the fix."""
         if min(self.max_image_bytes, self.at_once, self.read_seconds, self.rate, self.burst) <= 0:
             raise ValueError(f"{self}: every bound must be positive")
+        check_days(self.keep_days)
 
 
 class Central:
@@ -104,7 +108,7 @@ class Central:
         )
         self.store = ReviewStore(home / "central.db", config.queue)
         self._sandbox = Sandbox(ImageLimits(max_bytes=config.max_image_bytes), workers=2)
-        self.desk = Desk(inspector, decoder or self._sandbox, self.store)
+        self.desk = Desk(inspector, decoder or self._sandbox, self.store, config.keep_days)
         self._waiting = 0
 
     def start(self) -> None:

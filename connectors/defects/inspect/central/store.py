@@ -122,6 +122,18 @@ class ReviewStore:
                     decided[key] = json.loads(row[0])
         return decided, waiting, unknown
 
+    def forget(self, before: datetime) -> int:
+        """Let go of what was decided before a time; an edge that still asks sends it again.
+
+        Returns:
+            Images forgotten.
+        """
+        with self._database.transaction() as connection:
+            return connection.execute(
+                "DELETE FROM reviews WHERE opinion IS NOT NULL AND decided < ?",
+                (before.astimezone(UTC).isoformat(timespec="milliseconds"),),
+            ).rowcount
+
     def heat(self, key: str) -> bytes:
         """Return the heat map of a decided image as PNG, b"" where there is none."""
         with self._database.reading() as connection:
