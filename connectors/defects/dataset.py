@@ -21,7 +21,7 @@ from tasks.cleaning.images.sandbox import Sandbox
 from tasks.defects.data.masks import binary_mask
 from tasks.defects.data.shapes import Shape, drawn
 from tasks.defects.data.turns import turned
-from tasks.defects.samples import DEEPEST, Box, Label, Mask, Pixels, Sample, eight_bits
+from tasks.defects.samples import DEEPEST, Box, Label, Mask, Sample, eight_bits
 
 FRAME: dict[str, Any] = {
     "name": pl.String,  # path within the folder
@@ -191,7 +191,7 @@ class Samples(Sequence[Sample]):
             mask = binary_mask(upright, record.mask.threshold, width, height)
         return Sample(
             record.file.name,
-            cast("Pixels", pixels),
+            pixels,
             record.label,
             record.kind,
             mask,

@@ -22,6 +22,11 @@ class Detector(Protocol):
         """Types of defects that it tells apart, the last is ``unknown``."""
         ...
 
+    @property
+    def bits(self) -> int:
+        """Bits in use of deep images: they are brought to the upper eight of these."""
+        ...
+
     def judge(self, pixels: Pixels) -> Judgement:
         """Judge uint8 [h, w] or [h, w, 3]; raises `ValueError` for what it does not judge."""
         ...
