@@ -26,7 +26,7 @@ from tasks.defects.augment.windows import window
 from tasks.defects.classify.discriminant import fit_discriminant
 from tasks.defects.detect.config import DetectConfig
 from tasks.defects.detect.detector import tensor_of
-from tasks.defects.detect.finetune import HIGHEST, finetune, halves_pay
+from tasks.defects.detect.finetune import HIGHEST, finetune, halves_pay, highest
 from tasks.defects.detect.metrics import auroc, heat_metrics
 from tasks.defects.detect.pieces import Pieces, is_large, transplanted
 from tasks.defects.detect.synthetic import with_defect
@@ -260,7 +260,7 @@ def surface_aurocs(
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=halves_pay()):
         for sample in others:
             maps = head(net(tensor_of(sample.pixels)[None]).dense)[0].float()
-            each = [one.flatten().topk(min(count, one.numel())).values.mean()
+            each = [highest(one[None, None], count)[0]
                     for one, count in zip(maps, HIGHEST, strict=True)]  # fmt: skip
             scores.append(float(max(each)))
             heats.append(maps.amax(dim=0).numpy())
