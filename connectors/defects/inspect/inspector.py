@@ -82,7 +82,7 @@ class EdgeInspector:
 
 
 def open_inspector(path: Path, *, threads: int = 2, typed: bool = True) -> Inspector:
-    """Return the inspector of an edge file, or of a bundle's folder.
+    """Return the inspector of an edge file, of a bundle's folder, or of a golden sample's.
 
     Args:
         path: The file, or the folder.
@@ -92,13 +92,13 @@ def open_inspector(path: Path, *, threads: int = 2, typed: bool = True) -> Inspe
 
     Raises:
         EdgeFileError: There is no such file, or it is no edge file that can be run.
-        BundleError: The folder is no bundle.
+        BundleError: The folder is neither.
     """
     from connectors.defects.edge_file import read_edge_file
     from tasks.defects.edge.format import EdgeFileError
 
     if path.is_dir():
-        return _of_bundle(path, threads, typed=typed)
+        return _of_folder(path, threads, typed=typed)
     model, _ = read_edge_file(path)
     try:
         return EdgeInspector(model, threads=threads)
@@ -106,10 +106,15 @@ def open_inspector(path: Path, *, threads: int = 2, typed: bool = True) -> Inspe
         raise EdgeFileError(f"{path}: {error}") from error
 
 
-def _of_bundle(folder: Path, threads: int, *, typed: bool) -> Inspector:
+def _of_folder(folder: Path, threads: int, *, typed: bool) -> Inspector:
+    from connectors.defects.golden import is_golden
     from connectors.defects.inspect.typed import with_types
     from tasks.defects.bundle.bundle import EDGE, DefectBundle
 
+    if is_golden(folder):
+        from connectors.defects.inspect.golden import GoldenInspector
+
+        return GoldenInspector(folder)
     bundle = DefectBundle.load(folder)
     edge = EdgeInspector(bundle.read(EDGE), threads=threads)
     return with_types(edge, bundle) if typed else edge

@@ -10,6 +10,8 @@ from pathlib import Path
 from kernels.bundle.folder import BundleError, FileEntry, parse_files
 
 FORMAT_VERSION = 1
+WRITTEN_BY = {"inspection": "penstock defects train", "golden": "penstock defects golden"}
+"""What writes each kind."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +24,7 @@ class Manifest:
         git_commit: Commit of the code that trained, or ``"unknown"``.
         created: ISO instant, UTC.
         files: Path inside the bundle -> size and hash, every file but the manifest itself.
-        kind: Always ``inspection``.
+        kind: One of `WRITTEN_BY`.
         format: Version of this layout.
     """
 
@@ -39,18 +41,18 @@ class Manifest:
         return json.dumps(asdict(self), indent=1, sort_keys=True) + "\n"
 
     @classmethod
-    def from_json(cls, text: str, where: Path) -> Manifest:
-        """Parse a manifest.
+    def from_json(cls, text: str, where: Path, kind: str = "inspection") -> Manifest:
+        """Parse a manifest of a kind.
 
         Raises:
             BundleError: When it is no JSON, is of another kind or format, or lacks fields.
         """
         try:
             data = json.loads(text)
-            if data.get("kind") != "inspection":
+            if data.get("kind") != kind:
                 raise BundleError(
-                    f"{where} is of kind {data.get('kind', 'fraud')!r}, not an inspection; "
-                    "give the folder that 'penstock defects train' wrote"
+                    f"{where} is of kind {data.get('kind', 'fraud')!r}, not {kind!r}; "
+                    f"give the folder that '{WRITTEN_BY[kind]}' wrote"
                 )
             if data.get("format") != FORMAT_VERSION:
                 raise BundleError(
