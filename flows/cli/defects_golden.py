@@ -85,5 +85,5 @@ def _told(record: GoldenRecord, place: Path) -> list[str]:
         spread = f"[{figures['auroc_low']:.3f}, {figures['auroc_high']:.3f}]"
         lines.append(f"AUROC {figures['auroc']:.3f} {spread}")
     lines += sentences(record.promised)
-    command = f"{own_command()} defects inspect IMAGES --model {nearby(place)}"
-    return [*lines, "", f"golden sample  {nearby(place)}", f"inspect        {command}"]
+    command = f"{own_command()} defects inspect IMAGES --model {nearby(str(place))}"
+    return [*lines, "", f"golden sample  {nearby(str(place))}", f"inspect        {command}"]
