@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -69,7 +70,8 @@ def run_metrics(finished: Mapping[str, Any]) -> dict[str, float]:
         for name, right in types["floors"].items():
             found[f"types.floor.{name}"] = right / max(types["parts"], 1)
     limits = finished["thresholds"]
-    found |= {name: float(limits[name]) for name in ("ok_below", "ng_from")}
+    both = {name: float(limits[name]) for name in ("ok_below", "ng_from")}
+    found |= {name: limit for name, limit in both.items() if math.isfinite(limit)}
     for one in limits["kept"]:
         side = ".".join(part for part in (one["side"], one["kind"]) if part)
         found |= {f"promise.{side}": one["alpha"], f"promise.{side}_least": one["bound"]}

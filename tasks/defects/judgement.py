@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -36,6 +36,21 @@ class Thresholds:
             raise ValueError(
                 f"thresholds {self.ok_below}, {self.ng_from}: give ok_below <= ng_from"
             )
+
+    def to_json(self) -> list[float | str]:
+        """Return both; an infinite one as a text, for which JSON has no number."""
+        limits = (float(self.ok_below), float(self.ng_from))
+        return [one if math.isfinite(one) else str(one) for one in limits]
+
+    @classmethod
+    def from_json(cls, values: Sequence[float | str]) -> Thresholds:
+        """Return the thresholds of `to_json`.
+
+        Raises:
+            ValueError: Not two numbers, or not in order.
+        """
+        low, high = values
+        return cls(float(low), float(high))
 
     def verdict(self, score: float) -> Verdict:
         """Return the verdict of a score; one that is no number goes to a person."""

@@ -54,9 +54,7 @@ class DefectBundle:
         for name in manifest.files:
             read_verified(folder, manifest, name)
         self.promise: dict[str, Any] = read_json(folder, manifest, "thresholds.json")
-        self.thresholds = Thresholds(
-            _number(self.promise["ok_below"]), _number(self.promise["ng_from"])
-        )
+        self.thresholds = Thresholds.from_json([self.promise["ok_below"], self.promise["ng_from"]])
         self.metrics: dict[str, Any] = read_json(folder, manifest, "metrics.json")
         self.images = pl.read_csv(
             io.BytesIO(read_verified(folder, manifest, "images.csv")), schema=IMAGES
@@ -184,8 +182,3 @@ def _write_files(draft: Path, parts: BundleParts) -> None:
         draft / "example.npz",
         {"images": parts.example, "scores": np.array(scores, dtype=np.float64)},
     )
-
-
-def _number(value: float | str) -> float:
-    """Read a threshold; infinite ones are texts, which JSON has no numbers for."""
-    return float(value)

@@ -86,10 +86,10 @@ class Detector:
             "shape": asdict(self.scorer.shape),
             "size": self.scorer.size,
             "config": asdict(self.config),
-            "thresholds": None if limits is None else [limits.ok_below, limits.ng_from],
+            "thresholds": None if limits is None else limits.to_json(),
             "provenance": dict(self.provenance),
         }
-        return {WEIGHTS: save(state), FACTS: json.dumps(facts, indent=1).encode()}
+        return {WEIGHTS: save(state), FACTS: json.dumps(facts, indent=1, allow_nan=False).encode()}
 
     @classmethod
     def from_bytes(cls, files: Mapping[str, bytes]) -> Detector:
@@ -114,7 +114,7 @@ class Detector:
                 scorer.eval(),
                 DetectConfig(**facts["config"]),
                 facts["provenance"],
-                None if limits is None else Thresholds(*limits),
+                None if limits is None else Thresholds.from_json(limits),
             )
         except DetectError:
             raise

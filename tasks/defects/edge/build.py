@@ -108,7 +108,7 @@ def build_edge(
     if settle is not None:
         own = settle(EdgeSession(with_metadata(model, page.to_metadata()), threads=1))
         model = with_limits(model, own)
-    facts["thresholds"] = {"detector": _limits(thresholds), "edge": _limits(own)}
+    facts["thresholds"] = {"detector": thresholds.to_json(), "edge": own.to_json()}
     proven = [np.ascontiguousarray(rgb(image)) for image in proof] or colour
     graph = EdgeGraph(scorer, thresholds).eval()
     record = ParityRecord(
@@ -173,12 +173,6 @@ def _told(made: Quantised, config: QdqConfig) -> dict[str, object]:
         "losses": made.losses,
         "sensitivity": made.sensitivity,
     }
-
-
-def _limits(thresholds: Thresholds) -> list[float | str]:
-    """Return thresholds as JSON data, which has no infinite numbers."""
-    both = (thresholds.ok_below, thresholds.ng_from)
-    return [value if np.isfinite(value) else str(value) for value in both]
 
 
 def _runtime() -> str:

@@ -142,11 +142,11 @@ class TemplateDetector:
             "format": FORMAT,
             "config": asdict(self.config),
             "polarity": self.polarity,
-            "thresholds": None if limits is None else [limits.ok_below, limits.ng_from],
+            "thresholds": None if limits is None else limits.to_json(),
             "provenance": dict(self.provenance),
         }
         packed = save({name: np.ascontiguousarray(one) for name, one in arrays.items()})
-        return {ARRAYS: packed, FACTS: json.dumps(facts, indent=1).encode()}
+        return {ARRAYS: packed, FACTS: json.dumps(facts, indent=1, allow_nan=False).encode()}
 
     @classmethod
     def from_bytes(cls, files: Mapping[str, bytes]) -> TemplateDetector:
@@ -173,7 +173,7 @@ class TemplateDetector:
                 float(facts["polarity"]),
                 TemplateConfig(**facts["config"]),
                 facts["provenance"],
-                None if limits is None else Thresholds(*limits),
+                None if limits is None else Thresholds.from_json(limits),
             )
         except DetectError:
             raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -98,8 +99,10 @@ def test_the_same_samples_give_the_same_detector(line, net):
     assert first.to_bytes() == second.to_bytes()
 
 
-def test_bytes_hold_all_of_a_detector(line, net):
-    detector = replace(fit(line, SMALL, net), thresholds=Thresholds(0.2, 0.8))
+@pytest.mark.parametrize("limits", [(0.2, 0.8), (0.6, math.inf), (-math.inf, 0.4)])
+def test_bytes_hold_all_of_a_detector(line, net, limits):
+    detector = replace(fit(line, SMALL, net), thresholds=Thresholds(*limits))
+    json.loads(detector.to_bytes()[FACTS], parse_constant=pytest.fail)  # one side promised alone
     read = Detector.from_bytes(detector.to_bytes())
     images = [sample.pixels for sample in line]
     assert same(detector.judge(images), read.judge(images))
