@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tasks.cleaning.images.features import gray_of
 from tasks.defects.samples import Pixels
 from tasks.defects.watch.camera import SIDE, small_gray
 from tasks.defects.watch.exposure import PERCENTILES, brightness
@@ -32,7 +33,8 @@ class View:
     @classmethod
     def of(cls, pixels: Pixels, score: float, *, unknown: bool = False) -> View:
         """Return the view of an image, uint8 [h, w] or [h, w, 3]."""
-        return cls(float(score), brightness(pixels), small_gray(pixels), unknown)
+        gray = gray_of(pixels)
+        return cls(float(score), brightness(gray), small_gray(gray), unknown)
 
     def state(self) -> tuple[str, bytes]:
         """Return numbers as JSON, and the small image: some 16 kB."""
