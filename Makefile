@@ -24,7 +24,7 @@ setup: ## Create .venv and install everything (safe to repeat)
 jars: setup ## Build the stream's Java module and bring Kafka (part of setup)
 	@infra/jars/build.sh
 
-demo: setup ## Simulate a bank, train, register, score and write the report
+demo: setup ## A bank and a line of parts: train, register, score, inspect, report
 	@$(BIN)/penstock demo
 
 demo-live: setup ## After demo: its payments through Kafka, Flink and the API, to be watched

@@ -16,7 +16,9 @@ from prefect import flow
 
 from connectors.defects import steps
 from connectors.defects.comparison import InspectionRules
-from connectors.defects.training import AUDIT, BUNDLE, JUDGED, QUARANTINE, ROLES
+from connectors.defects.record import AUDIT
+from connectors.defects.tracking import log_training
+from connectors.defects.training import BUNDLE
 from connectors.tracking import RunRequest, TrackedRun, tracked_run, unfinished_run
 from flows.artifacts import publish_inspection_training
 from infra.settings import get_settings
@@ -88,8 +90,11 @@ def _train(home: Path, seen: Record, key: Record, shared: Record, run: TrackedRu
     """Run the steps from the folder to the bundle."""
     began = time.perf_counter()
     run.log_dataset(key["line"], seen["digest"], seen["images"], Path(seen["folder"]))
+    chosen = {name: v for name, v in shared["settings"].items() if name in steps.OF_FIT}
     fitted = steps.fit_detector(
-        str(place_of(home / "work", "fitted", key).folder), folder=seen["folder"], **shared
+        str(place_of(home / "work", "fitted", key | {"settings": chosen}).folder),
+        folder=seen["folder"],
+        **shared | {"settings": chosen},
     )
     finished = steps.finish_detector(
         str(place_of(home / "work", "inspection", key).folder),
@@ -100,31 +105,11 @@ def _train(home: Path, seen: Record, key: Record, shared: Record, run: TrackedRu
         **shared,
     )
     place = Path(finished["folder"])
-    run.log_metrics(_numbers(finished["figures"]))
-    for path in (
-        place / JUDGED,
-        Path(fitted["folder"]) / ROLES,
-        Path(fitted["folder"]) / QUARANTINE,
-    ):
-        run.log_file(path)
-    for name in ("MODEL_CARD.md", "thresholds.json", "metrics.json", "parity.json"):
-        run.log_file(place / BUNDLE / name)
-    if finished["audit"]:
-        run.log_file(place / AUDIT)
+    log_training(run, fitted, finished)
     return {
         "fitted": fitted,
         "finished": finished,
         "bundle": str(place / BUNDLE),
         "audit": str(place / AUDIT) if finished["audit"] else "",
         "seconds": time.perf_counter() - began,
-    }
-
-
-def _numbers(figures: Record) -> dict[str, float]:
-    """Return the figures that are numbers, named ``test.auroc``."""
-    return {
-        f"{role}.{name}": float(value)
-        for role, each in figures.items()
-        for name, value in each.items()
-        if isinstance(value, int | float)
     }

@@ -23,6 +23,14 @@ class ToldOnce(logging.Filter):
         return not (record.levelno >= logging.ERROR and record.name.startswith(REPEATING))
 
 
+def not_of_root(record: logging.LogRecord) -> bool:
+    """Whether a record is of a logger with a name, or of trouble.
+
+    ONNX Runtime's quantiser tells each bias that it copies by ``logging.info``.
+    """
+    return record.name != "root" or record.levelno >= logging.WARNING
+
+
 class BriefFormatter(logging.Formatter):
     """Tells a record without its traceback: a failure is told once, by the command itself."""
 
@@ -54,6 +62,7 @@ def configure_logging(level: str = "INFO", *, debug: bool = False) -> None:
     else:
         handler.setFormatter(BriefFormatter("%(levelname)s %(message)s"))
         handler.addFilter(ToldOnce())
+        handler.addFilter(not_of_root)
     root.addHandler(handler)
     root.setLevel(logging.DEBUG if debug else level)
     for name in NOISY:

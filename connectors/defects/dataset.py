@@ -19,6 +19,7 @@ import pyarrow as pa
 from connectors.cleaning.image_files import ImageFile, read_image_file
 from tasks.cleaning.images.sandbox import Sandbox
 from tasks.defects.data.masks import binary_mask
+from tasks.defects.data.shapes import Shape, drawn
 from tasks.defects.data.turns import turned
 from tasks.defects.samples import Box, Label, Mask, Pixels, Sample
 
@@ -29,7 +30,7 @@ FRAME: dict[str, Any] = {
     "part": pl.String,
     "group": pl.Int64,
     "split": pl.String,  # by a folder of that name, ""
-    "mask": pl.String,  # path within the folder, ""
+    "mask": pl.String,  # path within the folder, "" without one or where an annotation draws it
     "boxes": pl.Int64,
     "width": pl.Int64,  # upright
     "height": pl.Int64,
@@ -63,6 +64,25 @@ class MaskSource:
     orientation: int
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class DrawnMask:
+    """A mask by what an annotation draws.
+
+    Attributes:
+        shapes: Outlines and runs of all defects.
+        width: Of the image that they were drawn on.
+        height: Of the same.
+        orientation: EXIF's of the image whose stored form it was drawn on, else 1.
+        sha256: Of the shapes.
+    """
+
+    shapes: tuple[Shape, ...]
+    width: int
+    height: int
+    orientation: int
+    sha256: str
+
+
 @dataclass(frozen=True, slots=True)
 class Record:
     """An image of a dataset, checked, not decoded.
@@ -84,7 +104,7 @@ class Record:
     kind: str = ""
     part: str = ""
     boxes: tuple[Box, ...] = ()
-    mask: MaskSource | None = None
+    mask: MaskSource | DrawnMask | None = None
     bits: int = 8
 
 
@@ -162,10 +182,13 @@ class Samples(Sequence[Sample]):
         if pixels.dtype == np.uint16:
             pixels = (pixels >> (record.bits - 8)).astype(np.uint8)
         mask: Mask | None = None
-        if record.mask is not None:
-            drawn = self._pixels(record.mask.file, record.mask.sha256)
+        if isinstance(record.mask, DrawnMask):
+            marked = drawn(record.mask.shapes, record.mask.width, record.mask.height)
+            mask = np.ascontiguousarray(turned(marked, record.mask.orientation))
+        elif record.mask is not None:
+            found = self._pixels(record.mask.file, record.mask.sha256)
             height, width = pixels.shape[:2]
-            upright = turned(cast("Any", drawn), record.mask.orientation)
+            upright = turned(cast("Any", found), record.mask.orientation)
             mask = binary_mask(upright, record.mask.threshold, width, height)
         return Sample(
             record.file.name,

@@ -17,7 +17,15 @@ import polars as pl
 from connectors.cleaning.image_files import ImageFile, Listing, list_images, read_image_file
 from connectors.cleaning.images import quarantined_images
 from connectors.defects.annotation_files import Notes, OtherFiles, find_index, find_notes, read_note
-from connectors.defects.dataset import FRAME, Dataset, Record, Samples, content_digest
+from connectors.defects.dataset import (
+    FRAME,
+    Dataset,
+    MaskSource,
+    Record,
+    Samples,
+    content_digest,
+)
+from connectors.defects.drawn_masks import fit_shapes
 from connectors.defects.import_checks import (
     Candidate,
     about_conversions,
@@ -30,15 +38,13 @@ from connectors.defects.import_checks import (
     without_copies,
 )
 from connectors.defects.options import DatasetError, DatasetOptions
+from connectors.defects.parts import named_parts
 from tasks.cleaning.images.checks import Flag
 from tasks.cleaning.images.decode import ImageRefusedError
 from tasks.cleaning.images.sandbox import Sandbox
 from tasks.defects.data import index
 from tasks.defects.data.annotation import Annotation
-from tasks.defects.data.groups import parts_by_pattern, parts_by_table
 from tasks.defects.data.layout import Place, find_layout
-
-MAX_PARTS_BYTES = 64 << 20
 
 
 def load_dataset(
@@ -83,6 +89,7 @@ def load_dataset(
         findings += notes.findings
         fit_boxes(images, options)
         findings += fit_masks(images, listing, sandbox, read, held, options)
+        findings += fit_shapes(images, options)
         bits = deep_bits(images, sandbox, read)
     finally:
         if own:
@@ -171,17 +178,10 @@ def _annotated(images: Sequence[Candidate], others: OtherFiles, options: Dataset
 def _parts(images: Sequence[Candidate], options: DatasetOptions) -> list[str]:
     """Find the physical parts that images show; an index's own come first."""
     names = [image.file.name for image in images]
-    found: dict[str, str] = {}
+    found, strange = named_parts(names, options.parts, options.part_pattern)
     said = []
-    if options.part_pattern:
-        found = parts_by_pattern(names, options.part_pattern)
-    if options.parts is not None:
-        source = options.parts.name
-        data = read_note(options.parts.absolute(), source, MAX_PARTS_BYTES)
-        table, strange = parts_by_table(data, source, names)
-        found |= table
-        if strange:
-            said.append(f"parts: {len(strange):,} names of {source} are of no image here")
+    if options.parts is not None and strange:
+        said.append(f"parts: {len(strange):,} names of {options.parts.name} are of no image here")
     for image in images:
         image.part = image.part or found.get(image.file.name, "")
     known = sum(bool(image.part) for image in images)
@@ -240,7 +240,7 @@ def _frame(
             "part": image.part,
             "group": groups[image.file.name],
             "split": image.place.split,
-            "mask": image.mask.file.name if image.mask else "",
+            "mask": image.mask.file.name if isinstance(image.mask, MaskSource) else "",
             "boxes": len(image.boxes),
             "width": image.shown[0],
             "height": image.shown[1],

@@ -11,7 +11,7 @@ from typing import TypeVar
 import numpy as np
 
 from connectors.cleaning.image_files import ImageFile, Listing
-from connectors.defects.dataset import MaskSource
+from connectors.defects.dataset import DrawnMask, MaskSource
 from connectors.defects.options import DatasetOptions
 from tasks.cleaning.images.checks import COPY, NEAR_COPY, UNIFORM, Flag
 from tasks.cleaning.images.decode import ImageRefusedError
@@ -43,7 +43,7 @@ class Candidate:
     indexed: bool = False
     measured: MeasuredImage | None = None
     boxes: tuple[Box, ...] = ()
-    mask: MaskSource | None = None
+    mask: MaskSource | DrawnMask | None = None
     marked: int | None = None
     label: Label | None = None
     kind: str = ""
@@ -83,7 +83,7 @@ def fit_boxes(images: Iterable[Candidate], options: DatasetOptions) -> None:
             sizes = f"annotated at {said[0]} x {said[1]}, image {image.shown[0]} x {image.shown[1]}"
             image.refuse("annotation-size", sizes, "boxes of the image's own size")
             continue
-        turn = not image.indexed and _on_stored(image, said, options)
+        turn = not image.indexed and drawn_on_stored(image, said, options)
         try:
             image.boxes = tuple(
                 fitted_box(
@@ -95,7 +95,9 @@ def fit_boxes(images: Iterable[Candidate], options: DatasetOptions) -> None:
             image.refuse(error.rule, error.observed, error.expected)
 
 
-def _on_stored(image: Candidate, size: tuple[int, int] | None, options: DatasetOptions) -> bool:
+def drawn_on_stored(
+    image: Candidate, size: tuple[int, int] | None, options: DatasetOptions
+) -> bool:
     """Say whether something of this size was drawn on the stored form of a turned image."""
     if options.drawn_on != "auto" or size is None:
         return options.drawn_on != "shown"
@@ -137,7 +139,7 @@ def fit_masks(
     for image, facts, upright in found:
         size = facts.width, facts.height
         # One with a turn of its own has been turned by decoding.
-        turn = not image.indexed and not upright and _on_stored(image, size, options)
+        turn = not image.indexed and not upright and drawn_on_stored(image, size, options)
         try:
             fitted(facts, *(image.stored if turn else image.shown), resize=options.resize_masks)
         except MaskError as error:
@@ -211,19 +213,22 @@ def settle_labels(images: Iterable[Candidate]) -> None:
 def about_conversions(images: Sequence[Candidate], bits: int) -> list[str]:
     """Say what decoding did to images that are not plain, and what it left aside."""
     facts = [image.measured.facts for image in images if image.measured]
-    profiles = Counter(f["profile"] for f in facts if "srgb" not in f["profile"].lower())
+    profiles = Counter((f["profile_use"], f["profile"]) for f in facts)
+    uses = {
+        "applied": "were brought to sRGB by their colour profile",
+        "broken": "have a broken colour profile, which is left aside",
+        "unfit": "have a colour profile of other pixels or for 16 bits, which is left aside",
+    }
     counts = {
         "were turned upright by EXIF": sum(image.orientation != 1 for image in images),
         f"have 16 bits, {bits} in use: the upper 8 of those are taken": sum(
             f["bits"] > 8 for f in facts
         ),
-        "are CMYK, brought to RGB without a profile": sum(f["mode"] == "CMYK" for f in facts),
+        "are CMYK, brought to RGB without a profile": sum(
+            f["mode"] == "CMYK" and f["profile_use"] != "applied" for f in facts
+        ),
         "have transparent pixels, laid over black": sum(bool(f.get("transparent")) for f in facts),
-        **{
-            f"have a colour profile that is not applied: {name}": n
-            for name, n in sorted(profiles.items())
-            if name
-        },
+        **{f"{uses[use]}: {name}": n for (use, name), n in sorted(profiles.items()) if use in uses},
     }
     said = [f"images: {n:,} {what}" for what, n in counts.items() if n]
     sizes = Counter(image.shown for image in images)

@@ -18,21 +18,30 @@ def inspection_registry(uri: str = "") -> Registry[DefectBundle]:
     return Registry(INSPECTION, uri)
 
 
-def edge_model(address: str) -> Path:
-    """Return the edge file of a model.
+def model_at(address: str) -> Path:
+    """Return where a model lies, as `open_inspector` takes it.
 
     Args:
         address: An edge file, a bundle's folder, or ``registry:LINE`` for the serving model.
 
     Raises:
         RegistryError: When no model of the line serves.
-        BundleError: When a folder is no bundle.
     """
     if address.startswith(REGISTRY):
         line = address.removeprefix(REGISTRY)
         _, bundle = inspection_registry().champion(line, get_settings().home / "models")
-        return bundle.folder / EDGE
-    path = Path(address)
+        return bundle.folder
+    return Path(address)
+
+
+def edge_model(address: str) -> Path:
+    """Return the edge file of a model; as `model_at`.
+
+    Raises:
+        RegistryError: When no model of the line serves.
+        BundleError: When a folder is no bundle.
+    """
+    path = model_at(address)
     return DefectBundle.load(path).folder / EDGE if path.is_dir() else path
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from tasks.defects.training import TrainingConfig
 
 logger = logging.getLogger(__name__)
+OF_FIT = ("detect", "plan", "promise")
+"""Settings that the fit depends on; with others changed it is not done again."""
 
 
 def config_of(settings: Record) -> TrainingConfig:
@@ -25,12 +28,29 @@ def config_of(settings: Record) -> TrainingConfig:
     Raises:
         ValueError: An unknown or impossible setting; names it.
     """
+    from kernels.compression.qdq import QdqConfig
+    from tasks.defects.classify.fit import TypesConfig
+    from tasks.defects.classify.self_training import SelfTrainingConfig
     from tasks.defects.detect.config import DetectConfig
+    from tasks.defects.edge.build import EdgeConfig
     from tasks.defects.plan import PlanConfig
     from tasks.defects.promise.thresholds import Promise
-    from tasks.defects.training import TrainingConfig
+    from tasks.defects.training import CostConfig, TrainingConfig
 
-    known = {"detect": DetectConfig, "plan": PlanConfig, "promise": Promise}
+    def edge(qdq: Record | None = None, **values: Any) -> EdgeConfig:
+        return EdgeConfig(qdq=QdqConfig(**(qdq or {})), **values)
+
+    def types(self_training: Record | None = None, **values: Any) -> TypesConfig:
+        return TypesConfig(self_training=SelfTrainingConfig(**(self_training or {})), **values)
+
+    known: dict[str, Callable[..., Any]] = {
+        "detect": DetectConfig,
+        "plan": PlanConfig,
+        "promise": Promise,
+        "edge": edge,
+        "types": types,
+        "costs": CostConfig,
+    }
     if unknown := sorted(set(settings) - set(known)):
         raise ValueError(f"unknown settings {', '.join(unknown)}; there are {', '.join(known)}")
     try:
@@ -145,10 +165,10 @@ def inspect_images(folder: str, out: str, model: str, sinks: list[str]) -> dict[
     """
     from connectors.defects.inspect.inspector import open_inspector
     from connectors.defects.inspect.run import RESULTS, RunConfig, inspect_folder
-    from connectors.defects.models import edge_model
+    from connectors.defects.models import model_at
 
     run = inspect_folder(
-        Path(folder), Path(out), open_inspector(edge_model(model)), RunConfig(sinks=tuple(sinks))
+        Path(folder), Path(out), open_inspector(model_at(model)), RunConfig(sinks=tuple(sinks))
     )
     return {
         "source": Path(folder).name,

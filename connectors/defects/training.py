@@ -5,46 +5,40 @@ The first fits, the second sets thresholds on held-out parts, writes edge file, 
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
-from importlib.metadata import version
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import polars as pl
 
 from connectors.defects.dataset import Dataset
 from connectors.defects.folders import load_dataset
-from connectors.defects.inspect.heat_map import heat_png
 from connectors.defects.options import DatasetOptions
+from connectors.defects.record import AUDIT, Told, write_record
 from connectors.files import write_table
 from tasks.defects.bundle.parts import BundleParts, Role, digest_of, example_of
+from tasks.defects.classify.pack import packed
 from tasks.defects.plan import plan_roles
-from tasks.defects.samples import Sample, rgb
+from tasks.defects.samples import Sample
 from tasks.defects.training import TrainingConfig
+from tasks.defects.type_figures import type_figures
 
 if TYPE_CHECKING:
-    from tasks.defects.audit.record import Pictures
-    from tasks.defects.bundle.bundle import DefectBundle
+    from tasks.defects.classify.found import FoundTypes
+    from tasks.defects.detect.detector import Detector
     from tasks.defects.edge.format import EdgeFile
     from tasks.defects.judgement import Judgement
     from tasks.defects.promise.thresholds import Promised
 
-ROLES, QUARANTINE, BUNDLE, AUDIT, JUDGED = (
-    "roles.csv",
-    "quarantine.parquet",
-    "bundle",
-    "audit.html",
-    "judged.csv",
-)
+ROLES, QUARANTINE, BUNDLE, JUDGED = "roles.csv", "quarantine.parquet", "bundle", "judged.csv"
+LOSSES, LOSS_COLUMNS = "losses.csv", {"step": pl.Int64, "loss": pl.Float64}
 MOST_EXPORTED = 64
 """Images that int8 ranges are measured on, and as many that prove it."""
-SHOWN_SIDE = 256
+MOST_UNLABELLED = 200
+"""Unlabelled images that types may be learned from, if they are found defective."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +71,7 @@ def fit_folder(
 
     Args:
         folder: Images, with labels in one of the layouts of docs/reference/defects-data.
-        draft: Where detector, roles and quarantine are written.
+        draft: Where detector, roles, quarantine and the loss of each step are written.
         config: How.
         options: What the person says of the folder.
 
@@ -94,7 +88,9 @@ def fit_folder(
         if config.detect.self_train:
             unlabelled = dataset.frame.filter(pl.col("label").is_null())["name"]
             chosen += _grouped(dataset, unlabelled.to_list())
-        detector = fit(chosen, config.detect)
+        losses: list[tuple[int, float]] = []
+        detector = fit(chosen, config.detect, listen=lambda *step: losses.append(step))
+        pl.DataFrame(losses, LOSS_COLUMNS, orient="row").write_csv(draft / LOSSES)
         for name, content in detector.to_bytes().items():
             (draft / name).write_bytes(content)
         return {
@@ -122,7 +118,7 @@ def finish_folder(
     Args:
         folder: The same images.
         fitted: What `fit_folder` wrote.
-        draft: Where bundle, record and judgements are written.
+        draft: Where bundle, record, figures and judgements are written.
         config: The same settings.
         origin: For the bundle.
         options: What the person says of the folder.
@@ -133,27 +129,34 @@ def finish_folder(
     from tasks.defects import training
     from tasks.defects.bundle.bundle import write_bundle
     from tasks.defects.detect.detector import FACTS, WEIGHTS, Detector
+    from tasks.defects.edge.session import EdgeSession
 
     files = {name: (fitted / name).read_bytes() for name in (WEIGHTS, FACTS)}
     detector = Detector.from_bytes(files)
     roles = pl.read_csv(fitted / ROLES)
     with opened(folder, options) as dataset:
         held = {role: _of_role(dataset, roles, role) for role in ("calibration", "test")}
-        judged = {role: training.judge(detector, samples) for role, samples in held.items()}
-        promised = training.settle(
-            held["calibration"], [one.score for one in judged["calibration"]], config.promise
-        )
-        detector = training.with_thresholds(detector, promised)
+        by_detector = training.judge(detector, held["calibration"])
+        scores = [one.score for one in by_detector]
+        floats = training.settle(held["calibration"], scores, config.promise)
+        detector = training.with_thresholds(detector, floats)
         train = _of_role(dataset, roles, "train")
         proof = [sample.pixels for sample in [*held["test"], *held["calibration"]]]
-        edge = training.export(
+        edge, promised = training.export(
             detector,
-            promised,
+            floats,
+            held["calibration"],
             [sample.pixels for sample in train[:: max(1, len(train) // MOST_EXPORTED)]],
             proof[:MOST_EXPORTED],
             config.edge,
         )
-        shown = "test" if _both(held["test"]) else "calibration"
+        # From here on everything is told of the file, which is what runs on the line.
+        session = EdgeSession(edge.model)
+        judged = {role: training.judge(session, samples) for role, samples in held.items()}
+        types = _types(detector, train, dataset, config)
+        types_facts: dict[str, Any] = {}
+        if types is not None:
+            judged, types_facts = _named(types, held, judged, promised, train)
         found = {
             role: training.figures(held[role], judged[role], promised)
             for role in held
@@ -168,25 +171,61 @@ def finish_folder(
             parity=json.loads(edge.record.to_json()),
             detector=written[WEIGHTS],
             detector_facts=json.loads(written[FACTS]),
-            thresholds=training.promise_record(promised),
+            types=b"" if types is None else packed(types.classifier),
+            types_facts=types_facts,
+            thresholds=training.promise_record(promised, floats),
             metrics=found,
             images=_images(dataset, roles),
             example=example_of(proof),
-            card=_card(origin, promised, found),
+            card=_card(origin, promised, edge, found, types_facts),
         )
         bundle = write_bundle(draft / BUNDLE, parts)
         _judgements(held, judged, promised).write_csv(draft / JUDGED)
+        shown = "test" if _both(held["test"]) else "calibration"
         if _both(held[shown]):
-            audit = _audit(bundle, dataset, held[shown], judged[shown], promised, shown, config)
-            (draft / AUDIT).write_text(audit, encoding="utf-8")
+            words = training.edge_words(edge)
+            told = Told(dataset, shown, held[shown], judged[shown], promised, types_facts, words)
+            write_record(draft, bundle, told, config)
     return {
         "digest": bundle.digest,
         "figures": found,
+        "types": types_facts,
         "shown": shown,
-        "thresholds": training.promise_record(promised),
+        "thresholds": training.promise_record(promised, floats),
         "edge": _edge_facts(edge),
         "audit": (draft / AUDIT).is_file(),
     }
+
+
+def _types(
+    detector: Detector, train: Sequence[Sample], dataset: Dataset, config: TrainingConfig
+) -> FoundTypes | None:
+    from tasks.defects import training
+
+    nobody = dataset.frame.filter(pl.col("label").is_null())["name"].to_list()
+    some = nobody[:: max(1, len(nobody) // MOST_UNLABELLED)][:MOST_UNLABELLED]
+    return training.types_of(detector, train, _grouped(dataset, some), config.types)
+
+
+def _named(
+    types: FoundTypes,
+    held: Mapping[str, Sequence[Sample]],
+    judged: Mapping[str, Sequence[Judgement]],
+    promised: Promised,
+    train: Sequence[Sample],
+) -> tuple[dict[str, list[Judgement]], dict[str, Any]]:
+    """Return judgements with types named, and figures of all parts held out from the types."""
+    from tasks.defects import training
+
+    def by(types: FoundTypes) -> dict[str, list[Judgement]]:
+        at = promised.thresholds
+        return {role: training.named(types, held[role], judged[role], at) for role in held}
+
+    said = by(types)
+    samples = [sample for role in held for sample in held[role]]
+    names, by_edge = ([one.kind for role in held for one in each[role]] for each in (said, judged))
+    facts = type_figures(samples, names, by_edge, types, train)
+    return (said if facts["decides"] else by(replace(types, decides=False))), facts
 
 
 def _of_role(dataset: Dataset, roles: pl.DataFrame, role: str) -> list[Sample]:
@@ -235,6 +274,7 @@ def _judgements(
             "score": judgement.score,
             "verdict": promised.thresholds.verdict(judgement.score),
             "named": judgement.kind,
+            "like": "; ".join(judgement.like),
         }
         for role in held
         for sample, judgement in zip(held[role], judged[role], strict=True)
@@ -242,72 +282,30 @@ def _judgements(
     return pl.DataFrame(rows)
 
 
-def _audit(
-    bundle: DefectBundle,
-    dataset: Dataset,
-    samples: Sequence[Sample],
-    judged: Sequence[Judgement],
-    promised: Promised,
-    role: str,
-    config: TrainingConfig,
-) -> str:
-    from tasks.defects.audit.page import build_record
-    from tasks.defects.audit.record import AuditInputs, Facts, Judged, Pictures
-
-    def draw(place: int) -> Pictures:
-        pixels = samples[place].pixels
-        return Pictures(_png(pixels), heat_png(judged[place].heat, pixels))
-
-    counts = bundle.images.group_by("role").agg(
-        pl.len().alias("images"), pl.col("part").n_unique().alias("parts")
-    )
-    facts = Facts(
-        title=bundle.manifest.dataset,
-        time=datetime.now(UTC).isoformat(timespec="seconds"),
-        data=dataset.folder.name,
-        data_sha256=dataset.digest,
-        model_sha256=bundle.digest,
-        split="Parts were shared out by group; none is in two of training, calibration and test.",
-        counts={r: f"{n} images of {p} parts" for r, n, p in counts.sort("role").iter_rows()},
-        seeds={"split": config.plan.seed, "training": config.detect.seed},
-        config={name: str(value) for name, value in asdict(config.detect).items()},
-        environment={name: version(name) for name in ("torch", "onnxruntime", "numpy")},
-    )
-    named = [judgement.kind for judgement in judged]
-    notes = []
-    if role == "calibration":
-        notes.append(
-            "There are too few parts for a test of their own: figures are of the calibration "
-            "parts, whose scores set the thresholds. Error rates are therefore flattered."
-        )
-    tested = Judged(samples, np.array([one.score for one in judged]), named)
-    return build_record(AuditInputs(facts, tested, promised, draw=draw, notes=notes))
-
-
-def _png(pixels: Any) -> bytes:
-    from PIL import Image
-
-    image = Image.fromarray(rgb(pixels))
-    image.thumbnail((SHOWN_SIDE, SHOWN_SIDE))
-    held = io.BytesIO()
-    image.save(held, "PNG")
-    return held.getvalue()
-
-
 def _edge_facts(edge: EdgeFile) -> dict[str, Any]:
     return {"bytes": len(edge.model), "record": json.loads(edge.record.to_json())["facts"]}
 
 
-def _card(origin: Origin, promised: Promised, found: Mapping[str, Any]) -> str:
+def _card(
+    origin: Origin,
+    promised: Promised,
+    edge: EdgeFile,
+    found: Mapping[str, Any],
+    types: Mapping[str, Any],
+) -> str:
     from tasks.defects.promise.words import assumptions, sentences
+    from tasks.defects.training import edge_words
 
     lines = [f"# Inspection model of {origin.line}", "", "## Promise", *sentences(promised), ""]
     lines += ["It holds only while:", *(f"- {one}" for one in assumptions(promised)), ""]
+    lines += [edge_words(edge), ""]
     lines += ["## Figures on held-out parts"]
     for role, each in found.items():
         area = f"AUROC {each['auroc']:.3f}" if "auroc" in each else "one class only"
         lines.append(
             f"- {role}: {each['ok_parts']} good, {each['ng_parts']} defective parts, {area}"
         )
+    if types:
+        lines.append(f"- types: {types['right']} of {types['parts']} parts named right")
     lines += ["", f"Code: {origin.git_commit}. What each image was used for: images.csv."]
     return "\n".join(lines) + "\n"

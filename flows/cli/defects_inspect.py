@@ -30,7 +30,13 @@ def inspect(
         typer.Argument(help="Folder of images, or where a camera puts them.", show_default=False),
     ],
     *,
-    model: Annotated[Path, typer.Option(help="Edge model (ONNX).", show_default=False)],
+    model: Annotated[
+        Path,
+        typer.Option(
+            help="Edge file (ONNX), or a bundle's folder: it tells types and likenesses.",
+            show_default=False,
+        ),
+    ],
     watch: Annotated[bool, typer.Option("--watch", help="Go on until Ctrl-C.")] = False,
     out: Annotated[
         Path | None, typer.Option(help="Folder of the run [default: FOLDER.inspected].")
@@ -100,9 +106,9 @@ def inspect(
     inspector = open_inspector(model)
     with inspection_progress(folder, watch=watch) as told:
         run = inspect_folder(folder, place, inspector, config, labels=known, told=told)
-    _say(run)
+    show_run(run)
     if run.watch is not None:
-        _say_watch(run.watch)
+        show_watch(run.watch)
     typer.echo(f"results     {place / RESULTS}")
     if run.report.quarantined:
         typer.echo(f"quarantine  {place / QUARANTINE}")
@@ -137,7 +143,8 @@ def inspection_progress(folder: Path, *, watch: bool) -> Iterator[Told]:
         yield told
 
 
-def _say(run: InspectionRun) -> None:
+def show_run(run: InspectionRun) -> None:
+    """Say what came of a run."""
     counts = run.counts
     total = sum(counts[name] for name in ("OK", "NG", "REVIEW", "QUARANTINED"))
     typer.echo(
@@ -173,7 +180,7 @@ def _say_errors(report: LineReport) -> None:
             )
 
 
-def _say_watch(watch: WatchReport) -> None:
+def show_watch(watch: WatchReport) -> None:
     """Say what has changed on the line."""
     if watch.missing:
         typer.echo(f"the line is not watched yet: {watch.missing:,} parts more to learn it from")

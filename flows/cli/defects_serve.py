@@ -11,13 +11,17 @@ import typer
 def serve(
     *,
     model: Annotated[
-        list[Path], typer.Option(help="Model (ONNX); several are averaged.", show_default=False)
+        list[Path],
+        typer.Option(
+            help="Edge file (ONNX), or a bundle's folder: it names types. Several are averaged.",
+            show_default=False,
+        ),
     ],
     good: Annotated[
         Path | None,
         typer.Option(help="Folder of good images: brings several models to one scale."),
     ] = None,
-    positions: Annotated[int, typer.Option(help="Positions each image is judged in, 1 to 8.")] = 8,
+    positions: Annotated[int, typer.Option(help="Positions each image is judged in, 1 to 8.")] = 4,
     exposure: Annotated[
         list[float] | None, typer.Option(help="Factors of its gray values [default: 1].")
     ] = None,

@@ -42,6 +42,15 @@ def train(
     part_pattern: Annotated[
         str, typer.Option(help="Regular expression that finds the part in an image's path.")
     ] = "",
+    costs: Annotated[
+        str,
+        typer.Option(
+            help="Cost of an escape, a false reject and a review, for the cost curve of the record."
+        ),
+    ] = "100,10,1",
+    prevalence: Annotated[
+        float, typer.Option(help="Share of defective parts on the line, likewise.")
+    ] = 0.01,
     promote: Annotated[
         bool, typer.Option("--promote/--no-promote", help="Let it serve if it deserves to.")
     ] = True,
@@ -56,6 +65,7 @@ def train(
         settings["detect"]["steps"] = steps
     if max_escape is not None or max_false_reject is not None:
         settings["promise"] = {"max_escape": max_escape, "max_false_reject": max_false_reject}
+    settings["costs"] = costs_of(costs) | {"prevalence": prevalence}
     options: Record = {}
     if parts is not None:
         options["parts"] = str(parts.resolve())
@@ -64,6 +74,24 @@ def train(
     console = open_console()
     record = run_training(console, folder, line, settings, options, promote=promote)
     show_training(console, record)
+
+
+def costs_of(text: str) -> dict[str, float]:
+    """Return the costs of ``ESCAPE,FALSE_REJECT,REVIEW``.
+
+    >>> costs_of("200,5,1")
+    {'escape': 200.0, 'false_reject': 5.0, 'review': 1.0}
+
+    Raises:
+        BadParameter: It is not three numbers.
+    """
+    names = ("escape", "false_reject", "review")
+    try:
+        return dict(zip(names, map(float, text.split(",")), strict=True))
+    except ValueError as error:
+        raise typer.BadParameter(
+            f"{text!r}: give three numbers, as 100,10,1", param_hint="--costs"
+        ) from error
 
 
 def run_training(
@@ -100,20 +128,23 @@ def show_training(console: Console, record: Record) -> None:
             spread = f"[{found['auroc_low']:.3f}, {found['auroc_high']:.3f}]"
             parts = f"{found['ok_parts']} good, {found['ng_parts']} defective parts"
             lines.append(f"{role}: AUROC {found['auroc']:.3f} {spread} on {parts}")
+    if types := finished["types"]:
+        floors = ", ".join(f"{right} by {name}" for name, right in types["floors"].items())
+        lines.append(
+            f"types: {types['right']} of {types['parts']} parts held out are named right "
+            f"[{types['low']:.3f}, {types['high']:.3f}] ({floors}), by the {types['view']}"
+            + ("" if types["decides"] else "; the prototypes name")
+        )
     lines += finished["thresholds"]["in_words"]
     if record["promotion"]:
         promoted = "serves now" if record["promotion"]["promoted"] else "does not serve"
         lines.append(f"{promoted}: {record['promotion']['reason']}")
-    penstock, edge = own_command(), f"{nearby(record['bundle'])}/edge.onnx"
-    lines += [
-        "",
-        f"edge file   {edge}",
-        f"bundle      {nearby(record['bundle'])}",
-    ]
+    penstock, bundle = own_command(), nearby(record["bundle"])
+    lines += ["", f"edge file   {bundle}/edge.onnx", f"bundle      {bundle}"]
     if record["audit"]:
         lines.append(f"record      {nearby(record['audit'])}")
     lines += [
-        f"inspect     {penstock} defects inspect IMAGES --model {edge}",
+        f"inspect     {penstock} defects inspect IMAGES --model {bundle}",
         f"pages       {penstock} up",
     ]
-    console.print("\n".join(lines), soft_wrap=True, highlight=False)
+    console.print("\n".join(lines), soft_wrap=True, highlight=False, markup=False)

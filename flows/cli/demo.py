@@ -1,4 +1,4 @@
-"""``penstock demo``: a small bank, from simulated payments to a report, in a few minutes."""
+"""``penstock demo``: a small bank, then a line of parts, each from data to a report, in minutes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 app = typer.Typer(
-    help="Simulate a bank, train, score, serve live traffic, write the report.",
+    help="A bank and a line of parts: train, score, serve, inspect, write the reports.",
     add_completion=False,
 )
 
@@ -24,7 +24,7 @@ SETTINGS = {
     "mlp": {"epochs": 3},
     "network": {"steps": 150, "folds": 2, "entities": {"steps": 40}},
 }
-"""Less training than by default, so that two cores finish in minutes."""
+"""Of the bank: less training than by default, so that two cores finish in minutes."""
 
 
 @app.command()
@@ -36,9 +36,16 @@ def demo(
     live: Annotated[
         bool, typer.Option("--live/--no-live", help="Serve live traffic in the end.")
     ] = True,
-    seed: Annotated[int, typer.Option(help="Seed of the simulated bank.")] = 0,
+    inspect: Annotated[
+        bool, typer.Option("--inspect/--no-inspect", help="Inspect a line of cast parts, too.")
+    ] = True,
+    seed: Annotated[int, typer.Option(help="Seed of the bank and the line.")] = 0,
 ) -> None:
-    """Simulate a bank, train, register and promote a model, score the last day, serve, report."""
+    """Simulate a bank, train, register and promote a model, score the last day, serve, report.
+
+    Then the same for images of a production line.
+    """
+    from flows.cli.demo_defects import inspect_line
     from flows.cli.fraud_model import run_scoring, run_training, show_training
     from flows.cli.paths import nearby, own_command
     from infra.settings import get_settings
@@ -60,12 +67,14 @@ def demo(
     if live:
         console.rule("4. live traffic")
         serve_live(console, data, Path(record["report"]), folder / "live")
+    lines = [f"report    {nearby(record['report'])}", f"scores    {nearby(scored['out'])}"]
+    if inspect:
+        console.rule("5. inspecting cast parts")
+        lines += inspect_line(console, folder / "line", seed)
     console.rule("done")
     penstock = own_command()
-    lines = [
-        f"report    {nearby(record['report'])}",
-        f"scores    {nearby(scored['out'])}",
-        f"pages     {penstock} up    (Prefect: the flow runs; MLflow: the run and the model)",
+    lines += [
+        f"pages     {penstock} up    (Prefect: the flow runs; MLflow: the runs and the models)",
         f"stop      {penstock} down",
         f"\nfinished in {time.perf_counter() - began:.0f} s",
     ]

@@ -3,43 +3,56 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
+from itertools import chain
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from infra.errors import PenstockError, ServiceError
+from infra.errors import ConfigurationError, PenstockError, ServiceError
 from infra.settings import CHECKOUT
 
 deploy_app = typer.Typer(add_completion=False)
 worker_app = typer.Typer(add_completion=False)
 
 POOL = "penstock"
+OF_FRAUD = ("train-fraud/weekly", "score-batch/daily", "refresh-embeddings/midweek")
+OF_LINE = ("train-defects/{{ $PENSTOCK_LINE }}", "inspect-batch/{{ $PENSTOCK_LINE }}")
+"""As prefect.yaml names them, which Prefect fills in afterwards."""
+LINE = re.compile(r"[A-Za-z0-9_.-]+")
 PREFECT = (sys.executable, "-m", "prefect", "--no-prompt")
 
 
 @deploy_app.command()
 def deploy(
-    data: Annotated[Path, typer.Argument(help="File that every run reads.", show_default=False)],
+    data: Annotated[
+        Path,
+        typer.Argument(
+            help="File of transactions, or a line's folder of labelled images.", show_default=False
+        ),
+    ],
     *,
     config: Annotated[
         str, typer.Option(help="Dataset config: a TOML file, or a shipped one's name.")
     ] = "handbook",
+    line: Annotated[
+        str, typer.Option(help="Name of the line whose images DATA holds.", show_default=False)
+    ] = "",
+    camera: Annotated[
+        Path | None,
+        typer.Option(help="Folder where the line's camera puts its images.", show_default=False),
+    ] = None,
 ) -> None:
     """Put the scheduled runs of prefect.yaml on the Prefect server."""
-    from flows.cli.fraud_model import require_inputs
-
-    require_inputs(data, config, None)
-    described = Path(config)
-    environment = server_environment() | {
-        "PWD": str(CHECKOUT),  # prefect.yaml makes it the folder of every run
-        "PENSTOCK_DATA_FILE": str(data.resolve()),
-        "PENSTOCK_DATASET": str(described.resolve()) if described.is_file() else config,
-    }
+    given = _line(data, line, camera) if line or camera else _fraud(data, config)
+    environment = server_environment() | given
+    environment["PWD"] = str(CHECKOUT)  # prefect.yaml makes it the folder of every run
     tell_prefect(environment, "work-pool", "create", POOL, "--type", "process", "--overwrite")
-    tell_prefect(environment, "deploy", "--all")
+    names = [("--name", name) for name in (OF_LINE if line else OF_FRAUD)]
+    tell_prefect(environment, "deploy", *chain.from_iterable(names))
     typer.echo(f"deployed at {environment['PREFECT_API_URL']}; run them with: penstock worker")
 
 
@@ -51,6 +64,36 @@ def worker() -> None:
     # It takes the place of this process, so that signals reach it and nothing is left behind.
     os.chdir(CHECKOUT)
     os.execve(sys.executable, command, environment)  # noqa: S606 - no shell is wanted
+
+
+def _fraud(data: Path, config: str) -> dict[str, str]:
+    from flows.cli.fraud_model import require_inputs
+
+    require_inputs(data, config, None)
+    own = Path(config)
+    return {
+        "PENSTOCK_DATA_FILE": str(data.resolve()),
+        "PENSTOCK_DATASET": str(own.resolve()) if own.is_file() else config,
+    }
+
+
+def _line(images: Path, line: str, camera: Path | None) -> dict[str, str]:
+    if not line or camera is None:
+        raise ConfigurationError(
+            "a line needs a name and a camera's folder", "Give --line NAME --camera FOLDER"
+        )
+    if not LINE.fullmatch(line):
+        raise ConfigurationError(
+            f"line name {line!r}", "Give letters, digits, '-', '_' and '.' only"
+        )
+    for folder in (images, camera):
+        if not folder.is_dir():
+            raise ConfigurationError(f"{folder} is no folder", "Give one that is there")
+    return {
+        "PENSTOCK_IMAGES": str(images.resolve()),
+        "PENSTOCK_LINE": line,
+        "PENSTOCK_CAMERA": str(camera.resolve()),
+    }
 
 
 def server_environment() -> dict[str, str]:

@@ -21,7 +21,9 @@ class PenstockCommands(LazyGroup):
     """All command groups; each lives in the module named here."""
 
     table = {  # noqa: RUF012 - constant
-        "demo": LazyCommand("flows.cli.demo", "Simulate a bank, train, score, serve, report."),
+        "demo": LazyCommand(
+            "flows.cli.demo", "A bank and a line of parts: train, score, serve, inspect, report."
+        ),
         "demo-live": LazyCommand(
             "flows.cli.demo_live", "Live payments through Kafka, Flink and the API."
         ),

@@ -41,6 +41,12 @@ def quieten() -> None:
         os.environ["PREFECT_LOGGING_LEVEL"] = "WARNING"
         for name in ("mlflow", "prefect", "onnxscript", "onnx_ir", "torch"):
             logging.getLogger(name).setLevel(logging.WARNING)
+        # ONNX Runtime's quantiser speaks by the root logger itself, a line for every bias.
+        logging.getLogger().addFilter(_is_trouble)
+
+
+def _is_trouble(record: logging.LogRecord) -> bool:
+    return record.levelno >= logging.WARNING
 
 
 @contextmanager

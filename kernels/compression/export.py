@@ -20,6 +20,7 @@ import numpy as np
 import onnx
 import onnx.numpy_helper
 import torch
+from numpy.typing import NDArray
 from onnx import shape_inference
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
@@ -147,6 +148,22 @@ def with_metadata(model: bytes, entries: Mapping[str, str]) -> bytes:
     return bytes(proto.SerializeToString(deterministic=True))
 
 
+def with_scalars(model: bytes, values: Mapping[str, np.float32]) -> bytes:
+    """Return the model with other values of these named float32 constants.
+
+    Raises:
+        ExportError: When the model has no such constant of one number.
+    """
+    proto = onnx.load_model_from_string(model)
+    held = {t.name: t for t in proto.graph.initializer}
+    for name, value in values.items():
+        one = held.get(name)
+        if one is None or one.dims or one.data_type != onnx.TensorProto.FLOAT:
+            raise ExportError(f"the file has no float32 constant {name!r} of one number")
+        one.CopyFrom(onnx.numpy_helper.from_array(np.array(value, np.float32), name))
+    return bytes(proto.SerializeToString(deterministic=True))
+
+
 def _standard(nodes: Sequence[Any]) -> set[str]:
     return {f"{n.domain}.{n.op_type}" for n in nodes if n.domain in DOMAINS}
 
@@ -207,36 +224,72 @@ def _strip(model: onnx.ModelProto) -> None:
 
 
 def _mend_top(graph: onnx.GraphProto) -> None:
-    """Let ``topk(min(count, length))`` ask for the length itself.
+    """Let ``topk(min(count, length))`` ask for the length itself, also where count is a share.
 
     The exporter works the length out from other maps' sizes by a relation that holds for the
     example alone (a map of 23 columns is 2 * 12 - 1), and so picks too few for other images.
     """
-    constants = {t.name for t in graph.initializer}
+    constants = {t.name: t for t in graph.initializer}
     made_by = {name: node for node in graph.node for name in node.output}
     for node in [n for n in graph.node if n.op_type == "TopK" and n.input[1] not in constants]:
         least = made_by[node.input[1]]
         while least.op_type in {"Reshape", "Unsqueeze", "Cast"}:
             least = made_by[least.input[0]]
-        counts = [name for name in least.input if name in constants]
-        if least.op_type != "Min" or len(counts) != 1:
-            raise ExportError("topk of a computed number; give min(count, length of the axis)")
-        axis = next((a.i for a in node.attribute if a.name == "axis"), -1)
-        names = [f"{node.output[0]}_{part}" for part in ("shape", "axis", "length", "count")]
-        graph.initializer.append(onnx.numpy_helper.from_array(np.array([axis]), names[1]))
-        flat = f"{names[3]}_flat"
-        graph.initializer.append(onnx.numpy_helper.from_array(np.array([-1]), f"{flat}_shape"))
-        make = onnx.helper.make_node
-        added = [
-            make("Shape", [node.input[0]], [names[0]], name=names[0]),
-            make("Gather", [names[0], names[1]], [names[2]], name=names[2]),
-            make("Reshape", [counts[0], f"{flat}_shape"], [flat], name=flat),
-            make("Min", [flat, names[2]], [names[3]], name=names[3]),
-        ]
+        counts = [_count(name, made_by, constants) for name in least.input]
+        asked = [one for one in counts if one is not None]
+        if least.op_type != "Min" or len(asked) != 1:
+            raise ExportError(
+                "topk of a computed number; give min(count, length) or min(ceil(share * length), "
+                "length) of its axis"
+            )
         place = next(i for i, one in enumerate(graph.node) if one is node or one == node)
-        node.input[1] = names[3]
+        axis = next((a.i for a in node.attribute if a.name == "axis"), -1)
+        added = _top_count(graph, node, axis, asked[0])
+        node.input[1] = added[-1].output[0]
         for one in reversed(added):
             graph.node.insert(place, one)
+
+
+def _count(
+    name: str, made_by: Mapping[str, onnx.NodeProto], constants: Mapping[str, onnx.TensorProto]
+) -> NDArray[np.generic] | None:
+    """Return a constant count, int64, or a share that is multiplied and rounded up, float32."""
+    if name in constants:
+        return np.asarray(onnx.numpy_helper.to_array(constants[name]))
+    node = made_by.get(name)
+    while node is not None and node.op_type in {"Cast", "Ceil"}:
+        node = made_by.get(node.input[0])
+    if node is None or node.op_type != "Mul":
+        return None
+    shares = [onnx.numpy_helper.to_array(constants[n]) for n in node.input if n in constants]
+    return next((one for one in shares if one.dtype == np.float32), None)
+
+
+def _top_count(
+    graph: onnx.GraphProto, top: onnx.NodeProto, axis: int, asked: NDArray[np.generic]
+) -> list[onnx.NodeProto]:
+    """Return nodes whose last gives the number of values that ``top`` shall take, [1]."""
+    made: list[onnx.NodeProto] = []
+    prefix = f"{top.output[0]}_"
+
+    def constant(name: str, value: NDArray[np.generic]) -> str:
+        graph.initializer.append(onnx.numpy_helper.from_array(value, prefix + name))
+        return prefix + name
+
+    def node(kind: str, inputs: list[str], name: str, **attributes: int) -> str:
+        named = prefix + name
+        made.append(onnx.helper.make_node(kind, inputs, [named], name=named, **attributes))
+        return named
+
+    shape = node("Shape", [top.input[0]], "shape")
+    length = node("Gather", [shape, constant("axis", np.array([axis]))], "length")
+    count = constant("asked", asked.reshape(1))
+    if asked.dtype == np.float32:
+        cells = node("Cast", [length], "cells", to=onnx.TensorProto.FLOAT)
+        share = node("Ceil", [node("Mul", [cells, count], "share")], "whole")
+        count = node("Cast", [share], "some", to=onnx.TensorProto.INT64)
+    node("Min", [count, length], "count")
+    return made
 
 
 def _mend_antialias(graph: onnx.GraphProto) -> None:

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from kernels.compression.export import ExportError, checked
+from kernels.compression.middle import BESIDE, WEIGHTED, middle
 from kernels.compression.ranges import (
     Activation,
     Inputs,
@@ -34,7 +35,7 @@ from kernels.compression.sessions import open_session
 
 Loss = Callable[[Sequence[Outputs], Sequence[Outputs]], float]
 """(answers of the float model, answers of the int8 model) -> how much was lost, 0 = nothing."""
-QUANTISED = ("Conv", "Gemm", "MatMul", "Add", "Relu", "MaxPool", "Resize", "Concat")
+QUANTISED = (*WEIGHTED, *BESIDE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +50,7 @@ class QdqConfig:
         most_float: Nodes that may go back at most.
         ranking_inputs: Calibration inputs that the sensitivity ranking uses.
         keep_float: Names of nodes that stay float whatever is measured.
+        float_start: Weighted nodes behind each input that stay float.
         threads: Of ONNX Runtime while measuring.
     """
 
@@ -59,6 +61,7 @@ class QdqConfig:
     most_float: int = 8
     ranking_inputs: int = 16
     keep_float: tuple[str, ...] = ()
+    float_start: int = 0
     threads: int = 2
 
     def __post_init__(self) -> None:
@@ -145,15 +148,9 @@ class _Trial:
         self.proto = onnx.load_model_from_string(model)
         for place, node in enumerate(self.proto.graph.node):
             node.name = node.name or f"{node.op_type}_{place}"
-        vectors = {t.name for t in self.proto.graph.initializer if len(t.dims) < 2}
-        self.nodes = [
-            node
-            for node in self.proto.graph.node
-            if node.op_type in QUANTISED
-            and node.name not in config.keep_float
-            and not (node.op_type == "MatMul" and node.input[1] in vectors)
-        ]
-        self.weighted = [n.name for n in self.nodes if n.op_type in {"Conv", "Gemm", "MatMul"}]
+        inside = middle(self.proto.graph, config.float_start)
+        self.nodes = [node for node in inside if node.name not in config.keep_float]
+        self.weighted = [n.name for n in self.nodes if n.op_type in WEIGHTED]
         if not self.weighted:
             raise ExportError("the model has no convolution or product that int8 would speed up")
         self.constants = {t.name: t for t in self.proto.graph.initializer}

@@ -54,6 +54,7 @@ class Judgement:
         kinds: Type of defect -> probability, sums to 1; with `UNKNOWN` among them.
         boxes: Where the defects are, best first.
         verdict: By the thresholds.
+        like: Names of the labelled images it looks like, likest first.
     """
 
     score: float
@@ -61,6 +62,7 @@ class Judgement:
     verdict: Verdict = "REVIEW"
     kinds: Mapping[str, float] = field(default_factory=dict)
     boxes: tuple[Box, ...] = ()
+    like: tuple[str, ...] = ()
 
     @property
     def kind(self) -> str:

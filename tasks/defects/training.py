@@ -8,14 +8,19 @@ from typing import Any
 
 import numpy as np
 
+from tasks.defects.classify.fit import TypesConfig
+from tasks.defects.classify.found import Found, FoundTypes, learn_types
+from tasks.defects.contours import boxes_of_heat
 from tasks.defects.detect.config import DetectConfig
 from tasks.defects.detect.detector import Detector
 from tasks.defects.detect.metrics import auroc, heat_metrics
 from tasks.defects.edge.build import EdgeConfig, build_edge
 from tasks.defects.edge.format import EdgeFile
-from tasks.defects.judgement import Judgement
+from tasks.defects.edge.session import EdgeSession
+from tasks.defects.judgement import Judgement, Thresholds
 from tasks.defects.plan import PlanConfig
-from tasks.defects.promise.bounds import average_needed, needed
+from tasks.defects.promise.bounds import average_needed, check_share, needed
+from tasks.defects.promise.cost import CostModel, Costs
 from tasks.defects.promise.parts import Scored, scored
 from tasks.defects.promise.rates import Rate, escape_rates, false_reject_rate
 from tasks.defects.promise.thresholds import Promise, Promised, promised_thresholds
@@ -28,6 +33,41 @@ RESAMPLES = 1_000
 
 
 @dataclass(frozen=True, slots=True)
+class CostConfig:
+    """What errors cost, in any one currency, and how many parts are defective.
+
+    Attributes:
+        escape: A defective part that passes.
+        false_reject: A good one that is rejected.
+        review: One that a person looks at.
+        prevalence: Share of defective parts on the line.
+    """
+
+    escape: float = 100.0
+    false_reject: float = 10.0
+    review: float = 1.0
+    prevalence: float = 0.01
+
+    def __post_init__(self) -> None:
+        """Validate, naming the fix."""
+        Costs(self.escape, self.false_reject, self.review)
+        check_share("prevalence", self.prevalence)
+
+    def model(self, ng: Scored, ok: Scored) -> CostModel:
+        """Return the costs on scored parts."""
+        return CostModel(
+            ng, ok, Costs(self.escape, self.false_reject, self.review), self.prevalence
+        )
+
+    def words(self) -> str:
+        """Return the costs in words."""
+        return (
+            f"{self.escape:g} for an escape, {self.false_reject:g} for a false reject, "
+            f"{self.review:g} for a review, with {self.prevalence:.3g} of the parts defective"
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class TrainingConfig:
     """How a detector is made.
 
@@ -36,12 +76,16 @@ class TrainingConfig:
         plan: What is held out.
         promise: What is promised; None: what the held-out parts can carry.
         edge: How the edge file is made.
+        types: How types of defects are learned.
+        costs: For the cost curve; nothing is decided by them.
     """
 
     detect: DetectConfig = field(default_factory=DetectConfig)
     plan: PlanConfig = field(default_factory=PlanConfig)
     promise: Promise | None = None
     edge: EdgeConfig = field(default_factory=EdgeConfig)
+    types: TypesConfig = field(default_factory=TypesConfig)
+    costs: CostConfig = field(default_factory=CostConfig)
 
 
 def usual_promise(ng: int, ok: int) -> Promise:
@@ -69,9 +113,49 @@ def usual_promise(ng: int, ok: int) -> Promise:
     return Promise(None, weaker, average=True, review=False)
 
 
-def judge(detector: Detector, samples: Sequence[Sample]) -> list[Judgement]:
+def judge(model: Detector | EdgeSession, samples: Sequence[Sample]) -> list[Judgement]:
     """Judge samples one by one, so that one decoded image is held at a time."""
-    return [detector.judge([sample.pixels])[0] for sample in samples]
+    if isinstance(model, EdgeSession):
+        found = (model.judge(sample.pixels) for sample in samples)
+    else:
+        found = (model.judge([sample.pixels])[0] for sample in samples)
+    return [replace(said, boxes=boxes_of_heat(said.heat, said.kind)) for said in found]
+
+
+def types_of(
+    detector: Detector,
+    samples: Sequence[Sample],
+    unlabelled: Sequence[Sample],
+    config: TypesConfig | None = None,
+) -> FoundTypes | None:
+    """Learn the types of a line's defects; None where too few are labelled.
+
+    Args:
+        detector: With thresholds: unlabelled images that it calls NG are learned from, too.
+        samples: Training images.
+        unlabelled: Images that nobody looked at.
+        config: How.
+    """
+    known = [sample for sample in samples if sample.label == "ng" and sample.kind]
+    told = zip(known, judge(detector, known), strict=True)
+    more = zip(unlabelled, judge(detector, unlabelled), strict=True)
+    return learn_types(
+        [Found(sample, said.heat) for sample, said in told],
+        config,
+        [Found(sample, said.heat) for sample, said in more if said.verdict == "NG"],
+    )
+
+
+def named(
+    types: FoundTypes, samples: Sequence[Sample], judgements: Sequence[Judgement], at: Thresholds
+) -> list[Judgement]:
+    """Return judgements with the types named of what is defective, or is not judged OK."""
+    return [
+        types.named(sample.pixels, said)
+        if sample.label == "ng" or at.verdict(said.score) != "OK"
+        else said
+        for sample, said in zip(samples, judgements, strict=True)
+    ]
 
 
 def settle(
@@ -128,12 +212,50 @@ def figures(
 def export(
     detector: Detector,
     promised: Promised,
+    calibration: Sequence[Sample],
     images: Sequence[Pixels],
     proof: Sequence[Pixels],
     config: EdgeConfig,
-) -> EdgeFile:
-    """Make the edge file of a detector with its thresholds."""
-    return build_edge(detector.scorer, promised.thresholds, images, proof=proof, config=config)
+) -> tuple[EdgeFile, Promised]:
+    """Make the edge file of a detector, with thresholds that keep the same promise for the file.
+
+    Int8 moves scores a little. So what is promised of the file is settled by what the file itself
+    says of the calibration parts; the detector keeps its own thresholds.
+
+    Args:
+        detector: Float.
+        promised: Its thresholds and promise.
+        calibration: The samples that these were set by.
+        images: Int8 ranges are measured on them; none of the calibration.
+        proof: Images of the parity record.
+        config: How.
+    """
+    kept: list[Promised] = []
+
+    def settled(session: EdgeSession) -> Thresholds:
+        scores = [session.judge(sample.pixels).score for sample in calibration]
+        kept.append(settle(calibration, scores, promised.promise))
+        return kept[0].thresholds
+
+    edge = build_edge(
+        detector.scorer,
+        promised.thresholds,
+        images,
+        settle=settled,
+        proof=proof,
+        config=config,
+    )
+    return edge, kept[0]
+
+
+def edge_words(edge: EdgeFile) -> str:
+    """Return whose scores a promise is of, and how far the float detector is from it."""
+    record = edge.record
+    return (
+        "Scores, thresholds and promise are those of the edge file, which runs on the line. The "
+        "float detector, with thresholds of its own by the same promise, decides "
+        f"{record.quantised.flips} of {len(record.images)} images of the parity record otherwise."
+    )
 
 
 def with_thresholds(detector: Detector, promised: Promised) -> Detector:
@@ -141,12 +263,15 @@ def with_thresholds(detector: Detector, promised: Promised) -> Detector:
     return replace(detector, thresholds=promised.thresholds)
 
 
-def promise_record(promised: Promised) -> dict[str, Any]:
-    """Return thresholds, promise and assumptions as JSON data; infinite numbers are texts."""
-    limits = promised.thresholds
-    return {
-        "ok_below": _finite(limits.ok_below),
-        "ng_from": _finite(limits.ng_from),
+def promise_record(promised: Promised, detector: Promised | None = None) -> dict[str, Any]:
+    """Return thresholds, promise and assumptions as JSON data; infinite numbers are texts.
+
+    Args:
+        promised: Of the edge file, which is what runs on the line.
+        detector: Of the float detector, whose thresholds are told beside.
+    """
+    record = {
+        **_limits(promised),
         "promise": asdict(promised.promise),
         "kept": [
             {name: _finite(value) for name, value in asdict(one).items()} for one in promised.kept
@@ -155,6 +280,14 @@ def promise_record(promised: Promised) -> dict[str, Any]:
         "in_words": sentences(promised),
         "assumptions": assumptions(promised),
     }
+    if detector is not None:
+        record |= {"set_by": "scores of the edge file", "float_detector": _limits(detector)}
+    return record
+
+
+def _limits(promised: Promised) -> dict[str, Any]:
+    both = promised.thresholds
+    return {"ok_below": _finite(both.ok_below), "ng_from": _finite(both.ng_from)}
 
 
 def _interval(ng: Scored, ok: Scored, seed: int = 2018) -> tuple[float, float]:

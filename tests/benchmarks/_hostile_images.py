@@ -56,6 +56,42 @@ def png(
     return b"\x89PNG\r\n\x1a\n" + head + body
 
 
+def icc(space: bytes, connection: bytes, tags: dict[bytes, bytes], kind: bytes = b"mntr") -> bytes:
+    """Return a colour profile (ICC.1:2004), right or wrong, named "made"."""
+    white = b"XYZ \0\0\0\0" + struct.pack(">3i", 63_190, 65_536, 54_061)
+    name = b"desc\0\0\0\0" + struct.pack(">I", 5) + b"made\0" + bytes(78)
+    tags = {b"desc": name, b"cprt": b"text\0\0\0\0none\0", b"wtpt": white} | tags
+    table, body = b"", b""
+    start = 128 + 4 + 12 * len(tags)
+    for tag, data in tags.items():
+        table += struct.pack(">4sII", tag, start + len(body), len(data))
+        body += data + bytes(-len(data) % 4)
+    head = struct.pack(">I4sI4s4s4s", start + len(body), b"", 0x04200000, kind, space, connection)
+    head += bytes(12) + b"acsp" + bytes(28) + struct.pack(">3i", 63_190, 65_536, 54_061)
+    return head.ljust(128, b"\0") + struct.pack(">I", len(tags)) + table + body
+
+
+def gray_profile(gamma: float) -> bytes:
+    """Return a profile of gray pixels with an exponent."""
+    curve = b"curv\0\0\0\0" + struct.pack(">IH", 1, round(256 * gamma))
+    return icc(b"GRAY", b"XYZ ", {b"kTRC": curve})
+
+
+def swapped_profile(*, again: bool = False) -> bytes:
+    """Return sRGB as a profile with red and green swapped; swapped again it is sRGB renamed."""
+    from PIL import ImageCms
+
+    made = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    red, green = made.index(b"rXYZ"), made.index(b"gXYZ")
+    named = bytearray(made.replace("sRGB".encode("utf-16-be"), "swap".encode("utf-16-be")))
+    named = named.replace(
+        "swap built-in".encode("utf-16-be"), "swapped\0\0\0\0\0\0".encode("utf-16-be")
+    )
+    if not again:
+        named[red : red + 4], named[green : green + 4] = b"gXYZ", b"rXYZ"
+    return bytes(named)
+
+
 def by_hand(seed: int = 1) -> Iterator[HostileImage]:
     """Yield one file for every trouble that is known by name."""
     rng = np.random.default_rng(seed)

@@ -2,14 +2,20 @@
 
 Magnetic tiles are split by the physical tile: each draw labels one image each of 40 flawless and 10
 defective tiles, and all images of all other tiles are judged, one at a time, without looking at
-them before. PatchCore sees the same 40 images by the same weights. Draws are fixed in a file.
+them before. PatchCore sees the same 40 images by the same weights. Draws are fixed in a file. The
+folds that calibrate a score change no ranking, so that their nets are not trained here by default.
+Ten draws take hours of one core: `--first K --draws 1 --json` runs one, `--merge FILE ...` tells
+the means of such runs.
 """
 
 from __future__ import annotations
 
 import csv
+import json
+from argparse import BooleanOptionalAction
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +41,9 @@ Draw = tuple[list[str], list[str]]
 """Names of the normal and of the defective images that are labelled."""
 Start = tuple[DefectNet, nn.Conv2d | None]
 """Net and mask head that all start from."""
+Figures = dict[str, dict[str, dict[str, float]]]
+"""By contender, number of the draw and name of the figure."""
+Judge = Callable[[torch.Tensor, Callable[[], Features]], tuple[float, Heat]]
 
 
 @dataclass(slots=True)
@@ -42,17 +51,19 @@ class Contender:
     """One detector on one draw, and what it said of the images of other tiles.
 
     Attributes:
+        draw: Number of the draw.
         key: ``n0``, ``n5``, ... or ``patchcore``.
         parts: Tiles of the labelled images.
-        judge: Score and heat of an image, given its pixels and its features by the weights that
-            all start from.
+        judge: Score and heat of an image, given its pixels, and what gives its features by the
+            weights that all start from.
         scores: By image name.
         heats: By image name, float16 to save memory.
     """
 
+    draw: int
     key: str
     parts: set[str]
-    judge: Callable[[torch.Tensor, Features], tuple[float, Heat]]
+    judge: Judge
     scores: dict[str, float] = field(default_factory=dict)
     heats: dict[str, np.ndarray] = field(default_factory=dict)
 
@@ -112,23 +123,26 @@ def contenders(
     for number, (ok, ng) in enumerate(draws, args.first):
         normals = [named[name] for name in ok]
         parts = {named[name].part for name in (*ok, *ng)}
-        core = PatchCore(start[0], seed=args.seed + number)
-        core.fit([tensor_of(sample.pixels) for sample in normals])
-        found.append(
-            Contender("patchcore", parts, lambda _, seen, core=core: core.judge_features(seen))
-        )
+        if args.patchcore:
+            core = PatchCore(start[0], seed=args.seed + number)
+            core.fit([tensor_of(sample.pixels) for sample in normals])
+            found.append(Contender(number, "patchcore", parts, _by_features(core)))
         for size in args.sizes:
             config = DetectConfig(seed=args.seed + number, **args.config)
             detector = fit([*normals, *(named[name] for name in ng[:size])], config, *start)
-            found.append(Contender(f"n{size}", parts, _judge(detector)))
+            found.append(Contender(number, f"n{size}", parts, _by_pixels(detector)))
             print(f"draw {number}, n{size}: {detector.provenance['held_out']}", flush=True)
     return found
 
 
-def _judge(detector: Detector) -> Callable[[torch.Tensor, Features], tuple[float, Heat]]:
+def _by_features(core: PatchCore) -> Judge:
+    return lambda _, seen: core.judge_features(seen())
+
+
+def _by_pixels(detector: Detector) -> Judge:
     scorer = detector.scorer
 
-    def judge(pixels: torch.Tensor, _: Features) -> tuple[float, Heat]:
+    def judge(pixels: torch.Tensor, _: Callable[[], Features]) -> tuple[float, Heat]:
         found = scorer(pixels)
         return float(found.score[0]), found.heat[0, 0].numpy()
 
@@ -143,7 +157,7 @@ def judge_all(samples: Sequence[Sample], net: DefectNet, all_of_them: list[Conte
         if not judges:
             continue
         pixels = tensor_of(sample.pixels)[None]
-        seen = net(pixels)
+        seen = cache(partial(net, pixels))
         for one in judges:
             score, heat = one.judge(pixels, seen)
             one.scores[sample.name] = score
@@ -167,16 +181,63 @@ def figures(one: Contender, named: dict[str, Sample]) -> dict[str, float]:
     return found
 
 
+def merged(paths: Sequence[Path]) -> Figures:
+    """Return the figures of runs of other draws each, from the last lines of their output.
+
+    Raises:
+        ValueError: Two runs judged the same draw by the same contender.
+    """
+    found: Figures = {}
+    for path in paths:
+        told = json.loads(path.read_text(encoding="utf-8").splitlines()[-1])
+        for key, each in told["each"].items():
+            so_far = found.setdefault(key, {})
+            if twice := so_far.keys() & each.keys():
+                raise ValueError(f"{path}: {key} of draw {min(twice)} is in another file, too")
+            so_far |= each
+    return found
+
+
+def summary(each: Figures) -> dict[str, Any]:
+    """Show a table of the means over draws, and return them."""
+    result: dict[str, Any] = {}
+    rows = []
+    for key, draws in each.items():
+        told = {name: [one[name] for one in draws.values()] for name in next(iter(draws.values()))}
+        image, pixel = told["image_auroc"], told["pixel_auroc"]
+        mean = {name: float(np.mean(values)) for name, values in told.items()}
+        spread = {"sd": _spread(image), "worst": min(image), "pixel_sd": _spread(pixel)}
+        result[key] = mean | spread | {"draws": len(draws)}
+        rows.append((key, len(draws), mean["image_auroc"], spread["sd"], spread["worst"],
+                     mean["pixel_auroc"], mean["aupro"]))  # fmt: skip
+    columns = ("labels", "draws", "image AUROC", "sd", "worst", "pixel AUROC", "AUPRO")
+    table("defects-anomaly", columns, rows)
+    if "patchcore" in result:
+        result["patchcore_auroc"] = result["patchcore"]["image_auroc"]
+    return result | {"each": each}
+
+
+def _spread(values: Sequence[float]) -> float | None:
+    return float(np.std(values, ddof=1)) if len(values) > 1 else None
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the benchmark."""
     made = parser("defects-anomaly", __doc__.splitlines()[0])
     made.add_argument("--data", type=Path, help="folder of magnetic_tile, or that itself")
     made.add_argument("--draws", type=int, default=10, help="so many of the fixed draws")
     made.add_argument("--first", type=int, default=0, help="number of the first one")
-    made.add_argument("--steps", type=int, default=2_000, help="steps of training of the net")
-    made.add_argument("--fold-steps", type=int, default=400, help="steps of each calibrating one")
-    made.add_argument("--sizes", type=int, nargs="+", default=SIZES, help="labelled defects")
+    made.add_argument(
+        "--steps", type=int, default=DetectConfig().steps, help="steps of training of the net"
+    )
+    made.add_argument("--fold-steps", type=int, default=0, help="steps of each calibrating one")
+    made.add_argument("--sizes", type=int, nargs="*", default=SIZES, help="labelled defects")
+    made.add_argument("--patchcore", action=BooleanOptionalAction, default=True)
+    made.add_argument("--merge", type=Path, nargs="+", help="outputs of runs of single draws")
     args = made.parse_args(argv)
+    if args.merge:
+        emit(summary(merged(args.merge)), args)
+        return
     args.config = {"steps": args.steps, "fold_steps": args.fold_steps}
     if args.data is None or args.smoke:
         print("a generated line; name the folder of magnetic tiles by --data FOLDER")
@@ -200,27 +261,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     with threads(1), stopwatch() as took:
         all_of_them = contenders(samples, draws, start, args)
         judge_all(samples, start[0], all_of_them)
-    result: dict[str, Any] = {}
-    rows = []
-    for key in ("patchcore", *(f"n{size}" for size in args.sizes)):
-        each = [figures(one, named) for one in all_of_them if one.key == key]
-        told = {name: [one[name] for one in each] for name in each[0]}
-        result[key] = {name: float(np.mean(values)) for name, values in told.items()}
-        image = told["image_auroc"]
-        result[key] |= {"sd": float(np.std(image, ddof=1)) if len(image) > 1 else None}
-        result[key] |= {"worst": min(image), "pixel_sd": float(np.std(told["pixel_auroc"]))}
-        rows.append((key, *(result[key][k] for k in ("image_auroc", "sd", "worst")),
-                     result[key]["pixel_auroc"], result[key]["aupro"]))  # fmt: skip
-    result["patchcore_auroc"] = result["patchcore"]["image_auroc"]
-    result |= {
-        "first": args.first,
-        "draws": len(draws),
-        "images": len(samples),
-        "steps": args.steps,
-    }
+    each: Figures = {}
+    for one in all_of_them:
+        each.setdefault(one.key, {})[str(one.draw)] = figures(one, named)
+    result = summary(each) | {"images": len(samples), "steps": args.steps}
     result |= {"seconds": took.wall, "cpu_seconds": took.cpu, "peak_gib": peak_gib()}
-    title = f"defects-anomaly: {len(draws)} draws, {len(draws[0][0])} normal images"
-    table(title, ("labels", "image AUROC", "sd", "worst", "pixel AUROC", "AUPRO"), rows)
     emit(result, args)
 
 

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+import yaml
 from pyarrow import parquet
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -50,6 +51,65 @@ def test_all_deployments_are_created_with_their_schedules(deployed, prefect_serv
         path, _, name = deployment.entrypoint.partition(":")
         assert f"def {name}(" in (ROOT / path).read_text()
         assert str(ROOT) in str(deployment.pull_steps)
+
+
+def test_every_deployment_of_the_file_is_made_by_the_command():
+    from flows.cli.deployments import OF_FRAUD, OF_LINE
+
+    described = yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
+    names = [
+        f"{one['entrypoint'].rpartition(':')[2].replace('_', '-')}/{one['name']}"
+        for one in described
+    ]
+    assert names == [*OF_FRAUD, *OF_LINE]
+
+
+def test_each_line_has_its_own_deployments(deployed, bare, prefect_server, tmp_path):
+    from prefect.client.orchestration import get_client
+
+    images, camera = tmp_path / "plates", tmp_path / "camera"
+    for folder in (images, camera):
+        folder.mkdir()
+    for line in ("plates", "castings-2"):
+        words = [PENSTOCK, "deploy", images, "--line", line, "--camera", camera]
+        done = subprocess.run(words, env=bare, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+    with get_client(sync_client=True) as client:
+        for line in ("plates", "castings-2"):
+            train = client.read_deployment_by_name(f"train-defects/{line}")
+            inspect = client.read_deployment_by_name(f"inspect-batch/{line}")
+            assert train.parameters == {"folder": str(images), "line": line}
+            assert inspect.parameters == {
+                "folder": str(camera),
+                "model": f"registry:{line}",
+                "out": f"{bare['PENSTOCK_HOME']}/inspected/{line}",
+            }
+            crons = [one.schedules[0].schedule.cron for one in (train, inspect)]
+            assert crons == ["0 4 * * 1", "15 * * * *"]
+            assert {one.work_pool_name for one in (train, inspect)} == {"penstock"}
+            for one in (train, inspect):
+                path, _, name = one.entrypoint.partition(":")
+                assert f"def {name}(" in (ROOT / path).read_text()
+            client.delete_deployment(train.id)
+            client.delete_deployment(inspect.id)
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--line", "plates"], "a line needs a name and a camera's folder"),
+        (["--camera", "."], "a line needs a name and a camera's folder"),
+        (["--line", "a/b", "--camera", "."], "line name 'a/b'"),
+        (["--line", "plates", "--camera", "nowhere"], "nowhere is no folder"),
+    ],
+)
+def test_a_line_that_cannot_be_deployed_is_told(bare, tmp_path, words, says):
+    command = [PENSTOCK, "deploy", tmp_path, *words]
+    done = subprocess.run(
+        command, env=bare, cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode != 0
+    assert says in done.stderr
 
 
 @pytest.mark.slow

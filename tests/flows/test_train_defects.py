@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pytest
 
 SETTINGS = {
-    "detect": {"steps": 0, "memory": 64, "projected": 16, "folds": 2},
+    "detect": {"steps": 2, "fold_steps": 1, "piece": 32, "memory": 64, "projected": 16, "folds": 2},
     "plan": {"calibration": 0.4, "test": 0.25},
+    "edge": {"calibration": 8, "qdq": {"rules": ["99.99"]}},
 }
 
 
@@ -53,7 +56,15 @@ def test_a_folder_becomes_a_serving_model_with_a_record(trained):
     assert straddling["role"].max() == 1
     assert finished["figures"]["test"]["auroc"] > 0.6
     assert any("good parts" in text for text in finished["thresholds"]["in_words"])
+    # The promise is the edge file's; the float detector's thresholds stand beside.
+    assert bundle.session().facts.thresholds == bundle.thresholds
+    floats = json.loads(bundle.read("detector.json"))["thresholds"]
+    assert list(bundle.promise["float_detector"].values()) == floats
+    judged = pl.read_csv(Path(trained["audit"]).parent / "judged.csv")
+    limits = bundle.thresholds
+    assert [limits.verdict(score) for score in judged["score"]] == judged["verdict"].to_list()
     page = Path(trained["audit"]).read_text(encoding="utf-8")
+    assert "edge file, which runs on the line" in page
     assert bundle.digest in page
     assert "data:image/png" in page
     if trained["promotion"]["promoted"]:
@@ -71,6 +82,57 @@ def test_the_run_s_page_has_figures_and_files(trained):
     assert run.data.tags["promotion"] == trained["promotion"]["reason"]
     names = {file.path for file in client.list_artifacts(trained["run_id"])}
     assert {"audit.html", "judged.csv", "roles.csv", "quarantine.parquet", "parity.json"} <= names
+    figures = {file.path for file in client.list_artifacts(trained["run_id"], "figures")}
+    assert figures == {f"figures/{n}.svg" for n in ("roc", "det", "cost", "verdicts", "types")}
+    pictures = {file.path for file in client.list_artifacts(trained["run_id"], "pictures")}
+    assert {"pictures/surest-finds.png", "pictures/typical-good.png"} <= pictures
+    losses = client.get_metric_history(trained["run_id"], "loss")
+    assert [one.step for one in losses] == [0, 1]
+    assert run.data.metrics["ok_below"] == float(trained["finished"]["thresholds"]["ok_below"])
+    assert float(run.data.params["thresholds.ok_below"]) == run.data.metrics["ok_below"]
+    assert "good parts" in run.data.params["thresholds.in_words"]
+
+
+def test_types_are_learned_judged_and_named_by_the_bundle(trained, folder):
+    from PIL import Image
+
+    from connectors.defects.inspect.inspector import open_inspector
+    from tasks.defects.bundle.bundle import DefectBundle
+
+    types, bundle = trained["finished"]["types"], DefectBundle.load(Path(trained["bundle"]))
+    assert json.loads(bundle.read("types.json")) == types
+    assert types["parts"] == sum(one["parts"] for one in types["by_type"])
+    assert {one["name"] for one in types["by_type"]} == {"scratch", "stain"}
+    assert set(types["floors"]) == {"always the commonest type", "prototypes of the edge file"}
+    trained_on = set(bundle.images.filter(pl.col("role") == "train")["image"])
+    assert set(bundle.types().classifier.names) <= trained_on
+    judged = pl.read_csv(Path(trained["bundle"]).parent / "judged.csv")
+    row = judged.filter(pl.col("label") == "ng").row(0, named=True)
+    assert set(row["like"].split("; ")) <= trained_on
+    pixels = np.asarray(Image.open(folder / row["image"]))
+    alone, whole = (open_inspector(Path(trained["bundle"]) / name) for name in ("edge.onnx", ""))
+    assert alone.digest != whole.digest
+    said, named = alone.judge(pixels), whole.judge(pixels)
+    assert (said.score, said.verdict) == (named.score, named.verdict)
+    if named.verdict != "OK":
+        assert len(named.like) == 3
+        assert set(named.kinds) == {"scratch", "stain", "unknown"}
+        assert types["decides"] or named.kinds == said.kinds
+
+
+def test_the_command_tells_what_came_of_it(trained):
+    from rich.console import Console
+
+    from flows.cli.defects_train import show_training
+
+    console = Console(file=io.StringIO(), width=400)
+    show_training(console, trained)
+    said = console.file.getvalue()
+    types = trained["finished"]["types"]
+    assert f"types: {types['right']} of {types['parts']} parts held out are named right" in said
+    assert "by always the commonest type" in said
+    assert "defects inspect IMAGES --model" in said
+    assert trained["finished"]["thresholds"]["in_words"][0] in said
 
 
 def test_the_same_folder_again_is_not_trained_again(trained, folder):
@@ -104,6 +166,22 @@ def test_a_folder_is_inspected_once_by_the_model(trained, folder, tmp_path):
     assert len(Path(again["results"]).read_text().splitlines()) == len(rows)
 
 
+def test_costs_are_three_numbers_and_told_in_the_record(trained):
+    import typer
+
+    from connectors.defects.steps import OF_FIT, config_of
+    from flows.cli.defects_train import costs_of
+
+    costs = {"costs": costs_of("500,5,1") | {"prevalence": 0.02}}
+    told = config_of(costs).costs.words()
+    assert told.startswith("500 for an escape, 5 for a false reject, 1 for a review, with 0.02")
+    assert "100 for an escape" in Path(trained["audit"]).read_text(encoding="utf-8")
+    assert not set(costs) & set(OF_FIT)  # a change of them fits nothing anew
+    for text in ("1,2", "a,b,c", ""):
+        with pytest.raises(typer.BadParameter, match="three numbers"):
+            costs_of(text)
+
+
 def test_settings_that_do_not_exist_are_refused_at_once(folder, prefect_server):
     from flows.train_defects import train_defects
 
@@ -111,6 +189,8 @@ def test_settings_that_do_not_exist_are_refused_at_once(folder, prefect_server):
         ({"detekt": {}}, "unknown settings detekt"),
         ({"detect": {"stepps": 3}}, "stepps"),
         ({"promise": {"max_escape": 2}}, "max_escape"),
+        ({"types": {"self_training": {"turns": 3}}}, "turns"),
+        ({"costs": {"escape": -1}}, "costs"),
     ):
         with pytest.raises(ValueError, match=says):
             train_defects(str(folder), "plates", settings, promote=False)

@@ -26,6 +26,7 @@ def test_lines_are_short_and_not_doubled(capsys):
     logging.getLogger("tasks.some").info("read 3 rows")
     logging.getLogger("tasks.some").debug("hidden")
     logging.getLogger("httpx").info("hidden too")
+    logging.getLogger().info("of a library that names no logger")
     assert capsys.readouterr().err == "INFO read 3 rows\n"
 
 

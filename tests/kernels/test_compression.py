@@ -12,10 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-from kernels.compression.export import ExportError, checked
+from kernels.compression.export import ExportError, checked, with_scalars
+from kernels.compression.middle import middle
 from kernels.compression.parity import ParityError, ParityRecord, difference
 from kernels.compression.qdq import QdqConfig, quantise
 from kernels.compression.ranges import BINS, Activation, cut, measure_activations
+from kernels.compression.sessions import open_session
 
 RNG = np.random.default_rng(5)
 
@@ -114,6 +116,69 @@ def test_what_cannot_be_quantised_is_told():
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
     with pytest.raises(ExportError, match="no convolution"):
         quantise(checked(model), [{"x": np.ones(1, np.float32)}], shift)
+
+
+def test_int8_reaches_from_the_first_filter_to_the_last():
+    """Values go: Add, 3 x 3, Relu, 3 x 3, Add (around the second), 1 x 1, Add, MatMul."""
+    make = helper.make_node
+    shapes = {"w1": (4, 4, 3, 3), "w2": (4, 4, 3, 3), "w3": (2, 4, 1, 1), "m": (6, 2)}
+    tensors = [
+        numpy_helper.from_array(RNG.normal(0, 0.3, shape).astype(np.float32), name)
+        for name, shape in shapes.items()
+    ]
+    tensors.append(numpy_helper.from_array(np.float32([0.5]), "c"))
+    nodes = [
+        make("Add", ["x", "c"], ["a"], "before"),
+        make("Conv", ["a", "w1"], ["b"], "first", pads=[1] * 4),
+        make("Relu", ["b"], ["r"], "relu"),
+        make("Conv", ["r", "w2"], ["d"], "second", pads=[1] * 4),
+        make("Add", ["r", "d"], ["s"], "around"),
+        make("Conv", ["s", "w3"], ["h"], "head"),
+        make("Add", ["h", "c"], ["g"], "behind"),
+        make("MatMul", ["g", "m"], ["y"], "product"),
+    ]
+    ends = [
+        helper.make_tensor_value_info(n, TensorProto.FLOAT, [1, c, 6, k])
+        for n, c, k in (("x", 4, 6), ("y", 2, 2))
+    ]
+    graph = helper.make_graph(nodes, "g", ends[:1], ends[1:], tensors)
+    chosen = [node.name for node in middle(graph)]
+    assert chosen == ["first", "relu", "second"]
+    # One more filter behind, and what lies before it counts as well, the 1 x 1 among them.
+    graph.initializer.append(numpy_helper.from_array(np.zeros((1, 2, 3, 3), np.float32), "w4"))
+    graph.node.append(make("Conv", ["g", "w4"], ["z"], "third"))
+    more = ["first", "relu", "second", "around", "head", "behind", "third"]
+    assert [node.name for node in middle(graph)] == more
+    # Without the first, what lies between its output and the next stays float, too.
+    assert [node.name for node in middle(graph, 1)] == ["second", *more[3:]]
+
+
+def test_products_alone_are_all_made_int8():
+    weights = [numpy_helper.from_array(np.eye(3, dtype=np.float32), n) for n in ("m", "k")]
+    weights.append(numpy_helper.from_array(np.ones(3, np.float32), "vector"))
+    nodes = [
+        helper.make_node("MatMul", ["x", "m"], ["a"], "first"),
+        helper.make_node("MatMul", ["a", "k"], ["b"], "second"),
+        helper.make_node("MatMul", ["b", "vector"], ["y"], "sum"),
+    ]
+    ends = [helper.make_tensor_value_info(n, TensorProto.FLOAT, [2, 3]) for n in "xy"]
+    graph = helper.make_graph(nodes, "g", ends[:1], ends[1:], weights)
+    assert [node.name for node in middle(graph)] == ["first", "second"]
+
+
+def test_constants_of_one_number_are_set_by_name():
+    half = numpy_helper.from_array(np.array(0.5, np.float32), "half")
+    node = helper.make_node("Add", ["x", "half"], ["y"])
+    ends = [helper.make_tensor_value_info(n, TensorProto.FLOAT, [1]) for n in "xy"]
+    graph = helper.make_graph([node], "g", ends[:1], ends[1:], [half])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
+    made = with_scalars(checked(model), {"half": np.float32(7)})
+    (answer,) = open_session(made, threads=1).run(None, {"x": np.ones(1, np.float32)})
+    assert answer == [8.0]
+    with pytest.raises(ExportError, match="'other'"):
+        with_scalars(made, {"other": np.float32(1)})
+    with pytest.raises(ExportError, match="'w1'"):
+        with_scalars(convolutions(), {"w1": np.float32(1)})
 
 
 def test_activations_are_measured_as_numpy_does():

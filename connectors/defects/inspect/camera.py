@@ -58,6 +58,7 @@ class CameraFolder:
         known: Callable[[str, str], bool],
         *,
         leave_out: Path | None = None,
+        skip: frozenset[str] = frozenset(),
         timing: CameraTiming | None = None,
         watch: bool = False,
         stop: threading.Event | None = None,
@@ -68,6 +69,7 @@ class CameraFolder:
             folder: Where the camera writes; its folders are looked into, too.
             known: Tells of a name and a stat whether that file is done with, since before.
             leave_out: A folder in it that holds results.
+            skip: Files in it that are not to be judged, by their paths within.
             timing: How long files are waited for.
             watch: Go on looking until ``stop`` is set.
             stop: Ends the iteration.
@@ -76,6 +78,7 @@ class CameraFolder:
         self.found = 0
         self.unfinished: list[str] = []
         self._folder, self._leave_out, self._watch = folder, leave_out, watch
+        self._skip = skip
         self._stop = stop or threading.Event()
         self._known, self._seen = known, dict[str, str]()
         self._looks: dict[str, _Look] = {}
@@ -125,7 +128,8 @@ class CameraFolder:
 
     def _new(self) -> list[tuple[ImageFile, str]]:
         """Return the files that are not done with; forgets those that are gone."""
-        found = [(file, stat_of(file.path)) for file in self._listed()]
+        listed = (file for file in self._listed() if file.name not in self._skip)
+        found = [(file, stat_of(file.path)) for file in listed]
         new = [(file, stat) for file, stat in found if stat and not self._done(file.name, stat)]
         names = {file.name for file, _ in found}
         for kept in (self._seen, self._looks):

@@ -38,7 +38,10 @@ COLUMNS = (
     "central_kind",
     "central_model",
     "refusal",
+    "boxes",
+    "like",
 )
+"""``boxes`` and ``like`` are of who decided."""
 MARK = ".penstock-line"
 """File that says whose images a folder holds."""
 MAX_LINE = 16 * 2**20
@@ -172,6 +175,7 @@ class CsvSink(_LinesSink):
         body = result.body
         edge, central = body["edge"] or {}, body["central"] or {}
         refusal = body["quarantine"] or {}
+        decided = central or edge
         return _row(
             (
                 body["event"],
@@ -184,6 +188,8 @@ class CsvSink(_LinesSink):
                 *(_cell(edge.get(name)) for name in ("verdict", "score", "kind", "model")),
                 *(_cell(central.get(name)) for name in ("verdict", "score", "kind", "model")),
                 _harmless(refusal.get("rule", "")),
+                json.dumps(decided.get("boxes", []), ensure_ascii=False),
+                _harmless("; ".join(decided.get("like", []))),
             )
         )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -11,6 +11,7 @@ import numpy as np
 
 from tasks.cleaning.images.decode import Pixels as DecodedPixels
 from tasks.cleaning.images.limits import ImageLimits
+from tasks.defects.contours import boxes_of_heat
 from tasks.defects.judgement import Judgement, Thresholds
 from tasks.defects.samples import Box, Pixels
 
@@ -69,23 +70,42 @@ class EdgeInspector:
 
     def judge(self, pixels: Pixels) -> Judgement:
         """Judge uint8 [h, w] or [h, w, 3]."""
-        return self._session.judge(pixels)
+        said = self._session.judge(pixels)
+        return replace(said, boxes=boxes_of_heat(said.heat, said.kind))
 
 
-def open_inspector(path: Path, *, threads: int = 2) -> EdgeInspector:
-    """Return the inspector of an edge file on disk.
+def open_inspector(path: Path, *, threads: int = 2, typed: bool = True) -> Inspector:
+    """Return the inspector of an edge file, or of a bundle's folder.
+
+    Args:
+        path: The file, or the folder.
+        threads: Cores that one image is judged on.
+        typed: Whether a bundle's classifier of types names what is found, where it has one; else,
+            and where the file stands alone, the file's prototypes do.
 
     Raises:
         EdgeFileError: There is no such file, or it is no edge file that can be run.
+        BundleError: The folder is no bundle.
     """
     from connectors.defects.edge_file import read_edge_file
     from tasks.defects.edge.format import EdgeFileError
 
+    if path.is_dir():
+        return _of_bundle(path, threads, typed=typed)
     model, _ = read_edge_file(path)
     try:
         return EdgeInspector(model, threads=threads)
     except EdgeFileError as error:
         raise EdgeFileError(f"{path}: {error}") from error
+
+
+def _of_bundle(folder: Path, threads: int, *, typed: bool) -> Inspector:
+    from connectors.defects.inspect.typed import with_types
+    from tasks.defects.bundle.bundle import EDGE, DefectBundle
+
+    bundle = DefectBundle.load(folder)
+    edge = EdgeInspector(bundle.read(EDGE), threads=threads)
+    return with_types(edge, bundle) if typed else edge
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +120,7 @@ class Opinion:
         boxes: ``[left, top, right, bottom, kind, score]``, best first.
         thresholds: ``[ok_below, ng_from]``.
         model: Digest of the model.
+        like: Names of the labelled images it looks like, likest first.
     """
 
     verdict: str
@@ -109,6 +130,7 @@ class Opinion:
     boxes: tuple[tuple[float, float, float, float, str, float], ...]
     thresholds: tuple[float, float]
     model: str
+    like: tuple[str, ...] = ()
 
     @staticmethod
     def of(judgement: Judgement, inspector: Inspector) -> Opinion:
@@ -129,6 +151,7 @@ class Opinion:
             boxes=tuple(_box(box) for box in judgement.boxes[:MAX_BOXES]),
             thresholds=(_finite(thresholds.ok_below, limit), _finite(thresholds.ng_from, limit)),
             model=inspector.digest,
+            like=judgement.like,
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -141,6 +164,7 @@ class Opinion:
             "boxes": [list(box) for box in self.boxes],
             "thresholds": list(self.thresholds),
             "model": self.model,
+            "like": list(self.like),
         }
 
 

@@ -12,6 +12,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from connectors.cleaning.image_files import list_images
+from connectors.defects.annotation_files import INDEX, OtherFiles, find_index
 from connectors.defects.inspect.camera import CameraFolder, CameraTiming
 from connectors.defects.inspect.delivery import Delivery
 from connectors.defects.inspect.file_sinks import JsonLinesSink
@@ -30,6 +32,7 @@ from connectors.files import atomic_path
 from infra.errors import ConfigurationError
 from tasks.cleaning.images.limits import ImageLimits
 from tasks.cleaning.images.sandbox import Sandbox
+from tasks.defects.data.annotation import AnnotationError
 
 logger = logging.getLogger(__name__)
 
@@ -159,6 +162,7 @@ def inspect_folder(
             folder,
             journal.knows,
             leave_out=out,
+            skip=_masks(folder),
             timing=config.timing,
             watch=config.watch,
             stop=stop,
@@ -183,6 +187,21 @@ def inspect_folder(
         run = _told(line, source, journal, uplink, deliveries, labels, monitor)
     _write_report(run, out / REPORT)
     return run
+
+
+def _masks(folder: Path) -> frozenset[str]:
+    """Return the masks that the index of a dataset in the folder names: no pictures of parts."""
+    if not (folder / INDEX).is_file():
+        return frozenset()
+    try:
+        entries = find_index(OtherFiles(folder, list_images(folder))) or []
+    except AnnotationError as error:
+        logger.warning("masks are judged like images, for the index cannot be read: %s", error)
+        return frozenset()
+    masks = frozenset(entry.mask for entry in entries if entry.mask)
+    if masks:
+        logger.info("%s masks of %s are left out", f"{len(masks):,}", INDEX)
+    return masks
 
 
 def _threads(

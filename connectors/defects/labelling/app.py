@@ -39,7 +39,12 @@ KEEP_IMAGE = {"cache-control": "private, max-age=3600"}
 
 
 def create_app(
-    store: LabelStore, pictures: Pictures, queue: Queue, token: str, kinds: tuple[str, ...] = ()
+    store: LabelStore,
+    pictures: Pictures,
+    queue: Queue,
+    token: str,
+    kinds: tuple[str, ...] = (),
+    parts: Mapping[str, str] | None = None,
 ) -> FastAPI:
     """Return the application for one folder; ``local_page.guard.Guard`` must stand before it.
 
@@ -49,12 +54,14 @@ def create_app(
         queue: Their order.
         token: First part of every address.
         kinds: Types that have a button from the start.
+        parts: Physical parts that images show, where they are known.
 
     Raises:
         LabelError: When one of them cannot be a type's name.
     """
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
-    pages = _Pages(store, pictures, queue, token, tuple(checked_kind(kind) for kind in kinds))
+    known = tuple(checked_kind(kind) for kind in kinds)
+    pages = _Pages(store, pictures, queue, token, known, parts or {})
     for path in ("/{token}", "/{token}/"):
         app.get(path)(pages.home)
     app.get("/{token}/next")(pages.next)
@@ -76,8 +83,10 @@ class _Pages:
         queue: Queue,
         token: str,
         kinds: tuple[str, ...],
+        parts: Mapping[str, str],
     ) -> None:
         self._store, self._pictures, self._queue = store, pictures, queue
+        self._parts = parts
         # A folder's name that cannot be a type's gets no button.
         self._token, self._kinds = token, (*kinds, *filter(_can_be_kind, pictures.kinds))
         self._messages = Messages()
@@ -257,7 +266,7 @@ class _Pages:
             for place, file in enumerate(self._pictures.files)
             if file.name not in troubles and place not in copies
         ]
-        return progress_of(names, len(copies), history)
+        return progress_of(names, len(copies), history, self._parts)
 
     def _page(
         self, view: str, order: Order, query: Mapping[str, str], history: History, **facts: Any

@@ -13,18 +13,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from connectors.cleaning.image_files import ImageFile, list_images, read_image_file
+from connectors.defects.inspect.inspector import as_eight_bits
+from connectors.defects.labelling.detector import Detector
 from tasks.cleaning.images.decode import ImageRefusedError
 from tasks.cleaning.images.sandbox import Sandbox
 from tasks.defects.data.layout import find_layout
-from tasks.defects.judgement import Heat
+from tasks.defects.judgement import Heat, Judgement
 from tasks.defects.samples import Pixels
 
 SHOWN = 1_280
 """Pixels of the longer side on the page; larger images are brought to it."""
 KEPT = 24
 """Pictures kept for the next time."""
-HeatOf = Callable[[Pixels], Heat]
-"""Returns where an image looks defective: float32 [h, w], 0 to 1."""
 
 
 class Pictures:
@@ -33,11 +33,12 @@ class Pictures:
     Args:
         folder: Where they lie.
         sandbox: Decodes them.
-        heat: Says where an image looks defective; None where nobody knows.
+        detector: Says where an image looks defective; None where nobody knows.
 
     Attributes:
         files: Those that may be read; masks of others are no images.
         kinds: Types of defects that folders or files are named after.
+        detector: As given.
         troubles: Name -> why it is not shown.
 
     Raises:
@@ -45,7 +46,7 @@ class Pictures:
         LayoutError: When every image would be a mask.
     """
 
-    def __init__(self, folder: Path, sandbox: Sandbox, heat: HeatOf | None = None) -> None:
+    def __init__(self, folder: Path, sandbox: Sandbox, detector: Detector | None = None) -> None:
         self.kinds: tuple[str, ...] = ()
         listed = list_images(folder).files
         if listed:
@@ -56,7 +57,7 @@ class Pictures:
         self.files: tuple[ImageFile, ...] = tuple(file for file in listed if not file.trouble)
         self.troubles: dict[str, str] = {file.name: file.trouble for file in listed if file.trouble}
         self.places: Mapping[str, int] = {file.name: i for i, file in enumerate(self.files)}
-        self._sandbox, self._heat = sandbox, heat
+        self._sandbox, self.detector = sandbox, detector
         self._lock = threading.Lock()
         self._kept: OrderedDict[tuple[str, int], bytes] = OrderedDict()
         self._sizes: dict[int, tuple[int, int]] = {}
@@ -64,7 +65,7 @@ class Pictures:
     @property
     def has_heat(self) -> bool:
         """Whether maps of defects can be shown."""
-        return self._heat is not None
+        return self.detector is not None
 
     def pixels(self, place: int) -> NDArray[np.uint8] | NDArray[np.uint16]:
         """Return one image as it is.
@@ -121,12 +122,23 @@ class Pictures:
             ImageRefusedError: As `pixels`.
             LookupError: When nobody knows.
         """
-        judge = self._heat
-        if judge is None:
-            raise LookupError("no detector is there to say where an image looks defective")
-        return self._once(
-            ("heat", place), lambda: _png(heat_colours(judge(to_8_bits(self.pixels(place)))))
-        )
+
+        def drawn() -> bytes:
+            judgement = self.judged(self.pixels(place))
+            if judgement is None:
+                raise LookupError("no detector is there that judges this image")
+            return _png(heat_colours(judgement.heat))
+
+        return self._once(("heat", place), drawn)
+
+    def judged(self, pixels: NDArray[np.uint8] | NDArray[np.uint16]) -> Judgement | None:
+        """Return what the detector says of pixels; None without one, or where it judges no such."""
+        if self.detector is None:
+            return None
+        try:
+            return self.detector.judge(as_eight_bits(pixels))
+        except ValueError:  # a size that it does not judge
+            return None
 
     def _once(self, key: tuple[str, int], make: Callable[[], bytes]) -> bytes:
         with self._lock:

@@ -20,9 +20,9 @@ class Promise:
 
     Attributes:
         what: ``defects escape`` or ``good parts are rejected``.
-        have: Such labels.
+        have: Labels of such parts; several images of one part count once.
         alpha: Share that can be promised next; None where all of ``ALPHAS`` can.
-        need: Labels for it.
+        need: Parts for it.
         now: Share that can be promised already, None where none can.
     """
 
@@ -46,6 +46,7 @@ class Progress:
         kinds: Type -> labels, most first.
         drawn: Labels of the random sample.
         promises: For defects and for good parts.
+        parts: Physical parts of the images; None where every image counts as one.
     """
 
     images: int
@@ -56,6 +57,7 @@ class Progress:
     kinds: Sequence[tuple[str, int]]
     drawn: int
     promises: tuple[Promise, Promise]
+    parts: int | None = None
 
     @property
     def labelled(self) -> int:
@@ -68,23 +70,33 @@ class Progress:
         return max(self.images - self.copies - self.labelled - self.unsure, 0)
 
 
-def progress_of(names: Sequence[str], copies: int, history: History) -> Progress:
+def progress_of(
+    names: Sequence[str], copies: int, history: History, parts: Mapping[str, str] | None = None
+) -> Progress:
     """Return how far it is.
 
     Args:
         names: Images that can be looked at, near-duplicates left out.
         copies: Near-duplicates left out.
         history: What was said.
+        parts: Physical parts of the images of which one is known; the others are each their own.
     """
+    parts = parts or {}
     holding = history.holding()
     said = Counter(one.said for one in holding.values())
     kinds = Counter(one.kind for one in holding.values() if one.said == "ng" and one.kind)
     sample = random_sample(names, _labelled(holding), history.drawn())
-    of = Counter(holding[name].said for name in sample)
+    # As in training: a part is defective when one of its images is.
+    bad = {parts.get(name, f"\0{name}") for name in sample if holding[name].said == "ng"}
+    good = {parts.get(name, f"\0{name}") for name in sample if holding[name].said == "ok"} - bad
     return Progress(
         len(names) + copies, copies, said["ok"], said["ng"], said["unsure"], kinds.most_common(),
         len(sample),
-        (_promise("defects escape", of["ng"]), _promise("good parts are rejected", of["ok"])),
+        (
+            _promise("defects escape", len(bad)),
+            _promise("good parts are rejected", len(good)),
+        ),
+        len({parts.get(name, f"\0{name}") for name in names}) if parts else None,
     )  # fmt: skip
 
 

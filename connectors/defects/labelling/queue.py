@@ -10,12 +10,13 @@ import logging
 import threading
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from connectors.defects.labelling.detector import OK, no_odds, odds_of
 from connectors.defects.labelling.history import Decision
 from connectors.defects.labelling.pictures import Pictures, digest
 from tasks.cleaning.images.decode import ImageRefusedError
@@ -23,7 +24,7 @@ from tasks.cleaning.images.features import gray_of, small
 from tasks.cleaning.images.likeness import twins
 from tasks.defects.active.draw import drawn
 from tasks.defects.active.guess import Components, Guess
-from tasks.defects.active.rank import Ranking, rank
+from tasks.defects.active.rank import RankConfig, Ranking, rank
 from tasks.defects.active.texture import texture
 
 LOG = logging.getLogger(__name__)
@@ -35,6 +36,8 @@ AHEAD = 48
 AGAIN = 5
 """Labels after which the order is made anew."""
 NO_TYPE = "NG"
+Seen = tuple[int, str, NDArray[np.uint8], NDArray[np.float32], NDArray[np.float64]]
+"""Place, digest, small form, texture, and what a detector says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,11 +48,13 @@ class Measured:
         places: int64 [n] in the listing.
         components: float64 [n, d].
         groups: int64 [n], equal for near-duplicates: place of the first in ``places``.
+        odds: float64 [n, types] of a detector that was trained before; None without one.
     """
 
     places: NDArray[np.int64]
     components: NDArray[np.float64]
     groups: NDArray[np.int64]
+    odds: NDArray[np.float64] | None = None
 
 
 @dataclass(slots=True)
@@ -139,22 +144,27 @@ class Queue:
                 if (p := self._pictures.places.get(name, -1)) in at}  # fmt: skip
         types = [_type(decision) for decision in told.values()]
         names = sorted({name for name in types if name})
+        odds, config = measured.odds, RankConfig()
+        if odds is not None and self._pictures.detector is not None:
+            # What was learnt before tells more than the textures of the labels given here.
+            kinds = self._pictures.detector.kinds
+            names, config = [OK, *kinds], replace(config, start=0)
+            types = [name if name in {"", *names} else kinds[-1] for name in types]
         known = np.array([i for i, name in zip(told, types, strict=True) if name], np.int64)
         classes = np.array([names.index(name) for name in types if name], np.int64)
-        odds = counts = None
-        if len(names) > 1:
+        if odds is None and len(names) > 1:
             guess = Guess.of(measured.components[known], classes)
             odds = guess.probabilities(measured.components, len(names))
-            counts = np.bincount(classes, minlength=len(names))
+        counts = None if odds is None else np.bincount(classes, minlength=len(names))
         ranking = rank(
-            measured.components, odds, np.array(list(told), np.int64), AHEAD,
+            measured.components, odds, np.array(list(told), np.int64), AHEAD, config,
             groups=measured.groups, counts=counts,
         )  # fmt: skip
         places = [int(measured.places[i]) for i in ranking.order]
         return Ranked(places, _texts(places, ranking, names), len(holding))
 
     def _measure(self) -> None:
-        def one(place: int) -> tuple[int, str, NDArray[np.uint8], NDArray[np.float32]] | None:
+        def one(place: int) -> Seen | None:
             if self._end.is_set():
                 return None
             try:
@@ -164,7 +174,8 @@ class Queue:
             finally:
                 self.done += 1
             gray = gray_of(pixels)
-            return place, digest(pixels), small(gray), texture(gray)
+            found = self._odds(pixels)
+            return place, digest(pixels), small(gray), texture(gray), found
 
         try:
             # One at a time: the page itself needs the other workers.
@@ -172,7 +183,7 @@ class Queue:
                 found = [f for f in pool.map(one, self._drawn[: self.number]) if f is not None]
             if not found or self._end.is_set():
                 return
-            places, digests, little, features = zip(*found, strict=True)
+            places, digests, little, features, odds = zip(*found, strict=True)
             repeats = twins(digests, np.stack(little))
             first = [repeats[i].of if i in repeats else i for i in range(len(places))]
             components = Components.of(np.stack(features))
@@ -181,16 +192,24 @@ class Queue:
                 np.array(places, np.int64),
                 components.of_images(np.stack(features)),
                 np.array(first, np.int64),
+                np.stack(odds) if self._pictures.has_heat else None,
             )
         except Exception:
             LOG.exception("the images could not be ranked; they come as drawn")
+
+    def _odds(self, pixels: NDArray[np.uint8] | NDArray[np.uint16]) -> NDArray[np.float64]:
+        """Return what a detector says of an image, float64 [types]; of no type without one."""
+        if self._pictures.detector is None:
+            return np.zeros(0)
+        kinds, judgement = self._pictures.detector.kinds, self._pictures.judged(pixels)
+        return no_odds(kinds) if judgement is None else odds_of(judgement, kinds)
 
 
 def _type(decision: Decision) -> str:
     """Return the class of a decision for the classifier, "" where it tells none."""
     if decision.said == "unsure":
         return ""
-    return "OK" if decision.said == "ok" else decision.kind or NO_TYPE
+    return OK if decision.said == "ok" else decision.kind or NO_TYPE
 
 
 def _texts(places: list[int], ranking: Ranking, names: list[str]) -> dict[int, str]:

@@ -1,7 +1,7 @@
 """Bytes of a file to pixels in one known form; runs in the sandbox only.
 
 Whatever Pillow makes of a file, three forms leave this module: gray in 8 or 16 bits, and RGB in 8
-bits. The same picture stored as palette, gray or RGB gives the same pixels.
+bits, colours by sRGB. The same picture stored as palette, gray or RGB gives the same pixels.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from tasks.cleaning.images.colour import to_srgb
 from tasks.cleaning.images.limits import ImageLimits
 
 Pixels = NDArray[np.uint8] | NDArray[np.uint16]
@@ -44,7 +45,8 @@ class DecodedImage:
         pixels: uint8 [height, width], uint16 [height, width] or uint8 [height, width, 3] (RGB),
             upright by EXIF.
         facts: JSON facts of the file: format, mode, orientation, transparent share, make, model,
-            colour profile (named, not applied), JPEG quantisation tables.
+            colour profile and its use (`tasks.cleaning.images.colour.Use`), JPEG quantisation
+            tables.
     """
 
     pixels: Pixels
@@ -105,6 +107,7 @@ def _decode(data: bytes, limits: ImageLimits) -> DecodedImage:
     orientation = image.getexif().get(0x0112, 1)
     facts["orientation"] = orientation if orientation in range(1, 9) else 1
     upright = ImageOps.exif_transpose(image)
+    upright, facts["profile_use"] = to_srgb(upright)
     pixels, transparent = _pixels(upright)
     facts["transparent"] = transparent
     facts["bits"] = 8 * pixels.itemsize

@@ -46,7 +46,8 @@ class MeasuredImage:
 
     Attributes:
         facts: What the file says and holds: width, height, kind (gray, rgb), bits, format, mode,
-            orientation, transparent, make, model, profile, tables, digest (SHA-256 of the pixels).
+            orientation, transparent, make, model, profile, profile_use, tables, digest (SHA-256 of
+            the pixels).
         features: Numbers by the names of :data:`features.FEATURES`.
         small: uint8 [64, 64] the image at that size.
         faults: Of images to learn from: names of faults and the numbers with them.
@@ -338,7 +339,7 @@ def _checked_facts(said: dict[str, Any]) -> dict[str, Any]:
         ImageRefusedError: Where they are not: the decoder was taken over, or is broken.
     """
     facts = said.get("facts")
-    texts = ("format", "mode", "make", "model", "profile", "digest", "kind")
+    texts = ("format", "mode", "make", "model", "profile", "profile_use", "digest", "kind")
     if (
         not isinstance(facts, dict)
         or not all(isinstance(facts.get(name), str) for name in texts)

@@ -66,17 +66,18 @@ def _thumbnail(image: DecodedImage) -> bytes:
 
 def warm_up(limits: ImageLimits) -> None:
     """Import and run what decoding needs: afterwards no file can be opened any more."""
-    from PIL import Image
+    from PIL import Image, ImageCms
 
     # Pillow finds and imports a format's code when it is first used.
     Image.preinit()
     Image.init()
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     for mode in ("RGB", "RGBA", "L"):
         pattern = np.arange(64 * 64 * 4, dtype=np.uint8).reshape(64, 64, 4)
         picture = Image.fromarray(pattern, "RGBA").convert(mode)
         for name in limits.formats:
             held = io.BytesIO()
-            options = {"exif": _exif()} if name != "BMP" else {}
+            options = {"exif": _exif(), "icc_profile": profile} if name != "BMP" else {}
             picture.convert("RGB" if name == "JPEG" else mode).save(held, name, **options)
             for want in ("faults", "thumbnail"):
                 answer({"want": want}, held.getvalue(), limits)

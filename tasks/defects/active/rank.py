@@ -27,7 +27,8 @@ class RankConfig:
     """How images are ranked.
 
     Attributes:
-        start: Labels up to which typical images are asked for, uncertain ones then.
+        start: Labels up to which typical images are asked for, uncertain ones then; 0 where the
+            probabilities are of a classifier that was trained before.
         uncertainty: ``entropy`` of the types' probabilities, or ``margin`` between the first two.
         balance: How far types with few labels count more, 0 (not at all) to 1.
         candidates: The batch is spread over so many times as many of the most uncertain images.
@@ -40,8 +41,8 @@ class RankConfig:
 
     def __post_init__(self) -> None:
         """Validate, naming the fix."""
-        if self.start < 1 or self.candidates < 1:
-            raise ValueError(f"start and candidates must be positive, got {self}")
+        if self.start < 0 or self.candidates < 1:
+            raise ValueError(f"start must be at least 0, candidates at least 1, got {self}")
         if self.uncertainty not in ("entropy", "margin"):
             raise ValueError(f"uncertainty is {self.uncertainty!r}; give entropy or margin")
         if not 0 <= self.balance <= 1:

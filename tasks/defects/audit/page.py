@@ -6,11 +6,14 @@ import base64
 import hashlib
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from tasks.cleaning.report.page import render_page
+from tasks.cleaning.report.svg import Drawing
 from tasks.defects.audit.figures import (
+    Curve,
     Side,
     Table,
     all_rates,
@@ -20,14 +23,20 @@ from tasks.defects.audit.figures import (
     verdict_table,
     worst,
 )
-from tasks.defects.audit.plots import Plot, cost_plot, det_plot, roc_plot
+from tasks.defects.audit.plots import (
+    OWN_STYLE,
+    PACKAGE,
+    cost_plot,
+    det_plot,
+    matrix_plot,
+    roc_plot,
+)
 from tasks.defects.audit.record import PNG, AuditInputs, Facts, Pictures
 from tasks.defects.judgement import Thresholds
 from tasks.defects.promise.cost import OperatingPoint
 from tasks.defects.promise.rates import Rate
 from tasks.defects.promise.words import assumptions, sentences
 
-PACKAGE = "tasks.defects.audit"
 MAX_PICTURE = 256 << 10
 """Bytes of a picture that is shown; eight cases of two sides have two each."""
 MAX_TEXT = 400
@@ -45,6 +54,8 @@ class Case:
     Attributes:
         name: Its path in the data.
         kind: Type of defect, "" for none.
+        named: Type that was named, "" for none.
+        like: Names of labelled images that it looks like.
         score: Of the detector.
         verdict: By the thresholds.
         wrong: Whether that is an error.
@@ -54,6 +65,8 @@ class Case:
 
     name: str
     kind: str
+    named: str
+    like: Sequence[str]
     score: float
     verdict: str
     wrong: bool
@@ -76,7 +89,8 @@ class Record:
     per: str
     verdicts: Table
     types: Table | None
-    plots: Sequence[Plot]
+    naming: Mapping[str, Any]
+    plots: Sequence[Drawing]
     prevalence: float
     point: OperatingPoint | None
     cheapest: OperatingPoint | None
@@ -94,7 +108,7 @@ def build_record(inputs: AuditInputs) -> str:
     changed by accident or without care; whoever can make it anew can also change it, so note it
     where the record is signed.
     """
-    html = render_page(PACKAGE, "audit.html", FILTERS, style="audit.css", r=_record(inputs))
+    html = render_page(PACKAGE, "audit.html", FILTERS, style=OWN_STYLE, r=_record(inputs))
     seal = f'<code id="seal">{UNSEALED}</code>'
     digest = hashlib.sha256(html.encode()).hexdigest()
     return html.replace(seal, seal.replace(UNSEALED, digest))
@@ -112,14 +126,10 @@ def seal_holds(html: str) -> bool:
 def _record(inputs: AuditInputs) -> Record:
     tested, at = inputs.tested, inputs.promised.thresholds
     per = inputs.promised.promise.per
-    ng, ok = tested.sides()
-    rates, curve = all_rates(inputs), error_curve(ng, ok, per)
+    rates, curve = all_rates(inputs), error_curve(*tested.sides(), per)
     table = verdict_table(tested, at)
-    here = (rates[-1].rate, rates[0].rate)
-    plots = [roc_plot(curve, here), det_plot(curve, here)]
     point = cheapest = None
     if inputs.cost is not None:
-        plots.append(cost_plot(inputs.cost.curve(), at))
         point, cheapest = inputs.cost.point(at), inputs.cost.cheapest(at)
     misses, rejects = worst(tested)
     facts = inputs.facts
@@ -135,7 +145,8 @@ def _record(inputs: AuditInputs) -> Record:
         per,
         table,
         type_table(tested),
-        plots,
+        inputs.types,
+        _curves(inputs, rates, curve),
         math.nan if inputs.cost is None else inputs.cost.prevalence,
         point,
         cheapest,
@@ -155,13 +166,41 @@ def _record(inputs: AuditInputs) -> Record:
     )
 
 
+def plots(inputs: AuditInputs) -> list[Drawing]:
+    """Return the plots of a record, and its tables of counts as plots."""
+    tested, at = inputs.tested, inputs.promised.thresholds
+    per = inputs.promised.promise.per
+    curve = error_curve(*tested.sides(), per)
+    found = _curves(inputs, all_rates(inputs), curve)
+    found.append(matrix_plot("verdicts", "Images by verdict", verdict_table(tested, at)))
+    if (types := type_table(tested)) is not None:
+        found.append(matrix_plot("types", "Defective images by the type that was named", types))
+    return found
+
+
+def _curves(inputs: AuditInputs, rates: Sequence[Rate], curve: Curve) -> list[Drawing]:
+    here = (rates[-1].rate, rates[0].rate)
+    found = [roc_plot(curve, here), det_plot(curve, here)]
+    if inputs.cost is not None:
+        found.append(cost_plot(inputs.cost.curve(), inputs.promised.thresholds))
+    return found
+
+
 def _case(inputs: AuditInputs, place: int, wrong: str) -> Case:
     sample, score = inputs.tested.samples[place], float(inputs.tested.scores[place])
     verdict = inputs.promised.thresholds.verdict(score)
     pictures = Pictures() if inputs.draw is None else inputs.draw(place)
     plain, heat = (_picture(one, sample.name) for one in pictures)
     return Case(
-        _short(sample.name), _short(sample.kind), score, verdict, verdict == wrong, plain, heat
+        _short(sample.name),
+        _short(sample.kind),
+        _short(inputs.tested.named[place]) if inputs.tested.named else "",
+        [_short(name) for name in inputs.tested.like[place]] if inputs.tested.like else (),
+        score,
+        verdict,
+        verdict == wrong,
+        plain,
+        heat,
     )
 
 

@@ -1,163 +1,148 @@
-"""Plots of the record as plain numbers; ``plot.html`` writes them as SVG, with all text escaped."""
+"""Plots of the record as SVG, for the page and as files of their own."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable
 
-import numpy as np
-
-from tasks.defects.audit.figures import Curve
+from tasks.cleaning.report.page import SHARED, STYLE, own_file
+from tasks.cleaning.report.svg import (
+    Axes,
+    Drawing,
+    Scale,
+    decades,
+    linear,
+    logarithmic,
+    num,
+    ticks,
+)
+from tasks.defects.audit.figures import Curve, Table
 from tasks.defects.judgement import Thresholds
 from tasks.defects.promise.cost import CostCurve
-from tasks.defects.promise.parts import Floats
 
+PACKAGE, OWN_STYLE = "tasks.defects.audit", "audit.css"
 WIDTH, HEIGHT = 480.0, 320.0
-LEFT, RIGHT, TOP, BOTTOM = 62.0, 466.0, 12.0, 276.0
 LEAST = 1e-3
 """Where logarithmic axes of error rates begin; a rate of none lies on the edge."""
-
-Scale = Callable[[float], float]
-
-
-@dataclass(frozen=True, slots=True)
-class Axis:
-    """An axis.
-
-    Attributes:
-        name: What it counts.
-        ticks: Place in pixels and label of each tick.
-    """
-
-    name: str
-    ticks: tuple[tuple[float, str], ...]
+CELL, MOST_LABEL = 64.0, 18
 
 
-@dataclass(frozen=True, slots=True)
-class Line:
-    """A line through points.
-
-    Attributes:
-        points: As SVG wants them.
-        kind: Class of the style sheet.
-    """
-
-    points: str
-    kind: str
-
-
-@dataclass(frozen=True, slots=True)
-class Plot:
-    """A plot.
-
-    Attributes:
-        key: Unique on the page.
-        title: Read aloud first.
-        description: What it shows, in a sentence with its main numbers.
-        x: Horizontal axis.
-        y: Vertical axis.
-        lines: In drawing order.
-        marks: Horizontal places of upright lines, with their names.
-        dots: Places of points.
-    """
-
-    key: str
-    title: str
-    description: str
-    x: Axis
-    y: Axis
-    lines: tuple[Line, ...]
-    marks: tuple[tuple[float, str], ...] = ()
-    dots: tuple[tuple[float, float], ...] = ()
-
-
-def roc_plot(curve: Curve, at: tuple[float, float]) -> Plot:
+def roc_plot(curve: Curve, at: tuple[float, float]) -> Drawing:
     """Return found defects over false rejects; ``at`` is where the thresholds lie."""
-    x, y = _linear(0, 1, LEFT, RIGHT), _linear(0, 1, BOTTOM, TOP)
-    shares = tuple(k / 5 for k in range(6))
-    line = _line(curve.false_rejects, 1 - curve.misses, x, y, "line s0")
-    return Plot(
+    drawing = Drawing(
         "roc",
+        WIDTH,
+        HEIGHT,
         "Found defects over false rejects",
         f"Share of defective parts from a threshold on, over that of good ones; area "
         f"{curve.auroc:.4f}.",
-        Axis("Good parts rejected", tuple((x(v), f"{v:.0%}") for v in shares)),
-        Axis("Defective parts found", tuple((y(v), f"{v:.0%}") for v in shares)),
-        (Line(f"{x(0):.1f},{y(0):.1f} {x(1):.1f},{y(1):.1f}", "chance"), line),
-        dots=((x(at[0]), y(1 - at[1])),),
     )
+    axes = Axes(drawing)
+    x, y = linear(0, 1, axes.x0, axes.x1), linear(0, 1, axes.y0, axes.y1)
+    axes.y_axis(y, ticks(0, 1), "Defective parts found", _percent)
+    axes.x_axis(x, ticks(0, 1), "Good parts rejected", _percent)
+    drawing.line(x(0), y(0), x(1), y(1), "chance")
+    drawing.path(_placed(curve.false_rejects, 1 - curve.misses, x, y), "line s0")
+    _dot(drawing, x(at[0]), y(1 - at[1]))
+    return drawing
 
 
-def det_plot(curve: Curve, at: tuple[float, float]) -> Plot:
+def det_plot(curve: Curve, at: tuple[float, float]) -> Drawing:
     """Return misses over false rejects on logarithmic axes (detection error trade-off)."""
-    x, y = _logarithmic(LEAST, 1, LEFT, RIGHT), _logarithmic(LEAST, 1, BOTTOM, TOP)
-    shares = (0.001, 0.01, 0.1, 1.0)
-    labels = ("0.1%", "1%", "10%", "100%")
-    return Plot(
+    drawing = Drawing(
         "det",
+        WIDTH,
+        HEIGHT,
         "Misses over false rejects",
-        "Both on logarithmic axes, rates below 0.1% on their edges; at the thresholds "
+        f"Both on logarithmic axes, rates below {LEAST:.1%} on their edges; at the thresholds "
         f"{at[1]:.2%} of defective parts pass and {at[0]:.2%} of good ones are rejected.",
-        Axis("Good parts rejected", tuple((x(v), t) for v, t in zip(shares, labels, strict=True))),
-        Axis(
-            "Defective parts passed", tuple((y(v), t) for v, t in zip(shares, labels, strict=True))
-        ),
-        (_line(curve.false_rejects, curve.misses, x, y, "line s0"),),
-        dots=((x(at[0]), y(at[1])),),
     )
+    axes = Axes(drawing)
+    x, y = logarithmic(LEAST, 1, axes.x0, axes.x1), logarithmic(LEAST, 1, axes.y0, axes.y1)
+    axes.y_axis(y, decades(LEAST, 1), "Defective parts passed", _percent)
+    axes.x_axis(x, decades(LEAST, 1), "Good parts rejected", _percent)
+    drawing.path(_placed(curve.false_rejects, curve.misses, x, y), "line s0")
+    _dot(drawing, x(at[0]), y(at[1]))
+    return drawing
 
 
-def cost_plot(curve: CostCurve, thresholds: Thresholds) -> Plot:
+def cost_plot(curve: CostCurve, thresholds: Thresholds) -> Drawing:
     """Return cost over a single threshold, with its interval and the thresholds in use."""
-    top = float(curve.high.max()) * 1.05 or 1.0
-    x = _linear(float(curve.at[0]), float(curve.at[-1]), LEFT, RIGHT)
-    y = _linear(0, top, BOTTOM, TOP)
     best = int(curve.cost.argmin())
-    marks = [
-        (x(value), name)
-        for value, name in ((thresholds.ok_below, "OK below"), (thresholds.ng_from, "NG from"))
-        if math.isfinite(value) and curve.at[0] <= value <= curve.at[-1]
-    ]
-    there, back = zip(curve.at, curve.low, strict=True), zip(curve.at, curve.high, strict=True)
-    band = [*there, *reversed(list(back))]
-    return Plot(
+    drawing = Drawing(
         "cost",
+        WIDTH,
+        HEIGHT,
         "Cost of one image over a single threshold",
         f"Without review; least {curve.cost[best]:.4g} at a threshold of {curve.at[best]:.4g}.",
-        Axis("Threshold", tuple((x(v), f"{v:.4g}") for v in _ticks(*curve.at[[0, -1]]))),
-        Axis("Cost per image", tuple((y(v), f"{v:.4g}") for v in _ticks(0, top))),
-        (
-            Line(" ".join(f"{x(a):.1f},{y(b):.1f}" for a, b in band), "band"),
-            _line(curve.at, curve.cost, x, y, "line s0"),
-        ),
-        marks=tuple(marks),
     )
+    axes = Axes(drawing)
+    top = float(curve.high.max()) * 1.05 or 1.0
+    first, last = float(curve.at[0]), float(curve.at[-1])
+    x, y = linear(first, last, axes.x0, axes.x1), linear(0, top, axes.y0, axes.y1)
+    axes.y_axis(y, ticks(0, top), "Cost per image", _short)
+    axes.x_axis(x, ticks(first, last), "Threshold", _short)
+    band = [*_placed(curve.at, curve.low, x, y), *reversed(_placed(curve.at, curve.high, x, y))]
+    drawing.add("polygon", points=" ".join(f"{num(a)},{num(b)}" for a, b in band), class_="band")
+    drawing.path(_placed(curve.at, curve.cost, x, y), "line s0")
+    marks = ((thresholds.ok_below, "OK below"), (thresholds.ng_from, "NG from"))
+    shown = [one for one in marks if first <= one[0] <= last]
+    for place, (value, name) in enumerate(shown):
+        drawing.line(x(value), axes.y1, x(value), axes.y0, "mark")
+        drawing.text(x(value) + 5, axes.y1 + 12 + 15 * place, name, class_="tl")
+    return drawing
 
 
-def _line(xs: Floats, ys: Floats, x: Scale, y: Scale, kind: str) -> Line:
-    pairs = zip(xs.tolist(), ys.tolist(), strict=True)
-    return Line(" ".join(f"{x(a):.1f},{y(b):.1f}" for a, b in pairs), kind)
+def matrix_plot(key: str, title: str, table: Table) -> Drawing:
+    """Return counts as a grid, the darker the larger their share of the row."""
+    left, top = 140.0, 44.0
+    drawing = Drawing(
+        key,
+        left + CELL * len(table.columns) + 14,
+        top + CELL * len(table.rows) + 14,
+        title,
+        "Rows are true, columns what was said.",
+    )
+    for place, name in enumerate(table.columns):
+        middle = left + CELL * (place + 0.5)
+        drawing.text(middle, top - 10, _label(name, 10), class_="tl", text_anchor="middle")
+    for row, (name, counts) in enumerate(table.rows):
+        y = top + CELL * row
+        drawing.text(left - 8, y + CELL / 2 + 4, _label(name), class_="tl", text_anchor="end")
+        for place, count in enumerate(counts):
+            x, share = left + CELL * place, count / max(sum(counts), 1)
+            drawing.add(
+                "rect", x=x, y=y, width=CELL - 2, height=CELL - 2, rx=4.0, class_="cell",
+                fill_opacity=f"{0.05 + 0.75 * share:.3f}",
+            )  # fmt: skip
+            drawing.text(
+                x + CELL / 2 - 1, y + CELL / 2 + 4, f"{count:,}", class_="cn", text_anchor="middle"
+            )
+    return drawing
 
 
-def _linear(low: float, high: float, start: float, end: float) -> Scale:
-    span = (high - low) or 1.0
-    return lambda v: start + (v - low) / span * (end - start)
+def document(drawing: Drawing) -> str:
+    """Return a plot as an SVG file of its own, with its style."""
+    style = own_file(SHARED, STYLE) + own_file(PACKAGE, OWN_STYLE)
+    return drawing.document(style)
 
 
-def _logarithmic(low: float, high: float, start: float, end: float) -> Scale:
-    inner = _linear(math.log10(low), math.log10(high), start, end)
-    return lambda v: inner(math.log10(max(v, low)))
+def _placed(
+    xs: Iterable[float], ys: Iterable[float], x: Scale, y: Scale
+) -> list[tuple[float, float]]:
+    return [(x(float(a)), y(float(b))) for a, b in zip(xs, ys, strict=True)]
 
 
-def _ticks(low: float, high: float, count: int = 5) -> Sequence[float]:
-    """Return round numbers inside, about so many."""
-    raw = (high - low) / count
-    if not raw > 0:
-        return [low]
-    power = 10.0 ** math.floor(math.log10(raw))
-    step = min((m * power for m in (1, 2, 5, 10)), key=lambda s: abs(s - raw))
-    first = math.ceil(low / step - 1e-9)
-    return [
-        float(v) for v in np.round(np.arange(first, math.floor(high / step + 1e-9) + 1) * step, 12)
-    ]
+def _dot(drawing: Drawing, x: float, y: float) -> None:
+    drawing.add("circle", cx=x, cy=y, r=5.0, class_="dot")
+
+
+def _label(text: str, most: int = MOST_LABEL) -> str:
+    return text if len(text) <= most else text[: most - 1] + "…"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.3g}%"
+
+
+def _short(value: float) -> str:
+    return f"{value:.4g}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -78,11 +78,13 @@ class Judged:
         samples: The images; those without a label are not counted.
         scores: float64 [images] of the detector.
         named: Type that the detector named for each, "" for none; empty where it names none.
+        like: Names of the labelled images that each looks like; empty where none are told.
     """
 
     samples: Sequence[Sample]
     scores: Floats
     named: Sequence[str] = ()
+    like: Sequence[Sequence[str]] = ()
 
     def __post_init__(self) -> None:
         """Validate, naming the fix."""
@@ -91,6 +93,8 @@ class Judged:
             raise ValueError(f"{len(self.scores)} scores of {len(self.samples)} images; give each")
         if self.named and len(self.named) != len(self.samples):
             raise ValueError(f"{len(self.named)} named types; give one per image, or none")
+        if self.like and len(self.like) != len(self.samples):
+            raise ValueError(f"{len(self.like)} lists of likes; give one per image, or none")
         labels: set[Label | None] = {sample.label for sample in self.samples}
         if not labels >= {"ok", "ng"}:
             raise ValueError("a test needs good and defective images; label some of each")
@@ -111,6 +115,7 @@ class AuditInputs:
         cost: Costs on the test parts, None without.
         draw: Draws the pictures of a test image.
         notes: Remarks, one a line.
+        types: How well types are named, of `type_figures`; empty where none were learned.
     """
 
     facts: Facts
@@ -119,6 +124,7 @@ class AuditInputs:
     cost: CostModel | None = None
     draw: Draw | None = None
     notes: Sequence[str] = ()
+    types: Mapping[str, Any] = field(default_factory=dict)
 
 
 def _is_digest(text: str) -> bool:

@@ -6,7 +6,8 @@
 ``parity.json``           how far the edge file is from the trained net, in scores and verdicts
 ``detector.safetensors``  weights of the trained detector, which the central side runs
 ``detector.json``         its settings and where they come from
-``types.npz``             the classifier of types, where types were labelled
+``types.npz``             the classifier of types, where two of them were labelled
+``types.json``            what it looks at, and how well it names held-out parts
 ``thresholds.json``       where the verdicts part, and what was promised on what assumptions
 ``metrics.json``          figures on held-out parts, with intervals
 ``images.csv``            image, digest of its pixels, part, and what it was used for

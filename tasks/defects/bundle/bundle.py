@@ -6,7 +6,7 @@ import io
 import json
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
@@ -26,7 +26,10 @@ from tasks.defects.bundle.parts import IMAGES, BundleParts
 from tasks.defects.edge.session import EdgeSession
 from tasks.defects.judgement import Thresholds
 
-EDGE = "edge.onnx"
+if TYPE_CHECKING:
+    from tasks.defects.classify.found import FoundTypes
+
+EDGE, TYPES, TYPES_FACTS = "edge.onnx", "types.npz", "types.json"
 SCORE_TOLERANCE = 1e-3
 """Int8 kernels of other CPUs round otherwise; scores are of the order of 1."""
 
@@ -87,6 +90,29 @@ class DefectBundle:
             self._session = EdgeSession(self.read(EDGE))
         return self._session
 
+    def types(self) -> FoundTypes | None:
+        """Return the classifier of types, None where none was learned.
+
+        Raises:
+            BundleError: It was written by another version.
+        """
+        from tasks.defects.classify.found import FoundTypes
+        from tasks.defects.classify.pack import TypesFileError, unpacked
+
+        if TYPES not in self.manifest.files:
+            return None
+        facts = read_json(self.folder, self.manifest, TYPES_FACTS)
+        try:
+            return FoundTypes(
+                unpacked(self.read(TYPES)),
+                facts["view"],
+                facts["left_out"],
+                facts["chosen_by"],
+                facts["decides"],
+            )
+        except TypesFileError as error:
+            raise BundleError(f"{self.folder / TYPES}: {error}") from error
+
     def score(self, images: NDArray[np.uint8]) -> NDArray[np.float64]:
         """Return the edge model's scores float64 [n] of images uint8 [n, h, w, 3]."""
         session = self.session()
@@ -138,7 +164,7 @@ def write_bundle(folder: Path, parts: BundleParts) -> DefectBundle:
 def _write_files(draft: Path, parts: BundleParts) -> None:
     contents = {EDGE: parts.edge, "detector.safetensors": parts.detector}
     if parts.types:
-        contents["types.npz"] = parts.types
+        contents[TYPES] = parts.types
     for name, content in contents.items():
         (draft / name).write_bytes(content)
     texts = {
@@ -146,7 +172,7 @@ def _write_files(draft: Path, parts: BundleParts) -> None:
         "detector.json": parts.detector_facts,
         "thresholds.json": parts.thresholds,
         "metrics.json": parts.metrics,
-    }
+    } | ({TYPES_FACTS: parts.types_facts} if parts.types else {})
     for name, value in texts.items():
         text = json.dumps(value, indent=1, sort_keys=True, allow_nan=False)
         (draft / name).write_text(text + "\n", encoding="utf-8")

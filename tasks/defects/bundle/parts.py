@@ -34,6 +34,7 @@ class BundleParts:
         detector: Weights (safetensors).
         detector_facts: Settings and provenance.
         types: Classifier of types (npz), empty if none.
+        types_facts: Of `type_figures`, empty if none.
         thresholds: Thresholds, promise and its assumptions.
         metrics: Figures with intervals.
         images: Frame of `IMAGES`.
@@ -54,6 +55,7 @@ class BundleParts:
     example: NDArray[np.uint8]
     card: str
     types: bytes = field(default=b"", repr=False)
+    types_facts: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Validate, naming the fix."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from tasks.defects.data.shapes import Shape
 from tasks.defects.samples import Box, SampleError
 
 MAX_KIND = 200
@@ -29,18 +30,21 @@ class AnnotationError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Annotation:
-    """The boxes of one image.
+    """The boxes of one image, and what was drawn of the defects.
 
     Attributes:
         image: Path or name of the image as the file gives it, "" where it gives none. A stranger
             wrote it: it is looked up among the names of a listing, never opened.
         boxes: In pixels of the image as it is stored, or as it is shown: see `size`.
         size: Width and height that the file says the image has, None where it says nothing.
+        shapes: Of each box, in the same pixels: outlines or runs, none where only a box is given.
+            ``()`` where no box has any.
     """
 
     image: str
     boxes: tuple[Box, ...]
     size: tuple[int, int] | None = None
+    shapes: tuple[tuple[Shape, ...], ...] = ()
 
 
 def checked_box(corners: tuple[float, float, float, float], kind: str, file: str, line: int) -> Box:

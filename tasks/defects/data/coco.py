@@ -1,9 +1,11 @@
-"""Boxes of the COCO form: one JSON file for many images (Lin et al., ECCV 2014)."""
+"""Boxes and masks of the COCO form: one JSON file for many images (Lin et al., ECCV 2014)."""
 
 from __future__ import annotations
 
 import json
 from typing import Any, NoReturn
+
+import numpy as np
 
 from tasks.defects.data.annotation import (
     MAX_BOXES,
@@ -14,16 +16,21 @@ from tasks.defects.data.annotation import (
     decoded,
     require_size,
 )
+from tasks.defects.data.shapes import Outline, Runs, Shape, ShapeError, unpacked
 from tasks.defects.samples import Box
 
 MAX_BYTES = 32 << 20
+MAX_SIDE = 1 << 20
+"""Of runs; larger ones are of no image."""
 
 
 def parse_coco(data: bytes, file: str) -> list[Annotation]:
-    """Return the boxes of each image of a COCO file, in its order.
+    """Return the boxes and shapes of each image of a COCO file, in its order.
 
-    Boxes are ``[left, top, width, height]``, edges that count from 0. Polygons, crowds and areas
-    are left aside. An image without boxes is among them: somebody looked and found nothing.
+    Boxes are ``[left, top, width, height]``, edges that count from 0. A ``segmentation`` is a list
+    of polygons, or runs (plain or compressed), of crowds as well; without a ``bbox`` its extent is
+    the box. Areas are left aside: they follow. An image without boxes is among them: somebody
+    looked and found nothing.
 
     Args:
         data: The bytes of the file.
@@ -50,6 +57,7 @@ def parse_coco(data: bytes, file: str) -> list[Annotation]:
             raise AnnotationError(file, 0, f"{where}: id {key} occurs twice; give each its own")
         images[key] = _text(entry, "file_name", file, where), _size(entry)
     boxes: dict[int | str, list[Box]] = {key: [] for key in images}
+    shapes: dict[int | str, list[tuple[Shape, ...]]] = {key: [] for key in images}
     for i, entry in enumerate(_list(whole, "annotations", file)):
         where = f"annotations[{i}]"
         image, kind = (_key(entry, name, file, where) for name in ("image_id", "category_id"))
@@ -58,8 +66,13 @@ def parse_coco(data: bytes, file: str) -> list[Annotation]:
             raise AnnotationError(file, 0, f"{where}: {what} is not listed in the file")
         if len(boxes[image]) >= MAX_BOXES:
             raise AnnotationError(file, 0, f"{where}: more than {MAX_BOXES:,} boxes of one image")
-        boxes[image].append(_box(entry, kinds[kind], file, where))
-    return [Annotation(name, tuple(boxes[key]), size) for key, (name, size) in images.items()]
+        found = _shapes(entry, file, where)
+        boxes[image].append(_box(entry, found, kinds[kind], file, where))
+        shapes[image].append(found)
+    return [
+        Annotation(name, tuple(boxes[key]), size, tuple(shapes[key]) if any(shapes[key]) else ())
+        for key, (name, size) in images.items()
+    ]
 
 
 def read_json(data: bytes, file: str) -> Any:
@@ -84,13 +97,64 @@ def read_json(data: bytes, file: str) -> Any:
         raise AnnotationError(file, 0, str(error)) from error
 
 
-def _box(entry: Any, kind: str, file: str, where: str) -> Box:
+def _shapes(entry: Any, file: str, where: str) -> tuple[Shape, ...]:
+    held = entry.get("segmentation")
+    try:
+        if isinstance(held, dict):
+            return (_runs(held),)
+        return tuple(_outline(one) for one in _list_of_polygons(held))
+    except (ShapeError, OverflowError) as error:
+        raise AnnotationError(file, 0, f"{where}: segmentation: {error}") from error
+
+
+def _list_of_polygons(held: Any) -> list[Any]:
+    if not isinstance(held, list | None):
+        raise ShapeError("must be polygons or runs")
+    return held or []
+
+
+def _outline(held: Any) -> Outline:
+    if not _numbers(held) or len(held) < 6 or len(held) % 2:
+        raise ShapeError("a polygon is [x, y, x, y, ...] of at least three corners")
+    points = np.array(held, np.float64).reshape(-1, 2)
+    if not np.isfinite(points).all() or np.abs(points).max() > MAX_SIDE:
+        raise ShapeError("a corner is beyond every image")
+    return Outline(points)
+
+
+def _runs(held: dict[str, Any]) -> Runs:
+    size, counts = held.get("size"), held.get("counts")
+    if not (isinstance(size, list) and len(size) == 2 and all(_whole(side) for side in size)):
+        raise ShapeError("size must be [height, width]")
+    if isinstance(counts, str):
+        return Runs(size[0], size[1], unpacked(counts))
+    if not (isinstance(counts, list) and all(_whole(count, MAX_SIDE**2) for count in counts)):
+        raise ShapeError("counts must be a list of numbers from 0, or a text")
+    return Runs(size[0], size[1], np.array(counts, np.int64))
+
+
+def _whole(value: Any, most: int = MAX_SIDE) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= most
+
+
+def _numbers(held: Any) -> bool:
+    return isinstance(held, list) and all(
+        isinstance(v, int | float) and not isinstance(v, bool) for v in held
+    )
+
+
+def _box(entry: Any, shapes: tuple[Shape, ...], kind: str, file: str, where: str) -> Box:
     sides = entry.get("bbox")
-    if (
-        not isinstance(sides, list)
-        or len(sides) != 4
-        or not all(isinstance(v, int | float) and not isinstance(v, bool) for v in sides)
-    ):
+    try:
+        if sides is None and shapes:
+            each = np.array([shape.extent() for shape in shapes])
+            corners = (*each[:, :2].min(axis=0).tolist(), *each[:, 2:].max(axis=0).tolist())
+            return checked_box(corners, kind, file, 0)
+    except ShapeError as error:
+        raise AnnotationError(file, 0, f"{where}: segmentation: {error}") from error
+    except AnnotationError as error:
+        raise AnnotationError(file, 0, f"{where}: {error.what}") from error
+    if not _numbers(sides) or len(sides) != 4:
         raise AnnotationError(file, 0, f"{where}: bbox must be [left, top, width, height]")
     try:
         left, top, width, height = (float(v) for v in sides)

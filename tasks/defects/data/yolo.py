@@ -1,13 +1,15 @@
 """Boxes of the YOLO form: a text file per image, and a file with the names of the types.
 
 A line is ``class centre-x centre-y width height``, all but the class as shares of the image's
-sides; with more numbers it is ``class x1 y1 x2 y2 ...``, a polygon, of which the box is taken.
+sides; with more numbers it is ``class x1 y1 x2 y2 ...``, a polygon, with the box around it.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+
+import numpy as np
 
 from tasks.defects.data.annotation import (
     MAX_BOXES,
@@ -19,6 +21,7 @@ from tasks.defects.data.annotation import (
     number,
     require_size,
 )
+from tasks.defects.data.shapes import Outline, Shape
 from tasks.defects.samples import Box
 
 MAX_BYTES = 4 << 20
@@ -28,7 +31,7 @@ OUTSIDE = 1.5
 
 
 def parse_yolo(data: bytes, file: str, names: Sequence[str], size: tuple[int, int]) -> Annotation:
-    """Return the boxes of an image.
+    """Return the boxes and outlines of an image.
 
     Args:
         data: The bytes of the file; without a line the image has no defect.
@@ -41,6 +44,7 @@ def parse_yolo(data: bytes, file: str, names: Sequence[str], size: tuple[int, in
     """
     require_size(data, MAX_BYTES, file)
     boxes: list[Box] = []
+    shapes: list[tuple[Shape, ...]] = []
     for line, text in enumerate(decoded(data, file).splitlines(), 1):
         fields = text.split()
         if not fields:
@@ -54,7 +58,9 @@ def parse_yolo(data: bytes, file: str, names: Sequence[str], size: tuple[int, in
                 file, line, "a number is no share of the image; give 0 to 1, not pixels"
             )
         boxes.append(checked_box(_corners(shares, size, file, line), kind, file, line))
-    return Annotation("", tuple(boxes), size)
+        points = np.array(shares, np.float64).reshape(-1, 2) * np.array(size, np.float64)
+        shapes.append((Outline(points),) if len(points) > 2 else ())
+    return Annotation("", tuple(boxes), size, tuple(shapes) if any(shapes) else ())
 
 
 def _corners(

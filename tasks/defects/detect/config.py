@@ -30,13 +30,13 @@ class DetectConfig:
         seed: Of everything random.
     """
 
-    steps: int = 2_000
+    steps: int = 1_000
     fold_steps: int = 400
     batch: int = 8
     piece: int = 144
     rate: float = 2e-3
-    real: float = 0.45
-    synthetic: float = 0.3
+    real: float = 0.35
+    synthetic: float = 0.4
     memory: int = 512
     projected: int = 48
     folds: int = 4

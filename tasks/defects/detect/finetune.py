@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import math
 from collections.abc import Callable
 
 import torch
@@ -23,8 +24,9 @@ from tasks.defects.detect.config import DetectConfig
 from tasks.defects.detect.pieces import Pieces
 
 LOG = logging.getLogger(__name__)
-HIGHEST = (4, 64)
-"""Cells whose mean decides whether a piece has a spot, and an area."""
+Listen = Callable[[int, float], None]
+HIGHEST = (4, 0.05)
+"""Cells, or their share, whose mean decides whether there is a spot, and an area."""
 _RARE, _OVERLAP = 4.0, 0.5
 _WARM_UP, _NEVER = 0.15, 20.0
 _KEPT = 0.995
@@ -32,7 +34,11 @@ _KEPT = 0.995
 
 
 def finetune(
-    net: DefectNet, head: nn.Conv2d, draw: Callable[[], Pieces], config: DetectConfig
+    net: DefectNet,
+    head: nn.Conv2d,
+    draw: Callable[[], Pieces],
+    config: DetectConfig,
+    listen: Listen = lambda _step, _loss: None,
 ) -> float:
     """Train in place; both are in evaluation mode afterwards.
 
@@ -41,6 +47,7 @@ def finetune(
         head: From ``net.shape.dense`` channels to the logits of spots and of areas.
         draw: Gives the next batch.
         config: Steps and learning rate.
+        listen: Called with each step and its loss.
 
     Returns:
         Mean loss of the last tenth of the steps, NaN without steps.
@@ -74,6 +81,7 @@ def finetune(
             # Early on the mean follows at once, so that a short training is more than its start.
             _follow(mean_of, whole, min(_KEPT, step / (step + 10)))
             losses.append(loss.item())
+            listen(step, losses[-1])
         whole.load_state_dict(mean_of.state_dict())
         whole.to(memory_format=torch.contiguous_format)
     whole.eval()
@@ -113,7 +121,7 @@ def loss_of(logits: Tensor, pieces: Pieces) -> Tensor:
     return loss
 
 
-def _loss_of_one(logits: Tensor, pieces: Pieces, counted: Tensor, count: int) -> Tensor:
+def _loss_of_one(logits: Tensor, pieces: Pieces, counted: Tensor, count: float) -> Tensor:
     """Return the loss of one map; cells of defects of the other map do not count."""
     target, drawn = pieces.target, pieces.drawn
     cells = functional.binary_cross_entropy_with_logits(logits, target, reduction="none")
@@ -131,7 +139,14 @@ def _loss_of_one(logits: Tensor, pieces: Pieces, counted: Tensor, count: int) ->
     return (drawn * cells).sum() / known + _OVERLAP * missed + decision
 
 
-def highest(heat: Tensor, count: int) -> Tensor:
-    """Return the mean of the highest cells of each map, [n] of [n, 1, h, w]."""
+def highest(heat: Tensor, count: float) -> Tensor:
+    """Return the mean of the highest cells of each map, [n] of [n, 1, h, w].
+
+    Args:
+        heat: The maps.
+        count: Number of cells, or below 1 their share, which depends on no image's size.
+    """
     flat = heat.flatten(1)
-    return flat.topk(min(count, flat.shape[1]), dim=1).values.mean(dim=1)
+    cells = flat.shape[1]
+    taken = int(count) if count >= 1 else math.ceil(count * cells)
+    return flat.topk(min(taken, cells), dim=1).values.mean(dim=1)

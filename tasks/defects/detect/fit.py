@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from models.defect_net import DefectNet
 from tasks.defects.detect.config import DetectConfig, DetectError
 from tasks.defects.detect.detector import Detector, check_pixels, tensor_of
+from tasks.defects.detect.finetune import Listen
 from tasks.defects.detect.held_out import learn
 from tasks.defects.detect.scorer import TRAINED, ScorerShape, SurfaceScorer
 from tasks.defects.detect.self_train import Guessed, guess
@@ -37,6 +38,7 @@ def fit(
     config: DetectConfig | None = None,
     net: DefectNet | None = None,
     head: nn.Conv2d | None = None,
+    listen: Listen = lambda _step, _loss: None,
 ) -> Detector:
     """Fit a detector.
 
@@ -47,6 +49,8 @@ def fit(
         net: Backbone to start from, left as it is; the shipped one by default.
         head: Segmentation head of ``net``, one logit per cell; both maps start from it. The shipped
             one where the net is, else one that says no everywhere until it is trained.
+        listen: Called with each step of the training of net and head, and its loss; self-training
+            begins anew at step 0.
 
     Raises:
         DetectError: Samples that no detector can be made of; says what is missing.
@@ -58,14 +62,14 @@ def fit(
 
         net, head = load_net(), load_mask_head()
     start = _start(net, head, known, config)
-    detector, figures = _fitted(start, known, config)
+    detector, figures = _fitted(start, known, config, listen)
     rounds = []
     for _ in range(config.self_train):
         apart = _of_other_parts(known)
         if not apart:
             break
         guessed = guess(apart, detector.judge([sample.pixels for sample in apart]))
-        next_one, found = _fitted(start, known, config, guessed)
+        next_one, found = _fitted(start, known, config, listen, guessed)
         key = "auroc" if known.defects else "auroc_synthetic"
         kept = found.get(key, 0.0) >= figures.get(key, 0.0)
         told = {"share": guessed.share, "kept": kept, key: found.get(key)}
@@ -109,13 +113,17 @@ def _start(
 
 
 def _fitted(
-    start: SurfaceScorer, known: Known, config: DetectConfig, guessed: Guessed | None = None
+    start: SurfaceScorer,
+    known: Known,
+    config: DetectConfig,
+    listen: Listen,
+    guessed: Guessed | None = None,
 ) -> tuple[Detector, dict[str, float]]:
     """Return a detector, and its figures by held-out labels; the same folds every time."""
     scorer = copy.deepcopy(start)
     rng = np.random.default_rng(config.seed)
     more = (guessed.normals, guessed.defects) if guessed else ((), ())
-    figures = learn(scorer, known.normals, known.defects, config, rng, more)
+    figures = learn(scorer, known.normals, known.defects, config, rng, more, listen)
     _set_types(scorer, known.defects)
     return Detector(scorer.eval(), config), figures
 

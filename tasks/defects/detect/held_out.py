@@ -18,7 +18,7 @@ from models.defect_net import STRIDE
 from tasks.defects.detect.config import DetectConfig
 from tasks.defects.detect.detector import tensor_of
 from tasks.defects.detect.evidence import MAPS, Cells, fit_evidence, stacked
-from tasks.defects.detect.finetune import HIGHEST, finetune
+from tasks.defects.detect.finetune import HIGHEST, Listen, finetune
 from tasks.defects.detect.metrics import auroc, resized
 from tasks.defects.detect.pieces import PieceMaker, region
 from tasks.defects.detect.scorer import STATISTICS, TRAINED, SurfaceScorer, statistics
@@ -36,7 +36,7 @@ _QUANTILE_CELLS, _MOST_CELLS = 1_000, 100_000
 _DECIDING = tuple(
     STATISTICS.index(f"{name}_{count}") for name, count in zip(TRAINED, HIGHEST, strict=True)
 )
-_LEAST_SLOPE = 0.1
+_LEAST_SLOPE, _LEAST_SPREAD = 0.2, 0.1
 SYNTHETIC_WEIGHT = 0.15
 """Weight of a synthetic defect beside a real one when the evidence is weighed."""
 
@@ -45,7 +45,7 @@ class View(NamedTuple):
     """One image by evidence that was learned without its part.
 
     Attributes:
-        found: float [statistics].
+        found: float [statistics], by their middle and spread on normal images for a trained net.
         cells: float [k, maps] of some cells.
         target: bool [k], whether they touch a defect.
         defective: Whether the image shows one.
@@ -83,6 +83,7 @@ def train(
     defects: Sequence[Sample],
     config: DetectConfig,
     rng: Generator,
+    listen: Listen = lambda _step, _loss: None,
 ) -> float:
     """Train net and head; return the loss, NaN without steps."""
     scorer.eval()
@@ -91,7 +92,7 @@ def train(
     undrawn = [sample for sample in defects if region(sample) is None]
     hints = strangest(scorer, undrawn, normals, config, rng) if undrawn else {}
     maker = PieceMaker(normals, defects, config, rng, hints)
-    return finetune(scorer.net, scorer.head, maker.batch, config)
+    return finetune(scorer.net, scorer.head, maker.batch, config, listen)
 
 
 @torch.no_grad()
@@ -151,6 +152,7 @@ def learn(
     config: DetectConfig,
     rng: Generator,
     more: tuple[Sequence[Sample], Sequence[Sample]] = ((), ()),
+    listen: Listen = lambda _step, _loss: None,
 ) -> dict[str, float]:
     """Train what is to be trained, learn the evidence, and set how all of it is weighed.
 
@@ -165,12 +167,14 @@ def learn(
         rng: Source of all that is random.
         more: Normal and defective samples of other parts that are learned from in every fold, but
             weigh nothing: labels that were guessed.
+        listen: Called with each step of the training that stays, and its loss.
 
     Returns:
         Figures by held-out parts: ``auroc_synthetic``, and ``auroc`` where there are defects;
         ``loss`` of the training.
     """
-    folds = folds_of(normals, defects, 2 if config.steps else config.folds, rng)
+    apart, rng = rng.spawn(2)  # what the folds draw changes nothing in the net that stays
+    folds = folds_of(normals, defects, 2 if config.steps else config.folds, apart)
     share = -(-MOST_IMAGES // len(folds))
     views: list[View] = []
     for number, (good, bad) in enumerate(folds):
@@ -178,13 +182,13 @@ def learn(
         student = copy.deepcopy(scorer)
         seen = [[*more[i], *(s for fold in others for s in fold[i])] for i in (0, 1)]
         half = replace(config, steps=min(config.steps, config.fold_steps))
-        _learn(student, seen[0], seen[1], half, rng)
-        standardise(student, good[:share])
-        views += [view(student, one, rng) for one in [*good[:share], *bad[:share]]]
-        made = [spoilt(one, good, rng) for one in good[:share]]
-        views += [view(student, one, rng, SYNTHETIC_WEIGHT) for one in made]
-    loss = _learn(scorer, [*more[0], *normals], [*more[1], *defects], config, rng)
-    standardise(scorer, normals[:MOST_IMAGES])
+        _learn(student, seen[0], seen[1], half, apart)
+        standardise(student, good[:share], trained=config.steps > 0)
+        views += [view(student, one, apart) for one in [*good[:share], *bad[:share]]]
+        made = [spoilt(one, good, apart) for one in good[:share]]
+        views += [view(student, one, apart, SYNTHETIC_WEIGHT) for one in made]
+    loss = _learn(scorer, [*more[0], *normals], [*more[1], *defects], config, rng, listen)
+    standardise(scorer, normals[:MOST_IMAGES], trained=config.steps > 0)
     return set_weights(scorer, views, trained=config.steps > 0) | (
         {} if math.isnan(loss) else {"loss": loss}
     )
@@ -196,26 +200,45 @@ def _learn(
     defects: Sequence[Sample],
     config: DetectConfig,
     rng: Generator,
+    listen: Listen = lambda _step, _loss: None,
 ) -> float:
-    loss = train(scorer, normals, defects, config, rng)
+    loss = train(scorer, normals, defects, config, rng, listen)
     fit_evidence(scorer.evidence, cells_of(scorer, normals, defects, config, rng), config.seed)
     return loss
 
 
 @torch.no_grad()
-def standardise(scorer: SurfaceScorer, normals: Sequence[Sample]) -> None:
-    """Bring the maps of evidence to middle 0 and spread 1 on normal images."""
+def standardise(scorer: SurfaceScorer, normals: Sequence[Sample], *, trained: bool) -> None:
+    """Bring the maps of evidence to middle 0 and spread 1 on normal images.
+
+    Of a trained net the statistics, too, so that those of spots and of areas can be compared. That
+    it was trained on these images moves neither middle nor spread.
+    """
     evidence = scorer.evidence
     some = []
     for sample in normals:
         raw = evidence.raw(scorer.net(tensor_of(sample.pixels)[None]))[0].flatten(1)
         some.append(raw[:, :: max(1, raw.shape[1] // _QUANTILE_CELLS)])
-    at = torch.tensor([0.16, 0.5, 0.84])
-    low, middle, high = torch.quantile(torch.cat(some, dim=1)[:, :_MOST_CELLS], at, dim=1)
+    middle, spread = _middle_and_spread(torch.cat(some, dim=1)[:, :_MOST_CELLS])
     evidence.centre.copy_(middle)
-    evidence.spread.copy_(((high - low) / 2).clamp_min(1e-6))
+    evidence.spread.copy_(spread.clamp_min(1e-6))
+    if trained:
+        found = []
+        for sample in normals:
+            pixels = tensor_of(sample.pixels)[None]
+            found.append(statistics(scorer.maps(scorer.net(pixels), pixels))[0])
+        middle, spread = _middle_and_spread(torch.stack(found, dim=1))
+        scorer.usual.copy_(middle)
+        scorer.unusual.copy_(spread.clamp_min(_LEAST_SPREAD))
 
 
+def _middle_and_spread(values: Tensor) -> tuple[Tensor, Tensor]:
+    """Return median and half of the range of the inner 68 %, [n] of [n, k]."""
+    low, middle, high = torch.quantile(values, torch.tensor([0.16, 0.5, 0.84]), dim=1)
+    return middle, (high - low) / 2
+
+
+@torch.no_grad()
 def spoilt(sample: Sample, donors: Sequence[Sample], rng: Generator) -> Sample:
     """Return a normal image with a synthetic defect somewhere."""
     surface = tensor_of(sample.pixels).permute(1, 2, 0).numpy()
@@ -245,7 +268,8 @@ def view(scorer: SurfaceScorer, sample: Sample, rng: Generator, weight: float = 
         for side in (False, True)
     ]
     place = torch.cat(taken)
-    return View(statistics(maps)[0], flat[place], target[place], defective, weight)
+    found = (statistics(maps)[0] - scorer.usual) / scorer.unusual
+    return View(found, flat[place], target[place], defective, weight)
 
 
 def touched(mask: Mask, size: Sequence[int]) -> Tensor:
@@ -292,14 +316,12 @@ def _set_heat(scorer: SurfaceScorer, weights: Weights) -> None:
 
 def _set_decision(scorer: SurfaceScorer, weights: Weights, *, trained: bool) -> None:
     if trained:
-        # The net's own log-odds, believed less or not more than they say, and never not at all:
-        # a few views that contradict it shall not switch the score off.
+        # Never not believed at all: a few views that contradict it shall not switch the score off.
         told = max(_LEAST_SLOPE, float(weights.weight[0])) / float(weights.spread[0])
         even = float(weights.centre[0]) - weights.bias / told
-        slope = min(max(told, _LEAST_SLOPE), 1.0)
         for row, place in enumerate(_DECIDING):
-            scorer.decision[row, place] = slope
-        scorer.decision_bias.fill_(-slope * even)
+            scorer.decision[row, place] = told
+        scorer.decision_bias.fill_(-told * even)
         return
     scorer.usual.copy_(torch.from_numpy(weights.centre))
     scorer.unusual.copy_(torch.from_numpy(weights.spread))

@@ -14,8 +14,8 @@ from tasks.defects.detect.finetune import highest
 from tasks.defects.judgement import UNKNOWN
 from tasks.defects.scorer import Scorer, Scores
 
-COUNTS = (4, 64, 256)
-"""Numbers of highest cells whose means are looked at: a pit, a crack, a stain."""
+COUNTS = (4, 64, 0.05)
+"""Numbers or share of highest cells whose means are looked at: a pit, a crack, a stain."""
 TRAINED = ("spot", "area")
 """Maps of the net's own segmentation."""
 SOURCES = (*TRAINED, *MAPS)
@@ -115,10 +115,13 @@ class SurfaceScorer(Scorer):
 
     def impression(self, features: Features, logits: Tensor) -> Tensor:
         """Return whitened features [n, dense], the mean of the cells of highest heat."""
-        white = self.evidence.whitened(features.dense).flatten(2)
         flat = logits.flatten(2)
         place = flat.topk(min(_HELD, flat.shape[2]), dim=2).indices
-        return white.gather(2, place.expand(-1, white.shape[1], -1)).mean(dim=2)
+        dense = features.dense.flatten(2)
+        cells = dense.gather(2, place.expand(-1, dense.shape[1], -1))
+        # Whitening is linear: of the mean it costs 16 cells less, and thousands less than of all.
+        white = self.evidence.whitened(cells.mean(dim=2)[:, :, None, None])
+        return white[:, :, 0, 0]
 
     def types(self, impression: Tensor) -> Tensor:
         """Return probabilities [n, len(kinds)]: a soft nearest prototype, or none of them."""

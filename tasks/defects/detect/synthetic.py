@@ -1,6 +1,7 @@
 """Synthetic defects on a user's own normal images, so that a segmentation head learns without any.
 
-Two in three are local ones of the generator. The others change a whole area with what the line
+Half are local ones of the generator, one in four is a smooth line, such as a hairline crack, where
+the line's own texture is darker or brighter. The others change a whole area with what the line
 itself shows: a piece of another normal image (CutPaste, Li et al., CVPR 2021; NSA, Schlüter et al.,
 ECCV 2022), other light, texture rubbed off or rougher. DRAEM (Zavrtanik et al., ICCV 2021) pastes
 foreign texture; the generator has that among its kinds.
@@ -19,6 +20,7 @@ from tasks.defects.samples import Mask
 from tasks.defects.textures.defects import DEFECTS, damage
 from tasks.defects.textures.fields import Field, Shape, coordinates, value_noise
 from tasks.defects.textures.layers import between
+from tasks.defects.textures.marks import stroke, walk
 
 Surface = NDArray[np.float32]
 """float32 [h, w, channels] in [0, 1]."""
@@ -26,6 +28,7 @@ LEAST_SEEN = 0.02
 """Mean change of an area below which nobody would see it; as a share of the range of levels."""
 STRENGTH = (1.0, 6.0)
 TRIES = 8
+_LOCAL, _LINES = 0.45, 0.25
 
 
 def with_defect(surface: Surface, donor: Surface, rng: Generator) -> tuple[Surface, Mask]:
@@ -39,7 +42,8 @@ def with_defect(surface: Surface, donor: Surface, rng: Generator) -> tuple[Surfa
     Returns:
         float32 [h, w, c] in [0, 1] and bool [h, w]; the mask is empty if nothing drawn is visible.
     """
-    if rng.random() < 2 / 3:
+    which = rng.random()
+    if which < _LOCAL:
         gray = surface.mean(axis=2)
         kind = DEFECTS[int(rng.integers(len(DEFECTS)))]
         try:
@@ -48,6 +52,12 @@ def with_defect(surface: Surface, donor: Surface, rng: Generator) -> tuple[Surfa
             return surface.copy(), np.zeros(gray.shape, dtype=np.bool_)
         made = surface + (changed - gray)[..., None]
         return np.clip(made, 0, 1).astype(np.float32), mask
+    if which < _LOCAL + _LINES:
+        alpha = _line(surface.shape[:2], rng)
+        mask, made = alpha > 0.3, surface * (1 + alpha[..., None] * _tint(rng))
+        made = np.clip(made, 0, 1).astype(np.float32)
+        seen = mask.any() and float(np.abs(made - surface)[mask].mean()) >= LEAST_SEEN / 2
+        return (made, mask) if seen else (surface.copy(), np.zeros_like(mask))
     for _ in range(TRIES):
         area = _AREAS[int(rng.integers(len(_AREAS)))](surface.shape[:2], rng)
         mask = area > 0.5
@@ -58,6 +68,22 @@ def with_defect(surface: Surface, donor: Surface, rng: Generator) -> tuple[Surfa
         if float(np.abs(made - surface)[mask].mean()) >= LEAST_SEEN:
             return made, mask
     return surface.copy(), np.zeros(surface.shape[:2], dtype=np.bool_)
+
+
+def _line(shape: Shape, rng: Generator) -> Field:
+    """A smooth line with soft borders, along any direction, often along columns or rows."""
+    heading = float(rng.integers(4)) * math.pi / 2 + float(rng.normal(0, 0.3))
+    if rng.random() < 0.5:
+        heading = float(rng.uniform(0, 2 * math.pi))
+    length = between(rng, 0.1, 1.2) * max(shape)
+    way = walk(shape, rng, length, heading, bend=1.2, jag=float(rng.uniform(0, 0.4)))
+    return stroke(shape, [way], between(rng, 1.0, 7.0))
+
+
+def _tint(rng: Generator) -> np.float32:
+    """Return by which share a line is darker, seldom brighter."""
+    share = between(rng, 0.2, 0.8)
+    return np.float32(-share if rng.random() < 0.8 else share)
 
 
 def _rim(field: Field, width: float) -> Field:

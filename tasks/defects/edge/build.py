@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
 
-from kernels.compression.export import ExportConfig, export_onnx, with_metadata
+from kernels.compression.export import ExportConfig, export_onnx, with_metadata, with_scalars
 from kernels.compression.parity import ParityRecord, answers_of, image_digest
 from kernels.compression.qdq import QdqConfig, Quantised, quantise
 from kernels.compression.ranges import Outputs
 from tasks.defects.edge.format import INPUT, MAX_SIDE, MIN_SIDE, OUTPUTS, EdgeFacts, EdgeFile
-from tasks.defects.edge.graph import EdgeGraph
+from tasks.defects.edge.graph import LIMITS, EdgeGraph, float32_up
+from tasks.defects.edge.session import EdgeSession
+from tasks.defects.edge.trim import trimmed
 from tasks.defects.judgement import Thresholds
 from tasks.defects.samples import Pixels, rgb
 from tasks.defects.scorer import Scorer
+
+Settle = Callable[[EdgeSession], Thresholds]
+"""Returns thresholds by what a session scores; the verdicts that it gives mean nothing yet."""
+
+_APART = Thresholds(0.123, 0.321)
+"""Exported with: of two equal thresholds the exporter would make one constant."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,14 +34,14 @@ class EdgeConfig:
 
     Attributes:
         int8: Quantise; False ships the float32 graph.
-        qdq: How.
+        qdq: How; the first convolution, of three channels, is no faster in int8 and stays float.
         calibration: Images, of those given, that ranges are measured on; spread evenly.
         tile: Longest side judged in one go by a scorer without a size of its own, as its detector
             does; None: every image whole.
     """
 
     int8: bool = True
-    qdq: QdqConfig = field(default_factory=QdqConfig)
+    qdq: QdqConfig = field(default_factory=lambda: QdqConfig(float_start=1))
     calibration: int = 32
     tile: int | None = 1024
 
@@ -48,6 +56,7 @@ def build_edge(
     thresholds: Thresholds,
     images: Sequence[Pixels],
     *,
+    settle: Settle | None = None,
     proof: Sequence[Pixels] = (),
     created_by: str = "penstock",
     config: EdgeConfig | None = None,
@@ -56,8 +65,10 @@ def build_edge(
 
     Args:
         scorer: In evaluation mode.
-        thresholds: Fixed before, on the float scorer.
+        thresholds: Of the detector, fixed before.
         images: Calibrate int8: images of the line, good and bad.
+        settle: Sets the file's own thresholds by what the file itself scores, so that what they
+            promise holds for what runs on the line; None: those of the detector.
         proof: Images of the parity record; ``images`` where none are given. The verdicts of images
             that int8 was calibrated on flatter it: give others where there are any.
         created_by: Program and version, kept in the file.
@@ -70,18 +81,33 @@ def build_edge(
     config = config or EdgeConfig()
     if not images:
         raise ValueError("no images: int8 ranges and the parity record need some of the line")
-    graph = EdgeGraph(scorer, thresholds).eval()
-    float32 = export_edge(graph)
+    float32 = with_limits(export_edge(EdgeGraph(trimmed(scorer), _APART).eval()), thresholds)
     colour = [np.ascontiguousarray(rgb(image)) for image in images]
     facts: dict[str, object] = {"int8": config.int8}
     model = float32
     if config.int8:
         step = max(1, len(colour) // config.calibration)
         chosen = [{INPUT: image} for image in colour[::step][: config.calibration]]
-        made = quantise(float32, chosen, decision_loss, config.qdq)
+        made = quantise(float32, chosen, score_loss, config.qdq)
         model = made.model
         facts |= _told(made, config.qdq)
+    page = EdgeFacts(
+        kinds=scorer.kinds,
+        thresholds=thresholds,
+        size=scorer.size,
+        tile=config.tile if scorer.size is None else None,
+        model=weights_digest(scorer),
+        parity="",
+        created_by=created_by,
+        int8=config.int8,
+    )
+    own = thresholds
+    if settle is not None:
+        own = settle(EdgeSession(with_metadata(model, page.to_metadata()), threads=1))
+        model = with_limits(model, own)
+    facts["thresholds"] = {"detector": _limits(thresholds), "edge": _limits(own)}
     proven = [np.ascontiguousarray(rgb(image)) for image in proof] or colour
+    graph = EdgeGraph(scorer, thresholds).eval()
     record = ParityRecord(
         model="",
         images=tuple(image_digest(image) for image in proven),
@@ -91,19 +117,15 @@ def build_edge(
         runtime=_runtime(),
         facts=facts,
     )
-    page = EdgeFacts(
-        kinds=scorer.kinds,
-        thresholds=thresholds,
-        size=scorer.size,
-        tile=config.tile if scorer.size is None else None,
-        model=weights_digest(scorer),
-        parity=record.digest(),
-        created_by=created_by,
-        int8=config.int8,
-    )
+    page = replace(page, thresholds=own, parity=record.digest())
     sealed = with_metadata(model, page.to_metadata())
     record = replace(record, model=hashlib.sha256(sealed).hexdigest())
     return EdgeFile(sealed, record, float32)
+
+
+def with_limits(model: bytes, thresholds: Thresholds) -> bytes:
+    """Return the file with other thresholds in its graph; its page is left as it is."""
+    return with_scalars(model, {name: float32_up(getattr(thresholds, name)) for name in LIMITS})
 
 
 def export_edge(graph: EdgeGraph) -> bytes:
@@ -113,18 +135,14 @@ def export_edge(graph: EdgeGraph) -> bytes:
     return export_onnx(graph, (torch.zeros(70, 90, 3, dtype=torch.uint8),), config)
 
 
-def decision_loss(reference: Sequence[Outputs], answers: Sequence[Outputs]) -> float:
-    """Return share of verdicts flipped + root mean square shift of the score in its own spreads."""
-    flipped = [
-        int(a["verdict"]) != int(b["verdict"]) for a, b in zip(reference, answers, strict=True)
-    ]
-    scores = np.array(
-        [[float(a["score"]), float(b["score"])] for a, b in zip(reference, answers, strict=True)]
-    )
-    if not np.isfinite(scores).all():
+def score_loss(reference: Sequence[Outputs], answers: Sequence[Outputs]) -> float:
+    """Return the root mean square shift of the scores, in their own spread."""
+    both = [[float(one["score"]) for one in answers] for answers in (reference, answers)]
+    first, second = np.array(both)
+    if not np.isfinite(both).all():
         return float("inf")
-    shift = float(np.sqrt(((scores[:, 0] - scores[:, 1]) ** 2).mean()))
-    return float(np.mean(flipped)) + shift / max(float(scores[:, 0].std()), 1e-6)
+    shift = float(np.sqrt(np.square(second - first).mean()))
+    return shift / max(float(first.std()), 1e-6)
 
 
 def weights_digest(scorer: Scorer) -> str:
@@ -152,6 +170,12 @@ def _told(made: Quantised, config: QdqConfig) -> dict[str, object]:
         "losses": made.losses,
         "sensitivity": made.sensitivity,
     }
+
+
+def _limits(thresholds: Thresholds) -> list[float | str]:
+    """Return thresholds as JSON data, which has no infinite numbers."""
+    both = (thresholds.ok_below, thresholds.ng_from)
+    return [value if np.isfinite(value) else str(value) for value in both]
 
 
 def _runtime() -> str:

@@ -10,6 +10,9 @@ from tasks.defects.edge.preprocess import prepare
 from tasks.defects.judgement import Thresholds
 from tasks.defects.scorer import Scorer
 
+LIMITS = ("ok_below", "ng_from")
+"""Names of the thresholds, in `Thresholds` and among the constants of the file."""
+
 
 def float32_up(value: float) -> np.float32:
     """Return the least float32 that is no less than ``value``.
@@ -32,7 +35,7 @@ class EdgeGraph(nn.Module):
     def __init__(self, scorer: Scorer, thresholds: Thresholds) -> None:
         super().__init__()
         self.scorer, self.size = scorer, scorer.size
-        for name in ("ok_below", "ng_from"):
+        for name in LIMITS:
             value = float32_up(getattr(thresholds, name))
             self.register_buffer(name, torch.tensor(float(value), dtype=torch.float32))
 

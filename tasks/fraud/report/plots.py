@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from markupsafe import Markup
 
+from tasks.cleaning.report.svg import Axes, Drawing, decades, linear, logarithmic, ticks
 from tasks.fraud.report.rows import (
     CalibrationBin,
     Curve,
@@ -15,7 +16,6 @@ from tasks.fraud.report.rows import (
     Importance,
     ScoreBin,
 )
-from tasks.fraud.report.svg import Axes, Drawing, decades, linear, logarithmic, ticks
 
 WIDTH, HEIGHT = 520.0, 320.0
 SERIES = 6

@@ -24,7 +24,7 @@ from tasks.defects.data.annotation import AnnotationError
 from tasks.defects.data.layout import LayoutError, LayoutOptions
 from tasks.defects.data.splits import SplitError, split_groups
 from tasks.defects.samples import Box, Sample, SampleError
-from tests.benchmarks._hostile_images import picture, stored
+from tests.benchmarks._hostile_images import gray_profile, picture, stored
 
 SCRATCH = Box(10, 20, 30, 24, "scratch")
 
@@ -146,16 +146,22 @@ def test_every_kind_of_pixels(put, load):
         "e.png": image(6).astype(np.uint16) * 16,
         "f.png": stored(image(7), "PNG", icc_profile=srgb),
         "g.png": stored(image(8), "PNG", icc_profile=profile),
+        "h.png": stored(image(9), "PNG", icc_profile=gray_profile(1.0)),
+        "i.png": stored(image(10), "PNG", icc_profile=b"no profile"),
     }))  # fmt: skip
     shapes = [sample.pixels.shape for sample in dataset.samples]
-    assert shapes == [(64, 64), (64, 64, 3), (64, 64, 3), (64, 64), (64, 64), (64, 64), (64, 64)]
+    assert shapes == [(64, 64), (64, 64, 3), (64, 64, 3), *[(64, 64)] * 6]
     assert np.array_equal(dataset.samples[4].pixels, image(6))  # 12 bits: 4 are taken off
     said = "\n".join(dataset.findings)
     assert "1 have 16 bits, 12 in use" in said
     assert "1 are CMYK, brought to RGB without a profile" in said
     assert "1 have transparent pixels, laid over black" in said
-    assert said.count("colour profile") == 1
-    assert "not applied: Lab" in said
+    assert said.count("colour profile") == 3  # that of sRGB changes nothing
+    assert (
+        "1 have a colour profile of other pixels or for 16 bits, which is left aside: Lab" in said
+    )
+    assert "1 were brought to sRGB by their colour profile: made" in said
+    assert "1 have a broken colour profile, which is left aside: unnamed" in said
 
 
 def test_tiny_and_huge_images(put, load):
@@ -381,6 +387,77 @@ def test_coco(put, load):
     put({"coco.json": '{"images": [], "annotations": \n['})
     with pytest.raises(AnnotationError, match=r"coco.json:2: no whole JSON"):
         load_dataset(root)
+
+
+def shaped(*images, **more):
+    """COCO of images (name, [(box, segmentation)])."""
+    return json.dumps({
+        "images": [{"id": i, "file_name": name, **more} for i, (name, _) in enumerate(images)],
+        "categories": [{"id": 1, "name": "pit"}],
+        "annotations": [
+            {"image_id": i, "category_id": 1, "bbox": box, "segmentation": held}
+            for i, (_, each) in enumerate(images) for box, held in each
+        ],
+    })  # fmt: skip
+
+
+def test_outlines_and_runs_of_coco_are_masks(put, load):
+    triangle = ([2, 3, 8, 8], [[2, 3, 10, 3, 10, 11]])
+    runs = ([0, 0, 1, 4], {"size": [64, 64], "counts": [0, 4, 64 * 64 - 4]})
+    root = put({
+        "a.png": image(0), "b.png": image(1), "c.png": image(2), "d.png": image(3),
+        "e.png": image(4), "f.png": image(5), "f_mask.png": mask_of(SCRATCH),
+        "coco.json": shaped(
+            ("a.png", [triangle, runs]), ("b.png", [triangle, ([5, 5, 2, 2], [])]),
+            ("c.png", [([0, 0, 9, 9], {"size": [9, 9], "counts": [0, 81]})]),
+            ("d.png", [([60, 0, 4, 4], [[60, 0, 66, 0, 66, 4]])]), ("e.png", []),
+            ("f.png", [triangle]),
+        ),
+    })  # fmt: skip
+    dataset = load(root)
+    drawn, partly, clean, beside = dataset.samples
+    assert drawn.mask[3:11, 2:10].sum() == 36  # rows of 8, 7, ... 1: the middles on the edge
+    assert drawn.mask[:4, 0].all()
+    assert drawn.mask.sum() == 36 + 4
+    assert (drawn.label, drawn.kind, len(drawn.boxes)) == ("ng", "pit", 2)
+    assert (partly.mask, len(partly.boxes)) == (None, 2)
+    assert (clean.label, clean.mask) == ("ok", None)
+    assert np.array_equal(beside.mask, mask_of(SCRATCH) > 0)
+    assert aside(dataset) == {
+        "c.png": ("shape-outside", "runs of 9 x 9 pixels"),
+        "d.png": ("shape-outside", "an outline 60, 0, 66, 4"),
+    }
+    for told in (
+        "shapes: 1 images have a mask by outlines or runs of their annotation",
+        "shapes: 1 images have outlines of some defects only: their boxes count alone",
+        "shapes: 1 images have a mask file, which goes before outlines",
+    ):
+        assert told in dataset.findings
+    put({"coco.json": shaped(("a.png", [triangle]), ("e.png", []))})
+    assert load(root).digest != dataset.digest
+
+
+def test_outlines_turn_with_the_image_and_are_written_again(put, load, tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    outline = ([4, 8, 10, 2], [[4, 8, 14, 8, 14, 10, 4, 10]])
+    root = put({
+        "a.png": stored(image(0, 48, 64), "PNG", exif=exif.tobytes()),
+        "coco.json": shaped(("a.png", [outline]), width=64, height=48),
+    })  # fmt: skip
+    (sample,) = load(root).samples
+    (box,) = sample.boxes
+    expected = mask_of(box, height=64, width=48) > 0
+    assert np.array_equal(sample.mask, expected)
+    write_dataset([sample], tmp_path / "again")
+    assert np.array_equal(load(tmp_path / "again").samples[0].mask, expected)
+
+
+def test_too_much_to_be_drawn_by_hand_is_refused_before_it_is_drawn(put, load):
+    saw = [v for _ in range(40_000) for v in (0, 0, 9, 64 << 8)]
+    root = put({"a.png": image(0), "b.png": image(1),
+                "coco.json": shaped(("a.png", [([0, 0, 9, 9], [saw])]))})  # fmt: skip
+    assert "too large together" in aside(load(root))["a.png"][1]
 
 
 def test_an_annotation_of_100_mb_is_refused_before_it_is_parsed(put):

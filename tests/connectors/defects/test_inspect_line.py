@@ -28,7 +28,7 @@ from connectors.defects.inspect.run import RunConfig
 from tasks.cleaning.images.sandbox import Sandbox
 from tasks.cleaning.quarantine import QUARANTINE_SCHEMA
 from tasks.defects.judgement import Judgement, Thresholds
-from tasks.defects.samples import Box
+from tasks.defects.samples import Box, Sample
 from tests.benchmarks._hostile_images import by_hand
 from tests.connectors.defects.lines import (
     PLAIN,
@@ -86,6 +86,24 @@ def test_every_image_is_judged_once_and_told_in_order(tmp_path):
     assert again.report.images == 33
     assert len(results_of(out)) == 33
     assert json.loads((out / "run.json").read_text())["images"] == 33
+
+
+def test_masks_of_a_written_dataset_are_not_judged(tmp_path, caplog):
+    from connectors.defects.dataset_files import write_dataset
+
+    pixels = np.arange(576, dtype=np.uint8).reshape(24, 24)
+    samples = [
+        Sample("good/1.png", pixels, "ok"),
+        Sample("pit/2.png", pixels[::-1], "ng", "pit", pixels > 200),
+    ]
+    cam = write_dataset(samples, tmp_path / "cam").parent
+    run = inspect_folder(cam, tmp_path / "out", SpotInspector(), ALONE)
+    assert sum(run.counts.values()) == 2
+    assert {row["image"] for row in results_of(tmp_path / "out")} == {"good/1.png", "pit/2.png"}
+    (cam / "index.csv").write_text("image,label\na.png,perhaps\n")
+    run = inspect_folder(cam, tmp_path / "other", SpotInspector(), ALONE)
+    assert sum(run.counts.values()) == 3
+    assert "index.csv:2: label 'perhaps'" in caplog.text
 
 
 def test_touched_files_are_not_judged_again_and_copies_are_set_aside(tmp_path):

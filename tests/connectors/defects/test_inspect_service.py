@@ -6,6 +6,7 @@ import hashlib
 import http.client
 import io
 import json
+import math
 import socket
 import threading
 import time
@@ -33,6 +34,7 @@ from connectors.defects.inspect.review_queue import QueueLimits
 from infra.errors import ConfigurationError, ServiceError
 from tasks.cleaning.images.sandbox import Sandbox
 from tasks.defects.judgement import Judgement, Thresholds
+from tests.benchmarks import defects_cascade
 from tests.benchmarks._hostile_images import by_hand
 from tests.connectors.defects.lines import SpotInspector, plate
 from tests.connectors.defects.network import SECRET, central_machine
@@ -304,6 +306,8 @@ def test_positions_are_all_different_and_turned_back():
     assert len(seen) == 8
     for position in range(8):
         assert np.array_equal(turned_back(turned(image, position), position), image)
+    # The usual four are without a right angle.
+    assert [turned(image, p).shape == image.shape for p in range(8)] == [True] * 4 + [False] * 4
 
 
 class Corner:
@@ -321,7 +325,8 @@ class Corner:
 def test_an_ensemble_answers_the_same_in_every_position():
     image = np.zeros((8, 10), np.uint8)
     image[1:3, 6:9] = 255
-    ensemble = EnsembleInspector([Member(Corner()), Member(SpotInspector(), 100.0, 50.0)])
+    members = [Member(Corner()), Member(SpotInspector(), 100.0, 50.0)]
+    ensemble = EnsembleInspector(members, positions=8)
     first = ensemble.judge(image)
     for position in range(8):
         said = ensemble.judge(np.ascontiguousarray(turned(image, position)))
@@ -347,6 +352,61 @@ def test_warm_spots_become_boxes_and_members_are_brought_to_one_scale():
             EnsembleInspector([Member(SpotInspector())], **wrong)
     with pytest.raises(ValueError, match="no models"):
         EnsembleInspector([])
+
+
+def test_probabilities_are_averaged_as_log_odds_and_infinite_thresholds_stay():
+    corner = Corner()
+    grays = (26, 51, 77, 102, 128)
+    member = calibrated(corner, [np.full((8, 8), gray, np.uint8) for gray in grays])
+    odds = [math.log(gray / (255 - gray)) for gray in grays]
+    assert member.log_odds
+    assert member.centre == pytest.approx(odds[2], abs=1e-6)
+    assert member.told(0.5) == pytest.approx((0 - member.centre) / member.spread)
+    assert member.told(1.0) > member.told(0.999) > member.told(0.0) > -math.inf
+    corner.thresholds = Thresholds(-math.inf, math.inf)
+    assert EnsembleInspector([member]).thresholds == corner.thresholds
+    said = EnsembleInspector([member]).judge(np.full((8, 8), 77, np.uint8))
+    assert said.score == pytest.approx(0.0, abs=1e-6)
+    assert said.verdict == "REVIEW"
+
+
+def test_the_band_holds_what_the_central_model_mends():
+    bad = np.array([False] * 8 + [True] * 4)
+    edge = np.array([0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.9, 0.55, 0.65, 0.95, 0.98])
+    central = np.where(bad, 1.0, 0.0)
+    limits = defects_cascade.limits_of(edge, central, bad, 5)
+    assert limits.alone == pytest.approx(0.925)  # none of eight good ones may be rejected
+    inside = (edge >= limits.low) & (edge < limits.high)
+    assert set(edge[inside]) >= {0.55, 0.65, 0.9}
+    assert 0 < limits.beyond <= 1
+    # Nothing is sent where it mends nothing, or where the central model was not asked.
+    for useless in (np.zeros(12), np.full(12, np.nan)):
+        assert defects_cascade.limits_of(edge, useless, bad, 5).low == limits.alone
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_the_cascade_rejects_no_more_calibration_parts_than_the_edge(seed):
+    rng = np.random.default_rng(seed)
+    bad = np.arange(60) >= 45
+    # Few levels, so that scores tie.
+    edge, central = (np.round(rng.normal(bad * 1.0, 1.0), 1) for _ in range(2))
+    limits = defects_cascade.limits_of(edge, central, bad, 8)
+    inside = (edge >= limits.low) & (edge < limits.high)
+    final = (edge >= limits.high) | (inside & (central >= limits.beyond))
+    alone = edge >= limits.alone
+    assert inside.sum() <= 8
+    assert (final & ~bad).sum() <= int(defects_cascade.MAX_REJECT * 45) == 0
+    assert (alone & ~bad).sum() == 0
+    assert (final & bad).sum() >= (alone & bad).sum()
+
+
+def test_benchmark_runs_small(capsys):
+    defects_cascade.main(["--smoke", "--json"])
+    result = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert result["benchmark"] == "defects-cascade"
+    assert result["images"] == 26
+    assert 0 <= result["sent_share"] <= 1
+    assert result["miss_cascade"] <= 1
 
 
 @pytest.mark.parametrize("shape", [(8, 8), (1, 900), (1_500, 700, 3)])

@@ -106,6 +106,22 @@ def test_any_name_makes_one_row_that_no_spreadsheet_runs(tmp_path_factory, name)
     assert rows[0]["image"][:1] not in {"=", "+", "-", "@", "\t"}
 
 
+def test_a_row_tells_boxes_and_likes_of_who_decided(tmp_path):
+    edge = {"verdict": "REVIEW", "boxes": [[1, 2, 3, 4, "pit", 0.9]], "like": ["=a.png", "b.png"]}
+    central = {"verdict": "NG", "boxes": [[5, 6, 7, 8, "crack", 1.0]], "like": []}
+    undecided, decided = result(1), result(2)
+    undecided.body["edge"] = decided.body["edge"] = edge
+    decided.body["central"] = central
+    sink = CsvSink(tmp_path / "r.csv", "j")
+    sink.write([undecided, decided])
+    sink.close()
+    with (tmp_path / "r.csv").open(newline="") as handle:
+        first, second = csv.DictReader(handle)
+    assert json.loads(first["boxes"]) == edge["boxes"]
+    assert first["like"] == "'=a.png; b.png"
+    assert (json.loads(second["boxes"]), second["like"]) == (central["boxes"], "")
+
+
 def test_a_lost_file_of_results_is_written_again_from_the_journal(tmp_path):
     cam, out = tmp_path / "cam", tmp_path / "out"
     write_plates(cam, range(5))

@@ -17,11 +17,18 @@ import pytest
 from PIL import Image
 
 from connectors.cleaning.image_files import ImageFolderError
+from connectors.defects.labelling import app as app_module
+from connectors.defects.labelling import server as server_module
+from connectors.defects.labelling.detector import EdgeDetector, odds_of
 from connectors.defects.labelling.history import LabelError
 from connectors.defects.labelling.pictures import Pictures, to_8_bits
+from connectors.defects.labelling.progress import progress_of
 from connectors.defects.labelling.server import serve_labelling
 from connectors.defects.labelling.store import HISTORY, INDEX, LabelStore
 from tasks.cleaning.images.sandbox import Sandbox
+from tasks.defects.edge.format import EdgeFileError
+from tasks.defects.judgement import Judgement
+from tests.connectors.defects.contrast import SIDE, place_of, write_contrast, write_spotted
 from tests.connectors.page_server import PageServer
 
 PICTURES = os.environ.get("TEST_PICTURES", "")
@@ -29,17 +36,6 @@ COMMAND = """
 import typer
 from flows.cli.defects_label import label
 typer.run(label)
-"""
-WITH_HEAT = """
-import sys
-from pathlib import Path
-import numpy as np
-from connectors.defects.labelling.pictures import Pictures, to_8_bits
-from connectors.defects.labelling.server import serve_labelling
-serve_labelling(
-    Path(sys.argv[1]), kinds=["pit"], idle_seconds=600, tell=lambda a: print(a, flush=True),
-    heat=lambda pixels: (pixels.astype(np.float32) / 255)[..., :1].squeeze(-1),
-)
 """
 
 
@@ -397,17 +393,92 @@ def test_without_javascript_it_works_by_buttons(server, browser):
     assert (held.said, len(held.boxes)) == ("ng", 1)
 
 
-def test_a_heat_map_is_laid_over_and_taken_away(tmp_path, browser, end_with_run):
-    server = Server(make(tmp_path / "line"), script=WITH_HEAT)
-    end_with_run(server.process.pid)
-    heat = Image.open(io.BytesIO(server.client.get("heat/0.png").content))
-    assert (heat.mode, heat.size) == ("RGBA", (90, 60))
-    browser.open(server.url)
+@pytest.fixture(scope="module")
+def with_model(tmp_path_factory, end_with_run):
+    """The page of thirteen plates by a detector; it doubts the eighth alone."""
+    folder = tmp_path_factory.mktemp("doubt")
+    write_spotted(folder / "line", [0.02] * 7 + [0.5] + [0.8] * 5)
+    model = write_contrast(folder / "edge.onnx")
+    started = Server(folder / "line", "--model", str(model), "--part-pattern", r"\d(?=\.)")
+    end_with_run(started.process.pid)
+    while "are being measured" in started.get("next"):
+        time.sleep(0.1)
+    yield started
+    assert started.close()[0] == 0
+    end_with_run(-started.process.pid)
+
+
+def test_what_a_detector_doubts_comes_first(with_model):
+    page = with_model.get("next")
+    assert named(page) == "07.png"
+    assert re.search(r"undecided: (OK|unknown) 5\d% or (OK|unknown) [45]\d%", page)
+
+
+def test_a_heat_map_is_laid_over_and_taken_away(with_model, browser):
+    heat = Image.open(io.BytesIO(with_model.client.get("heat/8.png").content))
+    assert (heat.mode, heat.size) == ("RGBA", (SIDE, SIDE))
+    strength = np.asarray(heat)[..., 3]
+    row, column = place_of(8)
+    assert strength[row + 4, column + 4] > 100 > strength[60, 60]
+    browser.open(with_model.url)
     drawn = "document.querySelector('#heat').hasAttribute('href')"
     assert not browser.run(drawn)
     press(browser, "h")
     assert browser.run(drawn)
     press(browser, "h")
     assert not browser.run(drawn)
-    assert server.close()[0] == 0
-    end_with_run(-server.process.pid)
+
+
+def test_a_promise_counts_parts_where_they_are_known(with_model):
+    page = with_model.get("next?order=drawn")
+    while 'id="one"' in page:
+        page = with_model.say("ng", page)
+    # 13 images: 10.png to 12.png show the parts of 00.png to 02.png.
+    assert "(10 of 29 NG, 0 of 29 OK" in page
+    assert "there are 10 parts" in page
+    with_model.forget()
+
+
+def test_a_part_is_defective_when_one_of_its_images_is(tmp_path):
+    said = {"a1": "ok", "a2": "ng", "b1": "ok", "b2": "ok", "c": "ok"}
+    store = LabelStore(tmp_path)
+    for name, verdict in said.items():
+        store.say(name, verdict, drawn=True)
+    parts = {"a1": "a", "a2": "a", "b1": "b", "b2": "b"}
+    found = progress_of(list(said), 0, store.history(), parts)
+    assert [one.have for one in found.promises] == [1, 2]
+    assert found.parts == 3
+    each = progress_of(list(said), 0, store.history())
+    assert ([one.have for one in each.promises], each.parts) == ([1, 4], None)
+
+
+def test_parts_of_an_index_count_before_others(tmp_path, monkeypatch):
+    seen = {}
+    write_spotted(tmp_path / "line", [0.1, 0.2])
+    (tmp_path / "line" / "index.csv").write_text("image,label,part\n00.png,,mine\n01.png,,\n")
+    monkeypatch.setattr(server_module, "serve", lambda app, *_args, **_more: seen.update(app=app()))
+    monkeypatch.setattr(app_module, "create_app", lambda *given: seen.update(parts=given[-1]))
+    serve_labelling(tmp_path / "line", part_pattern=r"\d(?=\.)", idle_seconds=1, tell=print)
+    assert seen["parts"] == {"00.png": "mine", "01.png": "1"}
+
+
+def test_no_detector_and_images_that_it_does_not_judge_are_told(tmp_path, with_model):
+    assert with_model.client.get("heat/99.png").status_code == 404
+    with pytest.raises(EdgeFileError, match="there is no such file"):
+        EdgeDetector(str(tmp_path / "gone.onnx"))
+    detector = EdgeDetector(str(write_contrast(tmp_path / "edge.onnx")))
+    with Sandbox(workers=1) as sandbox:
+        pictures = Pictures(with_model.folder, sandbox, detector)
+        assert pictures.judged(np.zeros((40, 40), np.uint8)).verdict == "OK"
+        assert pictures.judged(np.zeros((4, 40), np.uint8)) is None
+        with pytest.raises(LookupError, match="no detector"):
+            Pictures(with_model.folder, sandbox).heat(0)
+
+
+def test_odds_are_of_all_types_and_of_scores_that_are_no_number():
+    kinds = ("pit", "unknown")
+    heat = np.zeros((2, 2), np.float32)
+    found = odds_of(Judgement(0.8, heat, kinds={"pit": 0.75, "unknown": 0.25}), kinds)
+    assert found == pytest.approx([0.2, 0.6, 0.2])
+    assert odds_of(Judgement(float("nan"), heat), kinds) == pytest.approx([0.5, 0.25, 0.25])
+    assert odds_of(Judgement(7.0, heat), kinds) == pytest.approx([0, 0.5, 0.5])

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from connectors.defects.comparison import InspectionRules, on_parts
-from connectors.defects.models import edge_model, inspection_registry
+from connectors.defects.inspect.inspector import open_inspector
+from connectors.defects.models import edge_model, inspection_registry, model_at
 from connectors.promotion import promote
 from connectors.registry import RegistryError
 from kernels.bundle.folder import BundleError
@@ -87,18 +88,19 @@ def test_parts_that_a_model_learnt_from_do_not_count(bundles):
         InspectionRules(2)
 
 
-def test_the_edge_file_of_an_address(bundles, tmp_path, monkeypatch, mlflow_uri):
+def test_the_model_of_an_address(bundles, tmp_path, monkeypatch, mlflow_uri):
     folder = bundles["sees"].folder
+    assert model_at(str(folder)) == folder
+    assert model_at("line.onnx") == edge_model("line.onnx") == Path("line.onnx")
     assert edge_model(str(folder)) == folder / "edge.onnx"
-    assert edge_model("line.onnx") == Path("line.onnx")
     with pytest.raises(BundleError, match="holds no manifest"):
-        edge_model(str(tmp_path))
+        open_inspector(tmp_path)
     import mlflow
 
     before = mlflow.get_tracking_uri()
     mlflow.set_tracking_uri(mlflow_uri)
     try:
         with pytest.raises(RegistryError, match="penstock defects train FOLDER"):
-            edge_model("registry:none")
+            model_at("registry:none")
     finally:
         mlflow.set_tracking_uri(before)

@@ -177,20 +177,20 @@ def test_several_models_need_good_images(edge_file, capsys, monkeypatch):
 
 def test_changes_of_the_line_are_told_at_the_end(capsys):
     from connectors.defects.inspect.monitor import WatchReport
-    from flows.cli.defects_inspect import _say_watch
+    from flows.cli.defects_inspect import show_watch
 
     alarms = tuple(
         {"event": n, "image": f"{n}.png", "message": "check the lamp"} for n in range(1, 9)
     )
     report = WatchReport(0, "now", 1_200, 10_000.0, "", 0.01, {}, 8, alarms, before=1)
-    _say_watch(report)
+    show_watch(report)
     told = capsys.readouterr().out.splitlines()
     assert told[-2:] == [
         "the line has changed at 8.png: check the lamp",
         "  and 2 alarms before, see alarms.jsonl",
     ]
     assert len(told) == 6
-    _say_watch(replace(report, before=8))
+    show_watch(replace(report, before=8))
     assert capsys.readouterr().out == (
         "no new alarm of the line in 1,200 parts since it was learnt (8 before, see alarms.jsonl)\n"
     )

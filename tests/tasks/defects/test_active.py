@@ -118,7 +118,7 @@ def test_what_does_not_fit_is_told(wrong, why):
     }
     with pytest.raises(ValueError, match=why):
         rank(**(good | wrong))
-    with pytest.raises(ValueError, match="positive"):
+    with pytest.raises(ValueError, match="candidates at least 1"):
         RankConfig(candidates=0)
     with pytest.raises(ValueError, match="entropy or margin"):
         RankConfig(uncertainty="least")

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import io
 import re
+from xml.etree import ElementTree as ET
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from tasks.defects.audit.examples import MOST, examples
 from tasks.defects.audit.figures import error_curve, held_against, type_table, verdict_table, worst
-from tasks.defects.audit.page import MAX_PICTURE, build_record, seal_holds
+from tasks.defects.audit.page import MAX_PICTURE, build_record, plots, seal_holds
+from tasks.defects.audit.plots import document
 from tasks.defects.audit.record import AuditInputs, Facts, Judged, Pictures
+from tasks.defects.judgement import Thresholds
 from tasks.defects.promise.cost import CostModel, Costs
 from tasks.defects.promise.parts import Scored
 from tasks.defects.promise.thresholds import Promise, promised_thresholds
@@ -153,6 +157,57 @@ def test_pictures_are_bounded():
     assert "data:image" not in build_record(inputs(draw=None))
     with pytest.raises(ValueError, match="no PNG"):
         build_record(inputs(draw=lambda _: Pictures(b"<svg>")))
+
+
+def test_plots_are_files_of_their_own():
+    evil = '<script>&"'
+    found = plots(inputs(kinds=(evil, "pit")))
+    assert [one.key for one in found] == ["roc", "det", "cost", "verdicts", "types"]
+    for one in found:
+        text = document(one)
+        root = ET.fromstring(text)
+        assert root.tag == "{http://www.w3.org/2000/svg}svg"
+        assert float(root.get("width")) > 100
+        assert "http" not in text.replace("http://www.w3.org/2000/svg", "")
+        assert "<script" not in text
+    counts = [e.text for e in ET.fromstring(document(found[3])).iter() if e.get("class") == "cn"]
+    assert sum(int(text) for text in counts) == 240
+
+
+def test_examples_are_the_worst_and_the_usual():
+    tested, at = inputs(shift=1.0).tested, Thresholds(0.5, 1.5)
+    found = examples(tested, at)
+    assert set(found) == {"surest-finds", "missed", "rejected", "typical-defective", "typical-good"}
+    for name, places in found.items():
+        assert len(places) <= MOST
+        label = "ok" if name in {"rejected", "typical-good"} else "ng"
+        assert {tested.samples[i].label for i in places} == {label}
+    missed = tested.scores[found["missed"]]
+    assert (missed < at.ok_below).all()
+    assert (np.diff(missed) >= 0).all()
+    assert (tested.scores[found["rejected"]] >= at.ng_from).all()
+    assert "missed" not in examples(inputs(shift=40.0).tested, at)
+
+
+def test_named_types_are_held_against_floors():
+    types = {
+        "name": "all", "parts": 60, "right": 45, "low": 0.6, "high": 0.85, "unknown": 0.1,
+        "by_type": [{"name": "pit", "parts": 30, "right": 20, "low": 0.4, "high": 0.8}],
+        "floors": {"always the commonest type": 30}, "strange": {"parts": 4, "unknown": 3},
+        "decides": False, "view": "hottest spot", "self_trained": True, "left_out": {"crack": 1},
+    }  # fmt: skip
+    tested = inputs().tested
+    like = [("pit/1.png", "pit/2.png")] * len(tested.samples)
+    html = build_record(
+        inputs(types=types, tested=Judged(tested.samples, tested.scores, tested.named, like))
+    )
+    for text in ("75 %", "66.7 %", "always the commonest type", "hottest spot", "crack",
+                 "looks like pit/1.png, pit/2.png", "Of 4 parts of other types, 3",
+                 "The prototypes name more"):  # fmt: skip
+        assert text in html
+    assert 'id="types"' not in build_record(inputs())
+    with pytest.raises(ValueError, match="lists of likes"):
+        Judged(tested.samples, tested.scores, tested.named, like[:3])
 
 
 def test_what_cannot_be_a_record_is_refused():

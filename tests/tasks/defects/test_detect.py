@@ -301,12 +301,14 @@ def test_each_map_is_taught_its_own_defects():
 
 def test_a_trained_net_decides_by_the_larger_of_its_two_maps(line, net):
     scorer = fit(line, replace(SMALL, steps=4), net).scorer
-    found = torch.zeros(3, scorer.decision.shape[1])
-    spot, area = (STATISTICS.index(name) for name in ("spot_4", "area_64"))
-    found[1, spot], found[2, area] = 2.0, 2.0
+    found = scorer.usual.repeat(3, 1)
+    spot, area = (STATISTICS.index(name) for name in ("spot_4", "area_0.05"))
+    for row, place in ((1, spot), (2, area)):  # each counts by its spread on normal images
+        found[row, place] += 2 * scorer.unusual[place]
     none, one, other = scorer.decide(found).tolist()
-    assert one == other > none
-    found[1, area] = 1.0
+    assert one == pytest.approx(other)
+    assert one > none
+    found[1, area] += scorer.unusual[area]
     assert scorer.decide(found)[1] == one
 
 
@@ -362,8 +364,18 @@ def test_draws_are_fixed_and_label_each_part_once():
         assert not any(name.startswith("MT_Free/") for name in ng)
 
 
-def test_benchmark_at_its_small_size(capsys):
+def test_benchmark_at_its_small_size_and_merged(capsys, tmp_path):
     defects_anomaly.main(["--smoke", "--json"])
     told = json.loads(capsys.readouterr().out.splitlines()[-1])
+    files = []
+    for draw in "01":  # as two runs of one draw each would tell it
+        files.append(tmp_path / f"{draw}.json")
+        one = {key: {draw: each[draw]} for key, each in told["each"].items()}
+        files[-1].write_text("text before\n" + json.dumps({"each": one}))
+    defects_anomaly.main(["--json", "--merge", *map(str, files)])
+    merged = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert all(merged[key] == told[key] for key in ("n0", "n4", "patchcore", "each"))
+    with pytest.raises(ValueError, match=r"draw 0 is in another file"):
+        defects_anomaly.merged([files[0], files[0]])
     assert {"image_auroc", "pixel_auroc", "aupro", "sd"} <= told["n0"].keys()
     assert 0 <= told["patchcore_auroc"] <= 1

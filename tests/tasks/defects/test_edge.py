@@ -42,6 +42,7 @@ from tasks.defects.edge.graph import EdgeGraph, float32_up
 from tasks.defects.edge.preprocess import prepare, prepare_pixels
 from tasks.defects.edge.session import EdgePixelsError, EdgeSession, checked_pixels, enlarged
 from tasks.defects.edge.tiles import tiles
+from tasks.defects.edge.trim import TrimmedScorer, trimmed
 from tasks.defects.judgement import Thresholds
 from tasks.defects.scorer import Scorer
 from tasks.defects.textures.line import LineConfig, make_line
@@ -141,6 +142,53 @@ def test_tiles_are_the_detector_s_and_cover_the_image(height, width, side):
     assert [(r.start, c.start) for r, c in tiles(height, width, side)] == [
         (top, left) for top in starts[0] for left in starts[1]
     ]
+
+
+@pytest.fixture(scope="module")
+def taught(line):
+    """A scorer whose net was trained for some steps: it decides alone."""
+    torch.manual_seed(0)
+    config = DetectConfig(steps=4, fold_steps=1, memory=32, projected=8, piece=32, batch=2)
+    return fit(line, config, DefectNet(SMALL).eval()).scorer
+
+
+def test_a_trained_detector_is_trimmed_and_answers_as_before(taught, scorer):
+    small = trimmed(taught)
+    assert isinstance(small, TrimmedScorer)
+    assert trimmed(scorer) is scorer  # its evidence weighs something
+    for shape in ((64, 64), (33, 90), (8, 8)):
+        pixels = torch.tensor(noise(*shape, 3)).permute(2, 0, 1)[None] / 255
+        with torch.inference_mode():
+            for one, other in zip(taught(pixels), small(pixels), strict=True):
+                assert torch.allclose(one, other, atol=1e-5)
+
+
+def test_thresholds_are_set_by_the_scores_of_the_file_itself(taught, line):
+    images = [s.pixels for s in line]
+    seen: list[float] = []
+
+    def settle(session):
+        seen.extend(session.judge(image).score for image in images)
+        return Thresholds(*sorted((float(np.median(seen)), min(seen))))
+
+    config = EdgeConfig(qdq=QdqConfig(rules=("min-max",), threads=1, most_float=0), calibration=8)
+    limits = Thresholds(0.5, 0.5)  # equal ones must stay two in the file
+    made = build_edge(taught, limits, images, settle=settle, config=config)
+    facts, session = read_facts(made.model), EdgeSession(made.model, threads=1, record=made.record)
+    assert facts.thresholds == Thresholds(min(seen), float(np.median(seen)))
+    assert [session.judge(image).score for image in images] == seen
+    assert all(session.judge(i).verdict == facts.thresholds.verdict(s)
+               for i, s in zip(images, seen, strict=True))  # fmt: skip
+    told = made.record.facts["thresholds"]
+    assert told == {"detector": [0.5, 0.5], "edge": [min(seen), float(np.median(seen))]}
+    assert made.record.trained[0][1] == int(made.record.trained[0][0] >= 0.5)
+    # What weighs nothing is not in the file: neither memory nor projections.
+    names = {t.name for t in onnx.load_model_from_string(made.float32).graph.initializer}
+    assert not any("remembered" in name or "reduce." in name for name in names)
+    for shape in ((8, 8), (30, 77), (200, 64)):
+        pixels = noise(*shape, 3)
+        score, *_ = open_session(made.float32, threads=1).run(None, {"pixels": pixels})
+        assert float(score) == pytest.approx(trained(taught, limits, pixels)[0], abs=2e-4)
 
 
 def test_every_level_of_fusion_decides_alike(edge, line, thresholds):

@@ -6,11 +6,18 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from connectors.cleaning.image_files import list_images, read_image_file
-from connectors.defects.inspect.central.ensemble import EnsembleInspector, Member, calibrated
+from connectors.defects.inspect.central.ensemble import (
+    USUAL_POSITIONS,
+    EnsembleInspector,
+    Member,
+    calibrated,
+)
 from connectors.defects.inspect.inspector import Inspector, as_eight_bits, open_inspector
+from connectors.defects.inspect.typed import with_types
 from infra.errors import ConfigurationError
 from tasks.cleaning.images.decode import ImageRefusedError
 from tasks.cleaning.images.sandbox import Sandbox
+from tasks.defects.bundle.bundle import DefectBundle
 from tasks.defects.samples import Pixels
 
 MOST_GOOD = 100
@@ -21,13 +28,14 @@ def load_central(
     models: Sequence[Path],
     good: Path | None = None,
     *,
-    positions: int = 8,
+    positions: int = USUAL_POSITIONS,
     exposures: Sequence[float] = (1.0,),
 ) -> Inspector:
     """Return the inspector of some model files.
 
     Args:
-        models: The files.
+        models: Edge files, or bundles' folders. The first bundle that knows types names what all of
+            them find.
         good: Folder of good images, needed where there are several models.
         positions: Positions that each image is judged in.
         exposures: Factors of its gray values.
@@ -35,7 +43,7 @@ def load_central(
     Raises:
         ConfigurationError: Several models without good images, or too few of those.
     """
-    inspectors = [open_inspector(path) for path in models]
+    inspectors = [open_inspector(path, typed=False) for path in models]
     if len(inspectors) == 1:
         members = [Member(inspectors[0])]
     elif good is None:
@@ -47,7 +55,11 @@ def load_central(
         if len(images) < 5:
             raise ConfigurationError(f"{good} holds {len(images)} images", "Give at least 5")
         members = [calibrated(inspector, images) for inspector in inspectors]
-    return EnsembleInspector(members, positions=positions, exposures=exposures)
+    inspector: Inspector = EnsembleInspector(members, positions=positions, exposures=exposures)
+    for bundle in (DefectBundle.load(path) for path in models if path.is_dir()):
+        if (named := with_types(inspector, bundle)) is not inspector:
+            return named
+    return inspector
 
 
 def good_images(folder: Path) -> list[Pixels]:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from tasks.defects.data.annotation import Annotation, AnnotationError
 from tasks.defects.data.coco import MAX_BYTES, parse_coco
 from tasks.defects.data.index import Entry, index_csv, parse_index
+from tasks.defects.data.shapes import drawn
 from tasks.defects.data.voc import counted_from_zero, parse_voc
 from tasks.defects.data.yolo import parse_names, parse_yolo
 from tasks.defects.samples import Box
@@ -80,6 +81,25 @@ def test_coco_round_trip(images):
     assert found == [Annotation(n, b, (WIDTH, HEIGHT)) for n, b in images.items()]
 
 
+def test_coco_shapes_of_every_form():
+    said = {"image_id": 1, "category_id": 1}
+    forms = [
+        {"segmentation": [[1, 1, 4, 1, 4, 3, 1, 3]]},
+        {"segmentation": [[0, 0, 1, 0, 1, 1, 0, 1], [4, 4, 6, 4, 6, 6, 4, 6]], "iscrowd": 0},
+        {"segmentation": {"size": [4, 6], "counts": [5, 2, 17]}, "iscrowd": 1},
+        {"segmentation": {"size": [4, 6], "counts": "52a0"}, "bbox": [1, 1, 1, 2]},
+        {"segmentation": [], "bbox": [0, 0, 6, 4]},
+    ]
+    (found,) = parse_coco(coco(annotations=[said | form for form in forms]), "a.json")
+    corners = [(b.left, b.top, b.right, b.bottom) for b in found.boxes]
+    assert corners == [(1, 1, 4, 3), (0, 0, 6, 6), (1, 1, 2, 3), (1, 1, 2, 3), (0, 0, 6, 4)]
+    areas = [int(drawn(shapes, 6, 4).sum()) for shapes in (*found.shapes[:1], *found.shapes[2:])]
+    assert areas == [6, 2, 2, 0]
+    assert drawn(found.shapes[1], 6, 6).sum() == 1 + 4
+    (plain,) = parse_coco(coco(), "a.json")
+    assert plain.shapes == ()
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     boxes=st.lists(boxes_of(st.sampled_from(["a", "b c", "#d"])), max_size=4), polygon=st.booleans()
@@ -97,6 +117,7 @@ def test_yolo_round_trip(boxes, polygon):
         lines.append(" ".join(map(repr, [names.index(b.kind), *shares])))
     found = parse_yolo("\n".join(lines).encode(), "a.txt", names, (WIDTH, HEIGHT))
     assert [b.kind for b in found.boxes] == [b.kind for b in boxes]
+    assert [len(shapes) for shapes in found.shapes] == [1] * len(boxes) * polygon
     for got, said in zip(found.boxes, boxes, strict=True):
         assert (got.left, got.top, got.right, got.bottom) == pytest.approx(
             (said.left, said.top, said.right, said.bottom), abs=1e-6
@@ -186,6 +207,11 @@ def coco(**changed):
     return json.dumps(whole | changed).encode()
 
 
+def one_shape(held, **more):
+    entry = {"image_id": 1, "category_id": 1, "bbox": [0, 0, 2, 2], "segmentation": held}
+    return coco(annotations=[{k: v for k, v in (entry | more).items() if v is not None}])
+
+
 def one_box(*sides):
     return coco(annotations=[{"image_id": 1, "category_id": 1, "bbox": list(sides)}])
 
@@ -209,6 +235,19 @@ def one_box(*sides):
         (one_box(0, 0, 10**400, 1), "digits|beyond"),
         (one_box(0, 0, True, 1), "bbox must be"),
         (one_box(0, 0, 1), "bbox must be"),
+        (one_shape("a"), r"annotations\[0\]: segmentation: must be polygons or runs"),
+        (one_shape([[0, 0, 1, 1]]), "at least three corners"),
+        (one_shape([[0, 0, 1, 1, 0, "1"]]), "at least three corners"),
+        (one_shape([[0, 0, 1, 1, 0, 1e300]]), "beyond every image"),
+        (one_shape([[0, 0, 1, 1, 0, 10**400]]), "digits|too large"),
+        (one_shape({"size": [2, 2], "counts": [3]}), "runs of 3 pixels, but 2 x 2"),
+        (one_shape({"size": [2, 2], "counts": [5.0]}), "a list of numbers from 0"),
+        (one_shape({"size": [2, 2, 2], "counts": []}), "size must be"),
+        (one_shape({"size": [2, True], "counts": []}), "size must be"),
+        (one_shape({"size": [1048576, 1048576], "counts": [1 << 40]}), "of no image"),
+        (one_shape({"size": [2, 2], "counts": "PPPPPPPPPPP0"}), "longer than every image"),
+        (one_shape({"size": [2, 2], "counts": [4]}, bbox=None), "mark no pixel"),
+        (one_shape([], bbox=None), "bbox must be"),
     ],
 )  # fmt: skip
 def test_hostile_coco_is_refused(data, message):

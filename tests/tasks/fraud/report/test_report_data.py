@@ -8,6 +8,7 @@ import math
 import numpy as np
 import pytest
 
+from tasks.cleaning.report.svg import decades, ticks
 from tasks.fraud.evaluation.metrics import average_precision
 from tasks.fraud.report import ReportError, ReportInputs
 from tasks.fraud.report.curves import (
@@ -24,7 +25,6 @@ from tasks.fraud.report.plots import calibration, importance, score_histogram
 from tasks.fraud.report.published import PUBLIC_FOLDS, comparable_rows
 from tasks.fraud.report.render import count, money, percent, probability, seconds, signed
 from tasks.fraud.report.rows import CalibrationBin, Curve, FoldRow, Importance, ScoreBin
-from tasks.fraud.report.svg import decades, ticks
 
 
 def test_inputs_survive_json(example_inputs):

@@ -112,6 +112,18 @@ class Drawing:
             )
         )
 
+    def document(self, style: str) -> str:
+        """Return the drawing as an SVG file of its own.
+
+        Args:
+            style: CSS of the page that it comes from.
+        """
+        size = f'width="{num(self.width)}" height="{num(self.height)}"'
+        paper = f'<rect {size} style="fill: var(--card)"/>'
+        start, rest = self.render().split(">", 1)
+        head = f'{start} xmlns="http://www.w3.org/2000/svg" {size}>'
+        return f"{head}<style>{style}</style>{paper}{rest}\n"
+
     def render(self, class_: str = "plot") -> Markup:
         """Return the finished ``<svg>``."""
         head = (

@@ -1,0 +1,1 @@
+"""Boxes around defects, with types and scores, from a few images with boxes."""
