@@ -18,11 +18,20 @@ from connectors.defects.inspect.file_sinks import JsonLinesSink
 from connectors.defects.inspect.inspector import Opinion
 from connectors.defects.inspect.journal import Inspected, Journal, Result
 from connectors.defects.inspect.sinks import SinkError
+from connectors.defects.inspect.watch_state import (
+    State,
+    forget_state,
+    keep_view,
+    kept_views,
+    read_state,
+    save_learnt,
+    save_state,
+)
 from infra.errors import ConfigurationError
 from tasks.defects.data.groups import parts_by_pattern
 from tasks.defects.judgement import UNKNOWN
 from tasks.defects.samples import Pixels
-from tasks.defects.watch.line import LEAST, MAX_STATE, Alarm, LineWatch, WatchConfig
+from tasks.defects.watch.line import LEAST, Alarm, LineWatch, WatchConfig
 from tasks.defects.watch.view import View
 
 logger = logging.getLogger(__name__)
@@ -33,8 +42,6 @@ QUIET = 1_000
 """Parts without an alarm about a thing, after which the next one is told as a new one."""
 KEPT, SHOWN = 1_000, 100
 """Newest alarms that the journal remembers, and that the report shows."""
-FACTS, STATE, CAMERA = "watch", "watch state", "watch camera"
-"""Names in the journal. The camera's reference is two thirds of the state and never changes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,25 +113,6 @@ class WatchReport:
         return {"state": "learning" if self.missing else "learned", **said}
 
 
-@dataclass(slots=True)
-class _State:
-    """As it stands in the journal at the end of a transaction."""
-
-    model: str
-    arl: float
-    since: str = ""
-    anew: str = ""
-    part: str = ""
-    watch: LineWatch | None = None
-    learnt: int = 0
-
-    def facts(self) -> str:
-        return json.dumps({name: getattr(self, name) for name in _FACTS})
-
-
-_FACTS = ("model", "arl", "since", "anew", "part")
-
-
 class Monitor:
     """Watches one line, from the thread that keeps what was judged."""
 
@@ -154,7 +142,7 @@ class Monitor:
                     f"{file.name} has alarms that the journal has not made",
                     "Move the file away, or put the journal back that belongs to it",
                 )
-        self._state: _State | None = self._taken
+        self._state: State | None = self._taken
         self._relearn = False
         self._write()
 
@@ -183,7 +171,7 @@ class Monitor:
                 for alarm in state.watch.look_at(view, name):
                     self._keep(connection, name, alarm, state.arl)
         if views:
-            _save(connection, state)
+            save_state(connection, state)
 
     def kept(self) -> None:
         """Tell of what `take` found, now that it is kept."""
@@ -217,16 +205,15 @@ class Monitor:
             before=self._before,
         )
 
-    def _opened(self, connection: sqlite3.Connection) -> _State:
+    def _opened(self, connection: sqlite3.Connection) -> State:
         """Read the state, or begin anew."""
-        text = _fact(connection, FACTS)
-        if not text:
-            return self._anew(connection, "")
         try:
-            state = _read(connection, text)
+            state = read_state(connection)
         except ValueError as error:
             logger.warning("the watch of the line cannot be read and learns anew: %s", error)
             return self._anew(connection, f"its state could not be read: {error}"[:300])
+        if state is None:
+            return self._anew(connection, "")
         why = "as was asked for" if self._relearn else ""
         if state.model != self._model:
             why = "another model judges"
@@ -235,26 +222,21 @@ class Monitor:
         logger.info("the watch of the line learns anew: %s", why)
         return self._anew(connection, why)
 
-    def _anew(self, connection: sqlite3.Connection, why: str) -> _State:
-        connection.execute("DELETE FROM facts WHERE name IN (?, ?)", (STATE, CAMERA))
-        connection.execute("DELETE FROM watched")
+    def _anew(self, connection: sqlite3.Connection, why: str) -> State:
+        forget_state(connection)
         connection.execute("UPDATE alarms SET last = NULL")
-        state = _State(self._model, self._config.watch.arl, anew=why)
-        _save(connection, state)
+        state = State(self._model, self._config.watch.arl, anew=why)
+        save_state(connection, state)
         return state
 
-    def _learn(self, connection: sqlite3.Connection, state: _State, view: View) -> None:
-        connection.execute("INSERT INTO watched (numbers, small) VALUES (?, ?)", view.state())
+    def _learn(self, connection: sqlite3.Connection, state: State, view: View) -> None:
+        keep_view(connection, view)
         state.learnt += 1
         if state.learnt < self._config.parts:
             return
-        rows = connection.execute("SELECT numbers, small FROM watched ORDER BY id").fetchall()
-        state.watch = LineWatch.learn_from(
-            [View.restored(*row) for row in rows], self._config.watch
-        )
+        state.watch = LineWatch.learn_from(kept_views(connection), self._config.watch)
         state.since, state.arl = _time(), self._config.watch.arl
-        connection.execute("DELETE FROM watched")
-        _put(connection, CAMERA, json.dumps(state.watch.state()["camera"]))
+        save_learnt(connection, state.watch)
         logger.info("the line is learnt from %d parts", state.learnt)
 
     def _keep(self, connection: sqlite3.Connection, name: str, alarm: Alarm, arl: float) -> None:
@@ -289,48 +271,6 @@ class Monitor:
             )
         except SinkError as error:
             logger.warning("alarms stand in the journal alone for now: %s", error)
-
-
-def _read(connection: sqlite3.Connection, facts: str) -> _State:
-    """Return the state; `ValueError` where it is none."""
-    (learnt,) = connection.execute("SELECT COUNT(*) FROM watched").fetchone()
-    try:
-        said = json.loads(facts)
-        state = _State(**{name: said[name] for name in _FACTS}, learnt=int(learnt))
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"its facts are damaged ({error!r})") from error
-    if state.since:
-        texts = _fact(connection, STATE), _fact(connection, CAMERA)
-        if not all(0 < len(text) <= MAX_STATE for text in texts):
-            raise ValueError("a part of its state is missing or far too large")
-        said, camera = map(json.loads, texts)
-        if not isinstance(said, dict):
-            raise ValueError("its state is damaged")
-        state.watch = LineWatch.restored({**said, "camera": camera})
-    else:
-        for row in connection.execute("SELECT numbers, small FROM watched"):
-            View.restored(*row)
-    return state
-
-
-def _save(connection: sqlite3.Connection, state: _State) -> None:
-    _put(connection, FACTS, state.facts())
-    if state.watch is not None:
-        said = state.watch.state()
-        del said["camera"]
-        _put(connection, STATE, json.dumps(said, allow_nan=False))
-
-
-def _put(connection: sqlite3.Connection, name: str, value: str) -> None:
-    connection.execute(
-        "INSERT INTO facts VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value",
-        (name, value),
-    )
-
-
-def _fact(connection: sqlite3.Connection, name: str) -> str:
-    row = connection.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
-    return "" if row is None else str(row[0])
 
 
 def _last(connection: sqlite3.Connection) -> int:
