@@ -21,7 +21,7 @@ from tasks.cleaning.images.sandbox import Sandbox
 from tasks.defects.data.masks import binary_mask
 from tasks.defects.data.shapes import Shape, drawn
 from tasks.defects.data.turns import turned
-from tasks.defects.samples import Box, Label, Mask, Pixels, Sample
+from tasks.defects.samples import DEEPEST, Box, Label, Mask, Sample, eight_bits
 
 FRAME: dict[str, Any] = {
     "name": pl.String,  # path within the folder
@@ -179,8 +179,7 @@ class Samples(Sequence[Sample]):
 
     def _decoded(self, record: Record) -> Sample:
         pixels = self._pixels(record.file, record.sha256)
-        if pixels.dtype == np.uint16:
-            pixels = (pixels >> (record.bits - 8)).astype(np.uint8)
+        pixels = eight_bits(pixels, record.bits)
         mask: Mask | None = None
         if isinstance(record.mask, DrawnMask):
             marked = drawn(record.mask.shapes, record.mask.width, record.mask.height)
@@ -192,7 +191,7 @@ class Samples(Sequence[Sample]):
             mask = binary_mask(upright, record.mask.threshold, width, height)
         return Sample(
             record.file.name,
-            cast("Pixels", pixels),
+            pixels,
             record.label,
             record.kind,
             mask,
@@ -228,6 +227,12 @@ class Dataset:
     findings: tuple[str, ...]
     rows_in: int
     digest: str
+
+    @property
+    def bits(self) -> int:
+        """Bits in use of its deep images, `DEEPEST` where it has none."""
+        deep = self.frame.filter(pl.col("bits") > 8)["bits"]
+        return int(deep[0]) if len(deep) else DEEPEST  # one camera: the same of all
 
     def subset(self, names: Iterable[str]) -> list[Sample]:
         """Return the samples of names, decoded, in the order of the names.

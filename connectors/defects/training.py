@@ -148,7 +148,7 @@ def finish_folder(
             held["calibration"],
             [sample.pixels for sample in train[:: max(1, len(train) // MOST_EXPORTED)]],
             proof[:MOST_EXPORTED],
-            config.edge,
+            replace(config.edge, bits=dataset.bits),
         )
         # From here on everything is told of the file, which is what runs on the line.
         session = EdgeSession(edge.model)

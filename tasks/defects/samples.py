@@ -16,6 +16,10 @@ Mask = NDArray[np.bool_]
 Label = Literal["ok", "ng"]
 
 
+DEEPEST = 16
+"""Bits of a pixel of a deep image, where nobody knows how many of them a camera uses."""
+
+
 class SampleError(ValueError):
     """A sample that contradicts itself; says which, how, and how to mend it."""
 
@@ -92,6 +96,18 @@ class Sample:
                 f"{self.name}: labelled ok, but with a defect's type, mask or box; "
                 "label it ng, or take those away"
             )
+
+
+def eight_bits(pixels: NDArray[np.uint8] | NDArray[np.uint16], bits: int = DEEPEST) -> Pixels:
+    """Return pixels in 8 bits: of deeper ones the upper eight of those that are in use.
+
+    Args:
+        pixels: uint8 as they are, or uint16.
+        bits: In use of uint16, 8 to 16; what is brighter than they allow becomes white.
+    """
+    if pixels.dtype == np.uint16:
+        return np.minimum(pixels >> (bits - 8), 255).astype(np.uint8)
+    return pixels.astype(np.uint8, copy=False)
 
 
 def rgb(pixels: Pixels) -> Pixels:

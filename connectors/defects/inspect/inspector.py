@@ -32,6 +32,11 @@ class Inspector(Protocol):
         """SHA-256 of the model in hexadecimal: says which one judged."""
         ...
 
+    @property
+    def bits(self) -> int:
+        """Bits in use of deep images: they are brought to the upper eight of these."""
+        ...
+
     def judge(self, pixels: Pixels) -> Judgement:
         """Judge uint8 [h, w] or [h, w, 3]."""
         ...
@@ -54,6 +59,7 @@ class EdgeInspector:
     Attributes:
         digest: SHA-256 of the file.
         thresholds: As they stand in it.
+        bits: As they stand in it.
     """
 
     def __init__(self, model: bytes, *, threads: int = 2) -> None:
@@ -67,6 +73,7 @@ class EdgeInspector:
         self._session = EdgeSession(model, threads=threads)
         self.digest = hashlib.sha256(model).hexdigest()
         self.thresholds = self._session.facts.thresholds
+        self.bits = self._session.facts.bits
 
     def judge(self, pixels: Pixels) -> Judgement:
         """Judge uint8 [h, w] or [h, w, 3]."""
@@ -166,13 +173,6 @@ class Opinion:
             "model": self.model,
             "like": list(self.like),
         }
-
-
-def as_eight_bits(pixels: DecodedPixels) -> Pixels:
-    """Return uint8 pixels; of 16 bits the upper eight, as the checks of images do."""
-    if pixels.dtype == np.uint16:
-        return (pixels >> 8).astype(np.uint8)
-    return pixels.astype(np.uint8, copy=False)
 
 
 def _box(box: Box) -> tuple[float, float, float, float, str, float]:

@@ -19,13 +19,13 @@ from connectors.defects.inspect.inspector import (
     Decoder,
     Inspector,
     Opinion,
-    as_eight_bits,
 )
 from connectors.defects.inspect.journal import VERDICTS, Inspected, Journal
 from connectors.defects.inspect.monitor import Monitor
 from infra.errors import PenstockError
 from tasks.cleaning.images.decode import ImageRefusedError
 from tasks.cleaning.images.decode import Pixels as DecodedPixels
+from tasks.defects.samples import eight_bits
 
 logger = logging.getLogger(__name__)
 
@@ -171,7 +171,7 @@ class Line:
     def _asked(self, one: Inspected, pixels: DecodedPixels) -> Inspected:
         began = time.perf_counter()
         try:
-            seen = as_eight_bits(pixels)
+            seen = eight_bits(pixels, self._inspector.bits)
             judgement = self._inspector.judge(seen)
         except Exception as error:
             self._failures += 1

@@ -17,6 +17,7 @@ class TypedInspector:
     Attributes:
         thresholds: Of the other inspector.
         digest: SHA-256 over both.
+        bits: Of the other inspector.
     """
 
     def __init__(self, inspector: Inspector, types: FoundTypes, digest: str) -> None:
@@ -29,6 +30,7 @@ class TypedInspector:
         """
         self._inspector, self._types = inspector, types
         self.thresholds: Thresholds = inspector.thresholds
+        self.bits = inspector.bits
         self.digest = hashlib.sha256(f"{inspector.digest} {digest}".encode()).hexdigest()
 
     def judge(self, pixels: Pixels) -> Judgement:

@@ -22,6 +22,11 @@ class Detector(Protocol):
         """Types of defects that it tells apart, the last is ``unknown``."""
         ...
 
+    @property
+    def bits(self) -> int:
+        """Bits in use of deep images: they are brought to the upper eight of these."""
+        ...
+
     def judge(self, pixels: Pixels) -> Judgement:
         """Judge uint8 [h, w] or [h, w, 3]; raises `ValueError` for what it does not judge."""
         ...
@@ -32,6 +37,7 @@ class EdgeDetector:
 
     Attributes:
         kinds: Types of defects that it tells apart.
+        bits: In use of deep images, as it was trained.
     """
 
     def __init__(self, address: str) -> None:
@@ -50,6 +56,7 @@ class EdgeDetector:
 
         self._session = open_edge_file(edge_model(address), threads=1)
         self.kinds: tuple[str, ...] = self._session.facts.kinds
+        self.bits = self._session.facts.bits
 
     def judge(self, pixels: Pixels) -> Judgement:
         """Judge uint8 [h, w] or [h, w, 3].

@@ -13,13 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from connectors.cleaning.image_files import ImageFile, list_images, read_image_file
-from connectors.defects.inspect.inspector import as_eight_bits
 from connectors.defects.labelling.detector import Detector
 from tasks.cleaning.images.decode import ImageRefusedError
 from tasks.cleaning.images.sandbox import Sandbox
 from tasks.defects.data.layout import find_layout
 from tasks.defects.judgement import Heat, Judgement
-from tasks.defects.samples import Pixels
+from tasks.defects.samples import Pixels, eight_bits
 
 SHOWN = 1_280
 """Pixels of the longer side on the page; larger images are brought to it."""
@@ -136,7 +135,7 @@ class Pictures:
         if self.detector is None:
             return None
         try:
-            return self.detector.judge(as_eight_bits(pixels))
+            return self.detector.judge(eight_bits(pixels, self.detector.bits))
         except ValueError:  # a size that it does not judge
             return None
 

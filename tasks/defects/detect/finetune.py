@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import copy
 import logging
-import math
 from collections.abc import Callable
 
 import torch
@@ -27,6 +26,8 @@ LOG = logging.getLogger(__name__)
 Listen = Callable[[int, float], None]
 HIGHEST = (4, 0.05)
 """Cells, or their share, whose mean decides whether there is a spot, and an area."""
+_MOST_CELLS = 4_096
+"""Most cells of a share: a twentieth of an image of 1,144 pixels square."""
 _RARE, _OVERLAP = 4.0, 0.5
 _WARM_UP, _NEVER = 0.15, 20.0
 _KEPT = 0.995
@@ -148,5 +149,10 @@ def highest(heat: Tensor, count: float) -> Tensor:
     """
     flat = heat.flatten(1)
     cells = flat.shape[1]
-    taken = int(count) if count >= 1 else math.ceil(count * cells)
-    return flat.topk(min(taken, cells), dim=1).values.mean(dim=1)
+    if count >= 1:
+        return flat.topk(min(int(count), cells), dim=1).values.mean(dim=1)
+    # Ranks are compared with the share, since a number of cells that depends on the image's size
+    # cannot be exported.
+    best = flat.topk(min(_MOST_CELLS, cells), dim=1).values
+    kept = torch.arange(best.shape[1], device=heat.device) * round(1 / count) < cells
+    return (best * kept).sum(dim=1) / kept.sum()

@@ -18,7 +18,7 @@ from tasks.defects.edge.graph import LIMITS, EdgeGraph, float32_up
 from tasks.defects.edge.session import EdgeSession
 from tasks.defects.edge.trim import trimmed
 from tasks.defects.judgement import Thresholds
-from tasks.defects.samples import Pixels, rgb
+from tasks.defects.samples import DEEPEST, Pixels, rgb
 from tasks.defects.scorer import Scorer
 
 Settle = Callable[[EdgeSession], Thresholds]
@@ -38,12 +38,14 @@ class EdgeConfig:
         calibration: Images, of those given, that ranges are measured on; spread evenly.
         tile: Longest side judged in one go by a scorer without a size of its own, as its detector
             does; None: every image whole.
+        bits: In use of the pixels of deep images; the same that the detector's images were read by.
     """
 
     int8: bool = True
     qdq: QdqConfig = field(default_factory=lambda: QdqConfig(float_start=1))
     calibration: int = 32
     tile: int | None = 1024
+    bits: int = DEEPEST
 
     def __post_init__(self) -> None:
         """Validate, naming the fix."""
@@ -100,6 +102,7 @@ def build_edge(
         parity="",
         created_by=created_by,
         int8=config.int8,
+        bits=config.bits,
     )
     own = thresholds
     if settle is not None:

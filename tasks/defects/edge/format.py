@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from kernels.compression.onnx_wire import OnnxWireError, read_outline
 from kernels.compression.parity import ParityRecord
 from tasks.defects.judgement import Thresholds, Verdict
+from tasks.defects.samples import DEEPEST
 
-FORMAT = 1
+FORMAT = 2
 KEY = "penstock.defects.edge"
 INPUT = "pixels"
 OUTPUTS = ("score", "heat", "kinds", "verdict")
@@ -41,6 +42,7 @@ class EdgeFacts:
         parity: Digest of the parity record, see `kernels.compression.parity.ParityRecord`.
         created_by: Program and version.
         int8: Whether it was quantised.
+        bits: In use of a deep image's pixels: of them the upper eight are judged.
     """
 
     kinds: tuple[str, ...]
@@ -51,11 +53,14 @@ class EdgeFacts:
     parity: str
     created_by: str
     int8: bool
+    bits: int = DEEPEST
 
     def __post_init__(self) -> None:
         """Validate, naming the fix."""
         if self.tile is not None and not LEAST_TILE <= self.tile <= MAX_SIDE:
             raise ValueError(f"tile is {self.tile}; give {LEAST_TILE} to {MAX_SIDE:,} pixels")
+        if not 8 <= self.bits <= DEEPEST:
+            raise ValueError(f"bits are {self.bits}; give 8 to {DEEPEST}")
 
     def to_metadata(self) -> Mapping[str, str]:
         """Return the entries for the ONNX file."""
@@ -70,6 +75,7 @@ class EdgeFacts:
             "parity": self.parity,
             "created_by": self.created_by,
             "int8": self.int8,
+            "bits": self.bits,
         }
         return {KEY: json.dumps(told, sort_keys=True)}
 
@@ -121,6 +127,7 @@ def read_facts(model: bytes) -> EdgeFacts:
             parity=str(told["parity"]),
             created_by=str(told["created_by"]),
             int8=bool(told["int8"]),
+            bits=int(told["bits"]),
         )
     except EdgeFileError:
         raise

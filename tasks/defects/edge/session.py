@@ -116,8 +116,8 @@ def checked_pixels(pixels: NDArray[np.generic]) -> Pixels:
     if not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8:
         told = getattr(pixels, "dtype", type(pixels).__name__)
         raise EdgePixelsError(
-            f"pixels are {told}, the edge file takes uint8; bring 16 bits to 8 by >> 8, as the "
-            "training images were"
+            f"pixels are {told}, the edge file takes uint8; bring deeper ones to 8 bits by "
+            "tasks.defects.samples.eight_bits with the bits of the file's facts"
         )
     if pixels.ndim not in {2, 3} or (pixels.ndim == 3 and pixels.shape[2] != 3):
         raise EdgePixelsError(

@@ -27,6 +27,7 @@ class SpotInspector:
 
     def __init__(self, margin: float = 25.0, delay: float = 0.0) -> None:
         self.thresholds = Thresholds(175.0 - margin, 175.0 + margin)
+        self.bits = 16
         self.digest = hashlib.sha256(f"spot {margin}".encode()).hexdigest()
         self._delay = delay
 

@@ -274,7 +274,7 @@ def test_gray_and_the_same_gray_as_rgb_are_one_image(session, line):
 @pytest.mark.parametrize(
     ("pixels", "told"),
     [
-        (np.zeros((8, 8), np.uint16), "uint16.*>> 8"),
+        (np.zeros((8, 8), np.uint16), "uint16.*eight_bits"),
         (np.zeros((8, 8, 3), np.float32), "float32"),
         (np.zeros((8, 8, 4), np.uint8), "alpha"),
         (np.zeros((8, 8, 1), np.uint8), "give"),

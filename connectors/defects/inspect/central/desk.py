@@ -16,12 +16,12 @@ from connectors.defects.inspect.inspector import (
     Decoder,
     Inspector,
     Opinion,
-    as_eight_bits,
 )
 from connectors.defects.inspect.patient_thread import PatientThread
 from connectors.defects.inspect.retention import EVERY_SECONDS, KEEP_DAYS
 from tasks.cleaning.images.decode import ImageRefusedError
 from tasks.cleaning.images.sandbox import SandboxError
+from tasks.defects.samples import eight_bits
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +64,7 @@ class Desk(PatientThread):
         Raises:
             ImageRefusedError: They are no image that can be used.
         """
-        pixels = as_eight_bits(self._decoder.pixels(content))
+        pixels = eight_bits(self._decoder.pixels(content), self.inspector.bits)
         with self._one_at_a_time:
             judgement = self.inspector.judge(pixels)
         opinion = Opinion.of(judgement, self.inspector).to_json()

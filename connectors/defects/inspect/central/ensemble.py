@@ -87,6 +87,7 @@ class EnsembleInspector:
         self._members = tuple(members)
         self._views = [(p, float(e)) for p in range(positions) for e in exposures]
         self.thresholds = thresholds or _mean_thresholds(self._members)
+        self.bits = self._members[0].inspector.bits
         self.digest = self._digest()
 
     def score(self, pixels: Pixels) -> float:

@@ -12,13 +12,13 @@ from connectors.defects.inspect.central.ensemble import (
     Member,
     calibrated,
 )
-from connectors.defects.inspect.inspector import Inspector, as_eight_bits, open_inspector
+from connectors.defects.inspect.inspector import Inspector, open_inspector
 from connectors.defects.inspect.typed import with_types
 from infra.errors import ConfigurationError
 from tasks.cleaning.images.decode import ImageRefusedError
 from tasks.cleaning.images.sandbox import Sandbox
 from tasks.defects.bundle.bundle import DefectBundle
-from tasks.defects.samples import Pixels
+from tasks.defects.samples import DEEPEST, Pixels, eight_bits
 
 MOST_GOOD = 100
 """Good images that scales are measured on."""
@@ -41,9 +41,16 @@ def load_central(
         exposures: Factors of its gray values.
 
     Raises:
-        ConfigurationError: Several models without good images, or too few of those.
+        ConfigurationError: Several models without good images, too few of those, or models that
+            read deep images differently.
     """
     inspectors = [open_inspector(path, typed=False) for path in models]
+    depths = sorted({inspector.bits for inspector in inspectors})
+    if len(depths) > 1:
+        raise ConfigurationError(
+            f"the models were trained on images of {depths} bits, which cannot be averaged",
+            "Train them on images of one camera setting",
+        )
     if len(inspectors) == 1:
         members = [Member(inspectors[0])]
     elif good is None:
@@ -51,7 +58,7 @@ def load_central(
             "scores of several models have no common scale", "Give --good FOLDER of good images"
         )
     else:
-        images = good_images(good)
+        images = good_images(good, inspectors[0].bits)
         if len(images) < 5:
             raise ConfigurationError(f"{good} holds {len(images)} images", "Give at least 5")
         members = [calibrated(inspector, images) for inspector in inspectors]
@@ -62,7 +69,7 @@ def load_central(
     return inspector
 
 
-def good_images(folder: Path) -> list[Pixels]:
+def good_images(folder: Path, bits: int = DEEPEST) -> list[Pixels]:
     """Return up to `MOST_GOOD` images of a folder, spread over it; broken ones are left out."""
     files = list_images(folder).files
     chosen = files[:: max(1, len(files) // MOST_GOOD)][:MOST_GOOD]
@@ -73,5 +80,5 @@ def good_images(folder: Path) -> list[Pixels]:
                 pixels = sandbox.pixels(read_image_file(file, sandbox.limits.max_bytes))
             except ImageRefusedError:
                 continue
-            found.append(as_eight_bits(pixels))
+            found.append(eight_bits(pixels, bits))
     return found
