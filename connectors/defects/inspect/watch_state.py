@@ -93,7 +93,7 @@ def kept_views(connection: sqlite3.Connection) -> list[View]:
     Raises:
         ValueError: One is damaged.
     """
-    rows = connection.execute("SELECT numbers, small FROM watched ORDER BY id")
+    rows = connection.execute("SELECT numbers, small FROM watched ORDER BY id").fetchall()
     return [View.restored(*row) for row in rows]
 
 
