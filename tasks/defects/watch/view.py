@@ -33,7 +33,7 @@ class View:
     @classmethod
     def of(cls, pixels: Pixels, score: float, *, unknown: bool = False) -> View:
         """Return the view of an image, uint8 [h, w] or [h, w, 3]."""
-        gray = gray_of(pixels)
+        gray = gray_of(pixels).astype(np.uint8, copy=False)
         return cls(float(score), brightness(gray), small_gray(gray), unknown)
 
     def state(self) -> tuple[str, bytes]:
