@@ -109,6 +109,7 @@ def publish_inspection(record: dict[str, Any]) -> None:
     """Show what was said of the images of a folder."""
     told = {**{name: f"{n:,}" for name, n in record["counts"].items()}}
     told |= {"sent for review": f"{record['sent_share']:.1%}", "results": record["results"]}
+    told |= {f"the line has changed {i}": text for i, text in enumerate(record["alarms"], 1)}
     rows = [{"what": what, "value": value} for what, value in told.items()]
     create_table_artifact(rows, key=f"{artifact_key(record['source'])}-inspection")
 

@@ -24,7 +24,7 @@ def inspect_batch(
         sinks: Where results go beside the run's own file, as `penstock defects inspect --sink`.
 
     Returns:
-        JSON record: counts by verdict, share sent for review, paths.
+        JSON record: counts by verdict, share sent for review, alarms of the watch, paths.
     """
     place = out or str(Path(folder).resolve().with_name(f"{Path(folder).resolve().name}.inspected"))
     record: dict[str, Any] = inspect_images(folder, place, model, list(sinks or ()))

@@ -174,5 +174,6 @@ def inspect_images(folder: str, out: str, model: str, sinks: list[str]) -> dict[
         "source": Path(folder).name,
         "counts": dict(run.counts),
         "sent_share": run.report.sent_share,
+        "alarms": [f"{a['image']}: {a['message']}" for a in (run.watch.new if run.watch else ())],
         "results": str(Path(out) / RESULTS),
     }

@@ -15,6 +15,7 @@ import typer
 from flows.cli.console import printable
 
 if TYPE_CHECKING:
+    from connectors.defects.inspect.monitor import WatchReport
     from connectors.defects.inspect.report import LineReport
     from connectors.defects.inspect.run import InspectionRun, Told
 
@@ -65,6 +66,17 @@ def inspect(
         float,
         typer.Option(min=0, help="Days that images without a file are remembered; 0: always."),
     ] = 30.0,
+    learn_parts: Annotated[
+        int,
+        typer.Option(help="Parts that the line is learnt from before it is watched; 0: no watch."),
+    ] = 100,
+    part_pattern: Annotated[
+        str,
+        typer.Option(help="Regular expression that finds the part in an image's path, to watch."),
+    ] = "",
+    relearn: Annotated[
+        bool, typer.Option("--relearn", help="Learn the line anew, after a change meant to stay.")
+    ] = False,
     decoder_mib: Annotated[
         int, typer.Option(help="Memory of the decoder; 768 MiB do for 30 million pixels in colour.")
     ] = 768,
@@ -72,6 +84,7 @@ def inspect(
     """Judge every image once: OK, NG or REVIEW; doubtful ones go to the central model."""
     from connectors.defects.inspect.camera import CameraTiming
     from connectors.defects.inspect.inspector import open_inspector
+    from connectors.defects.inspect.monitor import MonitorConfig
     from connectors.defects.inspect.report import read_labels
     from connectors.defects.inspect.review_queue import QueueLimits
     from connectors.defects.inspect.run import QUARANTINE, RESULTS, RunConfig, inspect_folder
@@ -87,12 +100,15 @@ def inspect(
         timing=CameraTiming(settle=settle, patience=max(5.0, settle)),
         keep_days=keep_days,
         decoder_mib=decoder_mib,
+        monitor=MonitorConfig(learn_parts, part_pattern, relearn),
     )
     place = out or folder.resolve().with_name(f"{folder.resolve().name}.inspected")
     inspector = open_inspector(model)
     with inspection_progress(folder, watch=watch) as told:
         run = inspect_folder(folder, place, inspector, config, labels=known, told=told)
     show_run(run)
+    if run.watch is not None:
+        show_watch(run.watch)
     typer.echo(f"results     {place / RESULTS}")
     if run.report.quarantined:
         typer.echo(f"quarantine  {place / QUARANTINE}")
@@ -162,6 +178,19 @@ def _say_errors(report: LineReport) -> None:
                 f"rejected {errors.rejected:,} of {errors.ok:,} good, "
                 f"{errors.undecided:,} undecided"
             )
+
+
+def show_watch(watch: WatchReport) -> None:
+    """Say what has changed on the line."""
+    if watch.missing:
+        typer.echo(f"the line is not watched yet: {watch.missing:,} parts more to learn it from")
+    elif not watch.new:
+        before = f" ({watch.told:,} before, see alarms.jsonl)" if watch.told else ""
+        typer.echo(f"no new alarm of the line in {watch.seen:,} parts since it was learnt{before}")
+    for alarm in watch.new[-SHOWN:]:
+        typer.echo(printable(f"the line has changed at {alarm['image']}: {alarm['message']}"))
+    if len(watch.new) > SHOWN:
+        typer.echo(f"  and {len(watch.new) - SHOWN:,} alarms before, see alarms.jsonl")
 
 
 def _say_next(run: InspectionRun, *, central: str) -> None:

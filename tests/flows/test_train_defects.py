@@ -155,6 +155,7 @@ def test_a_folder_is_inspected_once_by_the_model(trained, folder, tmp_path):
     record = inspect_batch(str(camera), trained["bundle"], str(out))
     counts = Counter(record["counts"])
     assert counts["QUARANTINED"] == 1
+    assert record["alarms"] == []
     assert counts["OK"] + counts["NG"] + counts["REVIEW"] == len(judged)
     rows = [json.loads(row) for row in Path(record["results"]).read_text().splitlines()]
     verdicts = {row["image"]: row["edge"]["verdict"] for row in rows if row["edge"]}

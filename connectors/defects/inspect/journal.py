@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,9 +21,11 @@ from connectors.defects.inspect.inspector import Opinion
 from connectors.defects.inspect.review_queue import QueueLimits, ReviewQueue
 from connectors.defects.inspect.tables import TABLES
 from tasks.cleaning.images.decode import ImageRefusedError
+from tasks.defects.watch.view import View
 
 QUARANTINED = "QUARANTINED"
-VERDICTS = ("OK", "NG", "REVIEW", QUARANTINED)
+JUDGED = ("OK", "NG", "REVIEW")
+VERDICTS = (*JUDGED, QUARANTINED)
 MAX_PAYLOAD = 1 << 20
 """Larger broken files stand in their quarantine record as JSON with name, size and SHA-256."""
 DUPLICATE = "duplicate-of"
@@ -42,6 +44,7 @@ class Inspected:
         refusal: Why it was.
         heat: PNG of the heat map, b"" where none is kept.
         milliseconds: What judging took.
+        view: What the watch of the line keeps of it, None where it is not watched.
     """
 
     name: str
@@ -52,6 +55,7 @@ class Inspected:
     refusal: ImageRefusedError | None = None
     heat: bytes = b""
     milliseconds: float = 0.0
+    view: View | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +108,13 @@ class Journal:
             asked = "SELECT 1 FROM images WHERE name = ? AND stat = ? LIMIT 1"
             return connection.execute(asked, (name, stat)).fetchone() is not None
 
-    def record(self, batch: Sequence[Inspected], *, queued: bool) -> Counter[str]:
+    def record(
+        self,
+        batch: Sequence[Inspected],
+        *,
+        queued: bool,
+        also: Callable[[sqlite3.Connection, Sequence[Inspected]], None] | None = None,
+    ) -> Counter[str]:
         """Keep what was decided of some files, all or nothing of it.
 
         A file that was touched but holds what it held is not counted again. One that holds what
@@ -113,6 +123,7 @@ class Journal:
         Args:
             batch: In the order of the line.
             queued: Whether doubtful images go to the review queue.
+            also: Called in the same transaction with the files that were judged and are new.
 
         Returns:
             Files by verdict; ``again`` counts touched ones, ``unqueued`` doubtful ones for which
@@ -123,8 +134,14 @@ class Journal:
         """
         counts: Counter[str] = Counter()
         with self.database.transaction() as connection:
+            new = []
             for one in batch:
-                counts.update(self._record_one(connection, one, queued=queued))
+                told = self._record_one(connection, one, queued=queued)
+                counts.update(told)
+                if told[0] in JUDGED:
+                    new.append(one)
+            if also is not None:
+                also(connection, new)
         return counts
 
     def settle(self, digest: str, central: dict[str, Any]) -> bool:

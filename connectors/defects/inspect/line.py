@@ -21,6 +21,7 @@ from connectors.defects.inspect.inspector import (
     Opinion,
 )
 from connectors.defects.inspect.journal import VERDICTS, Inspected, Journal
+from connectors.defects.inspect.monitor import Monitor
 from infra.errors import PenstockError
 from tasks.cleaning.images.decode import ImageRefusedError
 from tasks.cleaning.images.decode import Pixels as DecodedPixels
@@ -71,6 +72,7 @@ class Line:
         *,
         queued: bool,
         timing: CameraTiming | None = None,
+        monitor: Monitor | None = None,
         told: Callable[[Counter[str]], None] = lambda _: None,
         kept: Callable[[], None] = lambda: None,
     ) -> None:
@@ -82,6 +84,7 @@ class Line:
             decoder: Decodes the files.
             queued: Whether doubtful images go to the review queue.
             timing: How long a broken file is given to be finished.
+            monitor: Watches for changes of the line.
             told: Called with the counts after each image.
             kept: Called after something was journalled.
         """
@@ -89,7 +92,7 @@ class Line:
         self.read = 0
         self._journal, self._inspector, self._decoder = journal, inspector, decoder
         self._queued, self._timing = queued, timing or CameraTiming()
-        self._told, self._kept = told, kept
+        self._monitor, self._told, self._kept = monitor, told, kept
         self._batch: list[Inspected] = []
         self._failures = 0
 
@@ -191,6 +194,7 @@ class Line:
             content=one.content if doubtful else b"",
             heat=b"" if opinion.verdict == "OK" else heat_png(judgement.heat, seen),
             milliseconds=milliseconds,
+            view=self._monitor.view(seen, opinion) if self._monitor else None,
         )
 
     def _keep(self, stop: threading.Event | None) -> None:
@@ -198,7 +202,8 @@ class Line:
         full = False
         while self._batch:
             try:
-                counts = self._journal.record(self._batch, queued=self._queued)
+                also = self._monitor.take if self._monitor else None
+                counts = self._journal.record(self._batch, queued=self._queued, also=also)
             except JournalFullError as error:
                 if stop is None or stop.is_set():
                     raise
@@ -214,5 +219,7 @@ class Line:
                 )
             self.counts += counts
             self._batch.clear()
+            if self._monitor:
+                self._monitor.kept()
             self._told(self.counts)
             self._kept()

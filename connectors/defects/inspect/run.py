@@ -16,10 +16,12 @@ from connectors.cleaning.image_files import list_images
 from connectors.defects.annotation_files import INDEX, OtherFiles, find_index
 from connectors.defects.inspect.camera import CameraFolder, CameraTiming
 from connectors.defects.inspect.delivery import Delivery
+from connectors.defects.inspect.file_sinks import JsonLinesSink
 from connectors.defects.inspect.http_link import HttpLink
 from connectors.defects.inspect.inspector import Decoder, Inspector
 from connectors.defects.inspect.journal import Journal
 from connectors.defects.inspect.line import Line
+from connectors.defects.inspect.monitor import Monitor, MonitorConfig, WatchReport
 from connectors.defects.inspect.quarantine_sink import QuarantineSink
 from connectors.defects.inspect.report import LineReport, line_report
 from connectors.defects.inspect.retention import KEEP_DAYS, Retention, check_days
@@ -35,6 +37,7 @@ from tasks.defects.data.annotation import AnnotationError
 logger = logging.getLogger(__name__)
 
 JOURNAL, REPORT, RESULTS, QUARANTINE = "line.db", "run.json", "results.jsonl", "quarantine"
+ALARMS = "alarms.jsonl"
 DECODER_MIB = 768
 """Of one decoder beside the model, both within 2 GiB; enough for 30 million pixels in colour."""
 
@@ -55,6 +58,7 @@ class RunConfig:
         timing: How long files are waited for.
         keep_days: For so long images are remembered whose files are gone; 0 for good.
         decoder_mib: Memory of the decoder; images that need more are set aside.
+        monitor: How changes of the line are watched for.
     """
 
     sinks: tuple[str, ...] = ()
@@ -66,6 +70,7 @@ class RunConfig:
     timing: CameraTiming = field(default_factory=CameraTiming)
     keep_days: float = KEEP_DAYS
     decoder_mib: int = DECODER_MIB
+    monitor: MonitorConfig = field(default_factory=MonitorConfig)
 
     def __post_init__(self) -> None:
         """Validate, naming the fix."""
@@ -92,6 +97,7 @@ class InspectionRun:
         refused: Sink -> results that it will never take.
         unfinished: Files that were still being written.
         central_trouble: What is wrong with the central machine, "" where nothing is.
+        watch: Changes of the line, None where it is not watched.
     """
 
     counts: Counter[str]
@@ -102,6 +108,7 @@ class InspectionRun:
     refused: dict[str, int]
     unfinished: tuple[str, ...]
     central_trouble: str
+    watch: WatchReport | None = None
 
 
 def inspect_folder(
@@ -150,6 +157,7 @@ def inspect_folder(
                 thread.wake()
             retention.sweep_often()
 
+        monitor = _monitor(stack, config, journal, inspector, out)
         source = CameraFolder(
             folder,
             journal.knows,
@@ -165,6 +173,7 @@ def inspect_folder(
             decoder or stack.enter_context(Sandbox(config.limits(), workers=1)),
             queued=uplink is not None,
             timing=config.timing,
+            monitor=monitor,
             told=lambda counts: told(counts, source.found),
             kept=kept,
         )
@@ -175,7 +184,7 @@ def inspect_folder(
                 raise
             logger.info("the watch ends")
         _drain(uplink, deliveries, config.wait)
-        run = _told(line, source, journal, uplink, deliveries, labels)
+        run = _told(line, source, journal, uplink, deliveries, labels, monitor)
     _write_report(run, out / REPORT)
     return run
 
@@ -216,6 +225,16 @@ def _threads(
     return deliveries, uplink
 
 
+def _monitor(
+    stack: ExitStack, config: RunConfig, journal: Journal, inspector: Inspector, out: Path
+) -> Monitor | None:
+    if not config.monitor.parts:
+        return None
+    file = JsonLinesSink(out / ALARMS, journal.id)
+    stack.callback(file.close)
+    return Monitor(journal, inspector.digest, config.monitor, file)
+
+
 def _open_sinks(texts: Sequence[str], journal: Journal, folder: Path, out: Path) -> list[Sink]:
     opened: list[Sink] = [QuarantineSink(out / QUARANTINE, journal, folder)]
     try:
@@ -253,6 +272,7 @@ def _told(
     uplink: Uplink | None,
     deliveries: Sequence[Delivery],
     labels: Mapping[str, str] | None,
+    monitor: Monitor | None,
 ) -> InspectionRun:
     queue = journal.queue.state() if uplink is not None else QueueState()
     return InspectionRun(
@@ -268,6 +288,7 @@ def _told(
         refused=journal.refused(),
         unfinished=tuple(source.unfinished),
         central_trouble="" if uplink is None else uplink.trouble,
+        watch=None if monitor is None else monitor.report(),
     )
 
 
@@ -282,6 +303,7 @@ def _write_report(run: InspectionRun, path: Path) -> None:
         },
         "undelivered": {name: left for name, (left, _) in run.undelivered.items()},
         "refused_by_sinks": run.refused,
+        "watch": {"state": "off"} if run.watch is None else run.watch.to_json(),
     }
     with atomic_path(path) as temporary:
         temporary.write_text(json.dumps(said, indent=1), encoding="utf-8")

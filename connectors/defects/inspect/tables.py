@@ -1,4 +1,4 @@
-"""The tables of a line: images, what is told of them, what is forgotten, who has what."""
+"""The tables of a line: images, what is told and forgotten, the watch, who has what."""
 
 from __future__ import annotations
 
@@ -35,6 +35,13 @@ CREATE TABLE IF NOT EXISTS forgotten (
 );
 CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 INSERT OR IGNORE INTO facts VALUES ('id', lower(hex(randomblob(8))));
+CREATE TABLE IF NOT EXISTS watched (
+  id INTEGER PRIMARY KEY AUTOINCREMENT, numbers TEXT NOT NULL, small BLOB NOT NULL
+);
+CREATE TABLE IF NOT EXISTS alarms (
+  id INTEGER PRIMARY KEY AUTOINCREMENT, about TEXT NOT NULL, last INTEGER,
+  times INTEGER NOT NULL, body TEXT NOT NULL
+);
 CREATE TABLE IF NOT EXISTS cursors (consumer TEXT PRIMARY KEY, at INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS refusals (
   consumer TEXT NOT NULL, event INTEGER NOT NULL, reason TEXT NOT NULL,

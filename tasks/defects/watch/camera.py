@@ -113,13 +113,19 @@ class CameraReference:
         return cls(np.frombuffer(data, np.uint8).reshape(SIDE, SIDE).astype(np.float32) / 255.0)
 
 
+def small_gray(pixels: Pixels) -> Pixels:
+    """Return uint8 [SIDE, SIDE], all that is looked at of an image; a small one stays as it is."""
+    from PIL import Image
+
+    gray = Image.fromarray(gray_of(pixels))
+    return np.asarray(gray.resize((SIDE, SIDE), Image.Resampling.BOX))
+
+
 def _edges(pixels: Pixels) -> Map:
     """Return float32 [SIDE, SIDE]: how steep the brightness is, whatever the exposure."""
-    from PIL import Image
     from scipy import ndimage
 
-    small = Image.fromarray(gray_of(pixels)).resize((SIDE, SIDE), Image.Resampling.BOX)
-    gray = ndimage.gaussian_filter(np.asarray(small, dtype=np.float32), 1.0)
+    gray = ndimage.gaussian_filter(small_gray(pixels).astype(np.float32), 1.0)
     steep = np.hypot(ndimage.sobel(gray, 0), ndimage.sobel(gray, 1))
     return np.asarray(steep / (steep.mean() + 1e-3), dtype=np.float32)
 

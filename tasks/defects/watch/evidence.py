@@ -25,11 +25,13 @@ class Evidence:
         arl: Mean number of steps until a false alarm, at least.
         bettors: How many there are.
         money: Of each.
+        reached: All of it at the last alarm.
     """
 
     arl: float
     bettors: int
     money: list[float] = field(default_factory=list)
+    reached: float = 0.0
 
     def __post_init__(self) -> None:
         """Validate, naming the fix."""
@@ -55,8 +57,10 @@ class Evidence:
             factor * ((1.0 - JUMP) * (own + share) + pool)
             for own, factor in zip(self.money, factors, strict=True)
         ]
-        if sum(self.money) < self.arl:
+        total = sum(self.money)
+        if total < self.arl:
             return None
+        self.reached = total
         richest = max(range(self.bettors), key=self.money.__getitem__)
         self.money = [0.0] * self.bettors
         return richest

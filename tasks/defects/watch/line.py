@@ -15,15 +15,20 @@ from typing import Any
 
 import numpy as np
 
+from tasks.defects.promise.bounds import bound
 from tasks.defects.samples import Pixels
 from tasks.defects.watch.camera import CameraReference, Placement
-from tasks.defects.watch.exposure import PERCENTILES, brightness
+from tasks.defects.watch.evidence import Evidence
+from tasks.defects.watch.exposure import PERCENTILES
 from tasks.defects.watch.ranks import RankWatch
 from tasks.defects.watch.rates import RateWatch
+from tasks.defects.watch.view import View
 
 VERSION = 1
 KEPT = 15
 """Placements and names of unknown defects that are remembered for the words of an alarm."""
+LEAST = 40
+"""Parts that a watch learns from."""
 MAX_STATE = 1 << 20
 """Characters of a state that is read."""
 
@@ -58,12 +63,16 @@ class Alarm:
         what: What was watched, e.g. ``brightness_p50``.
         at: Parts seen since the reference.
         message: In words, with what to do.
+        evidence: That something changed.
+        needed: What is enough for an alarm: of one number the mean parts to a false one, at least.
     """
 
     about: str
     what: str
     at: int
     message: str
+    evidence: float
+    needed: float
 
 
 @dataclass(slots=True)
@@ -95,24 +104,32 @@ class LineWatch:
         """Learn from good days of the line, with as many defects among the parts as are usual.
 
         Args:
-            images: One of each part, at least 40.
+            images: One of each part, at least `LEAST`.
             scores: The model's, of the same images, none of which it has learnt from.
             config: What is promised.
 
         Raises:
             ValueError: Too few images, or not one score each.
         """
+        if len(images) != len(scores):
+            raise ValueError(f"{len(images)} images and {len(scores)} scores; give one score each")
+        return cls.learn_from(list(map(View.of, images, scores)), config)
+
+    @classmethod
+    def learn_from(cls, views: Sequence[View], config: WatchConfig | None = None) -> LineWatch:
+        """Learn from views of at least `LEAST` parts, of which pixels need not be kept.
+
+        Raises:
+            ValueError: Too few.
+        """
         config = config or WatchConfig()
-        if len(images) != len(scores) or len(images) < 40:
-            raise ValueError(
-                f"{len(images)} images and {len(scores)} scores; give one score each, of at least "
-                "40 parts"
-            )
-        order = np.random.default_rng(config.seed).permutation(len(images))
-        bright = [brightness(images[i]) for i in order]
-        numbers = {name: [one[name] for one in bright] for name in bright[0]}
-        numbers["score"] = [float(scores[i]) for i in order]
-        camera, lying, why = CameraReference.learn([images[i] for i in order])
+        if len(views) < LEAST:
+            raise ValueError(f"{len(views)} images; give one of each of at least {LEAST} parts")
+        order = np.random.default_rng(config.seed).permutation(len(views))
+        views = [views[i] for i in order]
+        numbers = {name: [one.brightness[name] for one in views] for name in views[0].brightness}
+        numbers["score"] = [one.score for one in views]
+        camera, lying, why = CameraReference.learn([one.small for one in views])
         if not why:
             for name in Placement._fields:
                 numbers[f"camera_{name}"] = [float(getattr(one, name)) for one in lying]
@@ -121,7 +138,8 @@ class LineWatch:
             name: RankWatch.learn(values, each, config.seed + place)
             for place, (name, values) in enumerate(numbers.items())
         }
-        unknown = RateWatch.start(config.unknown_limit, each)
+        usual = _usual(sum(one.unknown for one in views), len(views), config.unknown_limit)
+        unknown = RateWatch.start(usual, each)
         return cls(ranks, unknown, None if why else camera, {"camera": why} if why else {})
 
     def look(
@@ -135,23 +153,27 @@ class LineWatch:
             unknown: Whether a defect of unknown type was found.
             name: Of the image, for the words of an alarm.
         """
+        return self.look_at(View.of(pixels, score, unknown=unknown), name)
+
+    def look_at(self, view: View, name: str = "") -> list[Alarm]:
+        """Take in the view of the next part; return alarms, most often none."""
         self.seen += 1
-        numbers = {"score": float(score), **brightness(pixels)}
+        numbers = {"score": view.score, **view.brightness}
         if self.camera is not None:
-            placement = self.camera.place(pixels)
+            placement = self.camera.place(view.small)
             self.placements = [*self.placements[1 - KEPT :], placement]
             numbers |= {f"camera_{key}": value for key, value in placement._asdict().items()}
         alarms = []
         for key, value in numbers.items():
             if move := self.ranks[key].look(value):
-                alarms.append(self._alarm(key, move))
-        if unknown:
+                alarms.append(self._alarm(key, move, self.ranks[key].evidence))
+        if view.unknown:
             self.names = [*self.names[1 - KEPT :], name]
-        if self.unknown.look(hit=unknown):
-            alarms.append(self._alarm("unknown", ""))
+        if self.unknown.look(hit=view.unknown):
+            alarms.append(self._alarm("unknown", "", self.unknown.evidence))
         return alarms
 
-    def _alarm(self, key: str, move: str) -> Alarm:
+    def _alarm(self, key: str, move: str, evidence: Evidence) -> Alarm:
         about = key.split("_", maxsplit=1)[0]
         if about == "score":
             text = f"scores have changed ({move}): check light and parts, then calibrate anew"
@@ -169,15 +191,20 @@ class LineWatch:
         else:
             last = ", ".join(one for one in self.names if one)
             text = (
-                f"more unknown defects than the {self.unknown.limit:.2%} promised "
+                f"more unknown defects than the {self.unknown.limit:.2%} promised or usual "
                 f"({self.unknown.hits} of {self.unknown.seen}): a new type? "
                 f"look at {last or 'them'}"
             )
-        return Alarm("scores" if about == "score" else about, key, self.seen, text)
+        about = "scores" if about == "score" else about
+        return Alarm(about, key, self.seen, text, evidence.reached, evidence.arl)
 
     def to_json(self) -> str:
         """Return the state, a few tens of kilobytes, whatever was seen."""
-        state = {
+        return json.dumps(self.state(), allow_nan=False)
+
+    def state(self) -> dict[str, Any]:
+        """Return what `restored` needs, as plain JSON values; ``camera`` is most and stays."""
+        return {
             "version": VERSION,
             "ranks": {name: one.state() for name, one in self.ranks.items()},
             "unknown": self.unknown.state(),
@@ -187,7 +214,6 @@ class LineWatch:
             "placements": [list(one) for one in self.placements],
             "names": self.names,
         }
-        return json.dumps(state, allow_nan=False)
 
     @classmethod
     def from_json(cls, text: str) -> LineWatch:
@@ -198,8 +224,16 @@ class LineWatch:
         """
         if len(text) > MAX_STATE:
             raise ValueError(f"{len(text):,} characters are no state of a watch")
+        return cls.restored(json.loads(text))
+
+    @classmethod
+    def restored(cls, state: dict[str, Any]) -> LineWatch:
+        """Return the watch of a state.
+
+        Raises:
+            ValueError: No state of this version.
+        """
         try:
-            state: dict[str, Any] = json.loads(text)
             if state["version"] != VERSION:
                 raise ValueError(f"version {state['version']} of a watch; this is {VERSION}")
             made = cls(
@@ -216,6 +250,16 @@ class LineWatch:
         if set(made.ranks) != set(_watched(camera=made.camera is not None)):
             raise ValueError(f"a watch of {', '.join(made.ranks)} alone; learn the watch anew")
         return made
+
+
+def _usual(unknown: int, parts: int, promised: float) -> float:
+    """Return the rate of unknown defects that is no alarm: what was promised, if that can be so.
+
+    Of a model that called more unknown on good days, only what is above that is news.
+    """
+    if not unknown or 1 - bound(parts, parts - unknown + 1, 0.99) <= promised:
+        return promised
+    return min(bound(parts, min(unknown + 1, parts), 0.95), 0.99)
 
 
 def _watched(*, camera: bool) -> list[str]:

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -103,6 +104,8 @@ def test_a_folder_is_inspected_in_two_gigabytes_without_torch(edge_file, tmp_pat
         ({"more": ("--central", "http://plant.example")}, "in the clear"),
         ({"more": ("--labels", "labels.csv")}, "'image' and 'label'"),
         ({"more": ("--decoder-mib", "100")}, "384 or more"),
+        ({"more": ("--learn-parts", "10")}, "give 40 to 2,000, or 0"),
+        ({"more": ("--part-pattern", "(")}, "no regular expression"),
     ],
 )
 def test_wrong_input_ends_with_1_and_one_line(
@@ -140,6 +143,7 @@ def test_what_waits_is_told_with_the_next_step(edge_file, tmp_path, monkeypatch,
     assert "10 results wait for webhook:http://127.0.0.1:9/hook" in told
     assert "run the same command again" in told
     assert "edge alone: missed 1 of 2 defective" in told
+    assert "the line is not watched yet: 90 parts more" in told
     labels.write_text("image,label\ncam/00000.png,ok\n")
     assert cli.run([*line, "--labels", str(labels)]) == 0
     assert "no label names an inspected image" in capsys.readouterr().out
@@ -169,3 +173,24 @@ def test_several_models_need_good_images(edge_file, capsys, monkeypatch):
     line = ["defects", "serve", "--model", str(edge_file), "--model", str(edge_file)]
     assert cli.run(line) == 1
     assert "Give --good FOLDER" in capsys.readouterr().err
+
+
+def test_changes_of_the_line_are_told_at_the_end(capsys):
+    from connectors.defects.inspect.monitor import WatchReport
+    from flows.cli.defects_inspect import show_watch
+
+    alarms = tuple(
+        {"event": n, "image": f"{n}.png", "message": "check the lamp"} for n in range(1, 9)
+    )
+    report = WatchReport(0, "now", 1_200, 10_000.0, "", 0.01, {}, 8, alarms, before=1)
+    show_watch(report)
+    told = capsys.readouterr().out.splitlines()
+    assert told[-2:] == [
+        "the line has changed at 8.png: check the lamp",
+        "  and 2 alarms before, see alarms.jsonl",
+    ]
+    assert len(told) == 6
+    show_watch(replace(report, before=8))
+    assert capsys.readouterr().out == (
+        "no new alarm of the line in 1,200 parts since it was learnt (8 before, see alarms.jsonl)\n"
+    )
