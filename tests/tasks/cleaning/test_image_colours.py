@@ -111,6 +111,7 @@ def test_pixels_under_srgb_stay_as_they_are_whatever_its_name():
         (SWAPPED[:36] + b"ACSP" + SWAPPED[40:], "broken"), (bytes(MAX_PROFILE + 1), "broken"),
         (gray_profile(1.8), "unfit"), (inks(), "unfit"),
     ],
+    ids=["text", "head", "cut", "unsigned", "large", "gray", "inks"],  # profiles hold their time
 )  # fmt: skip
 def test_what_cannot_be_used_is_left_aside(profile, use):
     found = decode(stored(COLOUR, "TIFF", icc_profile=profile), ImageLimits())
