@@ -28,7 +28,7 @@ from tasks.defects.detect.detector import Detector
 from tasks.defects.detect.fit import fit
 from tasks.defects.edge.build import EdgeConfig, build_edge
 from tasks.defects.judgement import Judgement, Thresholds
-from tasks.defects.samples import Pixels, Sample, parts_of
+from tasks.defects.samples import DEEPEST, Pixels, Sample, parts_of
 from tasks.defects.textures.line import LineConfig, make_line
 from tests.benchmarks._harness import emit, parser, run_program, stopwatch, table, threads
 from tests.benchmarks.defects_anomaly import read_tiles
@@ -93,7 +93,7 @@ class Outcome:
 class Asked:
     """A fitted detector as an inspector; its own thresholds are not used here."""
 
-    thresholds = Thresholds(0.0, 0.0)
+    thresholds, bits = Thresholds(0.0, 0.0), DEEPEST
 
     def __init__(self, detector: Detector, name: str) -> None:
         self._detector, self.digest = detector, name

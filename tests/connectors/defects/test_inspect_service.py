@@ -313,7 +313,7 @@ def test_positions_are_all_different_and_turned_back():
 class Corner:
     """Sees defects in the upper left quarter only: its answer hangs on the position."""
 
-    thresholds, digest = Thresholds(0.2, 0.4), "corner"
+    thresholds, digest, bits = Thresholds(0.2, 0.4), "corner", 16
 
     def judge(self, pixels):
         score = float(pixels[:4, :4].mean()) / 255
