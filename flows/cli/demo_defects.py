@@ -15,7 +15,7 @@ SETTINGS: dict[str, Any] = {
     "promise": {"max_escape": 0.1, "max_false_reject": 0.2},
     "edge": {"calibration": 16, "qdq": {"rules": ["99.99"], "most_float": 0}},
 }
-"""Less than by default: that is 2,000 steps of training, five rules of int8 ranges on 32 images,
+"""Less than by default: that is 1,000 steps of training, five rules of int8 ranges on 32 images,
 and a search for nodes that better stay float."""
 OK, NG = 80, {"scratch": 17, "pit": 17, "stain": 16}
 """Parts to learn from: 50 defective ones carry a promise of 10 % (29 held out, 21 left)."""

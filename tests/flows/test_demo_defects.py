@@ -54,16 +54,15 @@ def test_the_line_is_a_folder_as_people_have_it_and_new_parts_of_the_same(tmp_pa
 @pytest.mark.slow
 @pytest.mark.usefixtures("small", "prefect_server", "mlflow_server")
 def test_the_line_is_trained_promised_and_inspected(tmp_path, capsys):
-    for _ in range(2):  # the second time from what is there
-        lines = demo_defects.inspect_line(open_console(), tmp_path, 1)
-        page = (tmp_path / "model.html").read_text(encoding="utf-8")
-        assert "data:image/png" in page
-        told = capsys.readouterr().out
-        assert "10 images in, " in told
-        assert "edge alone: missed " in told
-        pictures = list((tmp_path / "verdicts" / "pictures").rglob("*.png"))
-        assert len(pictures) >= 10
-        assert [line.split()[0] for line in lines] == ["line", "verdicts"]
+    lines = demo_defects.inspect_line(open_console(), tmp_path, 1)
+    page = (tmp_path / "model.html").read_text(encoding="utf-8")
+    assert "data:image/png" in page
+    told = capsys.readouterr().out
+    assert "10 images in, " in told
+    assert "edge alone: missed " in told
+    pictures = list((tmp_path / "verdicts" / "pictures").rglob("*.png"))
+    assert len(pictures) >= 10
+    assert [line.split()[0] for line in lines] == ["line", "verdicts"]
 
 
 def test_settings_carry_the_promise():

@@ -63,7 +63,7 @@ def test_a_bundle_of_another_kind_or_digest_is_refused(bundle):
     data = json.loads(manifest.read_text())
     del data["kind"]
     manifest.write_text(json.dumps(data))
-    with pytest.raises(BundleError, match="of kind 'fraud', not an inspection"):
+    with pytest.raises(BundleError, match="of kind 'fraud', not 'inspection'"):
         DefectBundle.load(bundle.folder)
 
 

@@ -432,11 +432,13 @@ def test_other_files_are_refused_with_the_reason(content, told):
         EdgeSession(content)
 
 
-def test_newer_and_broken_pages_are_refused(edge):
-    with pytest.raises(EdgeFileError, match=r"format 2.*reads 1"):
-        EdgeSession(page(edge, format=2))
+def test_other_and_broken_pages_are_refused(edge):
+    with pytest.raises(EdgeFileError, match=r"format 1.*reads 2"):
+        EdgeSession(page(edge, format=1))
     with pytest.raises(EdgeFileError, match="broken"):
         EdgeSession(page(edge, ok_below="9", ng_from="1"))
+    with pytest.raises(EdgeFileError, match="give 8 to 16"):
+        EdgeSession(page(edge, bits=7))
     with pytest.raises(EdgeFileError, match="broken"):
         EdgeSession(with_metadata(edge.model, {KEY: "[]"}))
     disguised = with_metadata(other_onnx().SerializeToString(), read_outline(edge.model).metadata)
