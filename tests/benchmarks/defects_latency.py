@@ -44,6 +44,7 @@ from tests.benchmarks._harness import emit, parser, run_program, table, threads
 from tests.processes import unmeasured
 
 CORES = 2
+REST_SECONDS = 0.05
 CHILD = """
 import sys
 from pathlib import Path
@@ -108,12 +109,16 @@ def in_turns(
     rounds: int,
     clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, NDArray[np.float64]]:
-    """Return milliseconds [rounds], by a clock, of contenders that take turns on the images."""
+    """Return milliseconds [rounds], by a clock, of contenders that take turns on the images.
+
+    Between them all rest: the threads of the one before wait for more work by spinning.
+    """
     taken: dict[str, list[float]] = {name: [] for name in contenders}
     warm = max(2, rounds // 10)
     for turn in range(warm + rounds):
         image = images[turn % len(images)]
         for name, answer in contenders.items():
+            time.sleep(REST_SECONDS)
             start = clock()
             answer(image)
             taken[name].append(1e3 * (clock() - start))
