@@ -13,7 +13,7 @@ from torch.nn import functional
 from tasks.defects.boxes.config import BoxConfig
 from tasks.defects.boxes.pieces import BoxPieces
 from tasks.defects.boxes.scorer import CELL, BoxScorer
-from tasks.defects.detect.finetune import halves_pay
+from tasks.defects.detect.finetune import follow, halves_pay
 
 LOG = logging.getLogger(__name__)
 _MIDDLE = 0.5
@@ -62,7 +62,7 @@ def train(scorer: BoxScorer, draw: Callable[[], BoxPieces], config: BoxConfig) -
         nn.utils.clip_grad_norm_(weights, 5.0)
         optimizer.step()
         schedule.step()
-        _follow(mean_of, scorer, min(_KEPT, step / (step + 10)))
+        follow(mean_of, scorer, min(_KEPT, step / (step + 10)))
         losses.append(loss.item())
     scorer.load_state_dict(mean_of.state_dict())
     scorer.to(memory_format=torch.contiguous_format)
@@ -138,11 +138,3 @@ def generalised_iou(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
     whole = (areas[0] + areas[1] - both).clamp_min(1e-6)
     overlap = both / whole
     return overlap, overlap - (around - whole) / around
-
-
-@torch.no_grad()
-def _follow(mean_of: nn.Module, weights: nn.Module, kept: float) -> None:
-    for one, new in zip(mean_of.parameters(), weights.parameters(), strict=True):
-        one.lerp_(new, 1 - kept)
-    for kept_one, buffer in zip(mean_of.buffers(), weights.buffers(), strict=True):
-        kept_one.copy_(buffer)

@@ -80,7 +80,7 @@ def finetune(
             optimizer.step()
             schedule.step()
             # Early on the mean follows at once, so that a short training is more than its start.
-            _follow(mean_of, whole, min(_KEPT, step / (step + 10)))
+            follow(mean_of, whole, min(_KEPT, step / (step + 10)))
             losses.append(loss.item())
             listen(step, losses[-1])
         whole.load_state_dict(mean_of.state_dict())
@@ -99,7 +99,8 @@ def halves_pay() -> bool:
 
 
 @torch.no_grad()
-def _follow(mean_of: nn.Module, weights: nn.Module, kept: float) -> None:
+def follow(mean_of: nn.Module, weights: nn.Module, kept: float) -> None:
+    """Move a running mean of weights towards them; of the mean so far ``kept`` stays."""
     for one, new in zip(mean_of.parameters(), weights.parameters(), strict=True):
         one.lerp_(new, 1 - kept)
     for kept_one, buffer in zip(mean_of.buffers(), weights.buffers(), strict=True):
