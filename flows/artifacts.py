@@ -83,7 +83,7 @@ def publish_cleaning(record: dict[str, Any]) -> None:
 def publish_inspection_training(record: dict[str, Any]) -> None:
     """Show the promise of an inspection model, its figures, and whether it serves."""
     finished, promotion = record["finished"], record["promotion"]
-    types = finished["types"]
+    types, boxes = finished["types"], finished["boxes"]
     figures = finished["figures"].get(finished["shown"], {})
     told = {
         "images": ", ".join(f"{n:,} {role}" for role, n in record["fitted"]["roles"].items()),
@@ -91,6 +91,7 @@ def publish_inspection_training(record: dict[str, Any]) -> None:
         "AUROC": f"{figures['auroc']:.3f}" if "auroc" in figures else "not measured",
         "figures of": finished["shown"],
         **({"types": f"{types['right']} of {types['parts']} parts named right"} if types else {}),
+        **({"boxes": box_words(boxes).removeprefix("boxes: ")} if boxes else {}),
         **{f"promise {i}": text for i, text in enumerate(finished["thresholds"]["in_words"], 1)},
         "promotion": promotion["reason"] if promotion else "not asked for",
         "bundle": record["bundle"],

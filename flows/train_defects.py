@@ -42,8 +42,8 @@ def train_defects(
     Args:
         folder: Good images, and none, a few or many defective ones.
         line: Name of the line; empty: that of the folder.
-        settings: Of the fit, the split and the promise: ``{"detect": ..., "plan": ...,
-            "promise": ...}``.
+        settings: Of the fit, the split, the promise, the boxes and more: ``{"detect": ..., "plan":
+            ..., "promise": ..., "boxes": ...}``.
         options: How the folder is read (fields of ``DatasetOptions``).
         promote: Publish the model and let it serve if it deserves to.
         margin: AUROC by which it must beat the champion beyond doubt.
@@ -96,10 +96,18 @@ def _train(home: Path, seen: Record, key: Record, shared: Record, run: TrackedRu
         folder=seen["folder"],
         **shared | {"settings": chosen},
     )
+    chosen = {name: v for name, v in shared["settings"].items() if name in steps.OF_BOXES}
+    boxes = steps.fit_box_detector(
+        str(place_of(home / "work", "boxes", key | {"settings": chosen}).folder),
+        folder=seen["folder"],
+        fitted=fitted["folder"],
+        **shared | {"settings": chosen},
+    )
     finished = steps.finish_detector(
         str(place_of(home / "work", "inspection", key).folder),
         folder=seen["folder"],
         fitted=fitted["folder"],
+        boxes=boxes["folder"],
         line=key["line"],
         git_commit=seen["git_commit"],
         **shared,
@@ -108,6 +116,7 @@ def _train(home: Path, seen: Record, key: Record, shared: Record, run: TrackedRu
     log_training(run, fitted, finished)
     return {
         "fitted": fitted,
+        "boxes": boxes,
         "finished": finished,
         "bundle": str(place / BUNDLE),
         "audit": str(place / AUDIT) if finished["audit"] else "",

@@ -38,6 +38,7 @@ class Told:
         promised: The thresholds.
         types: Of `type_figures`, empty without types.
         edge: Of `tasks.defects.training.edge_words`.
+        boxes: Of `box_figures`, empty without a detector of boxes.
     """
 
     dataset: Dataset
@@ -47,6 +48,7 @@ class Told:
     promised: Promised
     types: Mapping[str, Any]
     edge: str
+    boxes: Mapping[str, Any]
 
 
 def write_record(draft: Path, bundle: DefectBundle, told: Told, config: TrainingConfig) -> None:
@@ -93,6 +95,7 @@ def _inputs(bundle: DefectBundle, told: Told, config: TrainingConfig) -> AuditIn
         draw=draw,
         notes=notes,
         types=told.types,
+        boxes=told.boxes,
     )
 
 

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 OF_FIT = ("detect", "plan", "promise")
 """Settings that the fit depends on; with others changed it is not done again."""
+OF_BOXES = ("plan", "promise", "boxes")
+"""Settings that the detector of boxes depends on, likewise."""
 
 
 def config_of(settings: Record) -> TrainingConfig:
@@ -29,6 +31,8 @@ def config_of(settings: Record) -> TrainingConfig:
         ValueError: An unknown or impossible setting; names it.
     """
     from kernels.compression.qdq import QdqConfig
+    from tasks.defects.boxes.config import BoxConfig
+    from tasks.defects.boxes.labelled import BoxesConfig
     from tasks.defects.classify.fit import TypesConfig
     from tasks.defects.classify.self_training import SelfTrainingConfig
     from tasks.defects.detect.config import DetectConfig
@@ -43,12 +47,16 @@ def config_of(settings: Record) -> TrainingConfig:
     def types(self_training: Record | None = None, **values: Any) -> TypesConfig:
         return TypesConfig(self_training=SelfTrainingConfig(**(self_training or {})), **values)
 
+    def boxes(detector: Record | None = None, **values: Any) -> BoxesConfig:
+        return BoxesConfig(detector=BoxConfig(**(detector or {})), **values)
+
     known: dict[str, Callable[..., Any]] = {
         "detect": DetectConfig,
         "plan": PlanConfig,
         "promise": Promise,
         "edge": edge,
         "types": types,
+        "boxes": boxes,
         "costs": CostConfig,
     }
     if unknown := sorted(set(settings) - set(known)):
@@ -96,12 +104,28 @@ def fit_detector(place: str, *, folder: str, settings: Record, options: Record) 
     )
 
 
+@cached_step("fit boxes", timeout=4 * HOUR)
+def fit_box_detector(
+    place: str, *, folder: str, fitted: str, settings: Record, options: Record
+) -> Record:
+    """Fit a detector of boxes, where the labels carry one."""
+    from connectors.defects.box_training import fit_boxes_of_folder
+
+    return fill(
+        at(place),
+        lambda draft: fit_boxes_of_folder(
+            Path(folder), Path(fitted), draft, config_of(settings), options_of(options)
+        ),
+    )
+
+
 @cached_step("finish detector", timeout=4 * HOUR)
 def finish_detector(
     place: str,
     *,
     folder: str,
     fitted: str,
+    boxes: str,
     settings: Record,
     options: Record,
     line: str,
@@ -119,6 +143,7 @@ def finish_detector(
             config_of(settings),
             Origin(line, git_commit),
             options_of(options),
+            Path(boxes),
         ),
     )
 

@@ -49,7 +49,8 @@ def run_metrics(finished: Mapping[str, Any]) -> dict[str, float]:
     """Return the numbers of a training.
 
     Figures are named ``test.auroc``, error rates ``test.escape.scratch`` with their limits
-    ``…_low`` and ``…_high``, types ``types.right.all`` (a share of parts), thresholds ``ok_below``
+    ``…_low`` and ``…_high``, types ``types.right.all`` (a share of parts), boxes
+    ``boxes.map50`` and ``boxes.ap.scratch`` on ``boxes.images``, thresholds ``ok_below``
     and ``ng_from``, a promise ``promise.escape`` and the least share that its parts can promise
     ``…_least``.
     """
@@ -69,6 +70,9 @@ def run_metrics(finished: Mapping[str, Any]) -> dict[str, float]:
         found["types.unknown"] = types["unknown"]
         for name, right in types["floors"].items():
             found[f"types.floor.{name}"] = right / max(types["parts"], 1)
+    if boxes := finished["boxes"]:
+        found |= {f"boxes.{n}": float(v) for n, v in boxes.items() if isinstance(v, int | float)}
+        found |= {f"boxes.ap.{one['name']}": one["ap"] for one in boxes.get("by_type", [])}
     limits = finished["thresholds"]
     both = {name: float(limits[name]) for name in ("ok_below", "ng_from")}
     found |= {name: limit for name, limit in both.items() if math.isfinite(limit)}

@@ -1,6 +1,7 @@
-"""A folder of images made a detector: two stages on disk, each finished or absent.
+"""A folder of images made a detector: stages on disk, each finished or absent.
 
-The first fits, the second sets thresholds on held-out parts, writes edge file, bundle and record.
+The first fits, the last sets thresholds on held-out parts, writes edge file, bundle and record; in
+between boxes are learned (`connectors.defects.box_training`).
 """
 
 from __future__ import annotations
@@ -87,7 +88,7 @@ def fit_folder(
         chosen = _of_role(dataset, roles, "train")
         if config.detect.self_train:
             unlabelled = dataset.frame.filter(pl.col("label").is_null())["name"]
-            chosen += _grouped(dataset, unlabelled.to_list())
+            chosen += grouped(dataset, unlabelled.to_list())
         losses: list[tuple[int, float]] = []
         detector = fit(chosen, config.detect, listen=lambda *step: losses.append(step))
         pl.DataFrame(losses, LOSS_COLUMNS, orient="row").write_csv(draft / LOSSES)
@@ -112,6 +113,7 @@ def finish_folder(
     config: TrainingConfig,
     origin: Origin,
     options: DatasetOptions | None = None,
+    boxes: Path | None = None,
 ) -> dict[str, Any]:
     """Set the thresholds on held-out parts, judge the test, write edge file, bundle and record.
 
@@ -122,10 +124,12 @@ def finish_folder(
         config: The same settings.
         origin: For the bundle.
         options: What the person says of the folder.
+        boxes: What `fit_boxes_of_folder` wrote, None for no detector of boxes.
 
     Returns:
         JSON record: digest of the bundle, figures, promise in words, paths within ``draft``.
     """
+    from connectors.defects.box_training import drawn_boxes, read_boxes
     from tasks.defects import training
     from tasks.defects.bundle.bundle import write_bundle
     from tasks.defects.detect.detector import FACTS, WEIGHTS, Detector
@@ -157,6 +161,11 @@ def finish_folder(
         types_facts: dict[str, Any] = {}
         if types is not None:
             judged, types_facts = _named(types, held, judged, promised, train)
+        shown = shown_role(dataset, roles)
+        box_files, box_facts = {}, {}
+        if boxes is not None and (box_detector := read_boxes(boxes)) is not None:
+            box_files = box_detector.to_bytes()
+            judged[shown], box_facts = drawn_boxes(box_detector, held[shown], judged[shown])
         found = {
             role: training.figures(held[role], judged[role], promised)
             for role in held
@@ -173,23 +182,24 @@ def finish_folder(
             detector_facts=json.loads(written[FACTS]),
             types=b"" if types is None else packed(types.classifier),
             types_facts=types_facts,
+            boxes=box_files,
             thresholds=training.promise_record(promised, floats),
-            metrics=found,
+            metrics=found | ({"boxes": box_facts} if box_facts else {}),
             images=_images(dataset, roles),
             example=example_of(proof),
-            card=_card(origin, promised, edge, found, types_facts),
+            card=_card(origin, promised, edge, found, types_facts, box_facts),
         )
         bundle = write_bundle(draft / BUNDLE, parts)
         _judgements(held, judged, promised).write_csv(draft / JUDGED)
-        shown = "test" if _both(held["test"]) else "calibration"
         if _both(held[shown]):
-            words = training.edge_words(edge)
-            told = Told(dataset, shown, held[shown], judged[shown], promised, types_facts, words)
+            words, each = training.edge_words(edge), (held[shown], judged[shown])
+            told = Told(dataset, shown, *each, promised, types_facts, words, box_facts)
             write_record(draft, bundle, told, config)
     return {
         "digest": bundle.digest,
         "figures": found,
         "types": types_facts,
+        "boxes": box_facts,
         "shown": shown,
         "thresholds": training.promise_record(promised, floats),
         "edge": _edge_facts(edge),
@@ -204,7 +214,7 @@ def _types(
 
     nobody = dataset.frame.filter(pl.col("label").is_null())["name"].to_list()
     some = nobody[:: max(1, len(nobody) // MOST_UNLABELLED)][:MOST_UNLABELLED]
-    return training.types_of(detector, train, _grouped(dataset, some), config.types)
+    return training.types_of(detector, train, grouped(dataset, some), config.types)
 
 
 def _named(
@@ -229,10 +239,16 @@ def _named(
 
 
 def _of_role(dataset: Dataset, roles: pl.DataFrame, role: str) -> list[Sample]:
-    return _grouped(dataset, roles.filter(pl.col("split") == role)["name"].to_list())
+    return grouped(dataset, roles.filter(pl.col("split") == role)["name"].to_list())
 
 
-def _grouped(dataset: Dataset, names: Sequence[str]) -> list[Sample]:
+def shown_role(dataset: Dataset, roles: pl.DataFrame) -> str:
+    """Return the role whose parts figures are told of: the test, if it has both labels."""
+    both = roles.join(dataset.frame, on="name").filter(pl.col("split") == "test")
+    return "test" if set(both["label"]) >= {"ok", "ng"} else "calibration"
+
+
+def grouped(dataset: Dataset, names: Sequence[str]) -> list[Sample]:
     """Return samples whose part is their group: near-copies count as one part, too."""
     groups = dict(dataset.frame.select("name", "group").iter_rows())
     return [
@@ -292,7 +308,9 @@ def _card(
     edge: EdgeFile,
     found: Mapping[str, Any],
     types: Mapping[str, Any],
+    boxes: Mapping[str, Any],
 ) -> str:
+    from tasks.defects.boxes.figures import box_words
     from tasks.defects.promise.words import assumptions, sentences
     from tasks.defects.training import edge_words
 
@@ -307,5 +325,7 @@ def _card(
         )
     if types:
         lines.append(f"- types: {types['right']} of {types['parts']} parts named right")
+    if boxes:
+        lines.append(f"- {box_words(boxes)}")
     lines += ["", f"Code: {origin.git_commit}. What each image was used for: images.csv."]
     return "\n".join(lines) + "\n"

@@ -51,6 +51,13 @@ def train(
     prevalence: Annotated[
         float, typer.Option(help="Share of defective parts on the line, likewise.")
     ] = 0.01,
+    boxes: Annotated[
+        bool | None,
+        typer.Option(
+            "--boxes/--no-boxes",
+            help="Learn boxes from labelled ones and masks [default: where enough have them].",
+        ),
+    ] = None,
     promote: Annotated[
         bool, typer.Option("--promote/--no-promote", help="Let it serve if it deserves to.")
     ] = True,
@@ -61,6 +68,7 @@ def train(
     Without a promise asked for, the strictest that the labelled parts can carry is taken.
     """
     settings: Record = {"detect": {"seed": seed}, "plan": {"seed": seed}}
+    settings["boxes"] = {"fit": boxes, "detector": {"seed": seed}}
     if steps is not None:
         settings["detect"]["steps"] = steps
     if max_escape is not None or max_false_reject is not None:
@@ -135,6 +143,10 @@ def show_training(console: Console, record: Record) -> None:
             f"[{types['low']:.3f}, {types['high']:.3f}] ({floors}), by the {types['view']}"
             + ("" if types["decides"] else "; the prototypes name")
         )
+    if finished["boxes"]:
+        lines.append(box_words(finished["boxes"]))
+    elif record["boxes"]["reason"] != NOT_ASKED:
+        lines.append(f"boxes: contours of the heat map ({record['boxes']['reason']})")
     lines += finished["thresholds"]["in_words"]
     if record["promotion"]:
         promoted = "serves now" if record["promotion"]["promoted"] else "does not serve"

@@ -14,9 +14,10 @@ SETTINGS: dict[str, Any] = {
     "detect": {"steps": 80, "fold_steps": 20, "piece": 64, "memory": 256},
     "promise": {"max_escape": 0.1, "max_false_reject": 0.2},
     "edge": {"calibration": 16, "qdq": {"rules": ["99.99"], "most_float": 0}},
+    "boxes": {"fit": False},
 }
 """Less than by default: that is 1,000 steps of training, five rules of int8 ranges on 32 images,
-and a search for nodes that better stay float."""
+a search for nodes that better stay float, and a detector of boxes."""
 OK, NG = 80, {"scratch": 17, "pit": 17, "stain": 16}
 """Parts to learn from: 50 defective ones carry a promise of 10 % (29 held out, 21 left)."""
 STRENGTH = (3.0, 7.0)

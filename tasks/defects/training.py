@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from tasks.defects.boxes.labelled import BoxesConfig
 from tasks.defects.classify.fit import TypesConfig
 from tasks.defects.classify.found import Found, FoundTypes, learn_types
 from tasks.defects.contours import boxes_of_heat
@@ -77,6 +78,7 @@ class TrainingConfig:
         promise: What is promised; None: what the held-out parts can carry.
         edge: How the edge file is made.
         types: How types of defects are learned.
+        boxes: Whether boxes are learned, and how.
         costs: For the cost curve; nothing is decided by them.
     """
 
@@ -85,6 +87,7 @@ class TrainingConfig:
     promise: Promise | None = None
     edge: EdgeConfig = field(default_factory=EdgeConfig)
     types: TypesConfig = field(default_factory=TypesConfig)
+    boxes: BoxesConfig = field(default_factory=BoxesConfig)
     costs: CostConfig = field(default_factory=CostConfig)
 
 

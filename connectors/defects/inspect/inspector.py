@@ -87,8 +87,9 @@ def open_inspector(path: Path, *, threads: int = 2, typed: bool = True) -> Inspe
     Args:
         path: The file, or the folder.
         threads: Cores that one image is judged on.
-        typed: Whether a bundle's classifier of types names what is found, where it has one; else,
-            and where the file stands alone, the file's prototypes do.
+        typed: Whether a bundle's classifier of types names what is found, and its detector of
+            boxes draws them, where it has those; else, and where the file stands alone, the file's
+            prototypes and the contours of its heat map do.
 
     Raises:
         EdgeFileError: There is no such file, or it is no edge file that can be run.
@@ -108,6 +109,7 @@ def open_inspector(path: Path, *, threads: int = 2, typed: bool = True) -> Inspe
 
 def _of_folder(folder: Path, threads: int, *, typed: bool) -> Inspector:
     from connectors.defects.golden import is_golden
+    from connectors.defects.inspect.boxed import with_boxes
     from connectors.defects.inspect.typed import with_types
     from tasks.defects.bundle.bundle import EDGE, DefectBundle
 
@@ -117,7 +119,7 @@ def _of_folder(folder: Path, threads: int, *, typed: bool) -> Inspector:
         return GoldenInspector(folder)
     bundle = DefectBundle.load(folder)
     edge = EdgeInspector(bundle.read(EDGE), threads=threads)
-    return with_types(edge, bundle) if typed else edge
+    return with_boxes(with_types(edge, bundle), bundle) if typed else edge
 
 
 @dataclass(frozen=True, slots=True)

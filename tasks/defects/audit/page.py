@@ -90,6 +90,7 @@ class Record:
     verdicts: Table
     types: Table | None
     naming: Mapping[str, Any]
+    boxes: Mapping[str, Any]
     plots: Sequence[Drawing]
     prevalence: float
     point: OperatingPoint | None
@@ -146,6 +147,7 @@ def _record(inputs: AuditInputs) -> Record:
         table,
         type_table(tested),
         inputs.types,
+        inputs.boxes,
         _curves(inputs, rates, curve),
         math.nan if inputs.cost is None else inputs.cost.prevalence,
         point,
@@ -232,6 +234,7 @@ FILTERS: dict[str, Callable[..., str]] = {
     "count": lambda n: f"{n:,}",
     "pixel": lambda v: f"{v:.1f}",
     "score": lambda v: f"{v:.4g}",
+    "precision": lambda v: f"{v:.3f}",
     "percent": _percent,
     "interval": _interval,
 }

@@ -116,6 +116,7 @@ class AuditInputs:
         draw: Draws the pictures of a test image.
         notes: Remarks, one a line.
         types: How well types are named, of `type_figures`; empty where none were learned.
+        boxes: How well they are found, of `box_figures`; empty where the heat map gives them.
     """
 
     facts: Facts
@@ -125,6 +126,7 @@ class AuditInputs:
     draw: Draw | None = None
     notes: Sequence[str] = ()
     types: Mapping[str, Any] = field(default_factory=dict)
+    boxes: Mapping[str, Any] = field(default_factory=dict)
 
 
 def _is_digest(text: str) -> bool:

@@ -8,12 +8,27 @@ under the precision that is reached at each recall or a higher one, at all point
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tasks.defects.boxes.iou import Edges, pairwise_iou
 from tasks.defects.samples import Box
+
+
+class Matched(NamedTuple):
+    """The boxes of one type that are told of one image.
+
+    Attributes:
+        right: bool [n], whether each is a match.
+        scores: float64 [n].
+        wanted: Labelled boxes of the type.
+    """
+
+    right: NDArray[np.bool_]
+    scores: NDArray[np.float64]
+    wanted: int
 
 
 def average_precisions(
@@ -34,7 +49,11 @@ def average_precisions(
     kinds = sorted({box.kind for boxes in labelled for box in boxes})
     if not kinds:
         raise ValueError("no labelled box: average precision needs at least one")
-    return {kind: _of_kind(found, labelled, kind, overlap) for kind in kinds}
+    pairs = list(zip(found, labelled, strict=True))
+    return {
+        kind: average_precision([matched(told, true, kind, overlap) for told, true in pairs])
+        for kind in kinds
+    }
 
 
 def mean_average_precision(
@@ -67,23 +86,23 @@ def edges_of(boxes: Sequence[Box]) -> Edges:
     return np.array(rows, np.float64).reshape(-1, 4)
 
 
-def _of_kind(
-    found: Sequence[Sequence[Box]], labelled: Sequence[Sequence[Box]], kind: str, overlap: float
-) -> float:
-    right: list[bool] = []
-    scores: list[float] = []
-    wanted = 0
-    for told, true in zip(found, labelled, strict=True):
-        mine = sorted((b for b in told if b.kind == kind), key=lambda box: -box.score)
-        shared = pairwise_iou(edges_of(mine), edges_of([b for b in true if b.kind == kind]))
-        wanted += shared.shape[1]
-        free = np.ones(shared.shape[1], dtype=np.bool_)
-        for row, box in zip(shared, mine, strict=True):
-            open_ones = np.where(free, row, 0.0)
-            best = int(open_ones.argmax()) if len(row) else -1
-            matched = best >= 0 and bool(open_ones[best] >= overlap)
-            if matched:
-                free[best] = False
-            right.append(matched)
-            scores.append(box.score)
-    return area_under(np.array(right, np.bool_), np.array(scores, np.float64), wanted)
+def average_precision(each: Sequence[Matched]) -> float:
+    """Return the average precision of a type over images, of which one at least is labelled so."""
+    right = np.concatenate([one.right for one in each])
+    scores = np.concatenate([one.scores for one in each])
+    return area_under(right, scores, sum(one.wanted for one in each))
+
+
+def matched(found: Sequence[Box], labelled: Sequence[Box], kind: str, overlap: float) -> Matched:
+    """Match the boxes of a type that are told of an image to those that are labelled."""
+    mine = sorted((box for box in found if box.kind == kind), key=lambda box: -box.score)
+    true = [box for box in labelled if box.kind == kind]
+    shared = pairwise_iou(edges_of(mine), edges_of(true))
+    free = np.ones(len(true), dtype=np.bool_)
+    right = np.zeros(len(mine), dtype=np.bool_)
+    for place, row in enumerate(shared):
+        open_ones = np.where(free, row, 0.0)
+        best = int(open_ones.argmax()) if len(row) else -1
+        if best >= 0 and open_ones[best] >= overlap:
+            free[best], right[place] = False, True
+    return Matched(right, np.array([box.score for box in mine], np.float64), len(true))

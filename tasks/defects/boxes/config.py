@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+WEIGHTS, FACTS, TYPES = "boxes.safetensors", "boxes.json", "boxes-types.npz"
+FILES = (WEIGHTS, FACTS, TYPES)
+"""Names of the files of a detector of boxes; the last only where several types are known."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BoxConfig:
@@ -22,7 +26,8 @@ class BoxConfig:
         flips: Whether an image is judged in four mirrored positions, which takes four times as
             long and finds a little more.
         nms_iou: Intersection over union above which the lower of two boxes of a type is dropped.
-        least: Score below which no box is told.
+        least: Score below which no box is proposed.
+        told: Score from which a box is told beside a verdict.
         most: Boxes per image.
         seed: Of everything random.
     """
@@ -37,6 +42,7 @@ class BoxConfig:
     flips: bool = False
     nms_iou: float = 0.5
     least: float = 0.01
+    told: float = 0.25
     most: int = 100
     seed: int = 0
 
@@ -54,8 +60,9 @@ class BoxConfig:
             raise ValueError(f"side is {self.side}; give at least 32 pixels")
         if not self.evidence >= 0:
             raise ValueError(f"evidence is {self.evidence}; give 0 (none) or more")
-        if not (0 <= self.mosaic <= 1 and 0 <= self.least < 1 and 0 < self.nms_iou <= 1):
+        shares = (self.mosaic, self.least, self.told, self.nms_iou)
+        if not all(0 <= share <= 1 for share in shares) or not self.nms_iou or self.least == 1:
             raise ValueError(
-                f"mosaic {self.mosaic}, least {self.least}, nms_iou {self.nms_iou}: give shares "
-                "from 0 to 1"
+                f"mosaic {self.mosaic}, least {self.least}, told {self.told}, nms_iou "
+                f"{self.nms_iou}: give shares from 0 to 1"
             )

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 from models.defect_net import DefectNetShape
-from tasks.defects.boxes.config import BoxConfig
+from tasks.defects.boxes.config import FACTS, TYPES, WEIGHTS, BoxConfig
 from tasks.defects.boxes.fusion import non_maximum_suppression, weighted_box_fusion
 from tasks.defects.boxes.iou import Edges
 from tasks.defects.boxes.scorer import CELL, BoxScorer, BoxShape
@@ -25,7 +25,6 @@ from tasks.defects.detect.detector import check_pixels, tensor_of
 from tasks.defects.samples import Box, Pixels
 
 FORMAT = "box-detector/1"
-WEIGHTS, FACTS, TYPES = "boxes.safetensors", "boxes.json", "types.npz"
 _MOST_BYTES = 64 * 2**20
 _MIRRORED: tuple[tuple[int, ...], ...] = ((), (3,), (2,), (2, 3))
 """Axes along which each view of [n, 3, h, w] is turned around."""

@@ -19,7 +19,7 @@ from tasks.defects.boxes.config import BoxConfig
 from tasks.defects.boxes.iou import Edges
 from tasks.defects.detect.pieces import other_light
 from tasks.defects.detect.synthetic import Surface
-from tasks.defects.samples import Sample, rgb
+from tasks.defects.samples import Pixels, Sample, rgb
 
 _ZOOM = (0.8, 1.5)
 _MOSAIC_ZOOM = (0.45, 0.9)
@@ -41,6 +41,12 @@ class BoxPieces(NamedTuple):
     pixels: Tensor
     edges: list[Tensor]
     kinds: list[Tensor]
+
+
+class _Image(NamedTuple):
+    pixels: Pixels
+    edges: Edges
+    kinds: NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -68,12 +74,11 @@ class BoxPieceMaker:
         rng: Generator,
     ) -> None:
         colour = any(sample.pixels.ndim == 3 for sample in samples)
-        self._images = []
+        self._images: list[_Image] = []
         for sample in samples:
             pixels = rgb(sample.pixels) if colour else sample.pixels[..., None]
             own = np.array([kinds.index(box.kind) for box in sample.boxes], np.int64)
-            levels = pixels.astype(np.float32) / np.float32(255)
-            self._images.append(_Piece(levels, edges_of(sample.boxes), own))
+            self._images.append(_Image(pixels, edges_of(sample.boxes), own))
         self._config, self._rng = config, rng
         self._order: list[int] = []
 
@@ -95,7 +100,7 @@ class BoxPieceMaker:
             piece = self._mosaic(side)
         return _Piece(other_light(piece.pixels, self._rng), piece.edges, piece.kinds)
 
-    def _next(self) -> _Piece:
+    def _next(self) -> _Image:
         """Return each image once before any comes again."""
         if not self._order:
             self._order = self._rng.permutation(len(self._images)).tolist()
@@ -111,7 +116,8 @@ class BoxPieceMaker:
         tall = min(height, max(8, round(size[0] / (zoom * stretch))))
         wide = min(width, max(8, round(size[1] / (zoom / stretch))))
         top, left = int(rng.integers(height - tall + 1)), int(rng.integers(width - wide + 1))
-        pixels = image.pixels[top : top + tall, left : left + wide]
+        cut = image.pixels[top : top + tall, left : left + wide]
+        pixels = cut.astype(np.float32) / np.float32(255)
         edges = image.edges - np.array([left, top, left, top])
         edges, kinds = _inside(edges, image.kinds, (tall, wide))
         if rng.random() < 0.5:

@@ -8,6 +8,9 @@
 ``detector.json``         its settings and where they come from
 ``types.npz``             the classifier of types, where two of them were labelled
 ``types.json``            what it looks at, and how well it names held-out parts
+``boxes.safetensors``     weights of the detector of boxes, where enough of them were labelled
+``boxes.json``            its types, settings and where they come from
+``boxes-types.npz``       what the whole image says of a box's type, where several are known
 ``thresholds.json``       where the verdicts part, and what was promised on what assumptions
 ``metrics.json``          figures on held-out parts, with intervals
 ``images.csv``            image, digest of its pixels, part, and what it was used for

@@ -21,12 +21,14 @@ from kernels.bundle.folder import (
     read_verified,
     write_sealed,
 )
+from tasks.defects.boxes.config import FILES
 from tasks.defects.bundle.manifest import Manifest
 from tasks.defects.bundle.parts import IMAGES, BundleParts
 from tasks.defects.edge.session import EdgeSession
 from tasks.defects.judgement import Thresholds
 
 if TYPE_CHECKING:
+    from tasks.defects.boxes.detector import BoxDetector
     from tasks.defects.classify.found import FoundTypes
 
 EDGE, TYPES, TYPES_FACTS = "edge.onnx", "types.npz", "types.json"
@@ -111,6 +113,26 @@ class DefectBundle:
         except TypesFileError as error:
             raise BundleError(f"{self.folder / TYPES}: {error}") from error
 
+    def boxes(self) -> BoxDetector | None:
+        """Return the detector of boxes, None where none was fitted.
+
+        Raises:
+            BundleError: Its files are incomplete, or of another version.
+        """
+        from tasks.defects.boxes.detector import BoxDetector
+        from tasks.defects.detect.config import DetectError
+
+        files = {name: self.read(name) for name in self.box_files}
+        try:
+            return BoxDetector.from_bytes(files) if files else None
+        except DetectError as error:
+            raise BundleError(f"{self.folder / FILES[0]}: {error}") from error
+
+    @property
+    def box_files(self) -> tuple[str, ...]:
+        """Names of the files of the detector of boxes, none where none was fitted."""
+        return tuple(name for name in FILES if name in self.manifest.files)
+
     def score(self, images: NDArray[np.uint8]) -> NDArray[np.float64]:
         """Return the edge model's scores float64 [n] of images uint8 [n, h, w, 3]."""
         session = self.session()
@@ -143,8 +165,13 @@ def write_bundle(folder: Path, parts: BundleParts) -> DefectBundle:
     """Write a bundle beside ``folder``, check that it loads and scores, then move it into place.
 
     Raises:
-        BundleError: When the edge file cannot be run.
+        BundleError: When the edge file cannot be run, or the detector of boxes not be opened.
     """
+
+    def check(draft: Path) -> None:
+        bundle = DefectBundle.load(draft)
+        bundle.self_check()
+        bundle.boxes()
 
     def write(draft: Path) -> Manifest:
         _write_files(draft, parts)
@@ -155,7 +182,7 @@ def write_bundle(folder: Path, parts: BundleParts) -> DefectBundle:
             created=datetime.now(UTC).isoformat(timespec="seconds"),
         )
 
-    write_sealed(folder, write, lambda draft: DefectBundle.load(draft).self_check())
+    write_sealed(folder, write, check)
     return DefectBundle.load(folder)
 
 
@@ -163,6 +190,7 @@ def _write_files(draft: Path, parts: BundleParts) -> None:
     contents = {EDGE: parts.edge, "detector.safetensors": parts.detector}
     if parts.types:
         contents[TYPES] = parts.types
+    contents |= parts.boxes
     for name, content in contents.items():
         (draft / name).write_bytes(content)
     texts = {

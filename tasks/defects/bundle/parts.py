@@ -12,6 +12,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from kernels.bundle.folder import BundleError
+from tasks.defects.boxes.config import FILES
 from tasks.defects.samples import Pixels, rgb
 
 Role = Literal["train", "calibration", "test"]
@@ -35,6 +36,7 @@ class BundleParts:
         detector_facts: Settings and provenance.
         types: Classifier of types (npz), empty if none.
         types_facts: Of `type_figures`, empty if none.
+        boxes: Files of `BoxDetector.to_bytes`, empty if there is none.
         thresholds: Thresholds, promise and its assumptions.
         metrics: Figures with intervals.
         images: Frame of `IMAGES`.
@@ -56,6 +58,7 @@ class BundleParts:
     card: str
     types: bytes = field(default=b"", repr=False)
     types_facts: Mapping[str, Any] = field(default_factory=dict)
+    boxes: Mapping[str, bytes] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         """Validate, naming the fix."""
@@ -68,6 +71,8 @@ class BundleParts:
         wrong = sorted(set(self.images["role"]) - set(ROLES))
         if wrong:
             raise BundleError(f"role {wrong[0]!r} of an image is not one of {', '.join(ROLES)}")
+        if strange := sorted(set(self.boxes) - set(FILES)):
+            raise BundleError(f"{strange[0]} is no file of a detector of boxes")
         if self.example.dtype != np.uint8 or self.example.ndim != 4 or not len(self.example):
             raise BundleError("the example must be uint8 [n, h, w, 3] with at least one image")
 

@@ -97,8 +97,9 @@ def boxes_of(mask: Mask, kind: str) -> tuple[Box, ...]:
     """Return a box around each piece of a mask; pieces that almost touch are one."""
     labelled, _ = ndimage.label(ndimage.binary_dilation(mask, iterations=3))
     found = []
-    for place, _ in enumerate(ndimage.find_objects(labelled), start=1):
-        rows, columns = np.nonzero(mask & (labelled == place))
+    for place, window in enumerate(ndimage.find_objects(labelled), start=1):
+        rows, columns = np.nonzero(mask[window] & (labelled[window] == place))
+        rows, columns = rows + window[0].start, columns + window[1].start
         corner = float(columns.min()), float(rows.min())
         found.append(Box(*corner, float(columns.max() + 1), float(rows.max() + 1), kind))
     return tuple(found)

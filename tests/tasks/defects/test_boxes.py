@@ -16,8 +16,8 @@ from kernels.compression.export import ExportConfig, export_onnx
 from kernels.compression.sessions import open_session
 from models.defect_net import DefectNet, DefectNetShape
 from tasks.defects.boxes.average_precision import average_precisions, mean_average_precision
-from tasks.defects.boxes.config import BoxConfig
-from tasks.defects.boxes.detector import FACTS, TYPES, WEIGHTS, BoxDetector, brought
+from tasks.defects.boxes.config import FACTS, TYPES, WEIGHTS, BoxConfig
+from tasks.defects.boxes.detector import BoxDetector, brought
 from tasks.defects.boxes.fit import brought_down, fit_boxes, with_boxes
 from tasks.defects.boxes.fusion import non_maximum_suppression, weighted_box_fusion
 from tasks.defects.boxes.iou import pairwise_iou

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from connectors.cleaning.image_files import list_images, read_image_file
+from connectors.defects.inspect.boxed import with_boxes
 from connectors.defects.inspect.central.ensemble import (
     USUAL_POSITIONS,
     EnsembleInspector,
@@ -35,7 +36,7 @@ def load_central(
 
     Args:
         models: Edge files, or bundles' folders. The first bundle that knows types names what all of
-            them find.
+            them find; the first that has a detector of boxes draws them.
         good: Folder of good images, needed where there are several models.
         positions: Positions that each image is judged in.
         exposures: Factors of its gray values.
@@ -63,10 +64,8 @@ def load_central(
             raise ConfigurationError(f"{good} holds {len(images)} images", "Give at least 5")
         members = [calibrated(inspector, images) for inspector in inspectors]
     inspector: Inspector = EnsembleInspector(members, positions=positions, exposures=exposures)
-    for bundle in (DefectBundle.load(path) for path in models if path.is_dir()):
-        if (named := with_types(inspector, bundle)) is not inspector:
-            return named
-    return inspector
+    bundles = [DefectBundle.load(path) for path in models if path.is_dir()]
+    return _added(with_boxes, _added(with_types, inspector, bundles), bundles)
 
 
 def good_images(folder: Path, bits: int = DEEPEST) -> list[Pixels]:
@@ -82,3 +81,15 @@ def good_images(folder: Path, bits: int = DEEPEST) -> list[Pixels]:
                 continue
             found.append(eight_bits(pixels, bits))
     return found
+
+
+def _added(
+    add: Callable[[Inspector, DefectBundle], Inspector],
+    inspector: Inspector,
+    bundles: Sequence[DefectBundle],
+) -> Inspector:
+    """Return the inspector with what the first bundle that has it adds."""
+    for bundle in bundles:
+        if (added := add(inspector, bundle)) is not inspector:
+            return added
+    return inspector

@@ -1,0 +1,55 @@
+"""An inspector whose boxes are drawn by a detector of boxes, learned from labelled ones."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING
+
+from connectors.defects.inspect.inspector import Inspector
+from tasks.defects.bundle.bundle import DefectBundle
+from tasks.defects.judgement import Judgement, Thresholds
+from tasks.defects.samples import Pixels
+
+if TYPE_CHECKING:
+    from tasks.defects.boxes.detector import BoxDetector
+
+
+class BoxedInspector:
+    """Judges as another inspector, and draws the boxes of what is not OK.
+
+    Attributes:
+        thresholds: Of the other inspector.
+        digest: SHA-256 over both.
+        bits: Of the other inspector.
+    """
+
+    def __init__(self, inspector: Inspector, boxes: BoxDetector, digest: str) -> None:
+        """Put both together.
+
+        Args:
+            inspector: Decides and names.
+            boxes: Draws.
+            digest: Of the files of the detector of boxes.
+        """
+        self._inspector, self._boxes = inspector, boxes
+        self.thresholds: Thresholds = inspector.thresholds
+        self.bits = inspector.bits
+        self.digest = hashlib.sha256(f"{inspector.digest} {digest}".encode()).hexdigest()
+
+    def judge(self, pixels: Pixels) -> Judgement:
+        """Judge uint8 [h, w] or [h, w, 3]."""
+        from tasks.defects.boxes.verdict import boxed
+
+        said = self._inspector.judge(pixels)
+        if said.verdict == "OK":
+            return said
+        return boxed(said, self._boxes.judge([pixels])[0], self._boxes.config.told)
+
+
+def with_boxes(inspector: Inspector, bundle: DefectBundle) -> Inspector:
+    """Return an inspector that draws boxes as a bundle does, where that has a detector of them."""
+    boxes = bundle.boxes()
+    if boxes is None:
+        return inspector
+    digest = " ".join(bundle.manifest.files[name].sha256 for name in bundle.box_files)
+    return BoxedInspector(inspector, boxes, digest)

@@ -1,0 +1,33 @@
+"""Boxes beside a verdict: those of the detector of boxes in place of the heat map's contours."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from tasks.defects.judgement import UNKNOWN, Judgement
+from tasks.defects.samples import Box
+
+
+def boxed(said: Judgement, found: Sequence[Box], told: float) -> Judgement:
+    """Return a judgement with the boxes that were found; score, verdict and types stay as they are.
+
+    What is OK stays as it was, and what no box was found in keeps its contours. A box keeps the
+    type that it was found as, since an image may show several, but for two cases: one without a
+    type takes the verdict's, and where that is "unknown" all do: who draws boxes knows the
+    labelled types alone.
+
+    Args:
+        said: By a detector.
+        found: Boxes of the same image, best first.
+        told: Score from which they are told.
+    """
+    if said.verdict == "OK":
+        return said
+    kind = said.kind
+    boxes = tuple(
+        replace(box, kind=kind if kind == UNKNOWN else box.kind or kind)
+        for box in found
+        if box.score >= told
+    )
+    return replace(said, boxes=boxes) if boxes else said
