@@ -82,6 +82,8 @@ def publish_cleaning(record: dict[str, Any]) -> None:
 
 def publish_inspection_training(record: dict[str, Any]) -> None:
     """Show the promise of an inspection model, its figures, and whether it serves."""
+    from tasks.defects.boxes.figures import box_words
+
     finished, promotion = record["finished"], record["promotion"]
     types, boxes = finished["types"], finished["boxes"]
     figures = finished["figures"].get(finished["shown"], {})

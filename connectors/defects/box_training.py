@@ -40,7 +40,7 @@ def fit_boxes_of_folder(
         options: What the person says of the folder.
 
     Returns:
-        JSON record: ``fitted``, ``reason`` why not, and the provenance of the fit.
+        JSON record: ``fitted``, ``reason`` why the labels do not carry one, provenance of the fit.
 
     Raises:
         DetectError: It was asked for, and nothing carries it.
@@ -50,7 +50,7 @@ def fit_boxes_of_folder(
     from tasks.defects.detect.config import DetectError
 
     if config.boxes.fit is False:
-        return {"fitted": False, "reason": "not asked for"}
+        return {"fitted": False, "reason": ""}
     roles = pl.read_csv(fitted / ROLES)
     with opened(folder, options) as dataset:
         shown = shown_role(dataset, roles)

@@ -162,7 +162,8 @@ def finish_folder(
         if types is not None:
             judged, types_facts = _named(types, held, judged, promised, train)
         shown = shown_role(dataset, roles)
-        box_files, box_facts = {}, {}
+        box_files: dict[str, bytes] = {}
+        box_facts: dict[str, Any] = {}
         if boxes is not None and (box_detector := read_boxes(boxes)) is not None:
             box_files = box_detector.to_bytes()
             judged[shown], box_facts = drawn_boxes(box_detector, held[shown], judged[shown])

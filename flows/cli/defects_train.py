@@ -127,6 +127,7 @@ def run_training(
 def show_training(console: Console, record: Record) -> None:
     """Say what came of it, and what to do next."""
     from flows.cli.paths import nearby, own_command
+    from tasks.defects.boxes.figures import box_words
 
     fitted, finished = record["fitted"], record["finished"]
     roles = ", ".join(f"{n:,} {role}" for role, n in fitted["roles"].items())
@@ -145,8 +146,8 @@ def show_training(console: Console, record: Record) -> None:
         )
     if finished["boxes"]:
         lines.append(box_words(finished["boxes"]))
-    elif record["boxes"]["reason"] != NOT_ASKED:
-        lines.append(f"boxes: contours of the heat map ({record['boxes']['reason']})")
+    elif why := record["boxes"]["reason"]:
+        lines.append(f"boxes: contours of the heat map ({why})")
     lines += finished["thresholds"]["in_words"]
     if record["promotion"]:
         promoted = "serves now" if record["promotion"]["promoted"] else "does not serve"

@@ -6,6 +6,7 @@ import io
 import json
 import shutil
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ SETTINGS = {
     "detect": {"steps": 2, "fold_steps": 1, "piece": 32, "memory": 64, "projected": 16, "folds": 2},
     "plan": {"calibration": 0.4, "test": 0.25},
     "edge": {"calibration": 8, "qdq": {"rules": ["99.99"]}},
+    "boxes": {"least": 6, "detector": {"steps": 2, "batch": 2, "piece": 32, "told": 0.0}},
 }
 
 
@@ -120,6 +122,59 @@ def test_types_are_learned_judged_and_named_by_the_bundle(trained, folder):
         assert types["decides"] or named.kinds == said.kinds
 
 
+def test_boxes_are_learned_measured_and_drawn_by_the_bundle(trained, folder):
+    import mlflow
+    from PIL import Image
+
+    from connectors.defects.inspect.inspector import open_inspector
+    from tasks.defects.bundle.bundle import DefectBundle
+
+    facts, bundle = trained["finished"]["boxes"], DefectBundle.load(Path(trained["bundle"]))
+    detector = bundle.boxes()
+    assert detector.scorer.shape.kinds == ("scratch", "stain")
+    roles = bundle.images.filter(pl.col("image").str.contains("scratch|stain"))["role"]
+    # Learned from all masks but those of the test, which the figures are of.
+    assert detector.provenance["images"] >= len(roles) - (roles == "test").sum()
+    assert facts["images"] == (roles == "test").sum() > 0
+    assert facts["good"] > 0
+    assert 0 <= facts["low"] <= facts["map50"] <= facts["high"] <= 1
+    assert bundle.metrics["boxes"] == facts
+    assert f"on {facts['images']} images held out" in bundle.read("MODEL_CARD.md").decode()
+    run = mlflow.MlflowClient().get_run(trained["run_id"])
+    assert run.data.metrics["boxes.map50"] == facts["map50"]
+    assert run.data.metrics["boxes.images"] == facts["images"]
+    page = Path(trained["audit"]).read_text(encoding="utf-8")
+    assert f"on {facts['images']} images with {facts['boxes']} boxes" in page
+    judged = pl.read_csv(Path(trained["bundle"]).parent / "judged.csv")
+    name = judged.filter(pl.col("verdict") != "OK")["image"][0]
+    pixels = np.asarray(Image.open(folder / name))
+    said = open_inspector(Path(trained["bundle"])).judge(pixels)
+    assert [box.left for box in said.boxes] == [box.left for box in detector.judge([pixels])[0]]
+
+
+def test_boxes_are_left_out_or_refused_where_nothing_carries_them(trained, folder, tmp_path):
+    from connectors.defects.box_training import fit_boxes_of_folder, read_boxes
+    from connectors.defects.dataset_files import write_dataset
+    from connectors.defects.steps import config_of
+    from connectors.defects.training import opened
+    from tasks.defects.detect.config import DetectError
+
+    with opened(folder) as dataset:
+        write_dataset([replace(one, mask=None) for one in dataset.samples], tmp_path / "bare")
+
+    def fitted(folder, **boxes):
+        config = config_of(SETTINGS | {"boxes": boxes})
+        return fit_boxes_of_folder(folder, Path(trained["fitted"]["folder"]), tmp_path, config)
+
+    assert fitted(folder, fit=False) == {"fitted": False, "reason": ""}
+    few = fitted(folder)
+    assert not few["fitted"]
+    assert "of the images to learn from have boxes or masks; label" in few["reason"]
+    assert read_boxes(tmp_path) is None
+    with pytest.raises(DetectError, match="no detector of boxes: 0 of the images to learn from"):
+        fitted(tmp_path / "bare", fit=True)
+
+
 def test_the_command_tells_what_came_of_it(trained):
     from rich.console import Console
 
@@ -133,6 +188,10 @@ def test_the_command_tells_what_came_of_it(trained):
     assert "by always the commonest type" in said
     assert "defects inspect IMAGES --model" in said
     assert trained["finished"]["thresholds"]["in_words"][0] in said
+    assert "boxes: mAP50 " in said
+    few = trained | {"boxes": {"reason": "3 have boxes"}}
+    show_training(console, few | {"finished": trained["finished"] | {"boxes": {}}})
+    assert "boxes: contours of the heat map (3 have boxes)" in console.file.getvalue()
 
 
 def test_the_same_folder_again_is_not_trained_again(trained, folder):
@@ -192,6 +251,8 @@ def test_settings_that_do_not_exist_are_refused_at_once(folder, prefect_server):
         ({"promise": {"max_escape": 2}}, "max_escape"),
         ({"types": {"self_training": {"turns": 3}}}, "turns"),
         ({"costs": {"escape": -1}}, "costs"),
+        ({"boxes": {"least": 0}}, "at least 1 image with boxes"),
+        ({"boxes": {"detector": {"told": 2}}}, "told 2"),
     ):
         with pytest.raises(ValueError, match=says):
             train_defects(str(folder), "plates", settings, promote=False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -15,6 +15,13 @@ from tasks.defects.samples import Box, Sample, parts_of
 
 RESAMPLES = 200
 OVERLAP = 0.5
+
+
+class _Row(NamedTuple):
+    part: str
+    true: Sequence[Box]
+    own: Sequence[Box]
+    heat: Sequence[Box]
 
 
 def box_figures(
@@ -39,34 +46,31 @@ def box_figures(
     Returns:
         ``images`` with boxes, ``good`` images beside, ``boxes`` of known types, ``strange`` ones of
         others. With any boxes also ``map50`` with its 95 % interval ``low``, ``high`` (bootstrap by
-        part), ``contours_map50``, ``by_type`` the average precisions, and ``told``: ``boxes`` that
-        would be told, ``right`` of them, as ``from`` which score.
+        part), ``contours_map50``, ``by_type`` the average precisions, and ``told``: how many
+        ``boxes`` reach the score ``from`` in the images with boxes, and how many are ``right``.
     """
     typed = tuple(kinds) != ("",)
     rows = []
-    parts = parts_of(samples)
-    for sample, part, own, heat in zip(samples, parts, found, contours, strict=True):
+    for sample, part, own, heat in zip(samples, parts_of(samples), found, contours, strict=True):
         known = with_boxes(sample)
         if sample.label == "ok" or (known.boxes and (not typed or is_named(known))):
-            true = known.boxes if typed else nameless(known).boxes
-            rows.append((part, true, own, heat if typed else _bare(heat)))
-    boxes = [box for _, true, _, _ in rows for box in true]
+            true = known if typed else nameless(known)
+            rows.append(_Row(part, true.boxes, own, heat if typed else _bare(heat)))
+    boxes = [box for row in rows for box in row.true]
     facts: dict[str, Any] = {
-        "images": sum(bool(true) for _, true, _, _ in rows),
-        "good": sum(not true for _, true, _, _ in rows),
+        "images": sum(bool(row.true) for row in rows),
+        "good": sum(not row.true for row in rows),
         "boxes": sum(box.kind in kinds for box in boxes),
         "strange": sum(box.kind not in kinds for box in boxes),
     }
     if not facts["boxes"]:
         return facts
-    seen = sorted({box.kind for box in boxes} & set(kinds))
-    by_box, by_heat = (
-        {k: [matched(row[side], row[1], k, OVERLAP) for row in rows] for k in seen}
-        for side in (2, 3)
-    )
+    by_box = {k: [matched(row.own, row.true, k, OVERLAP) for row in rows] for k in kinds}
+    by_heat = {k: [matched(row.heat, row.true, k, OVERLAP) for row in rows] for k in kinds}
+    seen = [kind for kind in kinds if any(one.wanted for one in by_box[kind])]
     each = {kind: average_precision(by_box[kind]) for kind in seen}
-    shown = [m for kind in seen for m in by_box[kind]]
-    low, high = _interval(by_box, [part for part, *_ in rows], seed)
+    shown = [m for own in by_box.values() for m, row in zip(own, rows, strict=True) if row.true]
+    low, high = _interval(by_box, [row.part for row in rows], seed)
     return facts | {
         "map50": float(np.mean(list(each.values()))),
         "low": low,
@@ -108,7 +112,9 @@ def _interval(
     members = [np.flatnonzero(place == one) for one in range(place.max() + 1)]
     means = []
     for _ in range(RESAMPLES):
-        rows = np.concatenate([members[one] for one in rng.integers(len(members), size=len(members))])
+        rows = np.concatenate(
+            [members[one] for one in rng.integers(len(members), size=len(members))]
+        )
         each = [[own[row] for row in rows] for own in by_kind.values()]
         labelled = [average_precision(own) for own in each if any(m.wanted for m in own)]
         if labelled:

@@ -41,8 +41,9 @@ class Drawn(NamedTuple):
     """What there is to learn boxes from.
 
     Attributes:
-        samples: Images with boxes, then good ones; empty where the labels do not carry it.
-        reason: Why they do not, "" where they do.
+        samples: Images with boxes, then good ones; empty where the labels do not carry it, or where
+            it is not asked for.
+        reason: Why the labels do not carry it, else "".
         left_aside: Images whose boxes lack a type, beside enough that have one.
     """
 
@@ -63,7 +64,7 @@ def drawn(samples: Sequence[Sample], config: BoxesConfig) -> Drawn:
         config: What is enough.
     """
     if config.fit is False:
-        return Drawn([], "not asked for")
+        return Drawn([])
     boxed = [one for one in map(with_boxes, samples) if one.label == "ng" and one.boxes]
     named = [one for one in boxed if is_named(one)]
     least = 1 if config.fit else config.least

@@ -9,10 +9,15 @@ import polars as pl
 import torch
 from torch.nn import functional
 
+from models.defect_net import DefectNet, DefectNetShape
+from tasks.defects.boxes.config import BoxConfig
+from tasks.defects.boxes.detector import BoxDetector
+from tasks.defects.boxes.fit import fit_boxes
 from tasks.defects.bundle.parts import IMAGES, BundleParts, digest_of
 from tasks.defects.edge.build import EdgeConfig, build_edge
 from tasks.defects.promise.parts import Scored
 from tasks.defects.promise.thresholds import Promise, promised_thresholds
+from tasks.defects.samples import Box, Sample
 from tasks.defects.scorer import Scorer, Scores
 from tasks.defects.training import promise_record
 
@@ -37,6 +42,20 @@ def plate(number: int, spot: int = 0, side: int = 32):
     if spot:
         pixels[8:16, 8:16] = spot
     return pixels
+
+
+def box_detector(told: float = 0.0) -> BoxDetector:
+    """A hardly trained detector of boxes, which tells whatever reaches a score."""
+    torch.manual_seed(0)
+    net = DefectNet(DefectNetShape(4, (6, 8, 8), (1, 1, 1), 8)).eval()
+    box = Box(8, 8, 16, 16)
+    samples = [
+        Sample(f"{kind}/{i}.png", plate(i, level), "ng", kind, boxes=(box,))
+        for kind, level in (("bright", 230), ("dim", 150))
+        for i in range(3)
+    ]
+    config = BoxConfig(steps=2, batch=2, piece=32, most=5, told=told)
+    return fit_boxes(samples, config, net)
 
 
 def promised():

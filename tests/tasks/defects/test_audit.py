@@ -203,11 +203,27 @@ def test_named_types_are_held_against_floors():
     )
     for text in ("75 %", "66.7 %", "always the commonest type", "hottest spot", "crack",
                  "looks like pit/1.png, pit/2.png", "Of 4 parts of other types, 3",
-                 "The prototypes name more"):  # fmt: skip
+                 "The prototypes name more", "was chosen by these very parts"):  # fmt: skip
         assert text in html
     assert 'id="types"' not in build_record(inputs())
     with pytest.raises(ValueError, match="lists of likes"):
         Judged(tested.samples, tested.scores, tested.named, like[:3])
+
+
+def test_boxes_are_held_against_contours():
+    boxes = {"images": 12, "good": 7, "boxes": 31, "strange": 2}
+    measured = {
+        "map50": 0.4321, "low": 0.3, "high": 0.5, "contours_map50": 0.2345,
+        "by_type": [{"name": "<pit>", "boxes": 31, "ap": 0.4321}],
+        "told": {"from": 0.3, "boxes": 40, "right": 19},
+    }  # fmt: skip
+    html = build_record(inputs(boxes=boxes | measured))
+    for text in ("on 12 images with 31 boxes and 7 good ones", "0.432", "0.300 to 0.500", "0.234",
+                 "&lt;pit&gt;", "of 40 in the images with boxes 19 are right",
+                 "2 labelled boxes are of types that it does not know"):  # fmt: skip
+        assert text in html
+    assert "no image with boxes of known types was held out" in build_record(inputs(boxes=boxes))
+    assert 'id="boxes"' not in build_record(inputs())
 
 
 def test_what_cannot_be_a_record_is_refused():

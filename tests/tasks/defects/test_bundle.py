@@ -12,7 +12,7 @@ import pytest
 from kernels.bundle.folder import BundleError
 from tasks.defects.bundle.bundle import DefectBundle, write_bundle
 from tasks.defects.bundle.parts import digest_of, example_of
-from tests.tasks.defects.bright import parts, plate, promised
+from tests.tasks.defects.bright import box_detector, parts, plate, promised
 
 
 @pytest.fixture(scope="module")
@@ -36,6 +36,48 @@ def test_a_bundle_judges_as_it_did(bundle, made):
     assert opened.images["digest"].to_list() == [digest_of(plate(1))]
     assert [opened.session().judge(image).verdict for image in images] == ["OK", "NG"] * 2
     assert opened.read("detector.safetensors") == made.detector
+
+
+@pytest.fixture(scope="module")
+def boxes():
+    return box_detector()
+
+
+def test_a_detector_of_boxes_comes_back_as_it_went(made, boxes, tmp_path):
+    bundle = write_bundle(tmp_path / "bundle", replace(made, boxes=boxes.to_bytes()))
+    assert bundle.box_files == ("boxes.safetensors", "boxes.json", "boxes-types.npz")
+    images = [plate(i, 230) for i in range(3)]
+    found = bundle.boxes().judge(images)
+    assert found == boxes.judge(images)
+    assert any(found)
+    assert bundle.self_check() <= 1e-6
+
+
+def test_a_bundle_of_before_has_no_detector_of_boxes(bundle):
+    assert bundle.box_files == ()
+    assert bundle.boxes() is None
+
+
+@pytest.mark.parametrize("name", ["boxes.safetensors", "boxes.json", "boxes-types.npz"])
+def test_a_detector_of_boxes_that_was_altered_is_refused(made, boxes, tmp_path, name):
+    folder = write_bundle(tmp_path / "bundle", replace(made, boxes=boxes.to_bytes())).folder
+    content = (folder / name).read_bytes()
+    (folder / name).write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    with pytest.raises(BundleError, match=f"{name}: contents differ from the manifest"):
+        DefectBundle.load(folder)
+
+
+def test_files_that_are_no_detector_of_boxes_are_not_written(made, boxes, tmp_path):
+    files = boxes.to_bytes()
+    for wrong, says in (
+        ({"boxes.json": files["boxes.json"]}, "needs boxes.safetensors"),
+        (files | {"boxes.json": b"{}"}, "not the files of a detector of boxes"),
+    ):
+        with pytest.raises(BundleError, match=says):
+            write_bundle(tmp_path / "bundle", replace(made, boxes=wrong))
+        assert list(tmp_path.iterdir()) == []
+    with pytest.raises(BundleError, match=r"edge\.onnx is no file of a detector of boxes"):
+        replace(made, boxes=files | {"edge.onnx": b""})
 
 
 @pytest.mark.parametrize(
