@@ -90,18 +90,20 @@ def _train(home: Path, seen: Record, key: Record, shared: Record, run: TrackedRu
     """Run the steps from the folder to the bundle."""
     began = time.perf_counter()
     run.log_dataset(key["line"], seen["digest"], seen["images"], Path(seen["folder"]))
-    chosen = {name: v for name, v in shared["settings"].items() if name in steps.OF_FIT}
-    fitted = steps.fit_detector(
-        str(place_of(home / "work", "fitted", key | {"settings": chosen}).folder),
-        folder=seen["folder"],
-        **shared | {"settings": chosen},
-    )
-    chosen = {name: v for name, v in shared["settings"].items() if name in steps.OF_BOXES}
+
+    def of(names: tuple[str, ...]) -> Record:
+        return {name: value for name, value in shared["settings"].items() if name in names}
+
+    # First, since it says within seconds if it was asked for and nothing carries it.
     boxes = steps.fit_box_detector(
-        str(place_of(home / "work", "boxes", key | {"settings": chosen}).folder),
+        str(place_of(home / "work", "boxes", key | {"settings": of(steps.OF_BOXES)}).folder),
         folder=seen["folder"],
-        fitted=fitted["folder"],
-        **shared | {"settings": chosen},
+        **shared | {"settings": of(steps.OF_BOXES)},
+    )
+    fitted = steps.fit_detector(
+        str(place_of(home / "work", "fitted", key | {"settings": of(steps.OF_FIT)}).folder),
+        folder=seen["folder"],
+        **shared | {"settings": of(steps.OF_FIT)},
     )
     finished = steps.finish_detector(
         str(place_of(home / "work", "inspection", key).folder),

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from connectors.defects.options import DatasetOptions
-from connectors.defects.training import ROLES, grouped, opened, shown_role
+from connectors.defects.training import grouped, opened, shown_role
 from tasks.defects.boxes.config import FILES
+from tasks.defects.plan import plan_roles
 
 if TYPE_CHECKING:
     from connectors.defects.dataset import Dataset
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
 def fit_boxes_of_folder(
     folder: Path,
-    fitted: Path,
     draft: Path,
     config: TrainingConfig,
     options: DatasetOptions | None = None,
@@ -34,7 +34,6 @@ def fit_boxes_of_folder(
 
     Args:
         folder: The images.
-        fitted: What `connectors.defects.training.fit_folder` wrote.
         draft: Where `FILES` are written.
         config: How.
         options: What the person says of the folder.
@@ -51,8 +50,8 @@ def fit_boxes_of_folder(
 
     if config.boxes.fit is False:
         return {"fitted": False, "reason": ""}
-    roles = pl.read_csv(fitted / ROLES)
     with opened(folder, options) as dataset:
+        roles = plan_roles(dataset.frame, config.promise, config.plan)
         shown = shown_role(dataset, roles)
         marked, good = _marked_and_good(dataset, roles.filter(pl.col("split") != shown)["name"])
         names = marked + spread(good, len(marked) // 2)

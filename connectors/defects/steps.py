@@ -105,18 +105,14 @@ def fit_detector(place: str, *, folder: str, settings: Record, options: Record) 
 
 
 @cached_step("fit boxes", timeout=4 * HOUR)
-def fit_box_detector(
-    place: str, *, folder: str, fitted: str, settings: Record, options: Record
-) -> Record:
+def fit_box_detector(place: str, *, folder: str, settings: Record, options: Record) -> Record:
     """Fit a detector of boxes, where the labels carry one."""
     from connectors.defects.box_training import fit_boxes_of_folder
 
-    return fill(
-        at(place),
-        lambda draft: fit_boxes_of_folder(
-            Path(folder), Path(fitted), draft, config_of(settings), options_of(options)
-        ),
-    )
+    def work(draft: Path) -> Record:
+        return fit_boxes_of_folder(Path(folder), draft, config_of(settings), options_of(options))
+
+    return fill(at(place), work)
 
 
 @cached_step("finish detector", timeout=4 * HOUR)

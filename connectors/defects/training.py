@@ -1,7 +1,7 @@
 """A folder of images made a detector: stages on disk, each finished or absent.
 
-The first fits, the last sets thresholds on held-out parts, writes edge file, bundle and record; in
-between boxes are learned (`connectors.defects.box_training`).
+One fits, the last sets thresholds on held-out parts, writes edge file, bundle and record; boxes are
+learned by a stage of their own (`connectors.defects.box_training`).
 """
 
 from __future__ import annotations

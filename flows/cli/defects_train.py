@@ -145,7 +145,9 @@ def show_training(console: Console, record: Record) -> None:
             + ("" if types["decides"] else "; the prototypes name")
         )
     if finished["boxes"]:
-        lines.append(box_words(finished["boxes"]))
+        aside = record["boxes"]["provenance"]["left_aside"]
+        note = f"; {aside:,} images left aside, whose boxes lack a type" if aside else ""
+        lines.append(box_words(finished["boxes"]) + note)
     elif why := record["boxes"]["reason"]:
         lines.append(f"boxes: contours of the heat map ({why})")
     lines += finished["thresholds"]["in_words"]

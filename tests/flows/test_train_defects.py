@@ -152,7 +152,7 @@ def test_boxes_are_learned_measured_and_drawn_by_the_bundle(trained, folder):
     assert [box.left for box in said.boxes] == [box.left for box in detector.judge([pixels])[0]]
 
 
-def test_boxes_are_left_out_or_refused_where_nothing_carries_them(trained, folder, tmp_path):
+def test_boxes_are_left_out_or_refused_where_nothing_carries_them(folder, tmp_path):
     from connectors.defects.box_training import fit_boxes_of_folder, read_boxes
     from connectors.defects.dataset_files import write_dataset
     from connectors.defects.steps import config_of
@@ -160,11 +160,13 @@ def test_boxes_are_left_out_or_refused_where_nothing_carries_them(trained, folde
     from tasks.defects.detect.config import DetectError
 
     with opened(folder) as dataset:
-        write_dataset([replace(one, mask=None) for one in dataset.samples], tmp_path / "bare")
+        bare = [replace(one, mask=None, boxes=()) for one in dataset.samples]
+
+    write_dataset(bare, tmp_path / "bare")
 
     def fitted(folder, **boxes):
-        config = config_of(SETTINGS | {"boxes": boxes})
-        return fit_boxes_of_folder(folder, Path(trained["fitted"]["folder"]), tmp_path, config)
+        config = config_of(SETTINGS | {"boxes": boxes | {"detector": {"steps": 1}}})
+        return fit_boxes_of_folder(folder, tmp_path, config)
 
     assert fitted(folder, fit=False) == {"fitted": False, "reason": ""}
     few = fitted(folder)
@@ -189,6 +191,10 @@ def test_the_command_tells_what_came_of_it(trained):
     assert "defects inspect IMAGES --model" in said
     assert trained["finished"]["thresholds"]["in_words"][0] in said
     assert "boxes: mAP50 " in said
+    assert "left aside" not in said
+    some = {"reason": "", "provenance": {"left_aside": 4}}
+    show_training(console, trained | {"boxes": some})
+    assert "; 4 images left aside, whose boxes lack a type" in console.file.getvalue()
     few = trained | {"boxes": {"reason": "3 have boxes"}}
     show_training(console, few | {"finished": trained["finished"] | {"boxes": {}}})
     assert "boxes: contours of the heat map (3 have boxes)" in console.file.getvalue()
