@@ -42,7 +42,7 @@ class BoxConfig:
     flips: bool = False
     nms_iou: float = 0.5
     least: float = 0.01
-    told: float = 0.3
+    told: float = 0.4
     most: int = 100
     seed: int = 0
 

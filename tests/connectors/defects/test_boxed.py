@@ -46,13 +46,13 @@ def test_what_is_not_ok_has_the_boxes_of_the_detector_and_else_those_of_before(b
     said, before = drawn.judge(BAD), edge.judge(BAD)
     assert (said.verdict, said.score, said.kinds) == ("NG", before.score, before.kinds)
     (found,) = boxes.judge([BAD])
-    assert said.boxes == tuple(found)
-    assert len(found) == 5
+    assert said.boxes[:5] == tuple(found)
+    assert set(said.boxes[5:]) <= set(before.boxes)
     fine, plain = drawn.judge(FINE), edge.judge(FINE)
     assert (fine.verdict, fine.boxes) == ("OK", plain.boxes)
     opinion = json.loads(json.dumps(Opinion.of(said, drawn).to_json()))
     assert opinion["model"] == drawn.digest
-    assert [box[:2] for box in opinion["boxes"]] == [
+    assert [box[:2] for box in opinion["boxes"]][:5] == [
         [round(box.left, 2), round(box.top, 2)] for box in found
     ]
 
@@ -69,7 +69,7 @@ def test_the_centre_draws_once_the_boxes_of_the_detector(bundle, boxes):
     central = load_central([bundle.folder])
     said = central.judge(BAD)
     assert said.verdict == "NG"
-    assert edges(said.boxes) == edges(boxes.judge([BAD])[0])
+    assert edges(said.boxes[:5]) == edges(boxes.judge([BAD])[0])
     assert central.judge(FINE).verdict == "OK"
     plain = load_central([bundle.folder.parent / "plain"])
     assert central.judge(FINE).boxes == plain.judge(FINE).boxes

@@ -87,10 +87,18 @@ def test_boxes_take_the_place_of_contours_and_change_nothing_else():
         assert told.boxes == (found[0], replace(found[1], kind="pit"))
         assert replace(told, boxes=()).kinds == said.kinds
         assert (told.score, told.verdict, told.like) == (said.score, said.verdict, said.like)
-        assert boxed(said, found[2:], 0.3) is said
-        assert boxed(said, [], 0.3).boxes == (CONTOUR,)
-    fine = judgement("OK", boxes=())
+        for nothing in (found[2:], []):
+            assert boxed(said, nothing, 0.3).boxes == (CONTOUR,)
+    fine = judgement("OK", boxes=(CONTOUR,))
     assert boxed(fine, found, 0.3) is fine
+
+
+def test_a_warm_spot_that_no_box_touches_keeps_its_contour():
+    spots = (CONTOUR, Box(9, 0, 20, 9, "pit", 0.9), Box(5, 20, 9, 30, "pit", 0.6))
+    found = [Box(20, 0, 30, 9, "scratch", 0.8), Box(6, 22, 7, 23, "pit", 0.7)]
+    told = boxed(judgement("NG", boxes=spots), found, 0.3)
+    assert told.boxes == (*found, *spots[:2])
+    assert boxed(judgement("NG", boxes=()), found, 0.3).boxes == tuple(found)
 
 
 def test_boxes_of_an_unknown_defect_claim_no_type():
