@@ -153,29 +153,25 @@ def test_boxes_are_learned_measured_and_drawn_by_the_bundle(trained, folder):
     assert [box.left for box in said.boxes][: len(found)] == found != []
 
 
-def test_boxes_are_left_out_or_refused_where_nothing_carries_them(folder, tmp_path):
+def test_boxes_are_left_out_or_refused_where_nothing_carries_them(tmp_path):
     from connectors.defects.box_training import fit_boxes_of_folder, read_boxes
     from connectors.defects.dataset_files import write_dataset
     from connectors.defects.steps import config_of
-    from connectors.defects.training import opened
     from tasks.defects.detect.config import DetectError
+    from tasks.defects.textures.line import LineConfig, make_line
 
-    with opened(folder) as dataset:
-        bare = [replace(one, mask=None, boxes=()) for one in dataset.samples]
+    line = make_line(LineConfig(ok=4, ng={"scratch": 3}, shape=(32, 32)))
+    write_dataset([replace(one, mask=None, boxes=()) for one in line], tmp_path / "bare")
 
-    write_dataset(bare, tmp_path / "bare")
+    def fitted(**boxes):
+        return fit_boxes_of_folder(tmp_path / "bare", tmp_path, config_of({"boxes": boxes}))
 
-    def fitted(folder, **boxes):
-        config = config_of(SETTINGS | {"boxes": boxes | {"detector": {"steps": 1}}})
-        return fit_boxes_of_folder(folder, tmp_path, config)
-
-    assert fitted(folder, fit=False) == {"fitted": False, "reason": ""}
-    few = fitted(folder)
-    assert not few["fitted"]
-    assert "of the images to learn from have boxes or masks; label" in few["reason"]
+    assert fitted(fit=False) == {"fitted": False, "reason": ""}
+    why = "0 of the images to learn from have boxes or masks; label 20 more"
+    assert fitted() == {"fitted": False, "reason": why}
     assert read_boxes(tmp_path) is None
     with pytest.raises(DetectError, match="no detector of boxes: 0 of the images to learn from"):
-        fitted(tmp_path / "bare", fit=True)
+        fitted(fit=True)
 
 
 def test_the_command_tells_what_came_of_it(trained):
