@@ -22,6 +22,7 @@ def small(monkeypatch):
     monkeypatch.setattr(demo_defects, "NEW_NG", 2)
     detect = {"steps": 0, "memory": 64, "projected": 16, "folds": 2}
     settings = {"detect": detect, "promise": {"max_escape": 0.2}, "edge": {"int8": False}}
+    settings["boxes"] = {"fit": False}
     monkeypatch.setattr(demo_defects, "SETTINGS", settings)
 
 
@@ -73,3 +74,4 @@ def test_settings_carry_the_promise():
     assert sum(demo_defects.NG.values()) == 50
     assert needed(escape, 0.95) + PlanConfig().least <= 50
     assert np.isfinite(demo_defects.SETTINGS["detect"]["steps"])
+    assert demo_defects.SETTINGS["boxes"] == {"fit": False}  # the demo has a minute
