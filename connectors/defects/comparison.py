@@ -49,6 +49,14 @@ def on_parts(
     chosen = rules or InspectionRules()
 
     def compare(challenger: DefectBundle, champion: DefectBundle | None, version: str) -> Verdict:
+        rival = f"champion (version {version})" if champion else "chance"
+        depths = [one.session().facts.bits for one in (challenger, champion) if one]
+        if len(set(depths)) > 1:
+            reason = (
+                f"cannot be compared with the {rival}, which judges images of {depths[1]} bits; "
+                f"these have {depths[0]}: a camera of another depth is a line of its own"
+            )
+            return Verdict(wins=False, reason=reason, rival=rival, figure="auroc")
         seen = learnt(challenger) | (learnt(champion) if champion else set())
         parts = parts_of(samples)
         digests = [digest_of(sample.pixels) for sample in samples]
@@ -61,7 +69,6 @@ def on_parts(
         defective = np.array([sample.label == "ng" for sample, _ in kept], dtype=np.bool_)
         names = [part for _, part in kept]
         first = _scores(challenger, kept)
-        rival = f"champion (version {version})" if champion else "chance"
         second = _scores(champion, kept) if champion else np.zeros_like(first)
         try:
             result = compare_paired(defective, names, first, second)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,16 +10,20 @@ import pytest
 import torch
 
 from kernels.ops.attention.dispatch import block_sparse_attention
+from tests.processes import unmeasured
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_triton_through_its_interpreter():
-    """In a process of its own: the variable counts when Triton is imported."""
+    """In a process of its own: the variable counts when Triton is imported.
+
+    Without coverage, which would take as long again as the interpreter itself.
+    """
     result = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-rA", "--no-header",
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--no-cov", "-rA", "--no-header",
          "tests/kernels/test_attention.py", "-k", "triton and not 520"],
-        cwd=ROOT, env={**os.environ, "TRITON_INTERPRET": "1"}, capture_output=True, text=True,
+        cwd=ROOT, env=unmeasured() | {"TRITON_INTERPRET": "1"}, capture_output=True, text=True,
         check=False,
     )  # fmt: skip
     assert result.returncode == 0, result.stdout

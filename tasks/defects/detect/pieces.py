@@ -23,6 +23,8 @@ from tasks.defects.textures.layers import between
 _ZOOM = (0.45, 1.25)
 _TRANSPLANTED = 1 / 3
 """Share of the real defects that are put on another normal image."""
+_BEYOND = 1 / 3
+"""How far beyond the image a piece is drawn, as a share of it; then it is moved inside."""
 _SEAMS = 0.4
 """Share of the synthetic defects that are areas of another finish."""
 _LARGE = 12.0
@@ -134,10 +136,20 @@ class PieceMaker:
             top = int(np.clip(rows[place] - rng.integers(tall), 0, height - tall))
             left = int(np.clip(columns[place] - rng.integers(wide), 0, width - wide))
         else:
-            top, left = int(rng.integers(height - tall + 1)), int(rng.integers(width - wide + 1))
+            top, left = _start(height, tall, rng), _start(width, wide, rng)
         window = np.s_[top : top + tall, left : left + wide]
         small = _zoomed(mask[window][..., None], size)[..., 0] > 0.3
         return _zoomed(pixels[window], size), small
+
+
+def _start(whole: int, piece: int, rng: Generator) -> int:
+    """Return where a piece of normal surface begins, often at the border of the image.
+
+    Drawn evenly, hardly any piece would end at a border, but those around a defect near one do: the
+    border itself would be taken for a defect.
+    """
+    beyond = round(_BEYOND * piece)
+    return int(np.clip(rng.integers(-beyond, whole - piece + beyond + 1), 0, whole - piece))
 
 
 def region(sample: Sample) -> Mask | None:

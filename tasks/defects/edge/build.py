@@ -13,7 +13,7 @@ from kernels.compression.export import ExportConfig, export_onnx, with_metadata,
 from kernels.compression.parity import ParityRecord, answers_of, image_digest
 from kernels.compression.qdq import QdqConfig, Quantised, quantise
 from kernels.compression.ranges import Outputs
-from tasks.defects.edge.format import INPUT, MAX_SIDE, MIN_SIDE, OUTPUTS, EdgeFacts, EdgeFile
+from tasks.defects.edge.format import INPUT, MAX_SIDE, OUTPUTS, EdgeFacts, EdgeFile
 from tasks.defects.edge.graph import LIMITS, EdgeGraph, float32_up
 from tasks.defects.edge.session import EdgeSession
 from tasks.defects.edge.trim import trimmed
@@ -26,6 +26,8 @@ Settle = Callable[[EdgeSession], Thresholds]
 
 _APART = Thresholds(0.123, 0.321)
 """Exported with: of two equal thresholds the exporter would make one constant."""
+_TRACED = 34
+"""Least side that is told to the exporter: below, it would trace twice. The file takes any."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +135,7 @@ def with_limits(model: bytes, thresholds: Thresholds) -> bytes:
 
 def export_edge(graph: EdgeGraph) -> bytes:
     """Return the float32 ONNX file of a graph, for images of any size."""
-    sizes = {0: ("height", MIN_SIDE, MAX_SIDE), 1: ("width", MIN_SIDE, MAX_SIDE)}
+    sizes = {0: ("height", _TRACED, MAX_SIDE), 1: ("width", _TRACED, MAX_SIDE)}
     config = ExportConfig(inputs=(INPUT,), outputs=OUTPUTS, dynamic={INPUT: sizes})
     return export_onnx(graph, (torch.zeros(70, 90, 3, dtype=torch.uint8),), config)
 

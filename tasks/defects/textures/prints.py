@@ -95,7 +95,8 @@ class Traces:
         x = (np.arange(shape[1], dtype=np.float32) + np.float32(rng.uniform(0, 2)))[None, :]
         y, x = y / np.float32(self.pitch), x / np.float32(self.pitch)
         row, column = y.astype(np.intp), x.astype(np.intp)
-        lattice = int(row[-1, 0]) + 2, int(column[0, -1]) + 2
+        # The board's, however far this part is moved: another size would draw another board.
+        lattice = tuple(int((side + 1) / self.pitch) + 2 for side in shape)
         pads = own.random(lattice) < self.pads
         across, down = own.random((2, *lattice)) < self.lines
         radius = own.uniform(0.2, 0.38)

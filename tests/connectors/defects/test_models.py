@@ -88,6 +88,13 @@ def test_parts_that_a_model_learnt_from_do_not_count(bundles):
         InspectionRules(2)
 
 
+def test_models_of_cameras_of_other_depths_are_not_compared(bundles, tmp_path):
+    deep = write_bundle(tmp_path / "deep", parts(1.0, dataset="line", bits=12))
+    verdict = on_parts(samples())(deep, bundles["blind"], "3")
+    assert not verdict.wins
+    assert "version 3), which judges images of 16 bits; these have 12" in verdict.reason
+
+
 def test_the_model_of_an_address(bundles, tmp_path, monkeypatch, mlflow_uri):
     folder = bundles["sees"].folder
     assert model_at(str(folder)) == folder

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from tests.processes import unmeasured
 
 pytest.importorskip("triton")
 
@@ -72,7 +73,7 @@ print("ok")
 
 def test_triton_equals_the_reference():
     root = Path(__file__).resolve().parents[3]
-    environment = {**os.environ, "TRITON_INTERPRET": "1"}
+    environment = unmeasured() | {"TRITON_INTERPRET": "1"}  # coverage would double its time
     done = subprocess.run(
         [sys.executable, "-c", CODE],
         cwd=root, env=environment, capture_output=True, text=True, check=False,

@@ -17,7 +17,7 @@ from tasks.defects.bundle.parts import IMAGES, BundleParts, digest_of
 from tasks.defects.edge.build import EdgeConfig, build_edge
 from tasks.defects.promise.parts import Scored
 from tasks.defects.promise.thresholds import Promise, promised_thresholds
-from tasks.defects.samples import Box, Sample
+from tasks.defects.samples import DEEPEST, Box, Sample
 from tasks.defects.scorer import Scorer, Scores
 from tasks.defects.training import promise_record
 
@@ -65,13 +65,14 @@ def promised():
     return promised_thresholds(Promise(0.1, 0.1), ng, ok)
 
 
-def parts(sign: float = 1.0, *, dataset: str = "plates", learnt=()) -> BundleParts:
+def parts(
+    sign: float = 1.0, *, dataset: str = "plates", learnt=(), bits: int = DEEPEST
+) -> BundleParts:
     """What a bundle of the scorer is made from; it learnt from the images given."""
     limits = promised()
     images = [plate(number, 200 * (number % 2)) for number in range(8)]
-    edge = build_edge(
-        BrightScorer(sign).eval(), limits.thresholds, images, config=EdgeConfig(int8=False)
-    )
+    config = EdgeConfig(int8=False, bits=bits)
+    edge = build_edge(BrightScorer(sign).eval(), limits.thresholds, images, config=config)
     rows = [(f"{i}.png", digest_of(one), f"p{i}", "train") for i, one in enumerate(learnt)]
     return BundleParts(
         dataset=dataset,

@@ -382,3 +382,15 @@ def test_benchmark_at_its_small_size_and_merged(capsys, tmp_path):
         defects_anomaly.merged([files[0], files[0]])
     assert {"image_auroc", "pixel_auroc", "aupro", "sd"} <= told["n0"].keys()
     assert 0 <= told["patchcore_auroc"] <= 1
+
+
+def test_borders_of_the_image_are_seen_as_normal_surface():
+    """Else only defects near a border would show it, and it would be taken for one."""
+    framed = np.full((200, 300), 60, np.uint8)
+    framed[0], framed[-1], framed[:, 0], framed[:, -1] = 255, 255, 255, 255
+    config = DetectConfig(real=0.0, synthetic=0.0, piece=64)
+    maker = PieceMaker([Sample("a", framed, "ok")], [], config, np.random.default_rng(0))
+    pixels = torch.cat([maker.batch().pixels[:, 0].amax(dim=(1, 2)) for _ in range(40)])
+    middle = torch.cat([maker.batch().pixels[:, 0].flatten(1).median(1)[0] for _ in range(40)])
+    share = float((pixels > 2 * middle.median()).float().mean())
+    assert 0.4 < share < 0.9

@@ -132,6 +132,21 @@ def test_surfaces_of_a_line_are_alike_and_those_of_two_are_not():
     assert between > 3 * within
 
 
+@pytest.mark.parametrize("kind", ["print", "pcb"])
+@pytest.mark.parametrize("seed", range(12))
+def test_every_part_of_a_line_carries_the_same_print(kind, seed):
+    surface = draw_surface(kind, np.random.default_rng(seed))
+    first, *others = (surface.render((90, 120), np.random.default_rng(n)) for n in range(5))
+    middle = first[4:-4, 4:-4]
+    for other in others:
+        moved = [
+            np.corrcoef(middle.ravel(), other[i : i + 82, j : j + 112].ravel())[0, 1]
+            for i in range(9)
+            for j in range(9)
+        ]
+        assert max(moved) > 0.6
+
+
 def test_variation_of_zero_leaves_a_surface_alone():
     surface = draw_surface("weave", np.random.default_rng(0))
     assert varied(surface, np.random.default_rng(1), 0.0) == surface
