@@ -21,8 +21,8 @@ def test_triton_through_its_interpreter():
     Without coverage, which would take as long again as the interpreter itself.
     """
     result = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--no-cov", "-rA", "--no-header",
-         "tests/kernels/test_attention.py", "-k", "triton and not 520"],
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--no-cov", "-rA",
+         "--no-header", "tests/kernels/test_attention.py", "-k", "triton and not 520"],
         cwd=ROOT, env=unmeasured() | {"TRITON_INTERPRET": "1"}, capture_output=True, text=True,
         check=False,
     )  # fmt: skip
