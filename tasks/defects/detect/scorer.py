@@ -22,6 +22,8 @@ SOURCES = (*TRAINED, *MAPS)
 STATISTICS = tuple(f"{name}_{count}" for name in SOURCES for count in COUNTS)
 _COARSE = (0.25, 0.5)
 """Share of the look at half the size in each of them."""
+_SMOOTH = 9
+"""Cells over which the map of areas is averaged in the heat: an area is no smaller."""
 _HELD = 16
 """Cells that the type of a defect is told by."""
 
@@ -105,8 +107,7 @@ class SurfaceScorer(Scorer):
 
     def logits(self, maps: Tensor) -> Tensor:
         """Return the logits of the heat, [n, 1, h / 4, w / 4]."""
-        first, second = ((maps * one[:, None, None]).sum(dim=1, keepdim=True) for one in self.mix)
-        return torch.maximum(first, second) + self.mix_bias
+        return heat(maps, self.mix) + self.mix_bias
 
     def decide(self, found: Tensor) -> Tensor:
         """Return the scores [n] of statistics [n, len(STATISTICS)]."""
@@ -130,6 +131,22 @@ class SurfaceScorer(Scorer):
         unknown = self.reach.expand(len(impression), 1)
         closeness: Tensor = -4 * torch.cat([known, unknown], dim=1) / self.reach
         return closeness.softmax(dim=1)
+
+
+def heat(maps: Tensor, mix: Tensor) -> Tensor:
+    """Return the larger of both weighted sums, [n, 1, h, w]; of areas by their mean around a cell.
+
+    Args:
+        maps: float [n, k, h, w] of the first k of `SOURCES`, of all trained ones at least.
+        mix: float [2, k].
+    """
+    place = TRAINED.index("area")
+    smooth = functional.avg_pool2d(
+        maps[:, place : place + 1], _SMOOTH, 1, _SMOOTH // 2, count_include_pad=False
+    )
+    maps = torch.cat([maps[:, :place], smooth, maps[:, place + 1 :]], dim=1)
+    first, second = ((maps * one[:, None, None]).sum(dim=1, keepdim=True) for one in mix)
+    return torch.maximum(first, second)
 
 
 def statistics(maps: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tasks.defects.detect.finetune import highest
-from tasks.defects.detect.scorer import COUNTS, TRAINED, SurfaceScorer
+from tasks.defects.detect.scorer import COUNTS, TRAINED, SurfaceScorer, heat
 from tasks.defects.scorer import Scorer, Scores
 
 _OWN = len(TRAINED) * len(COUNTS)
@@ -40,8 +40,7 @@ class TrimmedScorer(Scorer):
         maps = self.near(features.dense) + functional.interpolate(
             halved, size=features.dense.shape[-2:], mode="bilinear", align_corners=False
         )
-        first, second = ((maps * one[:, None, None]).sum(dim=1, keepdim=True) for one in self.mix)
-        logits = torch.maximum(first, second) + self.whole.mix_bias
+        logits = heat(maps, self.mix) + self.whole.mix_bias
         kinds = self.whole.types(self.whole.impression(features, logits))
         return Scores(self.decide(maps), logits.sigmoid(), kinds)
 

@@ -20,7 +20,7 @@ from tasks.defects.detect.fit import fit
 from tasks.defects.detect.held_out import folds_of
 from tasks.defects.detect.memory import core_set, squared_distance
 from tasks.defects.detect.pieces import PieceMaker, Pieces, is_large, region
-from tasks.defects.detect.scorer import STATISTICS
+from tasks.defects.detect.scorer import STATISTICS, TRAINED, heat
 from tasks.defects.detect.seams import with_seam
 from tasks.defects.detect.self_train import defective_share, guess
 from tasks.defects.detect.synthetic import with_defect
@@ -394,3 +394,15 @@ def test_borders_of_the_image_are_seen_as_normal_surface():
     middle = torch.cat([maker.batch().pixels[:, 0].flatten(1).median(1)[0] for _ in range(40)])
     share = float((pixels > 2 * middle.median()).float().mean())
     assert 0.4 < share < 0.9
+
+
+def test_a_spot_stays_sharp_in_the_heat_and_an_area_is_a_mean():
+    maps = torch.full((1, len(TRAINED), 20, 30), -9.0)
+    maps[0, TRAINED.index("spot"), 3, 4] = maps[0, TRAINED.index("area"), 12, 20] = 72.0
+    found = heat(maps, torch.eye(len(TRAINED)))[0, 0]
+    assert found[3, 4] == 72
+    assert found[12, 20] == pytest.approx(-9 + 81 / 81)
+    assert found[8, 16] == pytest.approx(-9 + 81 / 81)
+    assert found[7, 16] == -9
+    even = torch.full((1, len(TRAINED), 2, 3), 0.5)
+    assert torch.allclose(heat(even, torch.eye(len(TRAINED))), torch.tensor(0.5))
