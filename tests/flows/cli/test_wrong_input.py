@@ -132,7 +132,7 @@ def assert_interrupted(command: Command, home: Path) -> None:
     finally:
         left = command.group()
         command.kill()
-    assert code == 130, command.told()
+    assert code == 130, (command.told(), command.shown(), sorted(home.rglob("done.json")))
     assert left == []
     assert_one_line(command, "interrupted", "run the command again to resume")
     assert drafts(home) == []
