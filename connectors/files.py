@@ -95,7 +95,9 @@ def read_fields(path: Path, rows: Sequence[int], columns: Sequence[str]) -> pa.T
         return None
     from pyarrow import csv
 
-    table = csv.read_csv(
+    from tasks.arrow_csv import read_csv
+
+    table = read_csv(
         path,
         **_csv_layout(path),
         convert_options=csv.ConvertOptions(
@@ -262,9 +264,11 @@ def _read_parquet(path: Path, max_bytes: int) -> pa.Table:
 def _read_csv(path: Path, text_columns: Sequence[str], max_bytes: int) -> pa.Table:
     from pyarrow import csv
 
+    from tasks.arrow_csv import read_csv
+
     _require_room(path, path.stat().st_size * CSV_GROWTH, max_bytes)
     try:
-        table = csv.read_csv(
+        table = read_csv(
             path,
             **_csv_layout(path),
             convert_options=csv.ConvertOptions(

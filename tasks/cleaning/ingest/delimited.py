@@ -14,6 +14,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from pyarrow import csv
 
+from tasks.arrow_csv import read_csv
 from tasks.cleaning.ingest.dialect import SAMPLE as SNIFFED
 from tasks.cleaning.ingest.dialect import Sniffed, sniff
 from tasks.cleaning.ingest.options import MIB, ReadOptions, TableBatch, TableLayout, no_rows
@@ -191,7 +192,7 @@ class _Delimited:
         if text.startswith(MARK):  # of a row, not of the file: Arrow would drop it
             text, skip = dialect.delimiter * (len(names) - 1) + b"\n" + text, 1
         try:
-            table = csv.read_csv(
+            table = read_csv(
                 pa.BufferReader(text),
                 read_options=csv.ReadOptions(
                     column_names=names,
