@@ -30,7 +30,7 @@ class DetectConfig:
         seed: Of everything random.
     """
 
-    steps: int = 1_000
+    steps: int = 2_000
     fold_steps: int = 400
     batch: int = 8
     piece: int = 144
