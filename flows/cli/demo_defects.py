@@ -16,7 +16,7 @@ SETTINGS: dict[str, Any] = {
     "edge": {"calibration": 16, "qdq": {"rules": ["99.99"], "most_float": 0}},
     "boxes": {"fit": False},
 }
-"""Less than by default: that is 1,000 steps of training, five rules of int8 ranges on 32 images,
+"""Less than by default: that is 2,000 steps of training, five rules of int8 ranges on 32 images,
 a search for nodes that better stay float, and a detector of boxes."""
 OK, NG = 80, {"scratch": 17, "pit": 17, "stain": 16}
 """Parts to learn from: 50 defective ones carry a promise of 10 % (29 held out, 21 left)."""
