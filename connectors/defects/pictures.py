@@ -74,8 +74,10 @@ def _heat(said: Judgement, pixels: Pixels) -> Image:
     pen = ImageDraw.Draw(image)
     across, down = image.width / pixels.shape[1], image.height / pixels.shape[0]
     for box in said.boxes:
-        edges = (box.left * across, box.top * down, box.right * across - 1, box.bottom * down - 1)
-        pen.rectangle(edges, outline=_LINE)
+        left, top = box.left * across, box.top * down
+        right, bottom = box.right * across - 1, box.bottom * down - 1
+        # A box of a large image may be thinner here than a pixel.
+        pen.rectangle((left, top, max(left, right), max(top, bottom)), outline=_LINE)
     return image
 
 

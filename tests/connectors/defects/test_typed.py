@@ -98,3 +98,12 @@ def test_pictures_are_small_and_show_boxes():
     whole = Image.open(io.BytesIO(sheet([(Sample("名.png", pixels, "ng", "pit"), said)] * 5)))
     assert whole.width > 3 * 2 * SIDE
     assert whole.height > 2 * SIDE
+
+
+@pytest.mark.parametrize("corner", [(599, 299), (301.3, 80.2), (0, 0)])
+def test_a_box_thinner_than_a_pixel_of_the_picture_is_still_shown(corner):
+    pixels = np.full((300, 600), 120, np.uint8)
+    box = Box(*corner, corner[0] + 1, corner[1] + 1, "pit")
+    said = Judgement(2.0, np.zeros((300, 600), np.float32), boxes=(box,))
+    shown = np.asarray(Image.open(io.BytesIO(heat_picture(said, pixels))))
+    assert (shown != shown[..., :1]).any()
