@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import TYPE_CHECKING
 
+from connectors.defects.inspect.added import AddingInspector
 from connectors.defects.inspect.inspector import Inspector
 from tasks.defects.bundle.bundle import DefectBundle
-from tasks.defects.judgement import Judgement, Thresholds
+from tasks.defects.judgement import Judgement
 from tasks.defects.samples import Pixels
 
 if TYPE_CHECKING:
     from tasks.defects.boxes.detector import BoxDetector
 
 
-class BoxedInspector:
-    """Judges as another inspector, and draws the boxes of what is not OK.
-
-    Attributes:
-        thresholds: Of the other inspector.
-        digest: SHA-256 over both.
-        bits: Of the other inspector.
-    """
+class BoxedInspector(AddingInspector):
+    """Judges as another inspector, and draws the boxes of what is not OK."""
 
     def __init__(self, inspector: Inspector, boxes: BoxDetector, digest: str) -> None:
         """Put both together.
@@ -31,18 +25,12 @@ class BoxedInspector:
             boxes: Draws.
             digest: Of the files of the detector of boxes.
         """
-        self._inspector, self._boxes = inspector, boxes
-        self.thresholds: Thresholds = inspector.thresholds
-        self.bits = inspector.bits
-        self.digest = hashlib.sha256(f"{inspector.digest} {digest}".encode()).hexdigest()
+        super().__init__(inspector, digest)
+        self._boxes = boxes
 
-    def judge(self, pixels: Pixels) -> Judgement:
-        """Judge uint8 [h, w] or [h, w, 3]."""
+    def _add(self, said: Judgement, pixels: Pixels) -> Judgement:
         from tasks.defects.boxes.verdict import boxed
 
-        said = self._inspector.judge(pixels)
-        if said.verdict == "OK":
-            return said
         return boxed(said, self._boxes.judge([pixels])[0], self._boxes.config.told)
 
 

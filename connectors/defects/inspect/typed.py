@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
-
+from connectors.defects.inspect.added import AddingInspector
 from connectors.defects.inspect.inspector import Inspector
 from tasks.defects.bundle.bundle import TYPES, DefectBundle
 from tasks.defects.classify.found import FoundTypes
-from tasks.defects.judgement import Judgement, Thresholds
+from tasks.defects.judgement import Judgement
 from tasks.defects.samples import Pixels
 
 
-class TypedInspector:
-    """Judges as another inspector, and names the type of what is not OK.
-
-    Attributes:
-        thresholds: Of the other inspector.
-        digest: SHA-256 over both.
-        bits: Of the other inspector.
-    """
+class TypedInspector(AddingInspector):
+    """Judges as another inspector, and names the type of what is not OK."""
 
     def __init__(self, inspector: Inspector, types: FoundTypes, digest: str) -> None:
         """Put both together.
@@ -28,16 +21,10 @@ class TypedInspector:
             types: Names.
             digest: SHA-256 of the types' file.
         """
-        self._inspector, self._types = inspector, types
-        self.thresholds: Thresholds = inspector.thresholds
-        self.bits = inspector.bits
-        self.digest = hashlib.sha256(f"{inspector.digest} {digest}".encode()).hexdigest()
+        super().__init__(inspector, digest)
+        self._types = types
 
-    def judge(self, pixels: Pixels) -> Judgement:
-        """Judge uint8 [h, w] or [h, w, 3]."""
-        said = self._inspector.judge(pixels)
-        if said.verdict == "OK":
-            return said
+    def _add(self, said: Judgement, pixels: Pixels) -> Judgement:
         return self._types.named(pixels, said)
 
 
