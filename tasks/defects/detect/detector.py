@@ -17,7 +17,7 @@ from tasks.defects.detect.scorer import ScorerShape, SurfaceScorer
 from tasks.defects.judgement import Heat, Judgement, Thresholds
 from tasks.defects.samples import Pixels, rgb
 
-FORMAT = "surface-detector/3"
+FORMAT = "surface-detector/4"
 LEAST_SIDE = 8
 _OVERLAP = 64
 _MOST_BYTES = 64 * 2**20

@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from models.defect_net import DefectNet, DefectNetShape, Features
 from tasks.defects.detect.evidence import MAPS, Evidence
+from tasks.defects.detect.far import look_far
 from tasks.defects.detect.finetune import highest
 from tasks.defects.judgement import UNKNOWN
 from tasks.defects.scorer import Scorer, Scores
@@ -21,7 +22,7 @@ TRAINED = ("spot", "area")
 SOURCES = (*TRAINED, *MAPS)
 STATISTICS = tuple(f"{name}_{count}" for name in SOURCES for count in COUNTS)
 _COARSE = (0.25, 0.5)
-"""Share of the look at half the size in each of them."""
+"""Share of the far look in each of them."""
 _SMOOTH = 9
 """Cells over which the map of areas is averaged in the heat: an area is no smaller."""
 _HELD = 16
@@ -56,7 +57,7 @@ class SurfaceScorer(Scorer):
     Attributes:
         net: Backbone and neck.
         head: Segmentation, the logits of spots and of areas.
-        coarse: float [2], share of the look at half the size in each.
+        coarse: float [2], share of the far look in each.
         evidence: Maps that need few labels or none.
         mix: float [2, len(SOURCES)], weights of the maps in the heat; `mix_bias` beside it.
         decision: float [2, len(STATISTICS)], weights of the statistics in the score; standardised
@@ -92,12 +93,11 @@ class SurfaceScorer(Scorer):
 
         Args:
             features: Of the pixels.
-            pixels: Seen once more at half the size, where an area has more of its surroundings.
+            pixels: Seen once more at about half the size, see `far.py`.
         """
         own: Tensor = self.head(features.dense)
-        halved = functional.avg_pool2d(pixels, 2)
         coarse = functional.interpolate(
-            self.head(self.net(halved).dense),
+            look_far(lambda squares: self.head(self.net(squares).dense), pixels),
             size=own.shape[-2:],
             mode="bilinear",
             align_corners=False,

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from tasks.defects.detect.far import look_far
 from tasks.defects.detect.finetune import highest
 from tasks.defects.detect.scorer import COUNTS, TRAINED, SurfaceScorer, heat
 from tasks.defects.scorer import Scorer, Scores
@@ -36,9 +37,9 @@ class TrimmedScorer(Scorer):
     def forward(self, pixels: Tensor) -> Scores:
         """Judge float [n, 3, h, w] in [0, 1]."""
         features = self.whole.net(pixels)
-        halved = self.far(self.whole.net(functional.avg_pool2d(pixels, 2)).dense)
+        far = look_far(lambda squares: self.far(self.whole.net(squares).dense), pixels)
         maps = self.near(features.dense) + functional.interpolate(
-            halved, size=features.dense.shape[-2:], mode="bilinear", align_corners=False
+            far, size=features.dense.shape[-2:], mode="bilinear", align_corners=False
         )
         logits = heat(maps, self.mix) + self.whole.mix_bias
         kinds = self.whole.types(self.whole.impression(features, logits))

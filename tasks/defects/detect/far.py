@@ -1,0 +1,53 @@
+"""The look at about half the size, where an area has more of its surroundings.
+
+A net is trained on pieces, each brought to one mean and spread by itself, and never sees a border
+farther away than theirs. What it says of a whole image, whose light varies more and whose middle is
+far from all borders, is worse: areas above all, which can only be told from their surroundings. So
+this look is made of squares that are judged by themselves. Their side is fixed, for their number
+shall depend on the size of the image while the file on the edge takes any: the image is brought to
+the nearest multiple of it instead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from models.defect_net import STRIDE
+
+SQUARE = 96
+"""Side of a square in pixels of the look: the least piece that a net is trained on has 112."""
+
+
+def look_far(judge: Callable[[Tensor], Tensor], pixels: Tensor) -> Tensor:
+    """Return maps of the image at about half its size, by squares.
+
+    Args:
+        judge: Maps [k, c, SQUARE / 4, SQUARE / 4] of pixels [k, 3, SQUARE, SQUARE].
+        pixels: float [n, 3, h, w] in [0, 1].
+
+    Returns:
+        float [n, c, rows * SQUARE / 4, columns * SQUARE / 4].
+    """
+    count, channels, height, width = pixels.shape
+    rows, columns = squares(height), squares(width)
+    # Twice smaller by means, then by what is left: nothing between the pixels is skipped.
+    small = functional.interpolate(
+        functional.avg_pool2d(pixels, 2),
+        size=(rows * SQUARE, columns * SQUARE),
+        mode="bilinear",
+        align_corners=False,
+    )
+    apart = small.reshape(count, channels, rows, SQUARE, columns, SQUARE).permute(0, 2, 4, 1, 3, 5)
+    maps = judge(apart.reshape(-1, channels, SQUARE, SQUARE))
+    side = SQUARE // STRIDE
+    beside = maps.reshape(count, rows, columns, -1, side, side).permute(0, 3, 1, 4, 2, 5)
+    return beside.reshape(count, -1, rows * side, columns * side)
+
+
+def squares(side: int) -> int:
+    """Return how many squares a side of so many pixels is cut into."""
+    return torch.sym_max(1, (side + SQUARE) // (2 * SQUARE))
