@@ -11,6 +11,7 @@ the nearest multiple of it instead.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -50,4 +51,5 @@ def look_far(judge: Callable[[Tensor], Tensor], pixels: Tensor) -> Tensor:
 
 def squares(side: int) -> int:
     """Return how many squares a side of so many pixels is cut into."""
-    return torch.sym_max(1, (side + SQUARE) // (2 * SQUARE))
+    # Not `max`, which would tie an exported graph to one side of the comparison.
+    return cast("int", torch.sym_max(1, (side + SQUARE) // (2 * SQUARE)))

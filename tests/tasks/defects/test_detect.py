@@ -11,10 +11,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.nn import functional
 
 from models.defect_net import DefectNet, DefectNetShape
 from tasks.defects.detect.config import DetectConfig, DetectError
 from tasks.defects.detect.detector import FACTS, WEIGHTS, Detector
+from tasks.defects.detect.far import SQUARE, look_far, squares
 from tasks.defects.detect.finetune import loss_of
 from tasks.defects.detect.fit import fit
 from tasks.defects.detect.held_out import folds_of
@@ -406,3 +408,19 @@ def test_a_spot_stays_sharp_in_the_heat_and_an_area_is_a_mean():
     assert found[7, 16] == -9
     even = torch.full((1, len(TRAINED), 2, 3), 0.5)
     assert torch.allclose(heat(even, torch.eye(len(TRAINED))), torch.tensor(0.5))
+
+
+def test_squares_of_the_far_look_are_judged_by_themselves_and_put_back_in_place():
+    assert [squares(side) for side in (8, 96, 256, 287, 288, 480, 1024)] == [1, 1, 1, 1, 2, 3, 5]
+    image = torch.rand(2, 3, 4 * SQUARE, 2 * SQUARE)  # two squares, one below the other
+    seen = []
+
+    def judge(pixels):
+        seen.append(pixels)
+        return functional.avg_pool2d(pixels - pixels.mean(dim=(1, 2, 3), keepdim=True), 4)
+
+    maps = look_far(judge, image)
+    halves = functional.avg_pool2d(image, 2).split(SQUARE, dim=2)
+    expected = torch.cat([judge(half) for half in halves], dim=2)
+    assert seen[0].shape == (4, 3, SQUARE, SQUARE)
+    torch.testing.assert_close(maps, expected)
