@@ -3,9 +3,8 @@
 A net is trained on pieces, each brought to one mean and spread by itself, and never sees a border
 farther away than theirs. What it says of a whole image, whose light varies more and whose middle is
 far from all borders, is worse: areas above all, which can only be told from their surroundings. So
-this look is made of squares that are judged by themselves. Their side is fixed, for their number
-shall depend on the size of the image while the file on the edge takes any: the image is brought to
-the nearest multiple of it instead.
+this look is made of squares that are judged by themselves. Their side is fixed, since the file on
+the edge takes images of any size: they are brought to the nearest multiple of it.
 """
 
 from __future__ import annotations
@@ -27,26 +26,27 @@ def look_far(judge: Callable[[Tensor], Tensor], pixels: Tensor) -> Tensor:
     """Return maps of the image at about half its size, by squares.
 
     Args:
-        judge: Maps [k, c, SQUARE / 4, SQUARE / 4] of pixels [k, 3, SQUARE, SQUARE].
-        pixels: float [n, 3, h, w] in [0, 1].
+        judge: Maps [k, c, ...] of pixels [k, 3, ...], of a quarter of their height and width.
+        pixels: float [n, 3, h, w] in [0, 1]. Below two squares a side is halved and not cut.
 
     Returns:
-        float [n, c, rows * SQUARE / 4, columns * SQUARE / 4].
+        float [n, c, about h / 8, about w / 8].
     """
     count, channels, height, width = pixels.shape
     rows, columns = squares(height), squares(width)
+    tall, wide = (cast("int", torch.sym_min(SQUARE, side // 2)) for side in (height, width))
     # Twice smaller by means, then by what is left: nothing between the pixels is skipped.
     small = functional.interpolate(
         functional.avg_pool2d(pixels, 2),
-        size=(rows * SQUARE, columns * SQUARE),
+        size=(rows * tall, columns * wide),
         mode="bilinear",
         align_corners=False,
     )
-    apart = small.reshape(count, channels, rows, SQUARE, columns, SQUARE).permute(0, 2, 4, 1, 3, 5)
-    maps = judge(apart.reshape(-1, channels, SQUARE, SQUARE))
-    side = SQUARE // STRIDE
-    beside = maps.reshape(count, rows, columns, -1, side, side).permute(0, 3, 1, 4, 2, 5)
-    return beside.reshape(count, -1, rows * side, columns * side)
+    apart = small.reshape(count, channels, rows, tall, columns, wide).permute(0, 2, 4, 1, 3, 5)
+    maps = judge(apart.reshape(-1, channels, tall, wide))
+    down, right = maps.shape[-2:]
+    beside = maps.reshape(count, rows, columns, -1, down, right).permute(0, 3, 1, 4, 2, 5)
+    return beside.reshape(count, -1, rows * down, columns * right)
 
 
 def squares(side: int) -> int:

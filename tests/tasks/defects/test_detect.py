@@ -412,6 +412,10 @@ def test_a_spot_stays_sharp_in_the_heat_and_an_area_is_a_mean():
 
 def test_squares_of_the_far_look_are_judged_by_themselves_and_put_back_in_place():
     assert [squares(side) for side in (8, 96, 256, 287, 288, 480, 1024)] == [1, 1, 1, 1, 2, 3, 5]
+    assert look_far(lambda small: small[:, :, ::4, ::4], torch.ones(1, 3, 64, 300)).shape[2:] == (
+        8,
+        48,
+    )
     image = torch.rand(2, 3, 4 * SQUARE, 2 * SQUARE)  # two squares, one below the other
     seen = []
 
