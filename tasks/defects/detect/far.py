@@ -16,8 +16,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from models.defect_net import STRIDE
-
 SQUARE = 96
 """Side of a square in pixels of the look: the least piece that a net is trained on has 112."""
 
