@@ -26,11 +26,12 @@ from tasks.defects.augment.windows import window
 from tasks.defects.classify.discriminant import fit_discriminant
 from tasks.defects.detect.config import DetectConfig
 from tasks.defects.detect.detector import tensor_of
-from tasks.defects.detect.finetune import HIGHEST, finetune, halves_pay, highest
+from tasks.defects.detect.finetune import HIGHEST, finetune, highest
 from tasks.defects.detect.metrics import auroc, heat_metrics
 from tasks.defects.detect.pieces import Pieces, is_large, transplanted
 from tasks.defects.detect.synthetic import with_defect
 from tasks.defects.samples import Sample
+from tasks.defects.short_training import narrow
 
 TYPE_ARMS = ("baseline", "cutmix", "mixup", "exposure", "lens")
 SURFACE_ARMS = ("baseline", "exposure", "lens", "paste", "poisson", "mosaic")
@@ -143,14 +144,14 @@ def type_accuracy(
         pixels, told = torch.stack(views), torch.from_numpy(truth[places])
         if arm == "cutmix" or arm == "mixup":  # noqa: PLR1714 - narrows the literal
             pixels, told = mixed(pixels, told, len(kinds), arm, more, share=CHANCE)
-        with torch.autocast("cpu", torch.bfloat16, enabled=halves_pay()):
+        with narrow():
             logits = model(pixels.contiguous(memory_format=torch.channels_last))
         loss = functional.cross_entropy(logits, told)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         schedule.step()
-    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=halves_pay()):
+    with torch.inference_mode(), narrow():
         images = whole(others, size.side).split(32)
         named = torch.cat(
             [model(one.contiguous(memory_format=torch.channels_last)) for one in images]
@@ -257,7 +258,7 @@ def surface_aurocs(
     maker = PieceMaker(*labelled, arm, seed, size)
     finetune(net, head, maker.batch, DetectConfig(steps=size.surface_steps))
     scores, heats = [], []
-    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=halves_pay()):
+    with torch.inference_mode(), narrow():
         for sample in others:
             maps = head(net(tensor_of(sample.pixels)[None]).dense)[0].float()
             each = [highest(one[None, None], count)[0]

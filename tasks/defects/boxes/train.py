@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
-import copy
-import logging
 from collections.abc import Callable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from tasks.defects.boxes.config import BoxConfig
 from tasks.defects.boxes.pieces import BoxPieces
 from tasks.defects.boxes.scorer import CELL, BoxScorer
-from tasks.defects.detect.finetune import follow, halves_pay
+from tasks.defects.short_training import ShortTraining, narrow, train_briefly
 
-LOG = logging.getLogger(__name__)
 _MIDDLE = 0.5
 """Share of a box's sides, around its middle, whose cells propose it."""
 _REACH = 0.75
 """Cells on each side of the middle that do so in a box that is smaller than they are."""
 _PLACES = 2.0
 """Weight of the places beside the types."""
-_WARM_UP = 0.15
-_KEPT = 0.99
-"""Share of the running mean of the weights that a step keeps."""
+_CLIP, _KEPT = 5.0, 0.99
 
 
 def train(scorer: BoxScorer, draw: Callable[[], BoxPieces], config: BoxConfig) -> float:
@@ -41,36 +36,15 @@ def train(scorer: BoxScorer, draw: Callable[[], BoxPieces], config: BoxConfig) -
     Raises:
         ArithmeticError: The loss is no number; says at which step.
     """
-    mean_of = copy.deepcopy(scorer)
-    weights = list(scorer.parameters())
-    optimizer = torch.optim.AdamW(weights, config.rate, weight_decay=0.02)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, config.rate, max(2, config.steps), pct_start=_WARM_UP
-    )
-    scorer.to(memory_format=torch.channels_last)
-    scorer.train()
-    losses = []
-    for step in range(config.steps):
+
+    def draw_loss() -> Tensor:
         pieces = draw()
-        with torch.autocast("cpu", torch.bfloat16, enabled=halves_pay()):
+        with narrow():
             types, places = scorer.maps(pieces.pixels)
-        loss = loss_of(scorer, types.float(), places.float(), pieces)
-        if not torch.isfinite(loss):
-            raise ArithmeticError(f"the loss is {loss.item()} at step {step}; lower the rate")
-        optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(weights, 5.0)
-        optimizer.step()
-        schedule.step()
-        follow(mean_of, scorer, min(_KEPT, step / (step + 10)))
-        losses.append(loss.item())
-    scorer.load_state_dict(mean_of.state_dict())
-    scorer.to(memory_format=torch.contiguous_format)
-    scorer.eval()
-    last = losses[-max(1, len(losses) // 10) :]
-    mean = sum(last) / len(last)
-    LOG.info("%d steps of training, loss %.3f", config.steps, mean)
-    return mean
+        return loss_of(scorer, types.float(), places.float(), pieces)
+
+    training = ShortTraining(steps=config.steps, rate=config.rate, clip=_CLIP, kept=_KEPT)
+    return train_briefly(scorer, draw_loss, training)
 
 
 def loss_of(scorer: BoxScorer, types: Tensor, places: Tensor, pieces: BoxPieces) -> Tensor:

@@ -10,8 +10,6 @@ light, where an area might begin, and a spot of a few cells would drown among th
 
 from __future__ import annotations
 
-import copy
-import logging
 from collections.abc import Callable
 
 import torch
@@ -21,17 +19,15 @@ from torch.nn import functional
 from models.defect_net import DefectNet
 from tasks.defects.detect.config import DetectConfig
 from tasks.defects.detect.pieces import Pieces
+from tasks.defects.short_training import Listen, ShortTraining, narrow, train_briefly
 
-LOG = logging.getLogger(__name__)
-Listen = Callable[[int, float], None]
 HIGHEST = (4, 0.05)
 """Cells, or their share, whose mean decides whether there is a spot, and an area."""
 _MOST_CELLS = 4_096
 """Most cells of a share: a twentieth of an image of 1,144 pixels square."""
 _RARE, _OVERLAP = 4.0, 0.5
-_WARM_UP, _NEVER = 0.15, 20.0
-_KEPT = 0.995
-"""Share of the running mean of the weights that a step keeps."""
+_NEVER = 20.0
+_CLIP, _KEPT = 1.0, 0.995
 
 
 def finetune(
@@ -56,55 +52,15 @@ def finetune(
     Raises:
         ArithmeticError: The loss is no number; says at which step.
     """
-    whole = nn.ModuleList([net, head])
-    losses = []
-    if config.steps:
-        mean_of = copy.deepcopy(whole)
-        weights = list(whole.parameters())
-        optimizer = torch.optim.AdamW(weights, config.rate, weight_decay=0.02)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, config.rate, config.steps, pct_start=_WARM_UP
-        )
-        whole.to(memory_format=torch.channels_last)
-        whole.train()
-        for step in range(config.steps):
-            pieces = draw()
-            with torch.autocast("cpu", torch.bfloat16, enabled=halves_pay()):
-                logits = head(net(pieces.pixels).dense)
-            loss = loss_of(logits.float(), pieces)
-            if not torch.isfinite(loss):
-                raise ArithmeticError(f"the loss is {loss.item()} at step {step}; lower the rate")
-            optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            nn.utils.clip_grad_norm_(weights, 1.0)
-            optimizer.step()
-            schedule.step()
-            # Early on the mean follows at once, so that a short training is more than its start.
-            follow(mean_of, whole, min(_KEPT, step / (step + 10)))
-            losses.append(loss.item())
-            listen(step, losses[-1])
-        whole.load_state_dict(mean_of.state_dict())
-        whole.to(memory_format=torch.contiguous_format)
-    whole.eval()
-    last = losses[-max(1, len(losses) // 10) :]
-    mean = sum(last) / len(last) if last else float("nan")
-    LOG.info("%d steps of training, loss %.3f", config.steps, mean)
-    return mean
 
+    def draw_loss() -> Tensor:
+        pieces = draw()
+        with narrow():
+            logits = head(net(pieces.pixels).dense)
+        return loss_of(logits.float(), pieces)
 
-def halves_pay() -> bool:
-    """Return whether the processor multiplies bfloat16 itself; elsewhere it is slower."""
-    told = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
-    return bool(told and told())
-
-
-@torch.no_grad()
-def follow(mean_of: nn.Module, weights: nn.Module, kept: float) -> None:
-    """Move a running mean of weights towards them; of the mean so far ``kept`` stays."""
-    for one, new in zip(mean_of.parameters(), weights.parameters(), strict=True):
-        one.lerp_(new, 1 - kept)
-    for kept_one, buffer in zip(mean_of.buffers(), weights.buffers(), strict=True):
-        kept_one.copy_(buffer)
+    training = ShortTraining(steps=config.steps, rate=config.rate, clip=_CLIP, kept=_KEPT)
+    return train_briefly(nn.ModuleList([net, head]), draw_loss, training, listen)
 
 
 def loss_of(logits: Tensor, pieces: Pieces) -> Tensor:

@@ -15,12 +15,12 @@ from torch import Tensor, nn
 from models.defect_net import DefectNet
 from tasks.defects.detect.config import DetectConfig, DetectError
 from tasks.defects.detect.detector import Detector, check_pixels, tensor_of
-from tasks.defects.detect.finetune import Listen
 from tasks.defects.detect.held_out import learn
 from tasks.defects.detect.scorer import TRAINED, ScorerShape, SurfaceScorer
 from tasks.defects.detect.self_train import Guessed, guess
 from tasks.defects.judgement import UNKNOWN
 from tasks.defects.samples import Sample, parts_of
+from tasks.defects.short_training import Listen
 
 LEAST_NORMALS = 2
 

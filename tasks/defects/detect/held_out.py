@@ -18,13 +18,14 @@ from models.defect_net import STRIDE
 from tasks.defects.detect.config import DetectConfig
 from tasks.defects.detect.detector import tensor_of
 from tasks.defects.detect.evidence import MAPS, Cells, fit_evidence, stacked
-from tasks.defects.detect.finetune import HIGHEST, Listen, finetune
+from tasks.defects.detect.finetune import HIGHEST, finetune
 from tasks.defects.detect.metrics import auroc, resized
 from tasks.defects.detect.pieces import PieceMaker, region
 from tasks.defects.detect.scorer import STATISTICS, TRAINED, SurfaceScorer, statistics
 from tasks.defects.detect.synthetic import with_defect
 from tasks.defects.detect.weigh import Weights, weigh
 from tasks.defects.samples import Mask, Sample, parts_of
+from tasks.defects.short_training import Listen
 
 PIECES, MOST_PIECES = 5, 600
 """Pieces per image that evidence is learned from, and the most of all pieces."""
