@@ -12,7 +12,6 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
-from models.defect_net import DefectNetShape
 from tasks.defects.boxes.config import FACTS, TYPES, WEIGHTS, BoxConfig
 from tasks.defects.boxes.fusion import non_maximum_suppression, weighted_box_fusion
 from tasks.defects.boxes.iou import Edges
@@ -20,12 +19,11 @@ from tasks.defects.boxes.scorer import CELL, BoxScorer, BoxShape
 from tasks.defects.classify.descriptors import Cache
 from tasks.defects.classify.fit import TypeClassifier
 from tasks.defects.classify.pack import packed, unpacked
-from tasks.defects.detect.config import DetectError
 from tasks.defects.detect.detector import check_pixels, tensor_of
+from tasks.defects.detect.stored import StoredKind, net_shape, reading
 from tasks.defects.samples import Box, Pixels
 
-FORMAT = "box-detector/1"
-_MOST_BYTES = 64 * 2**20
+_STORED = StoredKind("a detector of boxes", "box-detector/1", WEIGHTS, FACTS, 64 * 2**20)
 _MIRRORED: tuple[tuple[int, ...], ...] = ((), (3,), (2,), (2, 3))
 """Axes along which each view of [n, 3, h, w] is turned around."""
 
@@ -145,7 +143,7 @@ class BoxDetector:
 
         state = {name: one.contiguous() for name, one in self.scorer.state_dict().items()}
         facts = {
-            "format": FORMAT,
+            "format": _STORED.format,
             "shape": asdict(self.scorer.shape),
             "config": asdict(self.config),
             "provenance": dict(self.provenance),
@@ -160,24 +158,13 @@ class BoxDetector:
         Raises:
             DetectError: Not such files; says what is wrong.
         """
-        from safetensors import SafetensorError
         from safetensors.torch import load
 
-        if missing := {WEIGHTS, FACTS} - set(files):
-            raise DetectError(f"a detector of boxes needs {', '.join(sorted(missing))}, too")
-        if any(len(files[name]) > _MOST_BYTES for name in (WEIGHTS, FACTS)):
-            raise DetectError(f"a detector's files hold at most {_MOST_BYTES} bytes each")
-        try:
-            facts = json.loads(files[FACTS])
+        with reading(files, _STORED) as facts:
             scorer = BoxScorer(_shape_of(facts))
             scorer.load_state_dict(load(files[WEIGHTS]))
             types = unpacked(files[TYPES]) if TYPES in files else None
-            config = BoxConfig(**facts["config"])
-            return cls(scorer.eval(), types, config, facts["provenance"])
-        except DetectError:
-            raise
-        except (KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
-            raise DetectError(f"not the files of a detector of boxes: {error!r:.300}") from error
+            return cls(scorer.eval(), types, BoxConfig(**facts["config"]), facts["provenance"])
 
 
 def brought(pixels: Pixels, side: int) -> tuple[torch.Tensor, tuple[float, float]]:
@@ -199,10 +186,5 @@ def brought(pixels: Pixels, side: int) -> tuple[torch.Tensor, tuple[float, float
 
 
 def _shape_of(facts: Mapping[str, Any]) -> BoxShape:
-    if facts["format"] != FORMAT:
-        raise DetectError(f"format {facts['format']!r}; this version reads {FORMAT!r}")
     given: dict[str, Any] = dict(facts["shape"])
-    net: dict[str, Any] = {
-        name: tuple(size) if isinstance(size, list) else size for name, size in given["net"].items()
-    }
-    return BoxShape(**given | {"net": DefectNetShape(**net), "kinds": tuple(given["kinds"])})
+    return BoxShape(**given | {"net": net_shape(given["net"]), "kinds": tuple(given["kinds"])})

@@ -10,18 +10,17 @@ from typing import Any
 import numpy as np
 import torch
 
-from models.defect_net import DefectNetShape
 from tasks.defects.detect.config import DetectConfig, DetectError
 from tasks.defects.detect.metrics import resized
 from tasks.defects.detect.scorer import ScorerShape, SurfaceScorer
+from tasks.defects.detect.stored import StoredKind, net_shape, reading
 from tasks.defects.judgement import Heat, Judgement, Thresholds
 from tasks.defects.samples import Pixels, rgb
 
-FORMAT = "surface-detector/4"
 LEAST_SIDE = 8
 _OVERLAP = 64
-_MOST_BYTES = 64 * 2**20
 WEIGHTS, FACTS = "scorer.safetensors", "detector.json"
+_STORED = StoredKind("a detector", "surface-detector/4", WEIGHTS, FACTS, 64 * 2**20)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -82,7 +81,7 @@ class Detector:
         state = {name: one.contiguous() for name, one in self.scorer.state_dict().items()}
         limits = self.thresholds
         facts = {
-            "format": FORMAT,
+            "format": _STORED.format,
             "shape": asdict(self.scorer.shape),
             "size": self.scorer.size,
             "config": asdict(self.config),
@@ -98,15 +97,9 @@ class Detector:
         Raises:
             DetectError: Not such files; says what is wrong.
         """
-        from safetensors import SafetensorError
         from safetensors.torch import load
 
-        if missing := {WEIGHTS, FACTS} - set(files):
-            raise DetectError(f"a detector needs {', '.join(sorted(missing))}, too")
-        if any(len(files[name]) > _MOST_BYTES for name in (WEIGHTS, FACTS)):
-            raise DetectError(f"a detector's files hold at most {_MOST_BYTES} bytes each")
-        try:
-            facts = json.loads(files[FACTS])
+        with reading(files, _STORED) as facts:
             scorer = SurfaceScorer(_shape_of(facts), facts["size"] and tuple(facts["size"]))
             scorer.load_state_dict(load(files[WEIGHTS]))
             limits = facts["thresholds"]
@@ -116,20 +109,11 @@ class Detector:
                 facts["provenance"],
                 None if limits is None else Thresholds.from_json(limits),
             )
-        except DetectError:
-            raise
-        except (KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
-            raise DetectError(f"not a detector's files: {error!r:.300}") from error
 
 
 def _shape_of(facts: Mapping[str, Any]) -> ScorerShape:
-    if facts["format"] != FORMAT:
-        raise DetectError(f"format {facts['format']!r}; this version reads {FORMAT!r}")
     given: dict[str, Any] = dict(facts["shape"])
-    net: dict[str, Any] = {
-        name: tuple(size) if isinstance(size, list) else size for name, size in given["net"].items()
-    }
-    given |= {"net": DefectNetShape(**net), "kinds": tuple(given["kinds"])}
+    given |= {"net": net_shape(given["net"]), "kinds": tuple(given["kinds"])}
     return ScorerShape(**given)
 
 

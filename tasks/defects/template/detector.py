@@ -13,16 +13,16 @@ from scipy import ndimage
 
 from tasks.defects.detect.config import DetectError
 from tasks.defects.detect.detector import check_pixels
+from tasks.defects.detect.stored import StoredKind, reading
 from tasks.defects.judgement import UNKNOWN, Judgement, Thresholds
 from tasks.defects.samples import Box, Mask, Pixels, rgb
 from tasks.defects.template.align import Field, aligned, inside, laid, put_back
 from tasks.defects.template.config import AlignError, TemplateConfig
 from tasks.defects.template.difference import Planes, beyond, relit
 
-FORMAT = "golden-sample/1"
 ARRAYS, FACTS = "template.safetensors", "template.json"
+_STORED = StoredKind("a golden sample", "golden-sample/1", ARRAYS, FACTS, 256 * 2**20)
 MISSING, EXTRA = "missing", "extra"
-_MOST_BYTES = 256 * 2**20
 _HIGHEST = 9
 """Pixels whose mean is the score, so that one odd pixel decides nothing."""
 
@@ -139,7 +139,7 @@ class TemplateDetector:
         arrays = {"golden": self.golden, "spread": self.spread, "ink": self.ink.astype(np.uint8)}
         limits = self.thresholds
         facts = {
-            "format": FORMAT,
+            "format": _STORED.format,
             "config": asdict(self.config),
             "polarity": self.polarity,
             "thresholds": None if limits is None else limits.to_json(),
@@ -155,16 +155,10 @@ class TemplateDetector:
         Raises:
             DetectError: Not such files; says what is wrong.
         """
-        from safetensors import SafetensorError
         from safetensors.numpy import load
 
-        if missing := {ARRAYS, FACTS} - set(files):
-            raise DetectError(f"a golden sample needs {', '.join(sorted(missing))}, too")
-        if any(len(files[name]) > _MOST_BYTES for name in (ARRAYS, FACTS)):
-            raise DetectError(f"a golden sample's files hold at most {_MOST_BYTES} bytes each")
-        try:
-            facts = json.loads(files[FACTS])
-            golden, spread, ink = _arrays_of(load(files[ARRAYS]), facts)
+        with reading(files, _STORED) as facts:
+            golden, spread, ink = _arrays_of(load(files[ARRAYS]))
             limits = facts["thresholds"]
             return cls(
                 golden,
@@ -175,17 +169,9 @@ class TemplateDetector:
                 facts["provenance"],
                 None if limits is None else Thresholds.from_json(limits),
             )
-        except DetectError:
-            raise
-        except (KeyError, TypeError, ValueError, SafetensorError) as error:
-            raise DetectError(f"not the files of a golden sample: {error!r:.300}") from error
 
 
-def _arrays_of(
-    arrays: Mapping[str, NDArray[np.generic]], facts: Mapping[str, Any]
-) -> tuple[Planes, Planes, Mask]:
-    if facts["format"] != FORMAT:
-        raise DetectError(f"format {facts['format']!r}; this version reads {FORMAT!r}")
+def _arrays_of(arrays: Mapping[str, NDArray[np.generic]]) -> tuple[Planes, Planes, Mask]:
     golden, spread = (arrays[name].astype(np.float32) for name in ("golden", "spread"))
     ink = arrays["ink"].astype(np.bool_)
     shape = golden.shape

@@ -123,7 +123,7 @@ def test_bytes_that_are_no_detector_are_refused(line, net):
         files | {FACTS: json.dumps(facts | {"format": "other"}).encode()},
         files | {FACTS: json.dumps(facts | {"shape": facts["shape"] | {"memory": 3}}).encode()},
     ):
-        with pytest.raises(DetectError, match=r"needs|format|not a detector"):
+        with pytest.raises(DetectError, match=r"needs|format|not the files"):
             Detector.from_bytes(wrong)
 
 
