@@ -11,7 +11,7 @@ from connectors.api.journal import JournalError
 from connectors.defects.inspect.backoff import Backoff
 from connectors.defects.inspect.journal import Journal
 from connectors.defects.inspect.patient_thread import PatientThread
-from connectors.defects.inspect.sinks import RefusedResultError, Sink, SinkError
+from connectors.defects.inspect.sink import RefusedResultError, Sink, SinkError
 from infra.errors import ConfigurationError
 
 logger = logging.getLogger(__name__)

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from connectors.api.journal import last_line_end
 from connectors.defects.inspect.journal import Journal, Result
-from connectors.defects.inspect.sinks import SinkError
+from connectors.defects.inspect.sink import SinkError
 from connectors.defects.inspect.uplink import image_bytes
 from connectors.files import atomic_path
 

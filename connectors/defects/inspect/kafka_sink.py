@@ -9,7 +9,7 @@ from typing import Any
 
 from connectors.api.outbox import Producer, kafka_producer
 from connectors.defects.inspect.journal import Result
-from connectors.defects.inspect.sinks import SinkError
+from connectors.defects.inspect.sink import SinkError
 
 FLUSH_SECONDS = 35.0
 """A little more than librdkafka tries by itself."""

@@ -17,7 +17,7 @@ from typing import Any
 from connectors.defects.inspect.file_sinks import JsonLinesSink
 from connectors.defects.inspect.inspector import Opinion
 from connectors.defects.inspect.journal import Inspected, Journal, Result
-from connectors.defects.inspect.sinks import SinkError
+from connectors.defects.inspect.sink import SinkError
 from connectors.defects.inspect.watch_state import (
     State,
     forget_state,

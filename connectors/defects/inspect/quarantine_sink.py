@@ -7,7 +7,7 @@ from datetime import datetime
 from pathlib import Path
 
 from connectors.defects.inspect.journal import DUPLICATE, Journal, Result
-from connectors.defects.inspect.sinks import SinkError
+from connectors.defects.inspect.sink import SinkError
 
 
 class QuarantineSink:

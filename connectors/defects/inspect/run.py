@@ -26,7 +26,8 @@ from connectors.defects.inspect.quarantine_sink import QuarantineSink
 from connectors.defects.inspect.report import LineReport, line_report
 from connectors.defects.inspect.retention import KEEP_DAYS, Retention, check_days
 from connectors.defects.inspect.review_queue import QueueLimits, QueueState
-from connectors.defects.inspect.sinks import Sink, open_sink
+from connectors.defects.inspect.sink import Sink
+from connectors.defects.inspect.sinks import open_sink
 from connectors.defects.inspect.uplink import Uplink
 from connectors.files import atomic_path
 from infra.errors import ConfigurationError

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from connectors.defects.inspect.http_link import HttpLink, LinkError
 from connectors.defects.inspect.journal import Result
-from connectors.defects.inspect.sinks import RefusedResultError, SinkError
+from connectors.defects.inspect.sink import RefusedResultError, SinkError
 
 SIGNATURE_HEADER = "x-penstock-signature"
 REFUSALS = frozenset({400, 409, 413, 422})

@@ -23,7 +23,8 @@ from connectors.defects.inspect.delivery import Delivery
 from connectors.defects.inspect.file_sinks import CsvSink, JsonLinesSink, PictureFolderSink
 from connectors.defects.inspect.journal import Journal, Result
 from connectors.defects.inspect.run import RunConfig
-from connectors.defects.inspect.sinks import WEBHOOK_SECRET, SinkError, open_sink
+from connectors.defects.inspect.sink import SinkError
+from connectors.defects.inspect.sinks import WEBHOOK_SECRET, open_sink
 from connectors.defects.inspect.webhook import SIGNATURE_HEADER, WebhookSink, signature
 from infra.errors import ConfigurationError
 from tests.connectors.defects.lines import PLAIN, VERDICTS, SpotInspector, name_of, write_plates
