@@ -2,7 +2,9 @@
 
 Magnetic tiles are split by the physical tile: each draw labels one image each of 40 flawless and 10
 defective tiles, and all images of all other tiles are judged, one at a time, without looking at
-them before. PatchCore sees the same 40 images by the same weights. Draws are fixed in a file. The
+them before. PatchCore sees the same 40 images by the same weights. Draws are fixed in a file.
+``n10`` looks once, as the file on the edge does; ``n10_centre`` is the same detector asked in four
+mirrored positions, as the central machine does. The
 folds that calibrate a score change no ranking, so that their nets are not trained here by default.
 Ten draws take hours of one core: `--first K --draws 1 --json` runs one, `--merge FILE ...` tells
 the means of such runs.
@@ -24,13 +26,19 @@ import torch
 from PIL import Image
 from torch import nn
 
+from connectors.defects.inspect.central.ensemble import (
+    USUAL_POSITIONS,
+    log_odds,
+    turned,
+    turned_back,
+)
 from models.defect_net import DefectNet, DefectNetShape, Features
 from tasks.defects.detect.config import DetectConfig
 from tasks.defects.detect.detector import Detector, tensor_of
 from tasks.defects.detect.fit import fit
 from tasks.defects.detect.metrics import auroc, heat_metrics
 from tasks.defects.judgement import Heat
-from tasks.defects.samples import Sample
+from tasks.defects.samples import Pixels, Sample
 from tasks.defects.textures.line import LineConfig, make_line
 from tests.benchmarks._harness import emit, parser, peak_gib, run_program, stopwatch, table, threads
 from tests.benchmarks._patchcore import PatchCore
@@ -43,7 +51,7 @@ Start = tuple[DefectNet, nn.Conv2d | None]
 """Net and mask head that all start from."""
 Figures = dict[str, dict[str, dict[str, float]]]
 """By contender, number of the draw and name of the figure."""
-Judge = Callable[[torch.Tensor, Callable[[], Features]], tuple[float, Heat]]
+Judge = Callable[[Pixels, Callable[[], Features]], tuple[float, Heat]]
 
 
 @dataclass(slots=True)
@@ -52,10 +60,10 @@ class Contender:
 
     Attributes:
         draw: Number of the draw.
-        key: ``n0``, ``n5``, ... or ``patchcore``.
+        key: ``n0``, ``n5``, ..., those with ``_centre``, or ``patchcore``.
         parts: Tiles of the labelled images.
         judge: Score and heat of an image, given its pixels, and what gives its features by the
-            weights that all start from.
+            weights that all start from; each image once.
         scores: By image name.
         heats: By image name, float16 to save memory.
     """
@@ -130,7 +138,9 @@ def contenders(
         for size in args.sizes:
             config = DetectConfig(seed=args.seed + number, **args.config)
             detector = fit([*normals, *(named[name] for name in ng[:size])], config, *start)
-            found.append(Contender(number, f"n{size}", parts, _by_pixels(detector)))
+            asked = _Asked(detector)
+            found.append(Contender(number, f"n{size}", parts, asked.once))
+            found.append(Contender(number, f"n{size}_centre", parts, asked.as_the_centre))
             print(f"draw {number}, n{size}: {detector.provenance['held_out']}", flush=True)
     return found
 
@@ -139,14 +149,29 @@ def _by_features(core: PatchCore) -> Judge:
     return lambda _, seen: core.judge_features(seen())
 
 
-def _by_pixels(detector: Detector) -> Judge:
-    scorer = detector.scorer
+class _Asked:
+    """A detector asked in one position, or as the central machine asks; looks once at each view."""
 
-    def judge(pixels: torch.Tensor, _: Callable[[], Features]) -> tuple[float, Heat]:
-        found = scorer(pixels)
+    def __init__(self, detector: Detector) -> None:
+        self._scorer = detector.scorer
+        self._last: tuple[Pixels, tuple[float, Heat]] | None = None
+
+    def once(self, pixels: Pixels, _: Callable[[], Features]) -> tuple[float, Heat]:
+        if self._last is None or self._last[0] is not pixels:
+            self._last = pixels, self._look(pixels)
+        return self._last[1]
+
+    def as_the_centre(self, pixels: Pixels, seen: Callable[[], Features]) -> tuple[float, Heat]:
+        views = [self.once(pixels, seen)]
+        for position in range(1, USUAL_POSITIONS):
+            score, heat = self._look(turned(pixels, position))
+            views.append((score, turned_back(heat, position)))
+        scores, heats = zip(*views, strict=True)
+        return float(np.mean(log_odds(scores))), np.mean(heats, axis=0)
+
+    def _look(self, pixels: Pixels) -> tuple[float, Heat]:
+        found = self._scorer(tensor_of(pixels)[None])
         return float(found.score[0]), found.heat[0, 0].numpy()
-
-    return judge
 
 
 @torch.inference_mode()
@@ -156,10 +181,9 @@ def judge_all(samples: Sequence[Sample], net: DefectNet, all_of_them: list[Conte
         judges = [one for one in all_of_them if sample.part not in one.parts]
         if not judges:
             continue
-        pixels = tensor_of(sample.pixels)[None]
-        seen = cache(partial(net, pixels))
+        seen = cache(partial(net, tensor_of(sample.pixels)[None]))
         for one in judges:
-            score, heat = one.judge(pixels, seen)
+            score, heat = one.judge(sample.pixels, seen)
             one.scores[sample.name] = score
             one.heats[sample.name] = heat.astype(np.float16)
 

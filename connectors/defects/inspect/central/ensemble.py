@@ -55,7 +55,7 @@ class Member:
         """Return a score, or a threshold, on the scale of all members; infinite ones stay so."""
         if math.isinf(score):
             return score
-        value = float(_log_odds(score)) if self.log_odds else score
+        value = float(log_odds(score)) if self.log_odds else score
         return (value - self.centre) / self.spread
 
 
@@ -132,7 +132,7 @@ def calibrated(inspector: Inspector, good: Sequence[Pixels]) -> Member:
         raise ValueError(f"{len(good)} good images; give at least 5 to calibrate a model by")
     scores = np.array([inspector.judge(pixels).score for pixels in good])
     log_odds = bool(((scores >= 0) & (scores <= 1)).all())
-    scores = _log_odds(scores) if log_odds else scores
+    scores = log_odds(scores) if log_odds else scores
     centre = float(np.median(scores))
     spread = 1.4826 * float(np.median(np.abs(scores - centre)))
     return Member(inspector, centre, max(spread, 1e-6), log_odds)
@@ -151,7 +151,8 @@ def turned_back(heat: Heat, position: int) -> Heat:
     return back[:, ::-1] if mirrored else back
 
 
-def _log_odds(scores: ArrayLike) -> NDArray[np.float64]:
+def log_odds(scores: ArrayLike) -> NDArray[np.float64]:
+    """Return the log-odds of probabilities; those within a millionth of 0 or 1 count as that."""
     share = np.clip(np.asarray(scores, dtype=np.float64), _LEAST, 1 - _LEAST)
     return np.asarray(np.log(share) - np.log1p(-share))
 
