@@ -131,11 +131,11 @@ def calibrated(inspector: Inspector, good: Sequence[Pixels]) -> Member:
     if len(good) < 5:
         raise ValueError(f"{len(good)} good images; give at least 5 to calibrate a model by")
     scores = np.array([inspector.judge(pixels).score for pixels in good])
-    log_odds = bool(((scores >= 0) & (scores <= 1)).all())
-    scores = log_odds(scores) if log_odds else scores
+    shares = bool(((scores >= 0) & (scores <= 1)).all())
+    scores = log_odds(scores) if shares else scores
     centre = float(np.median(scores))
     spread = 1.4826 * float(np.median(np.abs(scores - centre)))
-    return Member(inspector, centre, max(spread, 1e-6), log_odds)
+    return Member(inspector, centre, max(spread, 1e-6), shares)
 
 
 def turned(pixels: Pixels, position: int) -> Pixels:
