@@ -140,7 +140,8 @@ def contenders(
             detector = fit([*normals, *(named[name] for name in ng[:size])], config, *start)
             asked = _Asked(detector)
             found.append(Contender(number, f"n{size}", parts, asked.once))
-            found.append(Contender(number, f"n{size}_centre", parts, asked.as_the_centre))
+            if args.centre:
+                found.append(Contender(number, f"n{size}_centre", parts, asked.as_the_centre))
             print(f"draw {number}, n{size}: {detector.provenance['held_out']}", flush=True)
     return found
 
@@ -257,6 +258,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     made.add_argument("--fold-steps", type=int, default=0, help="steps of each calibrating one")
     made.add_argument("--sizes", type=int, nargs="*", default=SIZES, help="labelled defects")
     made.add_argument("--patchcore", action=BooleanOptionalAction, default=True)
+    made.add_argument(
+        "--centre", action=BooleanOptionalAction, default=True, help="ask in four positions, too"
+    )
     made.add_argument("--merge", type=Path, nargs="+", help="outputs of runs of single draws")
     args = made.parse_args(argv)
     if args.merge:

@@ -379,7 +379,7 @@ def test_benchmark_at_its_small_size_and_merged(capsys, tmp_path):
         files[-1].write_text("text before\n" + json.dumps({"each": one}))
     defects_anomaly.main(["--json", "--merge", *map(str, files)])
     merged = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert all(merged[key] == told[key] for key in ("n0", "n4", "patchcore", "each"))
+    assert all(merged[key] == told[key] for key in ("n0", "n4", "n4_centre", "patchcore", "each"))
     with pytest.raises(ValueError, match=r"draw 0 is in another file"):
         defects_anomaly.merged([files[0], files[0]])
     assert {"image_auroc", "pixel_auroc", "aupro", "sd"} <= told["n0"].keys()
