@@ -102,6 +102,7 @@ def matrix_plot(key: str, title: str, table: Table) -> Drawing:
         title,
         "Rows are true, columns what was said.",
     )
+    drawing.text(left - 8, top - 10, "true ↓ said →", class_="tl", text_anchor="end")
     for place, name in enumerate(table.columns):
         middle = left + CELL * (place + 0.5)
         drawing.text(middle, top - 10, _label(name, 10), class_="tl", text_anchor="middle")
