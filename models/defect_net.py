@@ -7,7 +7,9 @@ quarter of the image's size, where a defect of a few pixels is still seen.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -37,6 +39,19 @@ class DefectNetShape:
         """Validate, naming the fix."""
         if min(self.stem, self.dense, *self.widths, *self.blocks) < 1:
             raise ValueError(f"every size of a defect net must be at least 1, got {self}")
+
+    @classmethod
+    def from_json(cls, given: Mapping[str, Any]) -> DefectNetShape:
+        """Return the shape of its fields as JSON has them, where tuples are lists.
+
+        Raises:
+            TypeError: There are other fields.
+            ValueError: A size is too small.
+        """
+        sizes: dict[str, Any] = {
+            name: tuple(size) if isinstance(size, list) else size for name, size in given.items()
+        }
+        return cls(**sizes)
 
 
 @dataclass(frozen=True, slots=True)

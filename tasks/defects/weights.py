@@ -172,11 +172,7 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 def _shape_of(notes: Mapping[str, str], path: Path | None) -> DefectNetShape:
     try:
-        sizes = json.loads(notes["shape"])
-        known: dict[str, Any] = {
-            name: tuple(v) if isinstance(v, list) else v for name, v in sizes.items()
-        }
-        shape = DefectNetShape(**known)
+        shape = DefectNetShape.from_json(json.loads(notes["shape"]))
         each = (shape.stem, shape.dense, *shape.widths, *shape.blocks)
         fits = all(isinstance(size, int) and size <= WIDEST for size in each)
         fits = fits and len(shape.widths) == len(shape.blocks) == 3

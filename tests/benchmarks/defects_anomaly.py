@@ -4,10 +4,9 @@ Magnetic tiles are split by the physical tile: each draw labels one image each o
 defective tiles, and all images of all other tiles are judged, one at a time, without looking at
 them before. PatchCore sees the same 40 images by the same weights. Draws are fixed in a file.
 ``n10`` looks once, as the file on the edge does; ``n10_centre`` is the same detector asked in four
-mirrored positions, as the central machine does. The
-folds that calibrate a score change no ranking, so that their nets are not trained here by default.
-Ten draws take hours of one core: `--first K --draws 1 --json` runs one, `--merge FILE ...` tells
-the means of such runs.
+mirrored positions, as the central machine does. The folds that calibrate a score change no ranking,
+so that their nets are not trained here by default. Ten draws take hours of one core: `--first K
+--draws 1 --json` runs one, `--merge FILE ...` tells the means of such runs.
 """
 
 from __future__ import annotations

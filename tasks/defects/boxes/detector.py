@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
+from models.defect_net import DefectNetShape
 from tasks.defects.boxes.config import FACTS, TYPES, WEIGHTS, BoxConfig
 from tasks.defects.boxes.fusion import non_maximum_suppression, weighted_box_fusion
 from tasks.defects.boxes.iou import Edges
@@ -20,7 +21,7 @@ from tasks.defects.classify.descriptors import Cache
 from tasks.defects.classify.fit import TypeClassifier
 from tasks.defects.classify.pack import packed, unpacked
 from tasks.defects.detect.detector import check_pixels, tensor_of
-from tasks.defects.detect.stored import StoredKind, net_shape, reading
+from tasks.defects.detect.stored import StoredKind, reading
 from tasks.defects.samples import Box, Pixels
 
 _STORED = StoredKind("a detector of boxes", "box-detector/1", WEIGHTS, FACTS, 64 * 2**20)
@@ -187,4 +188,6 @@ def brought(pixels: Pixels, side: int) -> tuple[torch.Tensor, tuple[float, float
 
 def _shape_of(facts: Mapping[str, Any]) -> BoxShape:
     given: dict[str, Any] = dict(facts["shape"])
-    return BoxShape(**given | {"net": net_shape(given["net"]), "kinds": tuple(given["kinds"])})
+    return BoxShape(
+        **given | {"net": DefectNetShape.from_json(given["net"]), "kinds": tuple(given["kinds"])}
+    )

@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from models.defect_net import DefectNetShape
 from tasks.defects.detect.config import DetectConfig, DetectError
 from tasks.defects.detect.metrics import resized
 from tasks.defects.detect.scorer import ScorerShape, SurfaceScorer
-from tasks.defects.detect.stored import StoredKind, net_shape, reading
+from tasks.defects.detect.stored import StoredKind, reading
 from tasks.defects.judgement import Heat, Judgement, Thresholds
 from tasks.defects.samples import Pixels, rgb
 
@@ -113,7 +114,7 @@ class Detector:
 
 def _shape_of(facts: Mapping[str, Any]) -> ScorerShape:
     given: dict[str, Any] = dict(facts["shape"])
-    given |= {"net": net_shape(given["net"]), "kinds": tuple(given["kinds"])}
+    given |= {"net": DefectNetShape.from_json(given["net"]), "kinds": tuple(given["kinds"])}
     return ScorerShape(**given)
 
 

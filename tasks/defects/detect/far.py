@@ -9,7 +9,7 @@ the edge takes images of any size: they are brought to the nearest multiple of i
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import cast
 
 import torch
@@ -20,8 +20,24 @@ SQUARE = 96
 """Side of a square in pixels of the look: the least piece that a net is trained on has 112."""
 
 
-def look_far(judge: Callable[[Tensor], Tensor], pixels: Tensor) -> Tensor:
-    """Return maps of the image at about half its size, by squares.
+def look_far(judge: Callable[[Tensor], Tensor], pixels: Tensor, size: Sequence[int]) -> Tensor:
+    """Return maps of the image at about half its size, brought to the height and width given.
+
+    Args:
+        judge: As of `by_squares`.
+        pixels: As of `by_squares`.
+        size: Of the maps of the image at its own size.
+
+    Returns:
+        float [n, c, *size].
+    """
+    return functional.interpolate(
+        by_squares(judge, pixels), size=size, mode="bilinear", align_corners=False
+    )
+
+
+def by_squares(judge: Callable[[Tensor], Tensor], pixels: Tensor) -> Tensor:
+    """Return maps of the image at about half its size, put together of squares.
 
     Args:
         judge: Maps [k, c, ...] of pixels [k, 3, ...], of a quarter of their height and width.

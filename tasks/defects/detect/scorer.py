@@ -96,11 +96,8 @@ class SurfaceScorer(Scorer):
             pixels: Seen once more at about half the size, see `far.py`.
         """
         own: Tensor = self.head(features.dense)
-        coarse = functional.interpolate(
-            look_far(lambda squares: self.head(self.net(squares).dense), pixels),
-            size=own.shape[-2:],
-            mode="bilinear",
-            align_corners=False,
+        coarse = look_far(
+            lambda squares: self.head(self.net(squares).dense), pixels, own.shape[-2:]
         )
         share = self.coarse[:, None, None]
         return torch.cat([own + share * (coarse - own), self.evidence(features)], dim=1)

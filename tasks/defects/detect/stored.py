@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from models.defect_net import DefectNetShape
 from tasks.defects.detect.config import DetectError
 
 
@@ -62,11 +61,3 @@ def _facts_of(content: bytes, kind: StoredKind) -> dict[str, Any]:
     if facts["format"] != kind.format:
         raise DetectError(f"format {facts['format']!r}; this version reads {kind.format!r}")
     return facts
-
-
-def net_shape(given: Mapping[str, Any]) -> DefectNetShape:
-    """Return the shape of a net from JSON, where tuples are lists."""
-    sizes: dict[str, Any] = {
-        name: tuple(size) if isinstance(size, list) else size for name, size in given.items()
-    }
-    return DefectNetShape(**sizes)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from tasks.defects.detect.far import look_far
 from tasks.defects.detect.finetune import highest
@@ -37,9 +36,10 @@ class TrimmedScorer(Scorer):
     def forward(self, pixels: Tensor) -> Scores:
         """Judge float [n, 3, h, w] in [0, 1]."""
         features = self.whole.net(pixels)
-        far = look_far(lambda squares: self.far(self.whole.net(squares).dense), pixels)
-        maps = self.near(features.dense) + functional.interpolate(
-            far, size=features.dense.shape[-2:], mode="bilinear", align_corners=False
+        maps = self.near(features.dense) + look_far(
+            lambda squares: self.far(self.whole.net(squares).dense),
+            pixels,
+            features.dense.shape[-2:],
         )
         logits = heat(maps, self.mix) + self.whole.mix_bias
         kinds = self.whole.types(self.whole.impression(features, logits))

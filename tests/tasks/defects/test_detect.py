@@ -13,10 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional
 
+from connectors.defects.inspect.central.ensemble import EnsembleInspector, Member
 from models.defect_net import DefectNet, DefectNetShape
 from tasks.defects.detect.config import DetectConfig, DetectError
 from tasks.defects.detect.detector import FACTS, WEIGHTS, Detector
-from tasks.defects.detect.far import SQUARE, look_far, squares
+from tasks.defects.detect.far import SQUARE, by_squares, squares
 from tasks.defects.detect.finetune import loss_of
 from tasks.defects.detect.fit import fit
 from tasks.defects.detect.held_out import folds_of
@@ -386,6 +387,23 @@ def test_benchmark_at_its_small_size_and_merged(capsys, tmp_path):
     assert 0 <= told["patchcore_auroc"] <= 1
 
 
+def test_the_benchmark_asks_in_four_positions_as_the_central_machine(line, net):
+    detector = fit(line, SMALL, net)
+
+    class Whole:
+        thresholds, digest, bits = Thresholds(0.3, 0.7), "", 16
+
+        def judge(self, pixels):
+            return detector.judge([pixels])[0]
+
+    central = EnsembleInspector([Member(Whole(), log_odds=True)])
+    asked = defects_anomaly._Asked(detector)
+    with torch.inference_mode():
+        for sample in line[:3]:
+            score, _ = asked.as_the_centre(sample.pixels, dict)
+            assert score == pytest.approx(central.score(sample.pixels), abs=1e-5)
+
+
 def test_borders_of_the_image_are_seen_as_normal_surface():
     """Else only defects near a border would show it, and it would be taken for one."""
     framed = np.full((200, 300), 60, np.uint8)
@@ -412,7 +430,7 @@ def test_a_spot_stays_sharp_in_the_heat_and_an_area_is_a_mean():
 
 def test_squares_of_the_far_look_are_judged_by_themselves_and_put_back_in_place():
     assert [squares(side) for side in (8, 96, 256, 287, 288, 480, 1024)] == [1, 1, 1, 1, 2, 3, 5]
-    assert look_far(lambda small: small[:, :, ::4, ::4], torch.ones(1, 3, 64, 300)).shape[2:] == (
+    assert by_squares(lambda small: small[:, :, ::4, ::4], torch.ones(1, 3, 64, 300)).shape[2:] == (
         8,
         48,
     )
@@ -423,7 +441,7 @@ def test_squares_of_the_far_look_are_judged_by_themselves_and_put_back_in_place(
         seen.append(pixels)
         return functional.avg_pool2d(pixels - pixels.mean(dim=(1, 2, 3), keepdim=True), 4)
 
-    maps = look_far(judge, image)
+    maps = by_squares(judge, image)
     halves = functional.avg_pool2d(image, 2).split(SQUARE, dim=2)
     expected = torch.cat([judge(half) for half in halves], dim=2)
     assert seen[0].shape == (4, 3, SQUARE, SQUARE)
