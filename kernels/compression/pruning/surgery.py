@@ -1,0 +1,95 @@
+"""Takes entries out of the parameters of a net; what was taken out is a plan that JSON holds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from kernels.compression.pruning.errors import PruningError
+
+
+@dataclass(frozen=True, slots=True)
+class Surgery:
+    """What of each tensor is kept, and the new sizes of layers.
+
+    With it, a net as it was built becomes one that takes the pruned weights: `apply`, then
+    ``load_state_dict``.
+
+    Attributes:
+        kept: Parameter or buffer -> dimension -> indices that are kept, ascending.
+        sizes: Layer -> setting -> number of channels.
+    """
+
+    kept: Mapping[str, Mapping[int, tuple[int, ...]]]
+    sizes: Mapping[str, Mapping[str, int]]
+
+    def apply(self, model: nn.Module) -> None:
+        """Make a net smaller, in place.
+
+        Raises:
+            PruningError: When it has no such tensor, or one of another size; nothing is changed.
+        """
+        new = {name: self._cut(model, name) for name in self.kept}
+        for name, tensor in new.items():
+            owner, leaf = _owner(model, name)
+            old = getattr(owner, leaf)
+            if isinstance(old, nn.Parameter):
+                setattr(owner, leaf, nn.Parameter(tensor, requires_grad=old.requires_grad))
+            else:
+                setattr(owner, leaf, tensor)
+        for layer, settings in self.sizes.items():
+            module = model.get_submodule(layer)
+            for setting, count in settings.items():
+                # The sizes of a layer norm are a tuple.
+                old = getattr(module, setting)
+                setattr(module, setting, (count,) if isinstance(old, tuple) else count)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a value that JSON holds."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, given: Mapping[str, Any]) -> Surgery:
+        """Return the plan of what JSON held, where numbers of dimensions are strings.
+
+        Raises:
+            PruningError: When it is no such plan.
+        """
+        try:
+            kept = {
+                str(name): {int(dim): tuple(map(int, indices)) for dim, indices in dims.items()}
+                for name, dims in given["kept"].items()
+            }
+            sizes = {
+                str(layer): {str(name): int(count) for name, count in settings.items()}
+                for layer, settings in given["sizes"].items()
+            }
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise PruningError(f"not a plan of kept channels: {error!r}") from error
+        return cls(kept, sizes)
+
+    def _cut(self, model: nn.Module, name: str) -> torch.Tensor:
+        try:
+            owner, leaf = _owner(model, name)
+            tensor: torch.Tensor = getattr(owner, leaf).detach()
+        except AttributeError as error:
+            raise PruningError(
+                f"{type(model).__name__} has no {name}; prune the net anew"
+            ) from error
+        for dim, indices in self.kept[name].items():
+            if dim >= tensor.dim() or max(indices, default=0) >= tensor.shape[dim]:
+                raise PruningError(
+                    f"{name} is {tuple(tensor.shape)}, too small for the channels that are kept; "
+                    "give the net as it was before it was pruned"
+                )
+            tensor = tensor.index_select(dim, torch.tensor(indices, device=tensor.device))
+        return tensor.clone()
+
+
+def _owner(model: nn.Module, name: str) -> tuple[nn.Module, str]:
+    path, _, leaf = name.rpartition(".")
+    return model.get_submodule(path), leaf
