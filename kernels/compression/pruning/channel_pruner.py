@@ -6,9 +6,10 @@ What is left is an ordinary smaller net: no masks, nothing sparse, every engine 
     >>> from torch import nn
     >>> net = nn.Sequential(nn.Conv2d(3, 64, 3), nn.ReLU(), nn.Conv2d(64, 32, 3), nn.ReLU(),
     ...                     nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 2))
-    >>> pruned = ChannelPruner(net, torch.zeros(1, 3, 16, 16), 0.5).prune()
+    >>> config = PruningConfig(scope="layer")
+    >>> pruned = ChannelPruner(net, torch.zeros(1, 3, 16, 16), 0.5, config).prune()
     >>> pruned.before.parameters, pruned.after.parameters, pruned.model[0].out_channels
-    (20322, 9170, 32)
+    (20322, 9834, 40)
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import itertools
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from kernels.compression.pruning import channel_pruner
 from kernels.compression.pruning.channel_pruner import ChannelPruner, PruningConfig
 from kernels.compression.pruning.channel_sets import ChannelSets
 from kernels.compression.pruning.criteria import CRITERIA, importance
@@ -251,3 +253,7 @@ def test_plans_that_do_not_fit_change_nothing():
     for wrong in ({}, {"kept": [], "sizes": {}}, {"kept": {"a": {"x": [1]}}, "sizes": {}}):
         with pytest.raises(PruningError, match="not a plan"):
             Surgery.from_json(wrong)
+
+
+def test_the_example_of_the_docs_runs():
+    assert doctest.testmod(channel_pruner).failed == 0

@@ -1,0 +1,157 @@
+"""What the benchmarks of compression train on: which defect is on a surface, 64 x 64 pixels.
+
+Four generated lines of different surfaces; training, validation and test parts of each are all
+different parts. With a folder of class folders its images are taken instead, split by part as the
+inspection does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torch.nn import functional
+
+from kernels.runtime.config import RunConfig
+from kernels.runtime.optimizer import OptimizerConfig
+from kernels.runtime.runner import run
+from kernels.runtime.schedule import ScheduleConfig
+from tasks.defects.textures.defects import DEFECTS
+from tasks.defects.textures.line import LineConfig, make_line
+
+SIDE = 64
+SURFACES = ("cast", "brushed", "weave", "perlin")
+KINDS = ("", *DEFECTS)
+Part = tuple[Tensor, Tensor]
+"""Images uint8 [n, side, side], labels int64 [n]."""
+Batch = tuple[Tensor, Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """Parts of one task; all random choices come from its seed.
+
+    Attributes:
+        train: To train on.
+        held: To calibrate on and to choose by.
+        test: To judge by, and for nothing else.
+        classes: Number of classes.
+        seed: Seed of everything that is drawn.
+    """
+
+    train: Part
+    held: Part
+    test: Part
+    classes: int
+    seed: int
+
+    def batch(self, index: int, size: int = 32) -> Batch:
+        """Return batch ``index``: mirrored, turned, lighter or darker; float [size, 3, h, w]."""
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + index)
+        images, labels = self.train
+        chosen = torch.randint(len(labels), (size,), generator=generator)
+        x = inputs(images[chosen])
+        turns = torch.randint(8, (size,), generator=generator)
+        x = torch.stack([_turned(one, int(turn)) for one, turn in zip(x, turns, strict=True)])
+        light = 1 + 0.2 * (torch.rand(size, 1, 1, 1, generator=generator) - 0.5)
+        return x * light, labels[chosen]
+
+
+def make_task(seed: int, parts: tuple[int, int, int] = (40, 12, 20)) -> Task:
+    """Return the generated task; ``parts`` of each kind and surface to train, hold and test."""
+    pixels: list[list[np.ndarray]] = [[], [], []]
+    labels: list[list[int]] = [[], [], []]
+    many = sum(parts)
+    for place, surface in enumerate(SURFACES):
+        line = make_line(
+            LineConfig(
+                texture=surface, shape=(SIDE, SIDE), ok=many, ng=dict.fromkeys(DEFECTS, many),
+                strength=(2.0, 6.0), seed=seed * 10 + place,
+            )
+        )  # fmt: skip
+        for number, sample in enumerate(line):
+            place_in_kind = number % many
+            which = int(place_in_kind >= parts[0]) + int(place_in_kind >= parts[0] + parts[1])
+            pixels[which].append(sample.pixels)
+            labels[which].append(KINDS.index(sample.kind))
+    return _task(pixels, labels, len(KINDS), seed)
+
+
+def read_task(folder: Path, seed: int) -> Task:
+    """Return a folder of class folders as a task: half to train, a sixth held, a third to test."""
+    names = sorted(each for each in folder.iterdir() if each.is_dir())
+    pixels: list[list[np.ndarray]] = [[], [], []]
+    labels: list[list[int]] = [[], [], []]
+    for label, name in enumerate(names):
+        paths = sorted(p for p in name.iterdir() if p.suffix.lower() in {".png", ".jpg", ".bmp"})
+        order = np.random.default_rng((seed, label)).permutation(len(paths))
+        for place, number in enumerate(order):
+            share = place / len(paths)
+            which = int(share >= 1 / 2) + int(share >= 2 / 3)
+            with Image.open(paths[number]) as image:
+                grey = image.convert("L").resize((SIDE, SIDE), Image.Resampling.BILINEAR)
+            pixels[which].append(np.asarray(grey))
+            labels[which].append(label)
+    return _task(pixels, labels, len(names), seed)
+
+
+def _task(pixels: list[list[np.ndarray]], labels: list[list[int]], classes: int, seed: int) -> Task:
+    parts = [
+        (torch.from_numpy(np.stack(images)), torch.tensor(numbers))
+        for images, numbers in zip(pixels, labels, strict=True)
+    ]
+    return Task(parts[0], parts[1], parts[2], classes, seed)
+
+
+def inputs(images: Tensor) -> Tensor:
+    """Return float32 [n, 3, h, w] of uint8 [n, h, w], each image at mean 0 and spread 1."""
+    x = images[:, None].float()
+    x = (x - x.mean(dim=(2, 3), keepdim=True)) / (x.std(dim=(2, 3), keepdim=True) + 4)
+    return x.expand(-1, 3, -1, -1).contiguous()
+
+
+def loss(model: nn.Module, batch: Batch) -> tuple[Tensor, int]:
+    """Return the summed cross entropy of a batch, and its items."""
+    x, labels = batch
+    return functional.cross_entropy(model(x), labels, reduction="sum"), len(labels)
+
+
+def train(
+    model: nn.Module,
+    task: Task,
+    steps: int,
+    rate: float = 1e-3,
+    loss: Callable[[nn.Module, Batch], tuple[Tensor, int]] = loss,
+    begin: int = 0,
+) -> None:
+    """Train in place; batches from number ``begin`` on, so that fine-tuning sees other ones."""
+    config = RunConfig(
+        steps=steps,
+        seed=task.seed,
+        optimizer=OptimizerConfig(learning_rate=rate),
+        schedule=ScheduleConfig(warmup=0.1),
+    )
+    run(model, lambda index: task.batch(begin + index), loss, config)
+
+
+def logits(model: nn.Module, images: Tensor, size: int = 128) -> Tensor:
+    """Return [n, classes] of uint8 images."""
+    model.eval()
+    with torch.inference_mode():
+        return torch.cat([model(inputs(part)) for part in images.split(size)])
+
+
+def accuracy(model: nn.Module, part: Part) -> float:
+    """Return the share of images that are named right."""
+    images, labels = part
+    return float((logits(model, images).argmax(1) == labels).double().mean())
+
+
+def _turned(image: Tensor, turn: int) -> Tensor:
+    image = image.rot90(turn % 4, (1, 2))
+    return image.flip(2) if turn >= 4 else image
