@@ -1,0 +1,1 @@
+"""Small trained additions to a net whose own weights stay as they are."""
