@@ -266,7 +266,7 @@ def _attended(x: Tensor) -> Tensor:
 def _sized(ours: Tensor, theirs: Tensor) -> Tensor:
     """Bring a map to another's height and width."""
     if ours.dim() == 4 and ours.shape[2:] != theirs.shape[2:]:
-        return functional.adaptive_avg_pool2d(ours, theirs.shape[2:])
+        return functional.adaptive_avg_pool2d(ours, (theirs.shape[2], theirs.shape[3]))
     return ours
 
 
