@@ -51,6 +51,19 @@ def keep_within(
     return kept(low), True
 
 
+def keep_share(sets: ChannelSets, scores: Scores, share: float, *, multiple: int = 8) -> Mask:
+    """Return the sets of a share of each family's channels; larger shares hold smaller ones.
+
+    Args:
+        sets: All sets.
+        scores: Importance of each; the most important stay.
+        share: In (0, 1].
+        multiple: Families keep multiples of so many channels, where they have as many.
+    """
+    none = np.zeros(len(sets), dtype=bool)
+    return _rounded(sets, scores, none, _floor(sets, share), multiple)
+
+
 def _order(sets: ChannelSets, scores: Scores, scope: Scope) -> NDArray[np.int64]:
     """Return the sets in the order in which they go."""
     if scope == "global":

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from kernels.compression.pruning.errors import PruningError
 
@@ -33,7 +33,7 @@ class Surgery:
         Raises:
             PruningError: When it has no such tensor, or one of another size; nothing is changed.
         """
-        new = {name: self._cut(model, name) for name in self.kept}
+        new = {name: self.cut(name, _found(model, name)) for name in self.kept}
         for name, tensor in new.items():
             owner, leaf = _owner(model, name)
             old = getattr(owner, leaf)
@@ -72,22 +72,29 @@ class Surgery:
             raise PruningError(f"not a plan of kept channels: {error!r}") from error
         return cls(kept, sizes)
 
-    def _cut(self, model: nn.Module, name: str) -> torch.Tensor:
-        try:
-            owner, leaf = _owner(model, name)
-            tensor: torch.Tensor = getattr(owner, leaf).detach()
-        except AttributeError as error:
-            raise PruningError(
-                f"{type(model).__name__} has no {name}; prune the net anew"
-            ) from error
-        for dim, indices in self.kept[name].items():
+    def cut(self, name: str, tensor: Tensor) -> Tensor:
+        """Return what of a parameter or buffer is kept; gradients flow to what it is cut from.
+
+        Raises:
+            PruningError: When it is too small.
+        """
+        for dim, indices in self.kept.get(name, {}).items():
             if dim >= tensor.dim() or max(indices, default=0) >= tensor.shape[dim]:
                 raise PruningError(
                     f"{name} is {tuple(tensor.shape)}, too small for the channels that are kept; "
                     "give the net as it was before it was pruned"
                 )
             tensor = tensor.index_select(dim, torch.tensor(indices, device=tensor.device))
-        return tensor.clone()
+        return tensor
+
+
+def _found(model: nn.Module, name: str) -> Tensor:
+    try:
+        owner, leaf = _owner(model, name)
+        tensor: Tensor = getattr(owner, leaf).detach()
+    except AttributeError as error:
+        raise PruningError(f"{type(model).__name__} has no {name}; prune the net anew") from error
+    return tensor
 
 
 def _owner(model: nn.Module, name: str) -> tuple[nn.Module, str]:

@@ -1,0 +1,101 @@
+"""Slimmable nets: narrow nets inside the widest, their own statistics, one training for all."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from kernels.compression.pruning.errors import PruningError
+from kernels.compression.slimmable import Slimmable
+from kernels.runtime.checkpoint import CheckpointConfig
+from kernels.runtime.config import RunConfig
+from kernels.runtime.optimizer import OptimizerConfig
+from kernels.runtime.runner import Runner
+from tests.kernels.pruning.nets import Shared, lively
+from tests.kernels.pruning.test_choice import accuracy, batch, small
+
+X = torch.zeros(1, 3, 8, 8)
+
+
+def on_labels(answers, pair):
+    return nn.functional.cross_entropy(answers, pair[1], reduction="sum"), len(answers)
+
+
+def slim(width=32):
+    return Slimmable(small(width), X, (0.25, 0.5, 0.75, 1.0))
+
+
+def trained(net, folder, steps, *, stops_at=None):
+    def batches(index):
+        if index == stops_at:
+            raise IndexError
+        return batch(index)
+
+    config = RunConfig(
+        steps=steps,
+        optimizer=OptimizerConfig(learning_rate=0.01),
+        checkpoint=CheckpointConfig(every=5),
+    )
+    Runner(net, batches, net.loss(on_labels), config, folder=folder).run()
+
+
+def test_a_width_alone_answers_as_inside():
+    net = Slimmable(lively(Shared()), X, (0.3, 1.0), multiple=1).eval()
+    x = torch.randn(4, 3, 8, 8)
+    for width in (0, 1):
+        torch.testing.assert_close(net.at(width)(x), net(x, width))
+    assert torch.equal(net(x), net.net(x))
+    alone = net.at(0)
+    assert alone.first.out_channels == 5
+    assert sum(p.numel() for p in alone.parameters()) == net.costs[0].parameters
+    assert net.costs[0].multiplications < net.costs[1].multiplications
+
+
+def test_wider_nets_hold_the_narrower_ones():
+    net = slim()
+    for narrow, wide in zip(net._surgeries, net._surgeries[1:-1], strict=False):
+        for name, dims in narrow.kept.items():
+            for dim, indices in dims.items():
+                assert set(indices) <= set(wide.kept[name][dim])
+    assert [net.at(width)[0].out_channels for width in range(4)] == [8, 16, 24, 32]
+
+
+def test_gradients_of_all_widths_meet_in_the_widest():
+    net = slim()
+    total, items = net.loss(on_labels)(net, batch(0))
+    total.backward()
+    assert items == 32
+    assert all(p.grad is not None for p in net.net.parameters())
+    assert len(list(net.parameters())) == len(list(net.net.parameters()))
+
+
+def test_one_training_makes_every_width_good(tmp_path):
+    net = slim()
+    trained(net, tmp_path, 120)
+    found = [accuracy(net.at(width)) for width in range(4)]
+    assert min(found) > 0.9
+    # Each width counted its own statistics.
+    means = [buffer for name, buffer in net.statistics[0].named_buffers() if "mean" in name]
+    assert all(len(each) == 8 and each.abs().sum() > 0 for each in means)
+
+
+def test_a_run_that_goes_on_ends_at_the_same_bits(tmp_path):
+    whole = slim()
+    trained(whole, tmp_path / "whole", 12)
+    with pytest.raises(RuntimeError, match="ended before batch 7"):
+        trained(slim(), tmp_path / "parts", 12, stops_at=7)
+    again = slim()
+    trained(again, tmp_path / "parts", 12)
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(whole.state_dict().values(), again.state_dict().values(), strict=True)
+    )
+
+
+def test_wrong_input_is_told():
+    for widths in ((), (1.0,), (0.5, 0.5, 1.0), (0.5, 0.9), (0, 1.0)):
+        with pytest.raises(ValueError, match="ascending shares up to"):
+            Slimmable(small(), X, widths)
+    with pytest.raises(PruningError, match="no channel of the net can go"):
+        Slimmable(nn.Sequential(nn.Conv2d(3, 8, 3)), X)
