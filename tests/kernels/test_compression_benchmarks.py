@@ -1,0 +1,29 @@
+"""The benchmarks of compression run at their smallest size, and say what they promise to say."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.benchmarks import distil, lora
+
+
+@pytest.mark.parametrize(
+    ("benchmark", "keys"),
+    [
+        (distil, {"params_cut", "acc_teacher", "acc_student", "acc_scratch"}),
+        (lora, {"trainable_share", "acc_full", "acc_lora", "merge_max_diff"}),
+    ],
+    ids=["distil", "lora"],
+)
+def test_figures_are_there(benchmark, keys, capsys):
+    benchmark.main(["--smoke", "--json"])
+    result = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert result.keys() >= keys
+    if "params_cut" in keys:
+        assert result["params_cut"] >= 0.8
+    else:
+        assert result["trainable_share"] <= 0.05
+        assert result["merge_max_diff"] <= 1e-6
+        assert result["merge_max_diff_float64"] <= 1e-12
