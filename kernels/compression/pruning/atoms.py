@@ -39,7 +39,7 @@ class Atoms:
 
     def find(self, ids: Tensor) -> Tensor:
         """Return the number of each element's set, in the shape of ``ids``."""
-        return torch.from_numpy(self.find_array(ids.numpy()))
+        return torch.from_numpy(self.find_array(ids.numpy().reshape(-1))).view(ids.shape)
 
     def find_array(self, ids: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the same for arrays."""

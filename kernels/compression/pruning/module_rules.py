@@ -158,9 +158,9 @@ def slope(graph: ChannelGraph, name: str, layer: Any, ids: Tensor, shape: torch.
 def over_places(
     graph: ChannelGraph, name: str, layer: Any, ids: Tensor, shape: torch.Size
 ) -> Tensor:
-    """Poolings and changes of size, [n, c, ...]: each channel by itself."""
-    del layer
-    dim = 1 if len(shape) > 2 else 0
+    """Poolings and changes of size, [n, c, ...] or [c, ...]: each channel by itself."""
+    places = next((int(d) for d in "123" if type(layer).__name__.endswith(f"{d}d")), ids.dim() - 2)
+    dim = ids.dim() - places - 1
     return spread(along(graph, ids, dim, name), dim, shape)
 
 

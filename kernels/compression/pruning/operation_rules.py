@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx
+from torch.nn import functional
 
 from kernels.compression.pruning.channel_graph import ChannelGraph
 from kernels.compression.pruning.module_rules import along, held, moved, spread
@@ -30,17 +31,41 @@ def tensors_of(*values: Any) -> list[Tensor]:
     return found
 
 
+def ordered(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """Return arguments with the input first, and ``dim`` for what NumPy calls ``axis``."""
+    kwargs = {{"axis": "dim"}.get(name, name): value for name, value in kwargs.items()}
+    if "input" in kwargs:
+        args = (kwargs.pop("input"), *args)
+    if "tensors" in kwargs:
+        args = (kwargs.pop("tensors"), *args)
+    return args, kwargs
+
+
 def pointwise(
     graph: ChannelGraph, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any], shape: Any
 ) -> Any:
     """Each element of the result depends on those at its place; they are joined."""
-    del node
-    # After a change in place the numbers are those of the result, too.
-    first, *others = (each.broadcast_to(shape) for each in tensors_of(args, kwargs))
-    for other in others:
-        graph.atoms.join(first, other)
-        first = torch.where(first == 0, other, first)
-    return first
+    tensors = tensors_of(args, kwargs)
+    wide = [each.broadcast_to(shape) for each in tensors]
+    differing = {d for d in range(len(shape)) if any(graph.atoms.varies(w, d) for w in wide)}
+    found = torch.zeros(shape, dtype=torch.int64)
+    for each, broad in zip(tensors, wide, strict=True):
+        sizes = (1,) * (len(shape) - each.dim()) + tuple(each.shape)
+        if any(sizes[d] == 1 < shape[d] for d in differing):
+            # One value for all channels: it is none of them, and stays.
+            graph.atoms.hold(each, f"{node.name} spreads it over channels")
+            continue
+        graph.atoms.join(found, broad)
+        found = torch.where(found == 0, broad, found)
+    return found
+
+
+def turned(
+    graph: ChannelGraph, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any], shape: Any
+) -> Any:
+    """``x.T``, ``x.mT`` and their like."""
+    del graph, kwargs, shape
+    return getattr(args[0], str(node.args[1]))
 
 
 def move(
@@ -66,9 +91,12 @@ def reshape(
     fixed = [dim for dim in differing if dim in written]
     for dim in fixed:
         graph.atoms.join_along(made, dim)
-    if fixed and len(fixed) == len(differing):
+    free = len(differing) - len(fixed)
+    if fixed and not free:
         size = written[fixed[0]]
         graph.atoms.hold(made, f"{node.name} views channels by the written size {size}; write -1")
+    elif free > 1:
+        graph.atoms.hold(made, f"{node.name} views channels along two sizes, neither written")
     return made
 
 
@@ -102,7 +130,11 @@ def cut(
     graph: ChannelGraph, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any], shape: Any
 ) -> Any:
     """Parts by a written size or place: channels along that dimension stay."""
+    if len(tensors_of(args, kwargs)) > 1:
+        return unknown(graph, node, args, kwargs, shape)
     ids: Tensor = args[0]
+    if node.all_input_nodes[0].op == "get_attr":
+        return move(graph, node, args, kwargs, shape)  # what is left of a parameter has no channel
     touched = _dims_touched(name_of(node.target), args, kwargs)
     if any(graph.atoms.varies(ids, dim) for dim in touched):
         graph.atoms.hold(ids, f"{node.name} takes channels by their number")
@@ -114,12 +146,9 @@ def _dims_touched(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> s
     count = args[0].dim()
     if name == "getitem":
         return _dims_indexed(args[1], count)
-    if name == "pad":
-        padded = kwargs.get("pad", args[1] if len(args) > 1 else ())
-        return {count - 1 - i // 2 for i, amount in enumerate(padded) if amount}
     place, usual = {
         "split": (2, 0), "split_with_sizes": (2, 0), "tensor_split": (2, 0), "unbind": (1, 0),
-        "roll": (2, None), "narrow": (1, None), "select": (1, None), "index_select": (1, None),
+        "roll": (2, None), "narrow": (1, None), "select": (1, None),
     }.get(name, (len(args), None))  # fmt: skip
     given = kwargs.get("dim", kwargs.get("dims", args[place] if len(args) > place else usual))
     if given is None:
@@ -142,6 +171,32 @@ def _dims_indexed(index: Any, count: int) -> set[int]:
                 touched.add(dim)
             dim += 1
     return touched
+
+
+def pad(
+    graph: ChannelGraph, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any], shape: Any
+) -> Any:
+    """Borders: constants, or elements from inside."""
+    del shape
+    amounts = kwargs.get("pad", args[1] if len(args) > 1 else ())
+    mode = kwargs.get("mode", args[2] if len(args) > 2 else "constant")
+    ids: Tensor = args[0]
+    touched = {ids.dim() - 1 - i // 2 for i, amount in enumerate(amounts) if amount}
+    if any(graph.atoms.varies(ids, dim) for dim in touched):
+        graph.atoms.hold(ids, f"{node.name} adds to channels")
+    return moved(functional.pad, ids, amounts, mode)
+
+
+def spread_like(
+    graph: ChannelGraph, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any], shape: Any
+) -> Any:
+    """``x.expand_as(y)``: where x is spread over channels of y, these stay."""
+    ids, like = tensors_of(args, kwargs)[:2]
+    sizes = (1,) * (like.dim() - ids.dim()) + tuple(ids.shape)
+    for dim, size in enumerate(sizes):
+        if size == 1 and graph.atoms.varies(like, dim):
+            graph.atoms.hold(like, f"{node.name} spreads something over its channels")
+    return pointwise(graph, node, (ids.expand_as(like),), {}, shape)
 
 
 def chunk(
@@ -183,7 +238,8 @@ def reduction(
     ids: Tensor = args[0]
     if len(tensors_of(args, kwargs)) > 1:
         return pointwise(graph, node, args, kwargs, shape)
-    dims: Any = kwargs.get("dim", args[1] if len(args) > 1 else None)
+    place = 2 if name_of(node.target) == "norm" else 1  # of norms the kind comes before
+    dims: Any = kwargs.get("dim", args[place] if len(args) > place else None)
     if dims is None or isinstance(dims, bool):
         dims = range(ids.dim())
     dims = [d % ids.dim() for d in ([dims] if isinstance(dims, int) else dims)]
@@ -191,9 +247,11 @@ def reduction(
         if graph.atoms.varies(ids, dim):
             graph.atoms.hold(ids, f"{node.name} is taken over channels")
             break
-    if not isinstance(shape, torch.Size):
-        return held(graph, shape, node.name)
-    return ids.amax(dims, keepdim=len(shape) == ids.dim()).reshape(shape)
+    of_values = shape if isinstance(shape, torch.Size) else shape[0]
+    values = ids.amax(dims, keepdim=len(of_values) == ids.dim()).reshape(of_values)
+    if isinstance(shape, torch.Size):
+        return values
+    return values, torch.zeros(shape[1], dtype=torch.int64)
 
 
 def softmax(
@@ -238,15 +296,15 @@ PASSING = (
     "abs", "exp", "log", "sqrt", "rsqrt", "pow", "square", "clamp", "clamp_", "maximum",
     "minimum", "where", "float", "double", "half", "to", "type", "contiguous", "clone", "detach",
     "lerp", "erf", "sign", "reciprocal", "square_", "cos", "sin", "round", "zeros_like",
-    "ones_like", "full_like",
+    "ones_like", "full_like", "eq", "ne", "lt", "le", "gt", "ge",
 )  # fmt: skip
 MOVING = (
     "permute", "transpose", "t", "swapaxes", "movedim", "unsqueeze", "squeeze", "expand",
-    "expand_as", "flip", "repeat", "repeat_interleave", "T", "mT", "tile",
+    "flip", "repeat", "repeat_interleave", "tile",
 )  # fmt: skip
 CUTTING = (
-    "narrow", "select", "split", "split_with_sizes", "unbind", "index_select", "unfold", "roll",
-    "pad", "unflatten", "tensor_split",
+    "narrow", "select", "split", "split_with_sizes", "unbind", "unfold", "roll", "unflatten",
+    "tensor_split",
 )  # fmt: skip
 POOLING = (
     "max_pool1d", "max_pool2d", "max_pool3d", "avg_pool1d", "avg_pool2d", "avg_pool3d",
@@ -261,6 +319,9 @@ OPERATION_RULES: dict[str, Rule] = {
     **dict.fromkeys(("view", "reshape", "flatten", "ravel"), reshape),
     **dict.fromkeys(("mean", "sum", "amax", "amin", "std", "var", "norm", "max", "min"), reduction),
     **dict.fromkeys(("softmax", "log_softmax"), softmax),
+    **dict.fromkeys(("T", "mT", "data"), turned),
+    "expand_as": spread_like,
+    "pad": pad,
     **dict.fromkeys(("cat", "concat"), concatenate),
     "chunk": chunk,
     "getitem": item,
@@ -268,5 +329,5 @@ OPERATION_RULES: dict[str, Rule] = {
 }
 """Name of a function or method -> what it does to channels."""
 
-OF_SHAPES = frozenset({"size", "dim", "getattr", "numel", "len", "ndimension", "_assert", "eq"})
-"""They ask for shapes, which are the same with channels in the place of values."""
+IN_PLACE = frozenset({"iadd", "isub", "imul", "itruediv"})
+"""Change their first argument, as names that end with ``_`` do."""

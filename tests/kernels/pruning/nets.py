@@ -88,7 +88,7 @@ def lively(net, seed=0):
             module.running_var.uniform_(0.5, 2, generator=generator)
     with torch.no_grad():
         for parameter in net.parameters():
-            if parameter.std() < 1e-4 or parameter.numel() == 1:
+            if parameter.numel() > 1 and parameter.std() < 1e-4:
                 parameter.normal_(0.5, 0.2, generator=generator)
     return net.eval()
 
