@@ -56,7 +56,7 @@ def calibrate(
 
     Args:
         probabilities: Of each exit, the last one's last, on the same held-out inputs: float
-            [n, classes], rows sum to 1.
+            [n, classes], rows sum to 1. To be compared exactly later, take `probabilities_of`.
         disagreement: Promised.
         confidence: Of the promise.
 
@@ -105,7 +105,7 @@ def _checked(probabilities: Sequence[Answers]) -> Answers:
     if len(probabilities) < 2 or len(shapes) != 1 or len(next(iter(shapes))) != 2:
         raise ExitError(f"give [n, classes] of two exits or more, all alike; got {sorted(shapes)}")
     stacked = np.stack([np.asarray(each, dtype=np.float64) for each in probabilities])
-    if not np.isfinite(stacked).all() or np.abs(stacked.sum(2) - 1).max() > 1e-3:
+    if not (stacked >= 0).all() or np.abs(stacked.sum(2) - 1).max() > 1e-3:
         raise ExitError("rows must be probabilities that sum to 1; give softmax of logits")
     return stacked
 
@@ -144,6 +144,7 @@ class MultiExit(nn.Module):
             x: Inputs [n, ...].
             rule: When they leave.
         """
+        was_training = self.training
         self.eval()
         found: list[Tensor] = []
         places: list[Tensor] = []
@@ -154,7 +155,7 @@ class MultiExit(nn.Module):
                 x = stage(x)
                 logits = head(x)
                 last = number == len(self.stages) - 1
-                goes = logits.softmax(1).amax(1).double() >= rule.limit
+                goes = probabilities_of(logits).amax(1) >= rule.limit
                 if last:
                     goes = torch.ones_like(goes)
                 exits[remaining[goes]] = number
@@ -163,8 +164,17 @@ class MultiExit(nn.Module):
                 x, remaining = x[~goes], remaining[~goes]
                 if not len(remaining):
                     break
+        self.train(was_training)
         order = torch.argsort(torch.cat(places))
         return torch.cat(found)[order], exits
+
+
+def probabilities_of(logits: Tensor) -> Tensor:
+    """Return probabilities [n, classes] of logits in float64, as exits compare them with a limit.
+
+    In float32 those of sure answers are all 1, and a limit near it would let everybody go.
+    """
+    return logits.double().softmax(1)
 
 
 def exit_loss(

@@ -17,6 +17,7 @@ any other run. Teachers that are no nets, such as an ensemble of trees, teach by
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -111,20 +112,19 @@ class Learner(nn.Module):
         super().__init__()
         self.student, self.config = student, config or DistillationConfig()
         # Not a part of this net: it is neither trained nor saved with it.
-        self._teacher = (teacher,)
+        self._teacher: tuple[Teacher] = (teacher,)
         if isinstance(teacher, nn.Module):
-            teacher.eval().requires_grad_(requires_grad=False)
+            # A copy: the caller's may go on training.
+            self._teacher = (copy.deepcopy(teacher).eval().requires_grad_(requires_grad=False),)
         elif self.config.of_layers:
             raise DistillationError(
                 "features, attention and relations look into the teacher, which is no net; "
                 "set them to 0 and learn its answers"
             )
         self.widen = nn.ModuleDict()
-        was_training = student.training
-        student.eval()
-        with torch.no_grad(), _outputs(student, self.config.layers) as ours:
-            answers = _columns(student(example))
-        student.train(was_training)
+        tried = copy.deepcopy(student).eval()
+        with torch.no_grad(), _outputs(tried, self.config.layers) as ours:
+            answers = _columns(tried(example))
         given, theirs = self._taught(example)
         if answers.shape != _columns(given).shape:
             raise DistillationError(
@@ -134,7 +134,9 @@ class Learner(nn.Module):
         if self.config.features:
             for mine, other in self.config.layers.items():
                 layer = _between(mine, ours[mine], other, theirs[other])
-                self.widen[mine.replace(".", "/")] = layer.to(example.device)
+                self.widen[mine.replace(".", "/")] = layer.to(ours[mine].device, ours[mine].dtype)
+        for mine, other in self.config.layers.items():
+            _require_maps(mine, ours[mine], other, theirs[other], self.config)
 
     def forward(self, x: Tensor) -> Any:
         """Return the student's answers."""
@@ -270,6 +272,17 @@ def _sized(ours: Tensor, theirs: Tensor) -> Tensor:
     return ours
 
 
+def _require_maps(
+    mine: str, ours: Tensor, other: str, theirs: Tensor, config: DistillationConfig
+) -> None:
+    """Refuse layers whose outputs are not what a part of the loss compares."""
+    if config.attention and not ours.dim() == theirs.dim() >= 3:
+        raise DistillationError(
+            f"attention needs maps or tokens: {mine} gives {tuple(ours.shape)}, {other} "
+            f"{tuple(theirs.shape)}"
+        )
+
+
 def _between(mine: str, ours: Tensor, other: str, theirs: Tensor) -> nn.Module:
     """Return a layer from the student's width to the teacher's."""
     if ours.dim() != theirs.dim() or ours.dim() not in {2, 3, 4}:
@@ -301,7 +314,7 @@ def _outputs(model: nn.Module, layers: Iterable[str]) -> Iterator[dict[str, Tens
             ) from error
         hooks.append(
             layer.register_forward_hook(
-                lambda _layer, _inputs, output, name=name: seen.__setitem__(name, output)
+                lambda _layer, _inputs, output, name=name: seen.__setitem__(name, output.clone())
             )
         )
     try:

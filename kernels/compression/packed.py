@@ -1,7 +1,7 @@
 """Layers whose weights lie in 4 bits, two in a byte, and are unpacked when they answer.
 
-The net takes an eighth of the memory; its arithmetic stays float. An adapter can be trained on top
-of packed layers (QLoRA, Dettmers et al. 2023, https://arxiv.org/abs/2305.14314).
+A weight takes an eighth of its bytes, with the scales a seventh; the arithmetic stays float. An
+adapter can be trained on top (QLoRA, Dettmers et al. 2023, https://arxiv.org/abs/2305.14314).
 """
 
 from __future__ import annotations
@@ -46,11 +46,8 @@ class Packed(nn.Module):
         self.bias = layer.bias
         self.group, self.shape = rounded.group, tuple(layer.weight.shape)
         if isinstance(layer, nn.Conv2d):
-            if layer.padding_mode != "zeros":
-                raise RoundingError(
-                    f"padding {layer.padding_mode!r} cannot be packed; keep it float"
-                )
             self.groups = layer.groups
+            self.stride, self.padding, self.dilation = layer.stride, layer.padding, layer.dilation
             self.settings: tuple[Any, ...] = (
                 layer.stride, layer.padding, layer.dilation, layer.groups,
             )  # fmt: skip
@@ -140,6 +137,9 @@ def packed(
     if not inputs:
         raise RoundingError("packing needs calibration inputs; give some hundred items")
     made = copy.deepcopy(model).eval()
+    if unknown := sorted(set(keep) - {name for name, _ in made.named_modules()}):
+        raise RoundingError(f"keep names {', '.join(unknown)}, which the net does not have")
+    _refuse_shared(made)
     names = _in_order(made, inputs[0], keep)
     if not names:
         raise RoundingError("the net has no linear layer or 2-d convolution that may be packed")
@@ -147,8 +147,11 @@ def packed(
     for name in names:
         layer = made.get_submodule(name)
         assert isinstance(layer, nn.Linear | nn.Conv2d)  # noqa: S101 - narrows the type
-        moments = _moments(made, layer, inputs)
-        rounded, report = _rounded(name, layer, moments, config)
+        try:
+            _require_packable(layer)
+            rounded, report = _rounded(name, layer, _moments(made, layer, inputs), config)
+        except RoundingError as error:
+            raise RoundingError(f"{name}: {error}") from error
         made.set_submodule(name, Packed(layer, rounded))
         reports.append(report)
     return made, reports
@@ -159,12 +162,9 @@ def _rounded(
 ) -> tuple[Rounded, LayerReport]:
     """Round one layer; of several groups of channels each has its own moments."""
     rows = layer.weight.detach().flatten(1).chunk(len(moments))
-    try:
-        pairs = list(zip(rows, moments, strict=True))
-        found = [corrected(weight, of_group, config) for weight, of_group in pairs]
-        plain = [nearest(weight, config, of_group) for weight, of_group in pairs]
-    except RoundingError as error:
-        raise RoundingError(f"{name}: {error}") from error
+    pairs = list(zip(rows, moments, strict=True))
+    found = [corrected(weight, of_group, config) for weight, of_group in pairs]
+    plain = [nearest(weight, config, of_group) for weight, of_group in pairs]
     power = sum(_energy(weight, of_group) for weight, of_group in pairs)
     errors = [
         sum(
@@ -181,6 +181,23 @@ def _rounded(
         found[0].group,
     )
     return whole, LayerReport(name, *errors)
+
+
+def _require_packable(layer: Weighted) -> None:
+    if layer.weight.dtype != torch.float32:
+        raise RoundingError(f"weights are {layer.weight.dtype}; call .float() on the net first")
+    if isinstance(layer, nn.Conv2d) and (layer.padding_mode != "zeros" or layer.padding == "same"):
+        raise RoundingError(
+            f"padding {layer.padding!r} of {layer.padding_mode} cannot be packed; name the layer "
+            "in keep, or write the padding as numbers"
+        )
+
+
+def _refuse_shared(model: nn.Module) -> None:
+    seen: dict[int, str] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        if (first := seen.setdefault(id(parameter), name)) != name:
+            raise RoundingError(f"{first} and {name} are one tensor; give {name} its own first")
 
 
 def _energy(weight: Tensor, moments: Tensor) -> float:
@@ -214,11 +231,7 @@ def _columns(layer: Weighted, x: Tensor) -> Tensor:
     """Return what each answer of a layer is made of, float64 [groups, answers, columns]."""
     if isinstance(layer, nn.Linear):
         return x.reshape(1, -1, x.shape[-1]).double()
-    padding: Any = layer.padding
-    if padding == "same":
-        raise RoundingError("padding 'same' cannot be packed; write it as numbers")
-    if padding == "valid":
-        padding = 0
+    padding: Any = 0 if layer.padding == "valid" else layer.padding
     unfolded = functional.unfold(
         x.double(), layer.kernel_size, layer.dilation, padding, layer.stride
     )

@@ -10,6 +10,7 @@ https://arxiv.org/abs/1903.05134); statistics of batch norms are kept for each w
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any
@@ -40,7 +41,7 @@ class Slimmable(nn.Module):
     def __init__(
         self,
         net: nn.Module,
-        example: Tensor | Sequence[Tensor],
+        example: Tensor,
         widths: Sequence[float] = (0.25, 0.5, 0.75, 1.0),
         *,
         multiple: int = 8,
@@ -49,7 +50,7 @@ class Slimmable(nn.Module):
 
         Args:
             net: Any module that can be pruned; trained or not.
-            example: Its input, or its inputs.
+            example: Its input.
             widths: Shares of channels, ascending, the last 1.
             multiple: Layers keep multiples of so many channels.
 
@@ -62,10 +63,8 @@ class Slimmable(nn.Module):
         if len(widths) < 2 or not ascending or widths[0] <= 0 or widths[-1] != 1:
             raise ValueError(f"widths must be ascending shares up to 1.0, got {tuple(widths)}")
         self.net, self.widths = net, tuple(widths)
-        inputs = (example,) if isinstance(example, Tensor) else tuple(example)
-        was_training = net.training
-        sets = ChannelSets(net, channel_graph(net, inputs))
-        net.train(was_training)
+        # A copy: the graph is that of evaluation, and what is trained keeps its modes.
+        sets = ChannelSets(net, channel_graph(copy.deepcopy(net), (example,)))
         if not len(sets):
             raise PruningError(
                 "no channel of the net can go; see ChannelPruner for what holds them"
@@ -77,6 +76,23 @@ class Slimmable(nn.Module):
         # Shapes without weights of their own: what they compute with is cut from the widest.
         self._shapes = tuple(_shaped(net, surgery) for surgery in self._surgeries)
         self.statistics = nn.ModuleList(_Buffers(shape) for shape in self._shapes)
+
+    def get_extra_state(self) -> Tensor:
+        """Return which channels each width has, JSON as uint8: as much a part as weights are."""
+        plans = json.dumps([surgery.to_json() for surgery in self._surgeries])
+        return torch.frombuffer(bytearray(plans.encode()), dtype=torch.uint8)
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """Take over which channels each width has.
+
+        Raises:
+            PruningError: When the state is one of other widths or of another net.
+        """
+        plans = tuple(Surgery.from_json(each) for each in json.loads(bytes(state.cpu().tolist())))
+        if len(plans) != len(self.widths):
+            raise PruningError(f"the state is one of {len(plans)} widths, not {len(self.widths)}")
+        self._shapes = tuple(_shaped(self.net, surgery) for surgery in plans)
+        self._surgeries = plans
 
     def forward(self, x: Tensor, width: int = -1) -> Any:
         """Return what the net of a width (its number, the widest by default) answers."""

@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from kernels.compression.adapters import adapters
 from kernels.compression.adapters.adapters import attach, load, merged, names, remove, state_of, use
-from kernels.compression.adapters.low_rank import AdapterError, LoraConfig
+from kernels.compression.adapters.low_rank import Adapted, AdapterError, LoraConfig
 from kernels.runtime.config import RunConfig
 from kernels.runtime.optimizer import OptimizerConfig
 from kernels.runtime.runner import run
@@ -174,13 +174,43 @@ def test_wrong_use_is_told():
     attach(net, LoraConfig(), "a")
     with pytest.raises(AdapterError, match="has an adapter 'a'"):
         attach(net, LoraConfig(), "a")
-    with pytest.raises(AdapterError, match="name without dots"):
-        attach(net, LoraConfig(), "a.b")
+    for name in ("a.b", "", "keys"):
+        with pytest.raises(AdapterError, match="a word without dots"):
+            attach(net, LoraConfig(), name)
     for wrong in (lambda: use(net, "b"), lambda: merged(net, "b"), lambda: remove(net, "b")):
         with pytest.raises(AdapterError, match=r"no adapter 'b'; the net has \['a'\]"):
             wrong()
+    alone = nn.Linear(2, 2)
     with pytest.raises(AdapterError, match="single layer"):
-        attach(nn.Linear(2, 2), LoraConfig())
+        attach(alone, LoraConfig())
+    assert alone.weight.requires_grad
+    tied = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
+    tied[1].weight = tied[0].weight
+    same = nn.Linear(4, 4)
+    for shared in (tied, nn.Sequential(same, same)):
+        with pytest.raises(AdapterError, match=r"0\.weight and 1\.weight are one tensor"):
+            attach(shared, LoraConfig())
+
+
+def test_layers_of_torch_that_look_past_forward():
+    torch.manual_seed(0)
+    layer = nn.TransformerEncoderLayer(16, 4, 32, batch_first=True, dropout=0)
+    net = nn.Sequential(layer, nn.Flatten(), nn.Linear(16 * 5, 2))
+    x = torch.randn(3, 5, 16)
+    attach(net, LoraConfig(rank=2, dropout=0))
+    assert type(net[0].self_attn.out_proj) is not Adapted
+    disturb(net, "default")
+    torch.testing.assert_close(net.train()(x), net.eval()(x))
+    torch.testing.assert_close(merged(net, "default").eval()(x), net(x), rtol=1e-4, atol=1e-4)
+
+
+def test_a_word_that_pads_stays_0():
+    net = nn.Sequential(nn.Embedding(10, 4, padding_idx=3), nn.Linear(4, 2)).eval()
+    attach(net, LoraConfig(rank=2))
+    disturb(net, "default")
+    padded = torch.tensor([[3, 3, 1]])
+    assert bool((net[0](padded)[0, :2] == 0).all())
+    torch.testing.assert_close(merged(net, "default")(padded), net(padded))
 
 
 def test_the_example_of_the_docs_runs():

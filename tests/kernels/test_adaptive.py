@@ -103,6 +103,15 @@ def test_inputs_leave_one_by_one_with_what_their_exit_says():
     torch.testing.assert_close(all_at_once, answers[0])
 
 
+def test_limits_next_to_1_are_kept():
+    stages = [nn.Identity(), nn.Identity()]
+    model = MultiExit(stages, [nn.Identity(), nn.Identity()])
+    logits = torch.tensor([[0.0, 21.0], [0.0, 23.0]])  # in float32 both are 1
+    _, exits = model.answer(logits, ExitRule(1 - 5e-10, 0.1, 0.95, 0, ()))
+    assert exits.tolist() == [1, 0]
+    assert model.training
+
+
 def test_what_is_taught_is_left_out_of_the_last_exit():
     answers = [torch.randn(5, 3, requires_grad=True) for _ in range(2)]
     labels = torch.tensor([0, 1, 2, 1, 0])
@@ -127,6 +136,7 @@ def test_wrong_input_is_told():
         ([parts[0], parts[1][:5]], "all alike"),
         ([parts[0], parts[1] * 2], "sum to 1"),
         ([parts[0], parts[1] * float("nan")], "sum to 1"),
+        ([parts[0], np.tile([3.0, -2.0, 0.0, 0.0], (200, 1))], "sum to 1"),
     ):
         with pytest.raises(ExitError, match=says):
             calibrate(wrong, 0.1)

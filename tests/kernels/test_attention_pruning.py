@@ -135,8 +135,38 @@ def test_a_net_with_fewer_tokens():
     fewer(x).sum().backward()
 
 
+def test_what_pads_is_not_attended_to():
+    torch.manual_seed(0)
+    layer = nn.TransformerEncoderLayer(32, 4, 64, batch_first=True)
+    net = nn.Sequential(layer).eval()
+    fewer_tokens(net, {"0": "self_attn"}, TokenConfig(keep=0.5))
+    padding = torch.zeros(1, 6, dtype=torch.bool)
+    padding[:, 3:] = True
+    x = torch.randn(1, 6, 32)
+    places = []
+    choose = net[0].chosen
+    net[0].chosen = lambda received: places.append(choose(received)) or places[0]
+    net[0](x, src_key_padding_mask=padding)
+    assert places[0].tolist() == [[0, 1, 2]]
+
+
+def test_types_and_frozen_weights_stay():
+    net = vit().double().requires_grad_(requires_grad=False)
+    x, labels = batch()
+    gradients = prune_heads(net.requires_grad_(), 0.5, [(x.double(), labels)], loss)
+    assert all(p.dtype == torch.float64 for p in gradients.model.parameters())
+    frozen = prune_heads(
+        net.requires_grad_(requires_grad=False), 0.5, [(x.double(), labels)], loss, "entropy"
+    )
+    assert not any(p.requires_grad for p in frozen.model.parameters())
+
+
 def test_wrong_input_is_told():
     net = vit()
+    with pytest.raises(ValueError, match="'entrpy' is none of taylor, entropy"):
+        prune_heads(net, 0.5, [batch()], loss, "entrpy")
+    with pytest.raises(PruningError, match="single attention layer"):
+        prune_heads(nn.MultiheadAttention(8, 2), 0.5, [batch()], loss)
     for ratio in (0, 1):
         with pytest.raises(ValueError, match="between 0 and 1"):
             prune_heads(net, ratio, [batch()], loss)

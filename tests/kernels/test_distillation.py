@@ -149,6 +149,28 @@ def test_a_run_that_goes_on_ends_at_the_same_bits_and_the_teacher_is_not_saved(t
     assert any(key.startswith("widen.") for key in learner.state_dict())
 
 
+def test_modes_of_both_nets_stay_as_they_were():
+    student, teacher = net(4).train(), net(8).train()
+    student[3].eval()
+    Learner(student, teacher, batch(0)[0], EVERYTHING)
+    assert student.training
+    assert not student[3].training
+    assert teacher.training
+    assert all(p.requires_grad for p in teacher.parameters())
+
+
+def test_maps_are_seen_before_what_changes_them_in_place():
+    torch.manual_seed(0)
+    pair = [
+        nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(inplace=True), nn.Flatten(), nn.Linear(144, 3))
+        for _ in range(2)
+    ]
+    x = batch(0)[0]
+    with distillation._outputs(pair[0], ["0"]) as seen:
+        pair[0](x)
+    assert seen["0"].min() < 0
+
+
 def test_parts_of_the_loss_add_up():
     x, labels = batch(1)
     teacher = net(8, 5)
@@ -186,6 +208,10 @@ def test_what_does_not_go_together_is_told_before_training():
     ):  # fmt: skip
         with pytest.raises(DistillationError, match=says):
             Learner(net(4), net(8), x, DistillationConfig(features=1, layers=layers))
+    with pytest.raises(
+        DistillationError, match=r"attention needs maps or tokens: 6 gives \(32, 8\)"
+    ):
+        Learner(net(4), net(8), x, DistillationConfig(attention=1, layers={"6": "6"}))
     with pytest.raises(DistillationError, match="is no net"):
         Learner(net(4), rule, x, DistillationConfig(attention=1, layers={"3": "3"}))
 

@@ -200,6 +200,36 @@ def test_wrong_input_is_told():
             wrong()
 
 
+def test_layers_that_cannot_be_packed_are_named():
+    x = torch.randn(4, 3, 8, 8)
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3, padding="same"))
+    with pytest.raises(RoundingError, match=r"1: padding 'same' of zeros.*keep"):
+        packed(net, [x])
+    assert isinstance(packed(net, [x], keep=("1",))[0][1], nn.Conv2d)
+    with pytest.raises(RoundingError, match=r"0: weights are torch\.float64; call \.float"):
+        packed(net.double(), [x.double()])
+    with pytest.raises(RoundingError, match="keep names frist"):
+        packed(net, [x], keep=("frist",))
+    same = nn.Linear(4, 4)
+    with pytest.raises(RoundingError, match=r"0\.weight and 1\.weight are one tensor"):
+        packed(nn.Sequential(same, same), [torch.randn(3, 4)])
+
+
+def test_an_adapter_on_a_packed_convolution():
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        nn.Conv2d(3, 8, 3, stride=2, bias=False), nn.ReLU(), nn.Conv2d(8, 4, 1)
+    ).eval()
+    x = torch.randn(4, 3, 8, 8)
+    small, _ = packed(net, [x])
+    before = small(x)
+    attach(small, LoraConfig(rank=2, dropout=0))
+    assert torch.equal(small(x), before)
+    with torch.no_grad():
+        small[0].additions["default"].up.fill_(0.1)
+    assert not torch.equal(small(x), before)
+
+
 def test_inputs_that_are_always_zero_have_no_say():
     weight, moments = problem()
     moments[3], moments[:, 3] = 0, 0

@@ -93,6 +93,30 @@ def test_a_run_that_goes_on_ends_at_the_same_bits(tmp_path):
     )
 
 
+def test_which_channels_a_width_has_is_saved():
+    torch.manual_seed(5)
+    one, other = slim(), Slimmable(nn.Sequential(*small(32)), X)
+    with torch.no_grad():
+        for parameter in other.net.parameters():
+            parameter.copy_(parameter.flip(0))
+    other = Slimmable(other.net, X)
+    x = torch.randn(4, 3, 8, 8)
+    assert one._surgeries[0].kept["0.weight"] != other._surgeries[0].kept["0.weight"]
+    other.load_state_dict(one.state_dict())
+    for width in range(4):
+        assert torch.equal(one.eval()(x, width), other.eval()(x, width))
+    with pytest.raises(PruningError, match="one of 4 widths, not 2"):
+        Slimmable(small(32), X, (0.5, 1.0)).set_extra_state(one.get_extra_state())
+
+
+def test_modes_stay_as_they_were():
+    net = small(32).train()
+    net[1].eval()
+    Slimmable(net, X)
+    assert net.training
+    assert not net[1].training
+
+
 def test_wrong_input_is_told():
     for widths in ((), (1.0,), (0.5, 0.5, 1.0), (0.5, 0.9), (0, 1.0)):
         with pytest.raises(ValueError, match="ascending shares up to"):

@@ -21,6 +21,7 @@ from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from kernels.compression.adapters.low_rank import (
     Adapted,
@@ -44,10 +45,11 @@ def attach(model: nn.Module, config: LoraConfig, name: str = "default") -> None:
     Raises:
         AdapterError: When the name is taken, or no layer of the net is meant.
     """
-    if not name or "." in name:
-        raise AdapterError(f"an adapter cannot be called {name!r}; give a name without dots")
+    if not name or "." in name or hasattr(nn.ModuleDict, name):
+        raise AdapterError(f"an adapter cannot be called {name!r}; give a word without dots")
     if name in names(model):
         raise AdapterError(f"the net has an adapter {name!r}; take another name, or remove it")
+    _refuse_shared(model)
     chosen = [path for path, _ in _layers(model) if _is_meant(path, config.targets)]
     if not chosen:
         known = ", ".join(path for path, _ in _layers(model)) or "none"
@@ -55,6 +57,8 @@ def attach(model: nn.Module, config: LoraConfig, name: str = "default") -> None:
             f"no layer is called {' or '.join(config.targets) or 'anything'}; those that can take "
             f"an adapter: {known}"
         )
+    if "" in chosen:
+        raise AdapterError("the net is a single layer; put it into nn.Sequential first")
     model.requires_grad_(requires_grad=False)
     for path in chosen:
         layer = model.get_submodule(path)
@@ -64,6 +68,9 @@ def attach(model: nn.Module, config: LoraConfig, name: str = "default") -> None:
         layer.additions[name] = Addition(layer.layer, config)
         layer.train(layer.layer.training)
     for path, module in list(model.named_modules()):
+        if isinstance(module, nn.TransformerEncoderLayer):
+            # In evaluation it would compute with its layers' weights and never call them.
+            module.activation_relu_or_gelu = 0
         if isinstance(module, nn.modules.batchnorm._BatchNorm):  # noqa: SLF001 - all of them
             outer = path.removesuffix(".layer")
             if not isinstance(model.get_submodule(outer), Still):
@@ -111,6 +118,7 @@ def load(model: nn.Module, state: Mapping[str, Tensor], config: LoraConfig, name
     Raises:
         AdapterError: When its tensors are not those that its config gives on this net.
     """
+    used = {layer.in_use for _, layer in _adapted(model)} - {""}
     attach(model, config, name)
     wanted = state_of(model, name)
     wrong = [
@@ -120,6 +128,7 @@ def load(model: nn.Module, state: Mapping[str, Tensor], config: LoraConfig, name
     ]
     if wrong:
         remove(model, name)
+        use(model, next(iter(used), None))
         raise AdapterError(
             f"the adapter does not fit the net at {wrong[0]} and {len(wrong) - 1} more; give the "
             "config it was trained with, and the net it was trained on"
@@ -142,9 +151,11 @@ def remove(model: nn.Module, name: str) -> None:
             del layer.additions[name]
         if not layer.additions:
             _put(model, path, layer.layer)
-    use(model, None)
+    for _, layer in _adapted(model):
+        if layer.in_use == name:
+            layer.in_use = ""
     if not names(model):
-        _free_norms(model)
+        _restore(model)
 
 
 def merged(model: nn.Module, name: str) -> nn.Module:
@@ -169,8 +180,18 @@ def merged(model: nn.Module, name: str) -> nn.Module:
             with torch.no_grad():
                 layer.weight.copy_(layer.weight.double() + addition.delta(layer))
         _put(made, path, layer)
-    _free_norms(made)
+    _restore(made)
     return made.requires_grad_()
+
+
+def _refuse_shared(model: nn.Module) -> None:
+    """Refuse weights with two owners: what is added to one would be added to the other, too."""
+    seen: dict[int, str] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        if (first := seen.setdefault(id(parameter), name)) != name:
+            raise AdapterError(
+                f"{first} and {name} are one tensor; give {name} weights of its own first"
+            )
 
 
 def _require(model: nn.Module, name: str) -> None:
@@ -184,7 +205,9 @@ def _layers(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     for path, layer in model.named_modules():
         if any(path.startswith(f"{outer}.") for outer in inside):
             continue
-        if isinstance(layer, Adapted):
+        if isinstance(layer, nn.MultiheadAttention):
+            inside.add(path)  # it reads its projections' weights and never calls them
+        elif isinstance(layer, Adapted):
             inside.add(path)
             yield path, layer
         elif isinstance(layer, Kinds) or hasattr(layer, "takes_adapter"):
@@ -201,13 +224,15 @@ def _is_meant(path: str, targets: tuple[str, ...]) -> bool:
     return not targets or any(path == each or path.endswith(f".{each}") for each in targets)
 
 
-def _free_norms(model: nn.Module) -> None:
+def _restore(model: nn.Module) -> None:
+    """Let norms count again, and layers of torch take their short cut."""
     for path, module in list(model.named_modules()):
+        if isinstance(module, nn.TransformerEncoderLayer):
+            codes = {functional.relu: 1, functional.gelu: 2}
+            module.activation_relu_or_gelu = codes.get(module.activation, 0)
         if isinstance(module, Still):
-            _put(model, path, module.layer)
+            _put(model, path, module.layer.train(module.training))
 
 
 def _put(model: nn.Module, path: str, layer: nn.Module) -> None:
-    if not path:
-        raise AdapterError("the net is a single layer; put it into nn.Sequential first")
     model.set_submodule(path, layer)

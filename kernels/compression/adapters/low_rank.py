@@ -69,7 +69,8 @@ class Addition(nn.Module):
             down, up = torch.empty(rank * groups, *shape[1:]), torch.zeros(shape[0], rank)
             nn.init.kaiming_uniform_(down, a=math.sqrt(5))
         self.scale = config.alpha / rank
-        like = next((p for p in layer.parameters() if p.is_floating_point()), down)
+        held = (*layer.parameters(), *layer.buffers())
+        like = next((t for t in held if t.is_floating_point()), down)
         self.down = nn.Parameter(down.to(like.device, like.dtype))
         self.up = nn.Parameter(up.to(like.device, like.dtype))
 
@@ -77,7 +78,10 @@ class Addition(nn.Module):
         """Return scale * B A in the shape of the layer's weight, computed in float64."""
         down, up = self.down.detach().double(), self.up.detach().double()
         if isinstance(layer, nn.Embedding):
-            return self.scale * down @ up.T
+            delta: Tensor = self.scale * down @ up.T
+            if layer.padding_idx is not None:
+                delta[layer.padding_idx] = 0
+            return delta
         groups = getattr(layer, "groups", 1)
         a = down.reshape(groups, -1, math.prod(down.shape[1:]))
         b = up.reshape(groups, -1, up.shape[1])
@@ -86,21 +90,25 @@ class Addition(nn.Module):
     def forward(self, layer: nn.Module, x: Tensor) -> Tensor:
         """Return what is added to the layer's output for its input."""
         if isinstance(layer, nn.Embedding):
-            return self.scale * functional.embedding(x, self.down) @ self.up.T
+            added: Tensor = self.scale * functional.embedding(x, self.down) @ self.up.T
+            if layer.padding_idx is not None:
+                added = added * (x != layer.padding_idx)[..., None]
+            return added
         if self.dropout:
             x = functional.dropout(x, self.dropout, self.training)
-        if isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Conv3d):
+        if self.down.dim() > 2:
             return self.scale * self._convolved(layer, x)
         return self.scale * functional.linear(functional.linear(x, self.down), self.up)
 
-    def _convolved(self, layer: nn.Conv1d | nn.Conv2d | nn.Conv3d, x: Tensor) -> Tensor:
-        convolve: Any = {3: functional.conv1d, 4: functional.conv2d, 5: functional.conv3d}[x.dim()]
+    def _convolved(self, layer: Any, x: Tensor) -> Tensor:
+        places = self.down.dim() - 2
+        convolve: Any = (functional.conv1d, functional.conv2d, functional.conv3d)[places - 1]
         padding: Any = layer.padding
-        if layer.padding_mode != "zeros":
+        if getattr(layer, "padding_mode", "zeros") != "zeros":
             x = functional.pad(x, layer._reversed_padding_repeated_twice, layer.padding_mode)  # noqa: SLF001
             padding = 0
         inner = convolve(x, self.down, None, layer.stride, padding, layer.dilation, layer.groups)
-        up = self.up.view(*self.up.shape, *[1] * (x.dim() - 2))
+        up = self.up.view(*self.up.shape, *[1] * places)
         out: Tensor = convolve(inner, up, None, 1, 0, 1, layer.groups)
         return out
 
@@ -113,6 +121,16 @@ class Adapted(nn.Module):
         self.layer = layer
         self.additions = nn.ModuleDict()
         self.in_use = ""
+
+    @property
+    def weight(self) -> Any:
+        """The layer's own weights: modules that look past `forward` find them."""
+        return self.layer.weight
+
+    @property
+    def bias(self) -> Any:
+        """The layer's own bias."""
+        return getattr(self.layer, "bias", None)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the layer's output, with the addition of the adapter in use."""
@@ -131,6 +149,7 @@ class Still(nn.Module):
 
     def __init__(self, layer: nn.Module) -> None:
         super().__init__()
+        self.training = layer.training
         self.layer = layer.eval()
 
     def train(self, mode: bool = True) -> Still:  # noqa: FBT001, FBT002 - as torch has it
@@ -146,8 +165,6 @@ class Still(nn.Module):
 
 
 def shape_of(layer: nn.Module) -> tuple[int, ...]:
-    """Return the shape of a layer's weight, also where that is packed into fewer bits."""
-    if hasattr(layer, "in_features"):
-        sized = cast("nn.Linear", layer)
-        return sized.out_features, sized.in_features
-    return tuple(cast("nn.Conv2d", layer).weight.shape)
+    """Return the shape of a layer's weight; packed layers know it without unpacking."""
+    shape = getattr(layer, "shape", None)
+    return tuple(shape if shape is not None else cast("nn.Linear", layer).weight.shape)

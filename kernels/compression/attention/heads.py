@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -22,6 +23,7 @@ from kernels.compression.pruning.errors import PruningError
 from kernels.runtime.runner import Loss
 
 HeadCriterion = Literal["taylor", "entropy"]
+HEAD_CRITERIA: tuple[HeadCriterion, ...] = ("taylor", "entropy")
 
 
 class SlimAttention(nn.Module):
@@ -34,6 +36,7 @@ class SlimAttention(nn.Module):
         outside: Projection of all heads' outputs.
         batch_first: Inputs are [n, length, width]; else [length, n, width].
         gate: Factor of each head's output, for criteria; None: 1.
+        seen: Called with each head's attention [n, heads, queries, keys].
     """
 
     in_proj_bias = None
@@ -56,28 +59,33 @@ class SlimAttention(nn.Module):
         self.num_heads, self.head_dim = attention.num_heads, attention.head_dim
         self.batch_first, self.dropout = attention.batch_first, attention.dropout
         bias = attention.in_proj_bias
-        inside = [nn.Linear(width, width, bias is not None) for _ in range(3)]
+        like = {"device": packed.device, "dtype": packed.dtype}
+        inside = [nn.Linear(width, width, bias is not None, **like) for _ in range(3)]
         self.inside = nn.ModuleList(inside)
-        self.outside = nn.Linear(width, width, attention.out_proj.bias is not None)
+        self.outside = nn.Linear(width, width, attention.out_proj.bias is not None, **like)
         self.gate: Tensor | None = None
+        self.seen: Callable[[Tensor], None] | None = None
         with torch.no_grad():
             for place, layer in enumerate(inside):
                 layer.weight.copy_(packed[place * width : (place + 1) * width])
                 if bias is not None:
                     layer.bias.copy_(bias[place * width : (place + 1) * width])
             self.outside.load_state_dict(attention.out_proj.state_dict())
+        self.inside.requires_grad_(packed.requires_grad)
+        self.outside.requires_grad_(attention.out_proj.weight.requires_grad)
         self.train(attention.training)
 
     def keep(self, heads: list[int]) -> None:
         """Keep some heads, in place."""
         rows = torch.cat([torch.arange(self.head_dim) + h * self.head_dim for h in heads])
+        rows = rows.to(self.outside.weight.device)
         for layer in self.inside:
             assert isinstance(layer, nn.Linear)  # noqa: S101 - narrows the type
-            layer.weight = nn.Parameter(layer.weight.detach()[rows].clone())
+            layer.weight = _kept(layer.weight, rows, 0)
             if layer.bias is not None:
-                layer.bias = nn.Parameter(layer.bias.detach()[rows].clone())
+                layer.bias = _kept(layer.bias, rows, 0)
             layer.out_features = len(rows)
-        self.outside.weight = nn.Parameter(self.outside.weight.detach()[:, rows].clone())
+        self.outside.weight = _kept(self.outside.weight, rows, 1)
         self.outside.in_features = len(rows)
         self.num_heads = len(heads)
 
@@ -105,7 +113,9 @@ class SlimAttention(nn.Module):
         inputs = [query, key, value]
         if not self.batch_first:
             inputs = [x.transpose(0, 1) for x in inputs]
-        mask = self._mask(attn_mask, key_padding_mask, inputs[0])
+        mask = self.mask(attn_mask, key_padding_mask, inputs[0])
+        if self.seen is not None:
+            self.seen(self.weights(inputs[0], inputs[1], mask).detach())
         q, k, v = (self._heads(layer(x)) for layer, x in zip(self.inside, inputs, strict=True))
         dropout = self.dropout if self.training else 0.0
         out = functional.scaled_dot_product_attention(q, k, v, mask, dropout)
@@ -121,8 +131,8 @@ class SlimAttention(nn.Module):
     def _heads(self, x: Tensor) -> Tensor:
         return x.view(*x.shape[:-1], -1, self.head_dim).transpose(1, 2)
 
-    def _mask(self, mask: Tensor | None, padding: Tensor | None, like: Tensor) -> Tensor | None:
-        """Return both masks as one that is added to scores."""
+    def mask(self, mask: Tensor | None, padding: Tensor | None, like: Tensor) -> Tensor | None:
+        """Return both masks as one that is added to scores; None where there is neither."""
         total: Tensor | None = None
         if mask is not None:
             total = _added(mask, like)
@@ -132,6 +142,11 @@ class SlimAttention(nn.Module):
             padded = _added(padding, like)[:, None, None]
             total = padded if total is None else total + padded
         return total
+
+
+def _kept(parameter: Tensor, places: Tensor, dim: int) -> nn.Parameter:
+    chosen = parameter.detach().index_select(dim, places)
+    return nn.Parameter(chosen, requires_grad=parameter.requires_grad)
 
 
 def _added(mask: Tensor, like: Tensor) -> Tensor:
@@ -145,7 +160,7 @@ class Heads:
     """Heads of a net.
 
     Attributes:
-        model: The net without the others; attention layers are `SlimAttention`.
+        model: The net without the others, in evaluation mode; attention layers are `SlimAttention`.
         kept: Layer -> heads that are left, by their number before.
         scores: Layer -> importance of each head that was there.
     """
@@ -176,6 +191,10 @@ def prune_heads(
     """
     if not 0 < ratio < 1:
         raise ValueError(f"ratio must lie between 0 and 1, got {ratio}")
+    if criterion not in HEAD_CRITERIA:
+        raise ValueError(f"criterion {criterion!r} is none of {', '.join(HEAD_CRITERIA)}")
+    if isinstance(model, nn.MultiheadAttention):
+        raise PruningError("the net is a single attention layer; put it into nn.Sequential first")
     made = copy.deepcopy(model)
     layers = _slimmed(made)
     if not layers:
@@ -229,12 +248,15 @@ def _scores(
                 totals[name] += 1 - entropy
             continue
         for layer in layers.values():
-            layer.gate = torch.ones(layer.num_heads, requires_grad=True)
+            layer.gate = torch.ones_like(
+                layer.outside.weight[0, :1].expand(layer.num_heads), requires_grad=True
+            )
         summed, items = loss(model, batch)
         gates = [layer.gate for layer in layers.values() if layer.gate is not None]
-        slopes = torch.autograd.grad(summed / max(items, 1), gates)
+        slopes = torch.autograd.grad(summed / max(items, 1), gates, allow_unused=True)
         for name, slope in zip(layers, slopes, strict=True):
-            totals[name] += slope.double().square()
+            if slope is not None:
+                totals[name] += slope.double().square().cpu()
     for layer in layers.values():
         layer.gate = None
     if not seen:
@@ -247,20 +269,17 @@ def _entropies(layers: dict[str, SlimAttention]) -> Iterator[dict[str, Tensor]]:
     """Collect each head's mean entropy, as a share of the largest possible."""
     found: dict[str, Tensor] = {}
 
-    def see(name: str, layer: SlimAttention, given: tuple[Tensor, ...]) -> None:
-        query, key = given[:2]
-        if not layer.batch_first:
-            query, key = query.transpose(0, 1), key.transpose(0, 1)
-        attention = layer.weights(query, key).double()
+    def see(name: str, attention: Tensor) -> None:
+        attention = attention.double()
         entropy = -(attention * attention.clamp_min(1e-30).log()).sum(-1)
-        found[name] = entropy.mean((0, 2)) / math.log(max(attention.shape[-1], 2))
+        # Of keys that a mask leaves.
+        most = (attention > 0).sum(-1).clamp_min(2).double().log()
+        found[name] = (entropy / most).mean((0, 2)).cpu()
 
-    hooks = [
-        layer.register_forward_pre_hook(lambda one, given, name=name: see(name, one, given))
-        for name, layer in layers.items()
-    ]
+    for name, layer in layers.items():
+        layer.seen = partial(see, name)
     try:
         yield found
     finally:
-        for hook in hooks:
-            hook.remove()
+        for layer in layers.values():
+            layer.seen = None

@@ -49,7 +49,7 @@ class FewerTokens(nn.Module):
         layer: The layer; [n, length, width] to the same.
         attention: Its attention, which is asked what each token receives.
         config: Which tokens stay.
-        left: Tokens that stayed in the last call, of each input.
+        left: Tokens that each input of the last call needed; all kept as many as the largest.
     """
 
     def __init__(self, layer: nn.Module, attention: SlimAttention, config: TokenConfig) -> None:
@@ -64,17 +64,12 @@ class FewerTokens(nn.Module):
         Of inputs that differ in how many stay, all keep as many as the one that keeps most.
         """
         received: list[Tensor] = []
-
-        def see(attention: SlimAttention, given: tuple[Tensor, ...]) -> None:
-            query, key = given[:2]
-            with torch.no_grad():
-                received.append(attention.weights(query, key).mean((1, 2)))
-
-        hook = self._attention[0].register_forward_pre_hook(see)
+        attention = self._attention[0]
+        attention.seen = lambda each: received.append(each.mean((1, 2)))
         try:
             out: Tensor = self.layer(x, *args, **kwargs)
         finally:
-            hook.remove()
+            attention.seen = None
         chosen = self.chosen(received[0])
         return out.gather(1, chosen[..., None].expand(-1, -1, out.shape[-1]))
 
@@ -102,6 +97,9 @@ class FewerTokens(nn.Module):
 
 def fewer_tokens(model: nn.Module, layers: dict[str, str], config: TokenConfig) -> None:
     """Drop tokens behind some layers, in place.
+
+    Masks of padding are followed within a layer; behind it, tokens are others than the mask speaks
+    of, so nets that give every layer a mask (``nn.TransformerEncoder``) are not for this.
 
     Args:
         model: The net; inputs of the layers are [n, length, width].

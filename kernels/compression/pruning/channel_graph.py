@@ -52,12 +52,14 @@ class ChannelGraph:
         slots: All dimensions that lose entries with a channel, by (tensor, dimension).
         sizes: Settings of layers that tell a number of channels: (layer, name) -> the channels.
         positions: Weighted layer -> how often its weights are multiplied for the example.
+        unreached: Layers with parameters that evaluation does not run.
     """
 
     atoms: Atoms = field(default_factory=Atoms)
     slots: dict[tuple[str, int], Slot] = field(default_factory=dict)
     sizes: dict[tuple[str, str], Tensor] = field(default_factory=dict)
     positions: dict[str, int] = field(default_factory=dict)
+    unreached: tuple[str, ...] = ()
 
     def add(self, tensor: str, dim: int, ids: Tensor, role: Role) -> None:
         """Add a slot; used a second time, its channels are joined with those of the first."""

@@ -15,6 +15,7 @@ What is left is an ordinary smaller net: no masks, nothing sparse, every engine 
 from __future__ import annotations
 
 import copy
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -33,6 +34,7 @@ from kernels.compression.pruning.surgery import Surgery
 from kernels.runtime.runner import Loss
 from kernels.runtime.source import Batches
 
+logger = logging.getLogger(__name__)
 Measure = Callable[[nn.Module], float]
 """Milliseconds that a net takes on the device it is meant for."""
 FineTune = Callable[[nn.Module, int], None]
@@ -130,6 +132,13 @@ class ChannelPruner:
             self._answers = _shapes(self.model(*self.example))
         if not len(self._sets):
             raise PruningError(f"no channel can be taken out; {self._holders()}")
+        if unreached := self._sets.graph.unreached:
+            logger.warning(
+                "%s and %d more layers are not run in evaluation and keep their channels; if "
+                "training runs them, take them off first",
+                unreached[0],
+                len(unreached) - 1,
+            )
         counts = np.bincount(self._sets.family)
         if counts.max() == 1:
             raise PruningError(

@@ -60,7 +60,9 @@ class ChannelSets:
         place = {family: i for i, family in enumerate(self.families)}
         self.family = np.array([place[each] for each in layers], dtype=np.int64)
         self.places = {key: self._indices(slot.ids) for key, slot in graph.slots.items()}
-        self._shapes = {name: tuple(value.shape) for name, value in model.named_parameters()}
+        tensors = (*model.named_parameters(), *model.named_buffers())
+        self._shapes = {name: tuple(value.shape) for name, value in tensors}
+        self._parameters = [name for name, _ in model.named_parameters()]
 
     def __len__(self) -> int:
         return len(self.numbers)
@@ -76,7 +78,7 @@ class ChannelSets:
             positions * sizes[f"{layer}.weight"]
             for layer, positions in self.graph.positions.items()
         )
-        return NetCost(sum(sizes.values()), products)
+        return NetCost(sum(sizes[name] for name in self._parameters), products)
 
     def surgery(self, kept: Mask) -> Surgery:
         """Return what takes the others out."""
@@ -91,7 +93,8 @@ class ChannelSets:
             stays = _stays(self._indices(ids), kept)
             if not stays.all():
                 sizes.setdefault(layer, {})[setting] = int(stays.sum())
-        return Surgery(entries, sizes)
+        shapes = {name: self._shapes[name] for name in entries}
+        return Surgery(entries, sizes, shapes)
 
     def slots(self, *roles: str) -> list[tuple[Slot, NDArray[np.int64]]]:
         """Return the slots of some roles, with the set of each of their entries."""

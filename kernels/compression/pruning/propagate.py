@@ -39,6 +39,15 @@ def channel_graph(model: nn.Module, example: Sequence[Tensor]) -> ChannelGraph:
     through = _Propagation(traced, shapes)
     through.run(*example)
     through.add_parameters(model)
+    run = {str(node.target) for node in traced.graph.nodes if node.op != "output"}
+    through.channels.unreached = tuple(
+        name
+        for name, layer in model.named_modules()
+        if any(True for _ in layer.parameters(recurse=False))
+        and not any(
+            f"{each}.".startswith(f"{name}.") or f"{name}.".startswith(f"{each}.") for each in run
+        )
+    )
     return through.channels
 
 

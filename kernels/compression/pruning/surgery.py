@@ -22,10 +22,12 @@ class Surgery:
     Attributes:
         kept: Parameter or buffer -> dimension -> indices that are kept, ascending.
         sizes: Layer -> setting -> number of channels.
+        shapes: Parameter or buffer -> shape before.
     """
 
     kept: Mapping[str, Mapping[int, tuple[int, ...]]]
     sizes: Mapping[str, Mapping[str, int]]
+    shapes: Mapping[str, tuple[int, ...]]
 
     def apply(self, model: nn.Module) -> None:
         """Make a net smaller, in place.
@@ -68,22 +70,23 @@ class Surgery:
                 str(layer): {str(name): int(count) for name, count in settings.items()}
                 for layer, settings in given["sizes"].items()
             }
+            shapes = {name: tuple(map(int, given["shapes"][name])) for name in kept}
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise PruningError(f"not a plan of kept channels: {error!r}") from error
-        return cls(kept, sizes)
+        return cls(kept, sizes, shapes)
 
     def cut(self, name: str, tensor: Tensor) -> Tensor:
         """Return what of a parameter or buffer is kept; gradients flow to what it is cut from.
 
         Raises:
-            PruningError: When it is too small.
+            PruningError: When its shape is not that of before.
         """
+        if name in self.kept and tuple(tensor.shape) != self.shapes[name]:
+            raise PruningError(
+                f"{name} is {tuple(tensor.shape)}, the plan was made for {self.shapes[name]}; "
+                "give the net as it was before it was pruned"
+            )
         for dim, indices in self.kept.get(name, {}).items():
-            if dim >= tensor.dim() or max(indices, default=0) >= tensor.shape[dim]:
-                raise PruningError(
-                    f"{name} is {tuple(tensor.shape)}, too small for the channels that are kept; "
-                    "give the net as it was before it was pruned"
-                )
             tensor = tensor.index_select(dim, torch.tensor(indices, device=tensor.device))
         return tensor
 

@@ -244,13 +244,21 @@ def test_gradients_that_are_not_finite_are_refused():
 
 def test_plans_that_do_not_fit_change_nothing():
     net = small()
-    plan = Surgery({"0.weight": {0: (0, 1)}, "9.weight": {0: (0,)}}, {})
+    shapes = {"0.weight": (16, 3, 3, 3), "9.weight": (2,)}
+    plan = Surgery({"0.weight": {0: (0, 1)}, "9.weight": {0: (0,)}}, {}, shapes)
     with pytest.raises(PruningError, match=r"has no 9\.weight"):
         plan.apply(net)
     assert net[0].weight.shape[0] == 16
-    with pytest.raises(PruningError, match="too small"):
-        Surgery({"0.weight": {0: (0, 16)}}, {}).apply(net)
-    for wrong in ({}, {"kept": [], "sizes": {}}, {"kept": {"a": {"x": [1]}}, "sizes": {}}):
+    with pytest.raises(
+        PruningError, match=r"is \(32, 3, 3, 3\), the plan was made for \(16, 3, 3, 3"
+    ):
+        Surgery({"0.weight": {0: (0, 1)}}, {}, shapes).apply(small(32))
+    for wrong in (
+        {},
+        {"kept": [], "sizes": {}, "shapes": {}},
+        {"kept": {"a": {0: [1]}}, "sizes": {}, "shapes": {}},
+        {"kept": {"a": {"x": [1]}}, "sizes": {}, "shapes": {"a": [2]}},
+    ):
         with pytest.raises(PruningError, match="not a plan"):
             Surgery.from_json(wrong)
 
