@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from kernels.compression.gptq import Rounded, RoundingConfig, RoundingError, corrected, nearest
+from kernels.compression.shared_weights import shared_weights
 
 Weighted = nn.Linear | nn.Conv2d
 
@@ -139,7 +140,8 @@ def packed(
     made = copy.deepcopy(model).eval()
     if unknown := sorted(set(keep) - {name for name, _ in made.named_modules()}):
         raise RoundingError(f"keep names {', '.join(unknown)}, which the net does not have")
-    _refuse_shared(made)
+    if pair := shared_weights(made):
+        raise RoundingError(f"{pair[0]} and {pair[1]} are one tensor; give {pair[1]} its own first")
     names = _in_order(made, inputs[0], keep)
     if not names:
         raise RoundingError("the net has no linear layer or 2-d convolution that may be packed")
@@ -191,13 +193,6 @@ def _require_packable(layer: Weighted) -> None:
             f"padding {layer.padding!r} of {layer.padding_mode} cannot be packed; name the layer "
             "in keep, or write the padding as numbers"
         )
-
-
-def _refuse_shared(model: nn.Module) -> None:
-    seen: dict[int, str] = {}
-    for name, parameter in model.named_parameters(remove_duplicate=False):
-        if (first := seen.setdefault(id(parameter), name)) != name:
-            raise RoundingError(f"{first} and {name} are one tensor; give {name} its own first")
 
 
 def _energy(weight: Tensor, moments: Tensor) -> float:

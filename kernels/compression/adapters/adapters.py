@@ -30,6 +30,7 @@ from kernels.compression.adapters.low_rank import (
     LoraConfig,
     Still,
 )
+from kernels.compression.shared_weights import shared_weights
 
 Kinds = nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.Embedding
 
@@ -49,7 +50,8 @@ def attach(model: nn.Module, config: LoraConfig, name: str = "default") -> None:
         raise AdapterError(f"an adapter cannot be called {name!r}; give a word without dots")
     if name in names(model):
         raise AdapterError(f"the net has an adapter {name!r}; take another name, or remove it")
-    _refuse_shared(model)
+    if pair := shared_weights(model):
+        raise AdapterError(f"{pair[0]} and {pair[1]} are one tensor; give {pair[1]} its own first")
     chosen = [path for path, _ in _layers(model) if _is_meant(path, config.targets)]
     if not chosen:
         known = ", ".join(path for path, _ in _layers(model)) or "none"
@@ -182,16 +184,6 @@ def merged(model: nn.Module, name: str) -> nn.Module:
         _put(made, path, layer)
     _restore(made)
     return made.requires_grad_()
-
-
-def _refuse_shared(model: nn.Module) -> None:
-    """Refuse weights with two owners: what is added to one would be added to the other, too."""
-    seen: dict[int, str] = {}
-    for name, parameter in model.named_parameters(remove_duplicate=False):
-        if (first := seen.setdefault(id(parameter), name)) != name:
-            raise AdapterError(
-                f"{first} and {name} are one tensor; give {name} weights of its own first"
-            )
 
 
 def _require(model: nn.Module, name: str) -> None:
