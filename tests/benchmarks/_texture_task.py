@@ -1,8 +1,7 @@
-"""What the benchmarks of compression train on: which defect is on a surface, 64 x 64 pixels.
+"""What the benchmarks of compression train on: which kind of surface it is, 64 x 64 pixels.
 
-Four generated lines of different surfaces; training, validation and test parts of each are all
-different parts. With a folder of class folders its images are taken instead, split by part as the
-inspection does.
+Nine kinds of generated surfaces, a new one for every image. With a folder of class folders its
+images are taken instead.
 """
 
 from __future__ import annotations
@@ -21,12 +20,12 @@ from kernels.runtime.config import RunConfig
 from kernels.runtime.optimizer import OptimizerConfig
 from kernels.runtime.runner import run
 from kernels.runtime.schedule import ScheduleConfig
-from tasks.defects.textures.defects import DEFECTS
-from tasks.defects.textures.line import LineConfig, make_line
+from tasks.defects.textures.surface import TEXTURES, make_texture
 
 SIDE = 64
-SURFACES = ("cast", "brushed", "weave", "perlin")
-KINDS = ("", *DEFECTS)
+KINDS = tuple(kind for kind in TEXTURES if kind not in {"metal", "mixed"})
+PARTS = (300, 60, 100)
+"""Images of each kind to train on, to hold and to judge by."""
 Part = tuple[Tensor, Tensor]
 """Images uint8 [n, side, side], labels int64 [n]."""
 Batch = tuple[Tensor, Tensor]
@@ -62,23 +61,27 @@ class Task:
         return x * light, labels[chosen]
 
 
-def make_task(seed: int, parts: tuple[int, int, int] = (40, 12, 20)) -> Task:
-    """Return the generated task; ``parts`` of each kind and surface to train, hold and test."""
+def make_task(seed: int, parts: tuple[int, int, int] = PARTS, *, noise: float = 0.0) -> Task:
+    """Return the generated task.
+
+    Args:
+        seed: Of all surfaces.
+        parts: Images of each kind to train on, to hold and to judge by.
+        noise: Spread of the sensor's noise, as a share of the range, with which a task becomes
+            that of another camera, which shows negatives.
+    """
+    rng = np.random.default_rng(seed)
     pixels: list[list[np.ndarray]] = [[], [], []]
     labels: list[list[int]] = [[], [], []]
-    many = sum(parts)
-    for place, surface in enumerate(SURFACES):
-        line = make_line(
-            LineConfig(
-                texture=surface, shape=(SIDE, SIDE), ok=many, ng=dict.fromkeys(DEFECTS, many),
-                strength=(2.0, 6.0), seed=seed * 10 + place,
-            )
-        )  # fmt: skip
-        for number, sample in enumerate(line):
-            place_in_kind = number % many
-            which = int(place_in_kind >= parts[0]) + int(place_in_kind >= parts[0] + parts[1])
-            pixels[which].append(sample.pixels)
-            labels[which].append(KINDS.index(sample.kind))
+    for label, kind in enumerate(KINDS):
+        for which, count in enumerate(parts):
+            for _ in range(count):
+                image = make_texture(kind, SIDE, rng)
+                if noise:
+                    seen = 255 - image + 255 * noise * rng.standard_normal(image.shape)
+                    image = np.clip(seen, 0, 255).astype(np.uint8)
+                pixels[which].append(image)
+                labels[which].append(label)
     return _task(pixels, labels, len(KINDS), seed)
 
 

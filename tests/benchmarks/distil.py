@@ -1,6 +1,6 @@
 """Distil: a student with a tenth of the teacher's parameters, taught and untaught.
 
-For each seed ResNet-18 learns which defect is on a surface (64 x 64 pixels). The inspection's small
+For each seed ResNet-18 learns nine kinds of surface (64 x 64 pixels). The inspection's small
 net with a head then learns the same twice, from the same weights and batches: by labels alone, and
 with the teacher's answers beside them.
 """
@@ -21,7 +21,15 @@ from kernels.compression.distillation import DistillationConfig, Learner
 from models.defect_net import DefectNet
 from tests.benchmarks._compared import mean_interval
 from tests.benchmarks._harness import emit, parser, run_program, stopwatch, table, threads
-from tests.benchmarks._texture_task import Batch, accuracy, inputs, make_task, read_task, train
+from tests.benchmarks._texture_task import (
+    PARTS,
+    Batch,
+    accuracy,
+    inputs,
+    make_task,
+    read_task,
+    train,
+)
 
 
 class Student(nn.Module):
@@ -66,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     rows: list[dict[str, Any]] = []
     with threads(1 if args.smoke else 2), stopwatch() as timing:
         for seed in range(args.seed, args.seed + args.seeds):
-            parts = (3, 1, 2) if args.smoke else (40, 12, 20)
+            parts = (3, 1, 2) if args.smoke else PARTS
             task = read_task(args.data, seed) if args.data else make_task(seed, parts)
             torch.manual_seed(seed)
             teacher: nn.Module = torchvision.models.resnet18(num_classes=task.classes)

@@ -1,7 +1,7 @@
-"""Lora: a net brought to another line by a few images, all of it or an adapter alone.
+"""Lora: a net brought to another camera by a few images, all of it or an adapter alone.
 
-For each seed the inspection's small net learns which defect is on a surface, from four generated
-lines. Another four lines follow, of which a few images of each kind are labelled. The whole net is
+For each seed the inspection's small net learns nine kinds of surface. Another camera follows, which
+shows negatives with noise, of which a few images of each kind are labelled. The whole net is
 fine-tuned on them, and, from the same weights and batches, an adapter with the head.
 """
 
@@ -19,7 +19,7 @@ from kernels.compression.adapters.adapters import attach, merged
 from kernels.compression.adapters.low_rank import LoraConfig
 from tests.benchmarks._compared import mean_interval
 from tests.benchmarks._harness import emit, parser, run_program, stopwatch, table, threads
-from tests.benchmarks._texture_task import accuracy, inputs, make_task, train
+from tests.benchmarks._texture_task import PARTS, accuracy, inputs, make_task, train
 from tests.benchmarks.distil import Student, size
 
 
@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     made = parser("lora", __doc__.splitlines()[0])
     made.add_argument("--seeds", type=int, default=5, help="trainings (default %(default)s)")
     made.add_argument("--steps", type=int, default=600, help="of the first training")
-    made.add_argument("--shots", type=int, default=8, help="labelled images per kind and surface")
+    made.add_argument("--shots", type=int, default=20, help="labelled images per kind")
     made.add_argument("--rank", type=int, default=4)
     args = made.parse_args(argv)
     if args.smoke:
@@ -48,9 +48,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     rows: list[dict[str, Any]] = []
     with threads(1 if args.smoke else 2), stopwatch() as timing:
         for seed in range(args.seed, args.seed + args.seeds):
-            parts = (3, 1, 2) if args.smoke else (40, 12, 20)
+            parts = (3, 1, 2) if args.smoke else PARTS
             task = make_task(seed, parts)
-            other = make_task(seed + 1_000, (args.shots, 1, 2 if args.smoke else 20))
+            other = make_task(
+                seed + 1_000, (args.shots, 1, 2 if args.smoke else PARTS[2]), noise=0.1
+            )
             torch.manual_seed(seed)
             base = Student(task.classes)
             train(base, task, args.steps)

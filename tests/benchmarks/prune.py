@@ -1,6 +1,6 @@
 """Prune: ResNet-18 with channels taken out, against itself: size, products, accuracy, time.
 
-For each seed ResNet-18 learns which defect is on a surface (64 x 64 pixels), is pruned in rounds
+For each seed ResNet-18 learns nine kinds of surface (64 x 64 pixels), is pruned in rounds
 with training behind each, and judged on parts that neither training saw. The net that is not
 pruned trains on for as many steps, so that the loss is not hidden by more training. Times are CPU
 time of ONNX Runtime on one thread, batch 1 at 224 pixels, both in turns.
@@ -23,7 +23,7 @@ from kernels.compression.pruning.channel_pruner import ChannelPruner, Pruned, Pr
 from kernels.compression.sessions import open_session
 from tests.benchmarks._compared import mean_interval, milliseconds
 from tests.benchmarks._harness import emit, parser, run_program, stopwatch, table, threads
-from tests.benchmarks._texture_task import Task, accuracy, loss, make_task, read_task, train
+from tests.benchmarks._texture_task import PARTS, Task, accuracy, loss, make_task, read_task, train
 
 LATENCY_SIDE = 224
 
@@ -114,7 +114,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _parts(args: Any) -> tuple[int, int, int]:
-    return (3, 1, 2) if args.smoke else (40, 12, 20)
+    return (3, 1, 2) if args.smoke else PARTS
 
 
 def _summary(
