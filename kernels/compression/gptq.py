@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 
 class RoundingError(ValueError):
@@ -131,6 +132,27 @@ def corrected(weight: Tensor, moments: Tensor, config: RoundingConfig) -> Rounde
     return Rounded(codes.to(torch.uint8), scales.float(), zeros.to(torch.uint8), group)
 
 
+def patches(
+    x: Tensor,
+    kernel: tuple[int, ...],
+    dilation: tuple[int, ...],
+    stride: tuple[int, ...],
+    groups: int,
+) -> Tensor:
+    """Return what each answer of a 2-d convolution is made of, [groups, answers, columns].
+
+    Args:
+        x: Inputs [n, c, h, w] with their borders.
+        kernel: Height and width.
+        dilation: Of it.
+        stride: Of it.
+        groups: Of channels.
+    """
+    unfolded = functional.unfold(x, kernel, dilation, 0, stride)
+    n, _, places = unfolded.shape
+    return unfolded.view(n, groups, -1, places).permute(1, 0, 3, 2).flatten(1, 2)
+
+
 def _checked(weight: Tensor) -> Tensor:
     if not bool(torch.isfinite(weight).all()):
         raise RoundingError("the layer's weights are not finite; load them again")
@@ -154,9 +176,9 @@ def _ranges(
     """Return scales and zero points [rows, groups]: of those tried, the one of least error."""
     rows, columns = weight.shape
     groups = -(-columns // group)
-    padded = torch.nn.functional.pad(weight, (0, groups * group - columns))
+    padded = functional.pad(weight, (0, groups * group - columns))
     parts = padded.view(rows, groups, group)
-    weights = torch.nn.functional.pad(importance, (0, groups * group - columns))
+    weights = functional.pad(importance, (0, groups * group - columns))
     weights = weights.view(1, groups, group)
     top = 2**config.bits - 1
     low, high = parts.amin(2).clamp_max(0), parts.amax(2).clamp_min(0)

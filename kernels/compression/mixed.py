@@ -21,10 +21,10 @@ from onnx import TensorProto, helper, numpy_helper
 from torch.nn import functional
 
 from kernels.compression.export import ExportError, checked
-from kernels.compression.gptq import RoundingConfig, corrected
+from kernels.compression.gptq import RoundingConfig, corrected, patches
 from kernels.compression.qdq import Loss
 from kernels.compression.ranges import Inputs, Outputs
-from kernels.compression.sessions import open_session
+from kernels.compression.sessions import answers_to, open_session
 
 OPSET = 21
 """The first with tensors of 4 bits."""
@@ -121,22 +121,21 @@ def mix(
     """
     config = config or MixedConfig()
     trial = _Trial(int8, calibration, reference, loss, config)
-    start = trial.loss(())
+    start = trial.loss(int8)
     layers = [n for n in trial.layers if n not in config.keep]
     count = config.ranking_inputs
-    alone = {name: trial.loss((name,), count) for name in layers}
-    base = trial.loss((), count)
+    alone = {name: trial.loss(trial.build((name,)), count) for name in layers}
+    base = trial.loss(int8, count)
     order = sorted(layers, key=lambda n: (alone[n] - base) / trial.saved(n))
     chosen: tuple[str, ...] = ()
     lost, made = start, int8
     for name in order:
         if config.size and len(made) <= config.size:
             break
-        tried = (*chosen, name)
+        tried = trial.build((*chosen, name))
         after = trial.loss(tried)
         if after <= start + config.tolerance:
-            chosen, lost = tried, after
-            made = trial.build(chosen)
+            chosen, lost, made = (*chosen, name), after, tried
     if config.size and len(made) > config.size:
         raise ExportError(
             f"{config.size:,} bytes cannot be reached with a loss of {config.tolerance:g} more, "
@@ -156,7 +155,7 @@ class _Trial:
         loss: Loss,
         config: MixedConfig,
     ) -> None:
-        self.model, self.config, self.measure = model, config, loss
+        self.config, self.measure = config, loss
         self.calibration, self.reference = calibration, reference
         self.proto = onnx.load_model_from_string(model)
         self.constants = {t.name: t for t in self.proto.graph.initializer}
@@ -169,19 +168,12 @@ class _Trial:
         """Return the bytes that a layer in 4 bits saves."""
         return int(np.prod(self.constants[self.layers[name].weight].dims)) // 2
 
-    def loss(self, names: Sequence[str], count: int | None = None) -> float:
-        session = open_session(self.build(names), threads=self.config.threads)
-        outputs = [output.name for output in session.get_outputs()]
-        answers = [
-            dict(zip(outputs, session.run(outputs, dict(one)), strict=True))
-            for one in self.calibration[:count]
-        ]
+    def loss(self, model: bytes, count: int | None = None) -> float:
+        answers = answers_to(model, self.calibration[:count], threads=self.config.threads)
         return float(self.measure(self.reference[:count], answers))
 
     def build(self, names: Sequence[str]) -> bytes:
         """Return the file with some layers in 4 bits."""
-        if not names:
-            return self.model
         made = onnx.ModelProto()
         made.CopyFrom(self.proto)
         constants = {t.name: t for t in made.graph.initializer}
@@ -325,15 +317,8 @@ def _columns(node: onnx.NodeProto, given: torch.Tensor, kernel: tuple[int, ...])
     if len(kernel) != 2:
         raise ExportError(f"{node.name} is a convolution over {len(kernel)} dimensions; keep it")
     padded = functional.pad(given, (pads[1], pads[3], pads[0], pads[2]))
-    unfolded = functional.unfold(
-        padded,
-        (kernel[0], kernel[1]),
-        dilation=tuple(set_to.get("dilations", (1, 1))),
-        stride=tuple(set_to.get("strides", (1, 1))),
-    )
-    n, _, places = unfolded.shape
-    parts = unfolded.view(n, int(set_to.get("group", 1)), -1, places)
-    return parts.permute(1, 0, 3, 2).flatten(1, 2)
+    dilation, stride = (tuple(set_to.get(name, (1, 1))) for name in ("dilations", "strides"))
+    return patches(padded, kernel, dilation, stride, int(set_to.get("group", 1)))
 
 
 def _packed(values: NDArray[np.int8], name: str) -> TensorProto:

@@ -16,7 +16,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from kernels.compression.gptq import Rounded, RoundingConfig, RoundingError, corrected, nearest
+from kernels.compression.gptq import (
+    Rounded,
+    RoundingConfig,
+    RoundingError,
+    corrected,
+    nearest,
+    patches,
+)
 from kernels.compression.shared_weights import shared_weights
 
 Weighted = nn.Linear | nn.Conv2d
@@ -47,14 +54,12 @@ class Packed(nn.Module):
         self.bias = layer.bias
         self.group, self.shape = rounded.group, tuple(layer.weight.shape)
         if isinstance(layer, nn.Conv2d):
+            self.stride: Any = layer.stride
+            self.padding: Any = layer.padding
+            self.dilation: Any = layer.dilation
             self.groups = layer.groups
-            self.stride, self.padding, self.dilation = layer.stride, layer.padding, layer.dilation
-            self.settings: tuple[Any, ...] = (
-                layer.stride, layer.padding, layer.dilation, layer.groups,
-            )  # fmt: skip
         else:
             self.in_features, self.out_features = layer.in_features, layer.out_features
-            self.settings = ()
 
     @property
     def weight(self) -> Tensor:
@@ -66,24 +71,24 @@ class Packed(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return what the layer answers."""
-        if self.settings:
-            return functional.conv2d(x, self.weight, self.bias, *self.settings)
+        if len(self.shape) > 2:
+            settings = (self.stride, self.padding, self.dilation, self.groups)
+            return functional.conv2d(x, self.weight, self.bias, *settings)
         return functional.linear(x, self.weight, self.bias)
 
     def unpacked(self) -> nn.Module:
         """Return the layer with the same weights in float32."""
         rows, bias = self.shape[0], self.bias is not None
         layer: Weighted
-        if self.settings:
-            stride, padding, dilation, groups = self.settings
+        if len(self.shape) > 2:
             layer = nn.Conv2d(
-                self.shape[1] * groups,
+                self.shape[1] * self.groups,
                 rows,
                 (self.shape[2], self.shape[3]),
-                stride,
-                padding,
-                dilation,
-                groups,
+                self.stride,
+                self.padding,
+                self.dilation,
+                self.groups,
                 bias,
             )
         else:
@@ -226,12 +231,9 @@ def _columns(layer: Weighted, x: Tensor) -> Tensor:
     """Return what each answer of a layer is made of, float64 [groups, answers, columns]."""
     if isinstance(layer, nn.Linear):
         return x.reshape(1, -1, x.shape[-1]).double()
-    padding: Any = 0 if layer.padding == "valid" else layer.padding
-    unfolded = functional.unfold(
-        x.double(), layer.kernel_size, layer.dilation, padding, layer.stride
-    )
-    n, _, places = unfolded.shape
-    return unfolded.view(n, layer.groups, -1, places).permute(1, 0, 3, 2).flatten(1, 2)
+    high, wide = (0, 0) if isinstance(layer.padding, str) else layer.padding
+    padded = functional.pad(x.double(), (wide, wide, high, high))
+    return patches(padded, layer.kernel_size, layer.dilation, layer.stride, layer.groups)
 
 
 def _in_order(model: nn.Module, given: tuple[Any, ...], keep: tuple[str, ...]) -> list[str]:

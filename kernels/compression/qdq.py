@@ -31,7 +31,7 @@ from kernels.compression.ranges import (
     cut,
     measure_activations,
 )
-from kernels.compression.sessions import open_session
+from kernels.compression.sessions import answers_to
 
 Loss = Callable[[Sequence[Outputs], Sequence[Outputs]], float]
 """(answers of the float model, answers of the int8 model) -> how much was lost, 0 = nothing."""
@@ -164,18 +164,11 @@ class _Trial:
         self.activations = measure_activations(
             self.proto, list(tensors), calibration, threads=config.threads
         )
-        self.reference = self.answers(model)
-
-    def answers(self, model: bytes, count: int | None = None) -> list[Outputs]:
-        session = open_session(model, threads=self.config.threads)
-        names = [output.name for output in session.get_outputs()]
-        return [
-            dict(zip(names, session.run(names, dict(one)), strict=True))
-            for one in self.calibration[:count]
-        ]
+        self.reference = answers_to(model, calibration, threads=config.threads)
 
     def loss(self, model: bytes, count: int | None = None) -> float:
-        return float(self.measure(self.reference[:count], self.answers(model, count)))
+        answers = answers_to(model, self.calibration[:count], threads=self.config.threads)
+        return float(self.measure(self.reference[:count], answers))
 
     def sensitivity(self, rule: str) -> dict[str, float]:
         """Return the loss with one weighted node int8 and all others float."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 
@@ -24,3 +25,12 @@ def open_session(
     options.enable_cpu_mem_arena = arena
     options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, level)
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+
+def answers_to(
+    model: bytes, inputs: Sequence[Mapping[str, Any]], *, threads: int
+) -> list[dict[str, Any]]:
+    """Return what a file answers to each of some inputs, by the names of its outputs."""
+    session = open_session(model, threads=threads)
+    names = [output.name for output in session.get_outputs()]
+    return [dict(zip(names, session.run(names, dict(one)), strict=True)) for one in inputs]

@@ -66,7 +66,7 @@ def attach(model: nn.Module, config: LoraConfig, name: str = "default") -> None:
         layer = model.get_submodule(path)
         if not isinstance(layer, Adapted):
             layer = Adapted(layer)
-            _put(model, path, layer)
+            model.set_submodule(path, layer)
         layer.additions[name] = Addition(layer.layer, config)
         layer.train(layer.layer.training)
     for path, module in list(model.named_modules()):
@@ -76,7 +76,7 @@ def attach(model: nn.Module, config: LoraConfig, name: str = "default") -> None:
         if isinstance(module, nn.modules.batchnorm._BatchNorm):  # noqa: SLF001 - all of them
             outer = path.removesuffix(".layer")
             if not isinstance(model.get_submodule(outer), Still):
-                _put(model, path, Still(module))
+                model.set_submodule(path, Still(module))
     use(model, name)
 
 
@@ -152,7 +152,7 @@ def remove(model: nn.Module, name: str) -> None:
         if name in layer.additions:
             del layer.additions[name]
         if not layer.additions:
-            _put(model, path, layer.layer)
+            model.set_submodule(path, layer.layer)
     for _, layer in _adapted(model):
         if layer.in_use == name:
             layer.in_use = ""
@@ -181,7 +181,7 @@ def merged(model: nn.Module, name: str) -> nn.Module:
             assert isinstance(addition, Addition)  # noqa: S101 - narrows the type
             with torch.no_grad():
                 layer.weight.copy_(layer.weight.double() + addition.delta(layer))
-        _put(made, path, layer)
+        made.set_submodule(path, layer)
     _restore(made)
     return made.requires_grad_()
 
@@ -223,8 +223,4 @@ def _restore(model: nn.Module) -> None:
             codes = {functional.relu: 1, functional.gelu: 2}
             module.activation_relu_or_gelu = codes.get(module.activation, 0)
         if isinstance(module, Still):
-            _put(model, path, module.layer.train(module.training))
-
-
-def _put(model: nn.Module, path: str, layer: nn.Module) -> None:
-    model.set_submodule(path, layer)
+            model.set_submodule(path, module.layer.train(module.training))

@@ -106,8 +106,6 @@ def _written_sizes(node: fx.Node) -> dict[int, int]:
     if name in {"flatten", "ravel"}:
         return {}
     sizes: Any = node.args[1:] or tuple(node.kwargs.values())[-1:]
-    if name == "unflatten":
-        return {}  # see `unflatten`
     if len(sizes) == 1 and isinstance(sizes[0], Sequence):
         sizes = sizes[0]
     return {i: s for i, s in enumerate(sizes) if isinstance(s, int) and s != -1}
