@@ -23,6 +23,16 @@ class ToldOnce(logging.Filter):
         return not (record.levelno >= logging.ERROR and record.name.startswith(REPEATING))
 
 
+def not_of_full_pools(record: logging.LogRecord) -> bool:
+    """Whether a record is not of a connection that a full pool closes in the place of keeping it.
+
+    Nothing is lost by it, and MLflow's client meets it when many threads log at a time.
+    """
+    return not (
+        record.name == "urllib3.connectionpool" and str(record.msg).startswith("Connection pool is")
+    )
+
+
 def not_of_root(record: logging.LogRecord) -> bool:
     """Whether a record is of a logger with a name, or of trouble.
 
@@ -63,6 +73,7 @@ def configure_logging(level: str = "INFO", *, debug: bool = False) -> None:
         handler.setFormatter(BriefFormatter("%(levelname)s %(message)s"))
         handler.addFilter(ToldOnce())
         handler.addFilter(not_of_root)
+        handler.addFilter(not_of_full_pools)
     root.addHandler(handler)
     root.setLevel(logging.DEBUG if debug else level)
     for name in NOISY:

@@ -72,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         labels=1 - args.answers, answers=args.answers, temperature=args.temperature
     )
     rows: list[dict[str, Any]] = []
-    with threads(1 if args.smoke else 2), stopwatch() as timing:
+    with threads(1), stopwatch() as timing:
         for seed in range(args.seed, args.seed + args.seeds):
             parts = (3, 1, 2) if args.smoke else PARTS
             task = read_task(args.data, seed) if args.data else make_task(seed, parts)

@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     targets = tuple(n for n in names if not n.startswith(("net.sides", "net.smooth")))
     config = LoraConfig(rank=args.rank, alpha=2.0 * args.rank, dropout=0.0, targets=targets)
     rows: list[dict[str, Any]] = []
-    with threads(1 if args.smoke else 2), stopwatch() as timing:
+    with threads(1), stopwatch() as timing:
         for seed in range(args.seed, args.seed + args.seeds):
             parts = (3, 1, 2) if args.smoke else PARTS
             task = make_task(seed, parts)

@@ -79,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     config = PruningConfig(of=args.of, criterion=args.criterion, rounds=args.rounds)
     rows: list[dict[str, Any]] = []
     timed: dict[str, nn.Module] = {}
-    with threads(1 if args.smoke else 2), stopwatch() as timing:
+    with threads(1), stopwatch() as timing:
         for seed in range(args.seed, args.seed + args.seeds):
             task = read_task(args.data, seed) if args.data else make_task(seed, _parts(args))
             net = trained(task, args.steps)

@@ -30,6 +30,14 @@ def test_lines_are_short_and_not_doubled(capsys):
     assert capsys.readouterr().err == "INFO read 3 rows\n"
 
 
+def test_a_connection_that_a_full_pool_closes_is_no_news(capsys):
+    configure_logging("INFO")
+    pool = logging.getLogger("urllib3.connectionpool")
+    pool.warning("Connection pool is full, discarding connection: %s", "127.0.0.1")
+    pool.warning("Retrying after connection broken")
+    assert capsys.readouterr().err == "WARNING Retrying after connection broken\n"
+
+
 def test_debug_shows_where_a_line_comes_from(capsys):
     configure_logging("ERROR", debug=True)
     logging.getLogger("tasks.some").debug("read 3 rows")
