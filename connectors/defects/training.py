@@ -147,7 +147,7 @@ def finish_folder(
         train = _of_role(dataset, roles, "train")
         proof = [sample.pixels for sample in [*held["test"], *held["calibration"]]]
         edge, promised = training.export(
-            detector,
+            detector.scorer,
             floats,
             held["calibration"],
             [sample.pixels for sample in train[:: max(1, len(train) // MOST_EXPORTED)]],

@@ -31,6 +31,9 @@ class PenstockCommands(LazyGroup):
         "train": LazyCommand("flows.cli.train", "Train a model of your own on the runtime."),
         "clean": LazyCommand("flows.cli.clean", "Clean tables: infer, run, review, undo, requeue."),
         "defects": LazyCommand("flows.cli.defects", "Inspect images for defects, edge and centre."),
+        "compress": LazyCommand(
+            "flows.cli.compress", "Make a model small and fast for a device: plan, run, report."
+        ),
         "simulate": LazyCommand("flows.cli.simulate", "Generate transactions to work on."),
         "schedule": LazyCommand(
             "flows.cli.schedule", "Place jobs on devices: profile, tune, simulate, apply."

@@ -27,6 +27,7 @@ from tasks.defects.promise.rates import Rate, escape_rates, false_reject_rate
 from tasks.defects.promise.thresholds import Promise, Promised, promised_thresholds
 from tasks.defects.promise.words import assumptions, sentences
 from tasks.defects.samples import Pixels, Sample
+from tasks.defects.scorer import Scorer
 
 USUAL = (0.05, 0.1, 0.2, 0.3)
 """Shares that are promised where nobody asks for one: the least that the parts can carry."""
@@ -213,7 +214,7 @@ def figures(
 
 
 def export(
-    detector: Detector,
+    scorer: Scorer,
     promised: Promised,
     calibration: Sequence[Sample],
     images: Sequence[Pixels],
@@ -226,7 +227,7 @@ def export(
     says of the calibration parts; the detector keeps its own thresholds.
 
     Args:
-        detector: Float.
+        scorer: Of the detector, float.
         promised: Its thresholds and promise.
         calibration: The samples that these were set by.
         images: Int8 ranges are measured on them; none of the calibration.
@@ -241,7 +242,7 @@ def export(
         return kept[0].thresholds
 
     edge = build_edge(
-        detector.scorer,
+        scorer,
         promised.thresholds,
         images,
         settle=settled,

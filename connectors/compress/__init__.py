@@ -1,0 +1,1 @@
+"""Models to compress, with their data, and where the compressed ones go."""

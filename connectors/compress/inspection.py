@@ -1,0 +1,255 @@
+"""An inspection model as a plan of compression sees it: bundle, images, promise.
+
+The parts of the line keep the roles that they had in training: channels go and int8 ranges are
+measured by images that the detector was trained on, thresholds are settled anew on the calibration
+parts by what the compressed file itself says of them, and what is lost is told of the test parts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from connectors.defects.training import MOST_EXPORTED, grouped
+from kernels.compression.mixed import MixedConfig
+from kernels.compression.pruning.errors import PruningError
+from kernels.compression.qdq import QdqConfig
+from tasks.compress.device import CompressError
+from tasks.compress.footprint import Inputs
+from tasks.compress.recipe import Recipe
+from tasks.compress.subject import Lost, Made, Say
+from tasks.defects import training
+from tasks.defects.bundle.bundle import EDGE, DefectBundle
+from tasks.defects.bundle.parts import digest_of
+from tasks.defects.detect.detector import FACTS, WEIGHTS, Detector
+from tasks.defects.edge.build import EdgeConfig, build_edge, export_edge
+from tasks.defects.edge.format import INPUT, EdgeFile
+from tasks.defects.edge.graph import EdgeGraph
+from tasks.defects.edge.pruned import PruneConfig, pruned, why_not
+from tasks.defects.edge.session import EdgeSession
+from tasks.defects.edge.trim import trimmed
+from tasks.defects.judgement import Thresholds
+from tasks.defects.paired import compare_paired
+from tasks.defects.promise.parts import scored
+from tasks.defects.promise.rates import escape_rates, false_reject_rate
+from tasks.defects.promise.thresholds import Promise, Promised
+from tasks.defects.samples import Sample, parts_of, rgb
+from tasks.defects.scorer import Scorer
+
+Scores = NDArray[np.float64]
+_SKETCHED = EdgeConfig(
+    qdq=QdqConfig(rules=("min-max",), most_float=0, correct_bias=False, float_start=1),
+    calibration=4,
+)
+_FOUR_BITS = MixedConfig(tolerance=0.05)
+_ALL_FOUR_BITS = MixedConfig(tolerance=1e9, ranking_inputs=1)
+
+
+@dataclass(frozen=True, slots=True)
+class _Shipped:
+    """An edge file with the thresholds and the promise that are its own."""
+
+    edge: EdgeFile
+    promised: Promised
+
+
+@dataclass(slots=True)
+class InspectionSubject:
+    """A bundle of an inspection model with the images it was made of.
+
+    Attributes:
+        bundle: The model.
+        samples: Images by role: train, calibration, test.
+        repair: How pruned nets are trained.
+    """
+
+    bundle: DefectBundle
+    samples: Mapping[str, Sequence[Sample]]
+    repair: PruneConfig = field(default_factory=lambda: PruneConfig(share=0.3))
+    family: str = "inspection"
+    _detector: Detector = field(init=False)
+    _floats: tuple[Promised, Scores] | None = field(init=False, default=None)
+    _pruned: dict[float, Scorer] = field(init=False, default_factory=dict)
+    _shipped: dict[str, _Shipped] = field(init=False, default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Open the detector, and refuse data that cannot carry a comparison."""
+        self._detector = Detector.from_bytes({n: self.bundle.read(n) for n in (WEIGHTS, FACTS)})
+        missing = [role for role in ("train", "calibration", "test") if not self.samples.get(role)]
+        if missing:
+            raise CompressError(
+                f"{self.name}: no {missing[0]} images are left of those it was made with; give the "
+                "folder that it was trained on"
+            )
+
+    @property
+    def name(self) -> str:
+        """Of the line."""
+        return self.bundle.manifest.dataset
+
+    def can(self) -> Mapping[str, str]:
+        """Return the methods, and why one cannot be used."""
+        return {
+            "float": "",
+            "int8": "",
+            "int8+int4": "",
+            "dynamic": "its filters run faster with ranges fixed before",
+            "prune": why_not(self._detector.scorer),
+        }
+
+    def example(self) -> Inputs:
+        """Return one image of the line."""
+        return {INPUT: np.ascontiguousarray(rgb(self.samples["test"][0].pixels))}
+
+    def whole(self) -> bytes:
+        """Return the detector as a float ONNX file."""
+        graph = EdgeGraph(trimmed(self._detector.scorer), Thresholds(0.123, 0.321))
+        return export_edge(graph.eval())
+
+    def sketch(self, recipe: Recipe) -> bytes:
+        """Return a file of the recipe's size and speed, without training."""
+        try:
+            scorer = self._scorer(recipe.prune, replace(self.repair, steps=0, rounds=1))
+        except PruningError as error:
+            raise CompressError(str(error)) from error
+        images = [sample.pixels for sample in self.samples["train"][:4]]
+        config = self._config(recipe, _SKETCHED, _ALL_FOUR_BITS)
+        return build_edge(scorer, Thresholds(0.123, 0.321), images, config=config).model
+
+    def make(self, recipe: Recipe, say: Say) -> Made:
+        """Carry the recipe out: prune and repair, quantise, settle the file's own thresholds."""
+        train, calibration = self.samples["train"], self.samples["calibration"]
+        if recipe.prune and recipe.prune not in self._pruned:
+            say(f"pruning {recipe.prune:.0%} of the products, repairing {self.repair.steps} steps")
+            self._pruned[recipe.prune] = self._scorer(recipe.prune, self.repair)
+        scorer = self._pruned.get(recipe.prune, self._detector.scorer)
+        say(f"exporting {recipe.name}")
+        proof = [sample.pixels for sample in [*self.samples["test"], *calibration]]
+        edge, promised = training.export(
+            scorer,
+            self._of_detector()[0],
+            calibration,
+            [sample.pixels for sample in train[:: max(1, len(train) // MOST_EXPORTED)]],
+            proof[:MOST_EXPORTED],
+            self._config(recipe, EdgeConfig(bits=self._bits()), _FOUR_BITS),
+        )
+        self._shipped[recipe.name] = _Shipped(edge, promised)
+        facts = dict(edge.record.facts)
+        four_bits = facts.pop("sensitivity_four_bits", {})
+        return Made(
+            model=edge.model,
+            sensitivity={"int8": facts.pop("sensitivity", {}), "int4": four_bits},
+            facts=facts | {"thresholds": training.promise_record(promised)},
+            files={"parity.json": edge.record.to_json().encode()},
+        )
+
+    def lost(self, made: Made) -> Lost:
+        """Compare the file with the float detector on the test parts."""
+        shipped = next(one for one in self._shipped.values() if one.edge.model == made.model)
+        test = self.samples["test"]
+        promised, before = self._of_detector()
+        session = EdgeSession(made.model)
+        after = np.array([session.judge(one.pixels).score for one in test], dtype=np.float64)
+        defective = np.array([sample.label == "ng" for sample in test], dtype=np.bool_)
+        parts = parts_of(test)
+        try:
+            result = compare_paired(defective, parts, before, after)
+        except ValueError as error:
+            raise CompressError(f"{self.name}: {error}") from error
+        own, others = shipped.promised.thresholds, promised.thresholds
+        flips = sum(
+            own.verdict(float(a)) != others.verdict(float(b))
+            for a, b in zip(after, before, strict=True)
+        )
+        return Lost(
+            figure="AUROC",
+            before=result.first,
+            after=result.second,
+            low=result.low,
+            high=result.high,
+            items=len(test),
+            flips=flips,
+            beyond=beyond_promise(test, after, shipped.promised),
+        )
+
+    def shipped(self, recipe: Recipe) -> tuple[EdgeFile, Promised, Promised]:
+        """Return the edge file of a recipe that was made, its promise, and the float detector's."""
+        found = self._shipped[recipe.name]
+        return found.edge, found.promised, self._of_detector()[0]
+
+    def _scorer(self, share: float, config: PruneConfig) -> Scorer:
+        if not share:
+            return self._detector.scorer
+        images = [sample.pixels for sample in self.samples["train"]]
+        return pruned(self._detector.scorer, images, replace(config, share=share))
+
+    def _config(self, recipe: Recipe, base: EdgeConfig, four: MixedConfig) -> EdgeConfig:
+        if recipe.bits == "float":
+            return replace(base, int8=False)
+        return replace(base, mixed=four if recipe.bits == "int8+int4" else None)
+
+    def _bits(self) -> int:
+        return EdgeSession(self.bundle.read(EDGE)).facts.bits
+
+    def _of_detector(self) -> tuple[Promised, Scores]:
+        """Return the float detector's thresholds by the bundle's promise, and its test scores."""
+        if self._floats is None:
+            asked = Promise(**self.bundle.promise["promise"])
+            calibration, test = (
+                [one.score for one in training.judge(self._detector, self.samples[role])]
+                for role in ("calibration", "test")
+            )
+            promised = training.settle(self.samples["calibration"], calibration, asked)
+            self._floats = promised, np.array(test, dtype=np.float64)
+        return self._floats
+
+
+def beyond_promise(test: Sequence[Sample], scores: Scores, promised: Promised) -> int:
+    """Return how many test parts are decided wrongly above the shares that were promised."""
+    ng, ok = scored(test, [float(one) for one in scores])
+    limits, asked = promised.thresholds, promised.promise
+    over = 0
+    if asked.max_escape is not None and len(ng):
+        found = escape_rates(ng, limits)[0]
+        over += max(0, found.wrong - int(asked.max_escape * found.parts))
+    if asked.max_false_reject is not None and len(ok):
+        rejected = false_reject_rate(ok, limits)
+        over += max(0, rejected.wrong - int(asked.max_false_reject * rejected.parts))
+    return over
+
+
+def read_subject(bundle: Path, folder: Path, options: Any = None) -> InspectionSubject:
+    """Return a bundle with the images that it was made of.
+
+    Args:
+        bundle: Folder of the bundle.
+        folder: Images that it was trained on, with their labels.
+        options: How the folder is read (`DatasetOptions`).
+
+    Raises:
+        CompressError: Images were altered or are missing.
+    """
+    from connectors.defects.training import opened
+
+    model = DefectBundle.load(bundle)
+    roles: dict[str, list[Sample]] = {"train": [], "calibration": [], "test": []}
+    with opened(folder, options) as dataset:
+        known = set(dataset.frame["name"])
+        for name, digest, _, role in model.images.iter_rows():
+            if name not in known:
+                raise CompressError(
+                    f"{folder}: {name} is missing, which the model was made with; give its folder"
+                )
+            sample = grouped(dataset, [name])[0]
+            if digest_of(sample.pixels) != digest:
+                raise CompressError(
+                    f"{folder}: {name} is not the image that the model was made with; restore it, "
+                    "or train again"
+                )
+            roles[role].append(sample)
+    return InspectionSubject(model, roles)

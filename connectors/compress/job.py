@@ -1,0 +1,130 @@
+"""A model planned and compressed, with everything written that a person or a registry needs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tasks.compress.budget import Budget
+from tasks.compress.device import CompressError, device_named
+from tasks.compress.planner import Plan, make_plan
+from tasks.compress.record import outcome_record, plan_record
+from tasks.compress.subject import Say, Subject
+from tasks.compress.trials import carry_out
+
+if TYPE_CHECKING:
+    from connectors.compress.inspection import InspectionSubject
+
+PLAN, OUTCOME, PAGE, PICTURE = "plan.json", "outcome.json", "compress.html", "pareto.svg"
+MODEL, BUNDLE = "model.onnx", "bundle"
+Record = dict[str, Any]
+
+
+def budget_of(values: Mapping[str, Any]) -> Budget:
+    """Return the budget of a JSON record.
+
+    Raises:
+        CompressError: An unknown limit, or an impossible one.
+    """
+    known = asdict(Budget())
+    if unknown := sorted(set(values) - set(known)):
+        raise CompressError(f"budget {unknown[0]!r} is unknown; there are {', '.join(known)}")
+    return Budget(**values)
+
+
+def subject_of(model: Path, data: Path, options: Mapping[str, Any] | None = None) -> Subject:
+    """Return a model with its data.
+
+    Args:
+        model: Folder of an inspection bundle, or an ONNX file.
+        data: Images that the bundle was made of; for a file, ``.npz`` of examples.
+        options: How a folder of images is read.
+
+    Raises:
+        CompressError: Neither of both, or data that do not fit.
+    """
+    if model.is_dir():
+        from connectors.compress.inspection import read_subject
+        from connectors.defects.steps import options_of
+
+        return read_subject(model, data, options_of(dict(options or {})))
+    if model.suffix == ".onnx":
+        from tasks.compress.onnx_subject import read_onnx_subject
+
+        return read_onnx_subject(model, data)
+    raise CompressError(
+        f"{model}: give the folder of an inspection bundle, registry:LINE, or a file *.onnx"
+    )
+
+
+def plan_job(subject: Subject, device: str, budget: Mapping[str, Any], say: Say) -> Plan:
+    """Return the plan of a job."""
+    return make_plan(subject, device_named(device), budget_of(budget), say=say)
+
+
+def compress_job(
+    draft: Path,
+    *,
+    model: Path,
+    data: Path,
+    device: str,
+    budget: Mapping[str, Any],
+    minutes: float,
+    options: Mapping[str, Any] | None,
+    say: Say,
+) -> Record:
+    """Plan, carry out, and write file, bundle, page and records.
+
+    Args:
+        draft: Folder that everything is written into.
+        model: As `subject_of`.
+        data: As `subject_of`.
+        device: Name of one.
+        budget: Fields of `Budget`.
+        minutes: After which no further recipe is begun.
+        options: How a folder of images is read.
+        say: Told what begins.
+
+    Returns:
+        JSON record: plan and outcome.
+    """
+    asked, target = budget_of(budget), device_named(device)
+    subject = subject_of(model, data, options)
+    plan = make_plan(subject, target, asked, say=say)
+    outcome = carry_out(plan, subject, minutes=minutes, say=say)
+    planned, done = plan_record(plan), outcome_record(outcome)
+    taken = next(one for one in done["trials"] if one["taken"])
+    from tasks.compress.page import compress_page
+    from tasks.compress.pareto_plot import pareto_plot
+
+    (draft / MODEL).write_bytes(outcome.taken.made.model)
+    for name, content in outcome.taken.made.files.items():
+        (draft / f"model.{name}").write_bytes(content)
+    for name, record in ((PLAN, planned), (OUTCOME, done)):
+        (draft / name).write_text(json.dumps(record, indent=1, allow_nan=False), encoding="utf-8")
+    (draft / PAGE).write_text(compress_page(planned, done), encoding="utf-8")
+    (draft / PICTURE).write_text(_picture(pareto_plot(done["whole"], done["trials"])), "utf-8")
+    bundle = subject.family == "inspection"
+    if bundle:
+        from connectors.compress.publish import write_compressed
+
+        write_compressed(_inspection(subject), outcome, taken, draft / BUNDLE)
+    return {"plan": planned, "outcome": done, "bundle": bundle}
+
+
+def _inspection(subject: Subject) -> InspectionSubject:
+    from connectors.compress.inspection import InspectionSubject
+
+    if not isinstance(subject, InspectionSubject):
+        raise TypeError(f"a bundle is made of inspection models, not of {subject.family}")
+    return subject
+
+
+def _picture(drawing: Any) -> str:
+    from tasks.cleaning.report.page import SHARED, STYLE, own_file
+
+    text: str = drawing.document(own_file(SHARED, STYLE))
+    return text
