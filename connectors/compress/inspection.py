@@ -26,7 +26,7 @@ from tasks.compress.subject import Lost, Made, Say
 from tasks.defects import training
 from tasks.defects.bundle.bundle import EDGE, DefectBundle
 from tasks.defects.bundle.parts import digest_of
-from tasks.defects.detect.detector import FACTS, WEIGHTS, Detector
+from tasks.defects.detect.detector import Detector
 from tasks.defects.edge.build import EdgeConfig, build_edge, export_edge
 from tasks.defects.edge.format import INPUT, EdgeFile
 from tasks.defects.edge.graph import EdgeGraph
@@ -79,7 +79,7 @@ class InspectionSubject:
 
     def __post_init__(self) -> None:
         """Open the detector, and refuse data that cannot carry a comparison."""
-        self._detector = Detector.from_bytes({n: self.bundle.read(n) for n in (WEIGHTS, FACTS)})
+        self._detector = self.bundle.detector()
         missing = [role for role in ("train", "calibration", "test") if not self.samples.get(role)]
         if missing:
             raise CompressError(

@@ -11,9 +11,15 @@ from connectors.compress.inspection import InspectionSubject
 from kernels.bundle.folder import read_json
 from tasks.compress.trials import Outcome
 from tasks.defects import training
-from tasks.defects.bundle.bundle import TYPES, TYPES_FACTS, DefectBundle, write_bundle
+from tasks.defects.bundle.bundle import (
+    DETECTOR,
+    DETECTOR_FACTS,
+    TYPES,
+    TYPES_FACTS,
+    DefectBundle,
+    write_bundle,
+)
 from tasks.defects.bundle.parts import BundleParts, example_of
-from tasks.defects.detect.detector import FACTS, WEIGHTS
 from tasks.defects.edge.session import EdgeSession
 
 
@@ -50,8 +56,8 @@ def write_compressed(
         git_commit=old.manifest.git_commit,
         edge=edge.model,
         parity=json.loads(edge.record.to_json()),
-        detector=old.read(WEIGHTS),
-        detector_facts=json.loads(old.read(FACTS)),
+        detector=old.read(DETECTOR),
+        detector_facts=json.loads(old.read(DETECTOR_FACTS)),
         types=old.read(TYPES) if has_types else b"",
         types_facts=read_json(old.folder, old.manifest, TYPES_FACTS) if has_types else {},
         boxes={name: old.read(name) for name in old.box_files},

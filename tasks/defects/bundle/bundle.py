@@ -30,8 +30,10 @@ from tasks.defects.judgement import Thresholds
 if TYPE_CHECKING:
     from tasks.defects.boxes.detector import BoxDetector
     from tasks.defects.classify.found import FoundTypes
+    from tasks.defects.detect.detector import Detector
 
 EDGE, TYPES, TYPES_FACTS = "edge.onnx", "types.npz", "types.json"
+DETECTOR, DETECTOR_FACTS = "detector.safetensors", "detector.json"
 SCORE_TOLERANCE = 1e-3
 """Int8 kernels of other CPUs round otherwise; scores are of the order of 1."""
 
@@ -113,6 +115,21 @@ class DefectBundle:
         except TypesFileError as error:
             raise BundleError(f"{self.folder / TYPES}: {error}") from error
 
+    def detector(self) -> Detector:
+        """Return the float detector, which the central machine runs.
+
+        Raises:
+            BundleError: It was written by another version.
+        """
+        from tasks.defects.detect.config import DetectError
+        from tasks.defects.detect.detector import FACTS, WEIGHTS, Detector
+
+        files = {WEIGHTS: self.read(DETECTOR), FACTS: self.read(DETECTOR_FACTS)}
+        try:
+            return Detector.from_bytes(files)
+        except DetectError as error:
+            raise BundleError(f"{self.folder / DETECTOR}: {error}") from error
+
     def boxes(self) -> BoxDetector | None:
         """Return the detector of boxes, None where none was fitted.
 
@@ -187,7 +204,7 @@ def write_bundle(folder: Path, parts: BundleParts) -> DefectBundle:
 
 
 def _write_files(draft: Path, parts: BundleParts) -> None:
-    contents = {EDGE: parts.edge, "detector.safetensors": parts.detector}
+    contents = {EDGE: parts.edge, DETECTOR: parts.detector}
     if parts.types:
         contents[TYPES] = parts.types
     contents |= parts.boxes
@@ -195,7 +212,7 @@ def _write_files(draft: Path, parts: BundleParts) -> None:
         (draft / name).write_bytes(content)
     texts = {
         "parity.json": parts.parity,
-        "detector.json": parts.detector_facts,
+        DETECTOR_FACTS: parts.detector_facts,
         "thresholds.json": parts.thresholds,
         "metrics.json": parts.metrics,
     } | ({TYPES_FACTS: parts.types_facts} if parts.types else {})
