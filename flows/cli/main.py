@@ -31,6 +31,7 @@ class PenstockCommands(LazyGroup):
         "train": LazyCommand("flows.cli.train", "Train a model of your own on the runtime."),
         "clean": LazyCommand("flows.cli.clean", "Clean tables: infer, run, review, undo, requeue."),
         "defects": LazyCommand("flows.cli.defects", "Inspect images for defects, edge and centre."),
+        "models": LazyCommand("flows.cli.models", "Serve ONNX models over HTTP."),
         "simulate": LazyCommand("flows.cli.simulate", "Generate transactions to work on."),
         "schedule": LazyCommand(
             "flows.cli.schedule", "Place jobs on devices: profile, tune, simulate, apply."
