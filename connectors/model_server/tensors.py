@@ -80,6 +80,8 @@ def from_json(
     if found.size == 0:
         found = found.astype(DTYPES[datatype])
     dtype = DTYPES[datatype]
+    if dtype.kind in "iu" and found.dtype.kind in "fO":
+        found = _whole(data, found)
     if found.dtype.kind not in _KINDS[dtype.kind]:
         raise TensorError(f"{name}: data holds values that are no {datatype}")
     made = _converted(name, found, datatype, dtype)
@@ -129,6 +131,22 @@ def to_bytes(array: Array) -> bytes:
         encoded = _text(value).encode()
         parts += [struct.pack("<I", len(encoded)), encoded]
     return b"".join(parts)
+
+
+def _whole(data: list[Any], found: Array) -> Array:
+    """Return lists of whole numbers that have no common type in NumPy, such as 1 and 2**63.
+
+    They come as integers where one 64-bit type holds them, else as they were found.
+    """
+    exact = np.array(data, object)
+    values = exact.ravel().tolist()
+    if not all(type(value) is int for value in values):
+        return found
+    dtype = np.int64 if min(values) < 0 else np.uint64
+    try:
+        return exact.astype(dtype)
+    except OverflowError:
+        return found
 
 
 def _converted(name: str, found: Array, datatype: str, dtype: np.dtype[Any]) -> Array:

@@ -103,3 +103,26 @@ def put(folder: Path, name: str, version: int | str, content: bytes) -> Path:
     draft.write_bytes(content)
     draft.replace(path)
     return path
+
+
+def convolutional(side: int = 64, seed: int = 0) -> bytes:
+    """Three strided convolutions, mean, ten outputs: pixels [rows, 3, side, side] -> y."""
+    rng = np.random.default_rng(seed)
+    nodes, weights, last, width = [], [], "pixels", 3
+    for at, channels in enumerate((32, 64, 128)):
+        kernel = rng.normal(size=(channels, width, 3, 3)) / np.sqrt(width * 9)
+        weights.append(numpy_helper.from_array(kernel.astype(np.float32), f"k{at}"))
+        nodes.append(
+            helper.make_node(
+                "Conv", [last, f"k{at}"], [f"c{at}"], strides=[2, 2], pads=[1, 1, 1, 1]
+            )
+        )
+        nodes.append(helper.make_node("Relu", [f"c{at}"], [f"r{at}"]))
+        last, width = f"r{at}", channels
+    head = rng.normal(size=(width, 10)).astype(np.float32)
+    weights.append(numpy_helper.from_array(head, "head"))
+    nodes.append(helper.make_node("GlobalAveragePool", [last], ["mean"]))
+    nodes.append(helper.make_node("Flatten", ["mean"], ["flat"]))
+    nodes.append(helper.make_node("MatMul", ["flat", "head"], ["y"]))
+    inputs = [("pixels", "FP32", ["rows", 3, side, side])]
+    return model(nodes, inputs, [("y", "FP32", ["rows", 10])], weights)
