@@ -52,7 +52,7 @@ def parse_address(text: str) -> Address:
     named = bool(equals) and "/" not in head
     name, place = (head, rest) if named else ("", text.strip())
     place, _, file = place.partition("#")
-    if not place:
+    if not place or (named and not name):
         raise ConfigurationError(f"{text!r} names no place of models", "Give a folder or models:/")
     if name and not valid_name(name):
         raise ConfigurationError(

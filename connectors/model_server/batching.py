@@ -148,6 +148,15 @@ class Batcher:
         """Whether nothing waits or runs."""
         return not self.depth and not self.running
 
+    def admit(self) -> None:
+        """Turn a request away before any work is done for it, when the queue is full.
+
+        Raises:
+            Problem: 503.
+        """
+        if self.depth >= self._config.max_queue:
+            raise _overloaded(f"{self.depth} requests wait already")
+
     async def run(self, feeds: Mapping[str, Array], outputs: tuple[str, ...] = ()) -> Answer:
         """Return the outputs for one request.
 
@@ -155,8 +164,7 @@ class Batcher:
             Problem: 503, there is too much to do.
             RunError: The values do not suit the model.
         """
-        if self.depth >= self._config.max_queue:
-            raise _overloaded(f"{self.depth} requests wait already")
+        self.admit()
         loop = asyncio.get_running_loop()
         first = next(iter(feeds.values()))
         rows = first.shape[0] if self._together and first.ndim else 1

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from connectors.api.http_run import HttpRun, quiet_collector, serve_http
+from connectors.api.http_run import BACKLOG, HttpRun, quiet_collector, serve_http
 from connectors.api.settings import settings_parser
 from connectors.listener import bound_listener
 from connectors.model_server.settings import (
@@ -95,6 +95,7 @@ def _serve(
     service = build_service(settings)
     try:
         quiet_collector()
+        listener.listen(BACKLOG)  # who comes from now on waits a moment, and is not refused
         told(_url(settings, listener))
         import uvloop
 

@@ -120,6 +120,7 @@ class ModelService:
         size = _announced(request, self.settings.max_body_mib * MIB)
         self._hold(size)
         try:
+            found.batcher.admit()
             body = await self._body(request)
             response = await self._answer(request, found, body)
         except Problem as problem:

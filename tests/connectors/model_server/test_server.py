@@ -9,6 +9,7 @@ import signal
 import socket
 import threading
 import time
+from contextlib import suppress
 
 import numpy as np
 import psutil
@@ -23,6 +24,7 @@ from connectors.model_server.client import (
     RequestError,
 )
 from connectors.model_server.messages import HEADER_LENGTH, pack
+from connectors.model_server.server import main
 from tests.benchmarks._api_server import ModelServerProcess
 from tests.onnx_files import centred, dense, looked_up, put, same, scaled
 from tests.processes import alive, wait_for
@@ -207,16 +209,15 @@ def test_values_that_do_not_suit_the_model_are_the_callers_fault(client):
 
 def test_tokens_and_scopes(server):
     for token in ("", "guess-0123456789abcdef"):
-        with pytest.raises(NotAllowedError) as refused:
-            Client(server.url, token).infer("scaled", {"x": X})
+        with Client(server.url, token) as client, pytest.raises(NotAllowedError) as refused:
+            client.infer("scaled", {"x": X})
         assert refused.value.status == 401
-    reader = Client(server.url, SECRETS["reads"])
-    assert reader.metadata("scaled")["name"] == "scaled"
-    with pytest.raises(NotAllowedError, match="lacks the scope 'score'") as refused:
-        reader.infer("scaled", {"x": X})
+    with Client(server.url, SECRETS["reads"]) as reader:
+        assert reader.metadata("scaled")["name"] == "scaled"
+        with pytest.raises(NotAllowedError, match="lacks the scope 'score'") as refused:
+            reader.infer("scaled", {"x": X})
     assert refused.value.status == 403
     assert server.call("GET", "/metrics", token=SECRETS["asks"]).status == 403
-    reader.close()
 
 
 @pytest.mark.parametrize(
@@ -258,12 +259,14 @@ def test_fuzzed_bytes_end_in_an_answer_and_harm_nobody(server, client):
         first = 0 if turn % 3 == 0 else start
         for _ in range(rng.randint(1, 6)):
             damaged[rng.randrange(first, len(damaged))] = rng.randrange(256)
-        with socket.create_connection(("127.0.0.1", server.port), timeout=10) as connection:
+        # A damaged head may promise more than comes; the server then waits, and we do not.
+        seconds = 10.0 if turn % 3 else 0.3
+        with socket.create_connection(("127.0.0.1", server.port), timeout=seconds) as connection:
             connection.sendall(damaged)
-            connection.shutdown(socket.SHUT_WR)
             received = b""
-            while data := connection.recv(65_536):
-                received += data
+            with suppress(TimeoutError):
+                while data := connection.recv(65_536):
+                    received += data
         if turn % 3:
             assert received.startswith((b"HTTP/1.1 200", b"HTTP/1.1 400", b"HTTP/1.1 422")), damaged
         assert b"HTTP/1.1 500" not in received
@@ -325,7 +328,7 @@ def test_versions_change_under_load_without_an_error(start, tmp_path):
 
 
 def test_too_much_is_turned_away_at_once_and_it_recovers(start, tmp_path):
-    put(tmp_path, "slow", 1, dense((256, 2_048, 2_048, 2_048, 2_048, 8)))
+    put(tmp_path, "slow", 1, dense((256, 1_024, 1_024, 8)))
     server = start(tmp_path, max_rows=1, max_queue=4)
     x = np.zeros((64, 256), np.float32)
     answered, busy, other = [], [], []
@@ -356,17 +359,6 @@ def test_too_much_is_turned_away_at_once_and_it_recovers(start, tmp_path):
         assert client.infer("slow", {"x": x})["y"].shape == (64, 8)
 
 
-def test_a_token_has_a_rate(start, models):
-    server = start(f"s={models / 'scaled' / '1' / 'model.onnx'}", rate=1, burst=2)
-    with Client(server.url, SECRETS["asks"]) as client:
-        for _ in range(2):
-            client.infer("s", {"x": X})
-        with pytest.raises(BusyError, match="more requests than its rate") as refused:
-            client.infer("s", {"x": X})
-        assert refused.value.status == 429
-        assert refused.value.retry_after >= 1
-
-
 def test_processes_share_a_socket_are_started_again_and_end_together(start, models):
     server = start(models, workers=2, reload_seconds=0)
     parent = psutil.Process(server.process.pid)
@@ -395,29 +387,43 @@ def test_processes_share_a_socket_are_started_again_and_end_together(start, mode
 
 
 @pytest.mark.parametrize(
-    ("serve", "settings", "said"),
+    ("options", "said"),
     [
-        ("/nosuch", {}, "there is no such file or folder"),
-        ("", {}, "was not told what to serve"),
-        ("{models}", {"host": "0.0.0.0"}, "can be reached from other machines"),
-        ("{models}", {"max_rows": 0}, "max_rows"),
-        ("/nosuch", {"workers": 2}, "end as soon as they start"),
+        (["--serve", "/nosuch"], "there is no such file or folder"),
+        ([], "was not told what to serve"),
+        (["--serve", "models", "--host", "0.0.0.0"], "can be reached from other machines"),
+        (["--serve", "models", "--max-rows", "0"], "max_rows"),
+        (["--serve", "models", "--bodies-mib", "1"], "bodies_mib must be at least"),
+        (["--serve", "models", "--tls-key", "/nosuch"], "belong together"),
     ],
 )
-def test_what_cannot_start_says_why(start, models, serve, settings, said):
-    server = start(serve.format(models=models), wait=False, **settings)
+def test_what_cannot_start_says_why(options, said, monkeypatch, capsys):
+    monkeypatch.setenv("PENSTOCK_API_TOKENS", TOKENS)
+    assert main([*options, "--port", "0"]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("penstock models: ")
+    assert said in error
+
+
+def test_processes_that_cannot_start_end_the_first_one(start):
+    server = start("/nosuch", wait=False, workers=2)
     assert server.process.wait(60) == 1
-    assert said in server.tail()
+    assert "end as soon as they start" in server.tail()
     assert "Traceback" not in server.tail(200)
 
 
-def test_it_ends_on_sigterm_after_what_runs(start, models):
-    server = start(models, reload_seconds=0)
+def test_a_token_has_a_rate_and_sigterm_ends_what_runs(start, models):
+    server = start(f"s={models / 'scaled' / '1' / 'model.onnx'}", rate=1, burst=2)
     with Client(server.url, SECRETS["asks"]) as client:
-        client.infer("scaled", {"x": X})
+        for _ in range(2):
+            client.infer("s", {"x": X})
+        with pytest.raises(BusyError, match="more requests than its rate") as refused:
+            client.infer("s", {"x": X})
+        assert refused.value.status == 429
+        assert refused.value.retry_after >= 1
         assert server.stop() == 0
         with pytest.raises(NotReachedError):
-            client.infer("scaled", {"x": X})
+            client.infer("s", {"x": X})
         assert not client.ready()
 
 
