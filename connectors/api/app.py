@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from importlib.metadata import version
 from time import perf_counter
@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
+from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from connectors.api.problem import Problem
+from connectors.api.problem import Problem, failed
 from connectors.api.reply import SECURITY_HEADERS, TLS_HEADER, Reply, reply_to
-from connectors.api.scoring import failed
 
 if TYPE_CHECKING:
     from connectors.api.gate import Gate
-    from connectors.api.metrics import Metrics
+    from connectors.api.metrics import RequestMetrics
     from connectors.api.service import Service
 
 logger = logging.getLogger(__name__)
@@ -69,19 +69,48 @@ def create_app(service: Service) -> FastAPI:
     return app
 
 
-def surround(app: FastAPI, gate: Gate, metrics: Metrics, *, tls: bool) -> None:
-    """Put around an application what every one has: problems as answers, and `Surroundings`."""
-    app.add_exception_handler(Problem, _on_problem)
-    app.add_exception_handler(HTTPException, _on_http_error)
-    app.add_exception_handler(RequestValidationError, _on_invalid)
-    app.add_middleware(Surroundings, gate=gate, metrics=metrics, tls=tls)
+def surround(
+    app: Starlette,
+    gate: Gate,
+    metrics: RequestMetrics,
+    *,
+    tls: bool,
+    reply: Callable[[Problem, str], Reply] = reply_to,
+    see: str = "/v1/openapi.json",
+) -> None:
+    """Put around an application what every one has: problems as answers, and `Surroundings`.
+
+    Args:
+        app: The application.
+        gate: Gives requests their ids.
+        metrics: What is counted.
+        tls: Whether it is served over TLS.
+        reply: ``(problem, request id) -> answer``.
+        see: Where a client finds what there is.
+    """
+
+    async def on_problem(request: Request, error: Exception) -> Response:
+        problem = _problem_of(request, error, see)
+        return as_response(reply(problem, request_id_of(request)))
+
+    for kind in (Problem, HTTPException, RequestValidationError):
+        app.add_exception_handler(kind, on_problem)
+    app.add_middleware(Surroundings, gate=gate, metrics=metrics, tls=tls, reply=reply)
 
 
 class Surroundings:
     """Request ids, headers, counts and the last catch around every route."""
 
-    def __init__(self, app: ASGIApp, gate: Gate, metrics: Metrics, *, tls: bool) -> None:
-        self._app, self._gate, self._metrics = app, gate, metrics
+    def __init__(
+        self,
+        app: ASGIApp,
+        gate: Gate,
+        metrics: RequestMetrics,
+        *,
+        tls: bool,
+        reply: Callable[[Problem, str], Reply] = reply_to,
+    ) -> None:
+        self._app, self._gate, self._metrics, self._reply = app, gate, metrics, reply
         tls_header = (TLS_HEADER,) if tls else ()
         self._headers = [(n.encode(), v.encode()) for n, v in (*SECURITY_HEADERS, *tls_header)]
 
@@ -113,7 +142,7 @@ class Surroundings:
             logger.exception("request %s failed", request_id)
             if status:
                 raise
-            response = as_response(reply_to(failed(), request_id))
+            response = as_response(self._reply(failed(), request_id))
             await response(scope, receive, sending)
         finally:
             route = getattr(scope.get("route"), "path", "other")
@@ -186,32 +215,20 @@ def request_id_of(request: Request) -> str:
     return str(request.scope["state"]["request_id"])
 
 
-async def _on_problem(request: Request, error: Exception) -> Response:
-    assert isinstance(error, Problem)  # noqa: S101 - registered for it alone
-    return as_response(reply_to(error, request_id_of(request)))
-
-
-async def _on_http_error(request: Request, error: Exception) -> Response:
+def _problem_of(request: Request, error: Exception, see: str) -> Problem:
+    if isinstance(error, Problem):
+        return error
+    if isinstance(error, RequestValidationError):
+        details: list[dict[str, Any]] = list(error.errors())
+        first = details[0] if details else {"loc": ("request",), "msg": "invalid"}
+        where = ".".join(map(str, first["loc"]))[:200]
+        return Problem(422, "invalid-request", str(first["msg"]), "Correct it", where=where)
     status = getattr(error, "status_code", 500)
     codes = {404: "not-found", 405: "method-not-allowed"}
-    problem = Problem(
+    return Problem(
         status,
         codes.get(status, "http-error"),
         f"{request.method} {request.url.path[:200]}: {getattr(error, 'detail', 'failed')}",
-        "See /v1/openapi.json for what there is",
+        f"See {see} for what there is",
         headers=dict(getattr(error, "headers", None) or {}),
     )
-    return as_response(reply_to(problem, request_id_of(request)))
-
-
-async def _on_invalid(request: Request, error: Exception) -> Response:
-    details: list[dict[str, Any]] = getattr(error, "errors", list)()
-    first = details[0] if details else {"loc": ("request",), "msg": "invalid"}
-    problem = Problem(
-        422,
-        "invalid-request",
-        str(first["msg"]),
-        "Correct it",
-        where=".".join(map(str, first["loc"]))[:200],
-    )
-    return as_response(reply_to(problem, request_id_of(request)))

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from itertools import count
 
 from connectors.api.load_control import Level, LoadControl
-from connectors.api.metrics import Metrics
+from connectors.api.metrics import RequestMetrics
 from connectors.api.problem import forbidden, overloaded, too_many, unauthorised
 from connectors.api.rate_limit import RateLimiter
 from connectors.api.tokens import Token, TokenBook
@@ -30,7 +30,7 @@ class Gate:
         tokens: TokenBook,
         limiter: RateLimiter,
         load: LoadControl,
-        metrics: Metrics,
+        metrics: RequestMetrics,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.load = load

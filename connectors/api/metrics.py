@@ -7,7 +7,8 @@ more than the request's own arithmetic.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
 
 BOUNDS = tuple(round(b * 10**e, 9) for e in range(-5, 1) for b in (1, 2.5, 5))  # 10 us .. 5 s
 """Upper bounds of the latency buckets, seconds."""
@@ -42,37 +43,45 @@ class Counter:
 
 
 class Histogram:
-    """Durations in seconds, by one label."""
+    """Durations in seconds, or other sizes, by one label or several."""
 
-    def __init__(self, name: str, text: str, label: str) -> None:
-        self.name, self.text, self.label = name, text, label
-        self._counts: dict[str, list[int]] = {}
-        self._sums: dict[str, float] = {}
+    def __init__(
+        self,
+        name: str,
+        text: str,
+        label: str | Sequence[str],
+        bounds: Sequence[float] = BOUNDS,
+    ) -> None:
+        self.name, self.text, self.bounds = name, text, tuple(bounds)
+        self.labels = (label,) if isinstance(label, str) else tuple(label)
+        self._counts: dict[Labels, list[int]] = {}
+        self._sums: dict[Labels, float] = {}
 
-    def observe(self, label: str, seconds: float) -> None:
-        """Count one duration."""
-        counts = self._counts.get(label)
+    def observe(self, label: str | Labels, size: float) -> None:
+        """Count one; several labels come as a tuple."""
+        values = (label,) if isinstance(label, str) else label
+        counts = self._counts.get(values)
         if counts is None:
-            counts = self._counts[label] = [0] * (len(BOUNDS) + 1)
-            self._sums[label] = 0.0
-        counts[bisect_left(BOUNDS, seconds)] += 1
-        self._sums[label] += seconds
+            counts = self._counts[values] = [0] * (len(self.bounds) + 1)
+            self._sums[values] = 0.0
+        counts[bisect_left(self.bounds, size)] += 1
+        self._sums[values] += size
 
-    def count(self, label: str) -> int:
+    def count(self, label: str | Labels) -> int:
         """Return how many were observed."""
-        return sum(self._counts.get(label, ()))
+        return sum(self._counts.get((label,) if isinstance(label, str) else label, ()))
 
     def lines(self) -> list[str]:
         """Return the exposition."""
         out = [f"# HELP {self.name} {self.text}", f"# TYPE {self.name} histogram"]
-        for label, counts in sorted(self._counts.items()):
+        for values, counts in sorted(self._counts.items()):
             total = 0
-            for bound, count in zip((*map(_number, BOUNDS), "+Inf"), counts, strict=True):
+            for bound, count in zip((*map(_number, self.bounds), "+Inf"), counts, strict=True):
                 total += count
-                braces = _braces((self.label, "le"), (label, bound))
+                braces = _braces((*self.labels, "le"), (*values, bound))
                 out.append(f"{self.name}_bucket{braces} {total}")
-            braces = _braces((self.label,), (label,))
-            out.append(f"{self.name}_sum{braces} {self._sums[label]:.9g}")
+            braces = _braces(self.labels, values)
+            out.append(f"{self.name}_sum{braces} {self._sums[values]:.9g}")
             out.append(f"{self.name}_count{braces} {total}")
         return out
 
@@ -87,6 +96,41 @@ class Gauge:
         """Return the exposition."""
         head = [f"# HELP {self.name} {self.text}", f"# TYPE {self.name} gauge"]
         return [*head, f"{self.name} {_number(float(self._read()))}"]
+
+
+class Gauges:
+    """Numbers by label values, read when they are asked for."""
+
+    def __init__(
+        self,
+        name: str,
+        text: str,
+        labels: Sequence[str],
+        read: Callable[[], Mapping[Labels, float]],
+    ) -> None:
+        self.name, self.text, self.labels, self._read = name, text, tuple(labels), read
+
+    def lines(self) -> list[str]:
+        """Return the exposition."""
+        head = [f"# HELP {self.name} {self.text}", f"# TYPE {self.name} gauge"]
+        return head + [
+            f"{self.name}{_braces(self.labels, labels)} {_number(float(value))}"
+            for labels, value in sorted(self._read().items())
+        ]
+
+
+class RequestMetrics(Protocol):
+    """What stands around every route of a server and is counted there.
+
+    Attributes:
+        requests: By route and status.
+        shed: Requests turned away, by reason.
+        stages: Time per stage.
+    """
+
+    requests: Counter
+    shed: Counter
+    stages: Histogram
 
 
 class Metrics:

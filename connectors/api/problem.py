@@ -118,3 +118,13 @@ def too_large(
         where=where,
         headers={"connection": "close"},  # the rest of the body is not read
     )
+
+
+def failed() -> Problem:
+    """A failure that is ours."""
+    return Problem(
+        500,
+        "failed",
+        "the request failed here, not by anything you sent",
+        "Report the request id to the operator",
+    )

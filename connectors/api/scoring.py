@@ -14,7 +14,7 @@ from connectors.api.dead_letters import MALFORMED, TOO_LARGE, DeadLetters
 from connectors.api.engine import SLICE, Asked, Engine, Row
 from connectors.api.gate import Gate
 from connectors.api.metrics import Metrics
-from connectors.api.problem import Problem, too_large
+from connectors.api.problem import Problem, failed, too_large
 from connectors.api.reply import Reply, reply_to
 from connectors.api.tokens import Token
 from tasks.fraud.ingest.checks import RULES
@@ -261,13 +261,3 @@ def row_problem(error: RowError) -> Problem:
 def _batch_reply(made: Sequence[bytes], request_id: str) -> Reply:
     head = b'{"request_id":' + orjson.dumps(request_id) + b',"answers":['
     return Reply(200, b"".join((head, b",".join(made), b"]}")))
-
-
-def failed() -> Problem:
-    """Return the problem of a failure that is ours."""
-    return Problem(
-        500,
-        "failed",
-        "the request failed here, not by anything you sent",
-        "Report the request id to the operator",
-    )

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
+from collections.abc import Mapping
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -14,6 +16,7 @@ from infra.settings import CHECKOUT, HOST, LogLevel
 
 Mode = Literal["embedded", "stream"]
 PREFIX = "PENSTOCK_API_"
+SettingsKind = TypeVar("SettingsKind", bound=BaseSettings)
 
 
 class ApiSettings(BaseSettings):
@@ -122,8 +125,25 @@ def api_settings(**changes: Any) -> ApiSettings:
     Raises:
         ConfigurationError: A value does not fit; all of them are named, none is shown.
     """
+    return checked_settings(ApiSettings, "the API", PREFIX, changes)
+
+
+def checked_settings(
+    kind: type[SettingsKind], what: str, prefix: str, changes: Mapping[str, Any]
+) -> SettingsKind:
+    """Read settings of a kind; arguments win over variables.
+
+    Args:
+        kind: The class.
+        what: What it configures, for messages.
+        prefix: Of its variables.
+        changes: The arguments.
+
+    Raises:
+        ConfigurationError: A value does not fit; all of them are named, none is shown.
+    """
     try:
-        return ApiSettings(**changes)
+        return kind(**changes)
     except ValidationError as error:
         # Built from location and message alone: the offending value may hold a token.
         found = "; ".join(
@@ -131,5 +151,26 @@ def api_settings(**changes: Any) -> ApiSettings:
             for item in error.errors(include_input=False, include_url=False)
         )
         raise ConfigurationError(
-            f"wrong settings of the API ({found})", f"Correct the {PREFIX}* variables or arguments"
+            f"wrong settings of {what} ({found})", f"Correct the {prefix}* variables or arguments"
         ) from None
+
+
+def settings_parser(
+    kind: type[BaseSettings], program: str, description: str
+) -> argparse.ArgumentParser:
+    """Return a parser with an option for every setting but ``tokens``."""
+    parser = argparse.ArgumentParser(prog=program, description=description, argument_default=None)
+    kinds: dict[Any, type] = {int: int, float: float}
+    for name, field in kind.model_fields.items():
+        if name == "tokens":
+            continue
+        option = f"--{name.replace('_', '-')}"
+        if field.annotation is bool:
+            parser.add_argument(
+                option, action=argparse.BooleanOptionalAction, help=field.description
+            )
+        else:
+            parser.add_argument(
+                option, type=kinds.get(field.annotation, str), help=field.description
+            )
+    return parser

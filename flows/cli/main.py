@@ -34,6 +34,7 @@ class PenstockCommands(LazyGroup):
         "compress": LazyCommand(
             "flows.cli.compress", "Make a model small and fast for a device: plan, run, report."
         ),
+        "models": LazyCommand("flows.cli.models", "Serve ONNX models over HTTP."),
         "simulate": LazyCommand("flows.cli.simulate", "Generate transactions to work on."),
         "schedule": LazyCommand(
             "flows.cli.schedule", "Place jobs on devices: profile, tune, simulate, apply."

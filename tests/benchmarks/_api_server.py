@@ -25,31 +25,39 @@ class ApiProcess:
     """A running API.
 
     Attributes:
+        module: Module that is run.
+        prefix: Of its variables.
+        ready: Path that answers 200 once it is ready.
         port: Loopback port.
         home: Folder of its state.
         log: Its log file.
         process: The process, leader of a group of its own.
     """
 
+    module = "connectors.api.server"
+    prefix = "PENSTOCK_API_"
+    ready = "/health/ready"
+
     def __init__(self, home: Path, settings: Mapping[str, Any], tokens: str = "") -> None:
         """Start it; it may not answer yet."""
         self.home, self.port = home, int(settings.get("port") or any_free_port())
         home.mkdir(parents=True, exist_ok=True)
         self.log = home / "api.log"
-        environment = {k: v for k, v in os.environ.items() if not k.startswith("PENSTOCK_API_")}
+        ours = (self.prefix, "PENSTOCK_API_")
+        environment = {k: v for k, v in os.environ.items() if not k.startswith(ours)}
         environment |= {
             "PENSTOCK_API_HOME": str(home),
-            "PENSTOCK_API_PORT": str(self.port),
+            f"{self.prefix}PORT": str(self.port),
             "PENSTOCK_API_TOKENS": tokens or f"bench:admin:{TOKEN}",
         }
         environment |= {
-            f"PENSTOCK_API_{name.upper()}": str(value)
+            f"{self.prefix}{name.upper()}": str(value)
             for name, value in settings.items()
             if name != "port"
         }
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "connectors.api.server"],
+                [sys.executable, "-m", self.module],
                 cwd=ROOT,
                 env=environment,
                 stdout=log,
@@ -72,7 +80,7 @@ class ApiProcess:
             if self.process.poll() is not None:
                 raise RuntimeError(f"the API ended with {self.process.returncode}: {self.tail()}")
             with suppress(OSError, http.client.HTTPException):
-                if self.call("GET", "/health/ready").status == 200:
+                if self.call("GET", self.ready).status == 200:
                     return
             time.sleep(0.05)
         raise RuntimeError(f"the API was not ready within {seconds:g} s: {self.tail()}")
@@ -146,6 +154,28 @@ class Answer:
     @property
     def data(self) -> Any:
         return json.loads(self.body)
+
+
+class ModelServerProcess(ApiProcess):
+    """A running model server."""
+
+    module = "connectors.model_server.server"
+    prefix = "PENSTOCK_MODELS_"
+    ready = "/v2/health/ready"
+
+
+@contextmanager
+def running_models(
+    home: Path, settings: Mapping[str, Any], tokens: str = ""
+) -> Iterator[ModelServerProcess]:
+    """A model server for the length of a ``with`` block."""
+    server = ModelServerProcess(home, settings, tokens)
+    try:
+        server.wait_ready()
+        yield server
+    finally:
+        server.stop()
+        server.kill()
 
 
 @contextmanager

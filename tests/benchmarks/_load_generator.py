@@ -8,12 +8,14 @@ come as JSON on standard input, figures leave as one JSON line.
 
 from __future__ import annotations
 
+import base64
 import json
 import select
 import socket
 import sys
 import time
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -42,6 +44,8 @@ class Load:
         exponent: Exponent of Zipf's law.
         seed: Seed of arrivals, entities and amounts.
         connections: Connections to open before the first request.
+        replay: File of requests to send in turn in place of transactions: a JSON list of objects
+            ``path``, ``headers`` and ``body`` (base64); empty: transactions.
     """
 
     port: int
@@ -55,6 +59,7 @@ class Load:
     exponent: float = 1.1
     seed: int = 7
     connections: int = 32
+    replay: str = ""
 
 
 @dataclass
@@ -118,13 +123,32 @@ def transactions(load: Load, n: int, rng: np.random.Generator) -> list[dict[str,
     ]
 
 
-def request_bytes(load: Load, body: bytes) -> bytes:
+def request_bytes(
+    load: Load, body: bytes, path: str = "/v1/score", headers: dict[str, str] | None = None
+) -> bytes:
     """Return a request as it goes over the wire."""
+    given = headers or {"Content-Type": "application/json"}
     head = (
-        f"POST /v1/score HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {load.token}\r\n"
-        f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+        f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {load.token}\r\n"
+        + "".join(f"{name}: {value}\r\n" for name, value in given.items())
+        + f"Content-Length: {len(body)}\r\n\r\n"
     )
     return head.encode() + body
+
+
+def requests_of(load: Load, n: int, rng: np.random.Generator) -> list[bytes]:
+    """Return n requests: transactions, or those of a file in turn."""
+    if load.replay:
+        listed = json.loads(Path(load.replay).read_text())
+        made = [
+            request_bytes(load, base64.b64decode(one["body"]), one["path"], one["headers"])
+            for one in listed
+        ]
+        return [made[i % len(made)] for i in range(n)]
+    return [
+        request_bytes(load, json.dumps(row, separators=(",", ":")).encode())
+        for row in transactions(load, n, rng)
+    ]
 
 
 class Sender:
@@ -136,10 +160,7 @@ class Sender:
         gaps = rng.exponential(1 / load.rate, max(int(load.rate * load.seconds * 1.2) + 50, 50))
         due = np.cumsum(gaps)
         self.due = due[due < load.seconds].tolist()
-        rows = transactions(load, len(self.due), rng)
-        self.requests = [
-            request_bytes(load, json.dumps(row, separators=(",", ":")).encode()) for row in rows
-        ]
+        self.requests = requests_of(load, len(self.due), rng)
         self.poll = select.epoll()
         self.idle: list[socket.socket] = []
         self.busy: dict[int, tuple[socket.socket, float]] = {}
