@@ -2,11 +2,12 @@
 # What penstock-lite needs on 64-bit ARM (glibc 2.28 or newer), resolved and pinned here.
 #
 #   infra/lite/arm64.sh                        writes .penstock/dist/lite-aarch64.txt
-#   infra/lite/arm64.sh MODEL.onnx INPUT...    also runs MODEL there: Debian's Python for arm64 and
-#                                              the ARM wheels, under QEMU
+#   infra/lite/arm64.sh MODEL.onnx INPUT...    also holds MODEL on ARM against its record, of which
+#                                              INPUT are images: Debian's Python for arm64 and the
+#                                              ARM wheels, under QEMU
 #
 # QEMU 10 or newer: 7.2 ends with a segmentation fault while ONNX Runtime 1.32 is loaded. QEMU names
-# another one.
+# another one, QEMU_CPU the processor, for example cortex-a72.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
@@ -59,10 +60,8 @@ check() {
 from penstock_lite.command import main; sys.exit(main())"
     "${python[@]}" -c "import platform; print('lite-arm64:', platform.machine(), platform.python_version())"
     "${python[@]}" -c "$start" info "$1" --demand-record
-    "${python[@]}" -c "$start" run "$@"
-    if ((CHECK)); then "${python[@]}" -c "$start" check "$@"; fi
+    "${python[@]}" -c "$start" check "$@"
 }
 
-CHECK=${CHECK:-1}
 pin
 if (($# > 1)); then check "$@"; fi

@@ -36,7 +36,7 @@ BENCHES = 5
 
 def made(folder: Path, args: Any) -> tuple[Path, list[Path]]:
     """Write the edge file with its record; returns it and the images of the record."""
-    cores = 1 if args.smoke else CORES
+    cores = 1 if args.smoke else args.threads
     first, second, third = parts(args)
     with threads(cores):
         detector = fitted(first, args)
@@ -80,11 +80,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     options.add_argument(
         "--kept", type=Path, help="folder of fitted detectors, see defects-latency"
     )
+    options.add_argument("--threads", type=int, default=CORES, help="cores (default %(default)s)")
     args = options.parse_args(argv)
     args.parts = (6, 6, 6) if args.smoke else (30, 60, 300)
     if args.smoke:
         args.side, args.starts, args.rounds = 32, 3, 3
-    cores = 1 if args.smoke else CORES
+    cores = 1 if args.smoke else args.threads
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         try:
@@ -111,6 +112,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "ms_p50": float(np.median([one["ms_p50"] for one in benches])),
         "ms_p95": float(np.median([one["ms_p95"] for one in benches])),
         "ms_min": min(one["ms_min"] for one in benches),
+        "cpu_ms_p50": float(np.median([one["cpu_ms_p50"] for one in benches])),
         "mb": size / 1e6,
         "images": checked["checked"],
         "flips": checked["flips"],
