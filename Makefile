@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup jars demo demo-live test coverage test-stream chaos class-lists lint format bench bench-smoke bench-gpu up down status doctor freeze clean purge
+.PHONY: help setup jars demo demo-live test coverage test-stream chaos class-lists lint format bench bench-smoke bench-gpu lite lite-arm64 up down status doctor freeze clean purge
 MAKEFLAGS += --no-print-directory
 
 BIN := .venv/bin
@@ -16,7 +16,7 @@ READY = $(and $(wildcard $(BIN)/penstock),$(shell grep -sF -- "-m venv --clear $
 require-setup = $(if $(READY),,$(error run 'make setup' first))
 
 help: ## List these commands
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  \033[36m%-12s\033[0m %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  \033[36m%-12s\033[0m %s\n", $$1, $$2}' Makefile
 
 setup: ## Create .venv and install everything (safe to repeat)
 	@infra/setup.sh
@@ -64,6 +64,12 @@ bench-smoke: setup ## Run every benchmark at its small size
 
 bench-gpu: setup ## Every figure that needs a CUDA device, appended to docs/benchmarks/
 	@$(BIN)/penstock bench gpu --csv docs/benchmarks
+
+lite: ## Build the wheel of penstock-lite, for machines with ONNX Runtime alone
+	$(require-setup)@$(BIN)/python -m infra.lite.build
+
+lite-arm64: lite ## The packages that penstock-lite needs on 64-bit ARM, pinned with their digests
+	@infra/lite/arm64.sh
 
 up: setup ## Start the Prefect and MLflow servers
 	@$(BIN)/penstock up

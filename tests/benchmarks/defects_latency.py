@@ -38,6 +38,7 @@ from tasks.defects.edge.build import EdgeConfig, build_edge
 from tasks.defects.edge.format import VERDICTS, EdgeFile
 from tasks.defects.edge.graph import EdgeGraph
 from tasks.defects.edge.session import EdgeSession
+from tasks.defects.judgement import Thresholds
 from tasks.defects.samples import Sample, rgb
 from tasks.defects.textures.line import LineConfig, make_line
 from tasks.defects.training import judge, settle
@@ -104,6 +105,32 @@ def fitted(samples: Sequence[Sample], args: Any) -> Detector:
         for file, content in made.to_bytes().items():
             (kept / file).write_bytes(content)
     return made
+
+
+def shipped(
+    detector: Detector,
+    first: Sequence[Sample],
+    second: Sequence[Sample],
+    args: Any,
+    proof: Sequence[Sample] = (),
+) -> tuple[EdgeFile, Thresholds]:
+    """Return the edge file of a detector, and the detector's own thresholds."""
+    scores = [one.score for one in judge(detector, second)]
+    thresholds = settle(second, scores, None).thresholds
+    config = EdgeConfig(calibration=60)
+    if args.smoke:
+        config = EdgeConfig(qdq=QdqConfig(rules=("min-max",), most_float=0))
+    edge = build_edge(
+        detector.scorer,
+        thresholds,
+        [s.pixels for s in first],
+        settle=lambda session: (
+            settle(second, [session.judge(s.pixels).score for s in second], None).thresholds
+        ),
+        proof=[s.pixels for s in proof],
+        config=config,
+    )
+    return edge, thresholds
 
 
 def in_turns(
@@ -196,27 +223,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     with threads(cores):
         detector = fitted(first, args)
     scorer = detector.scorer
-    scores = [one.score for one in judge(detector, second)]
-    thresholds = settle(second, scores, None).thresholds
-    config = EdgeConfig(calibration=60)
-    if args.smoke:
-        config = EdgeConfig(qdq=QdqConfig(rules=("min-max",), most_float=0))
-    edge = build_edge(
-        scorer,
-        thresholds,
-        [s.pixels for s in first],
-        settle=lambda session: (
-            settle(second, [session.judge(s.pixels).score for s in second], None).thresholds
-        ),
-        config=config,
-    )
+    edge, thresholds = shipped(detector, first, second, args)
     judged = [np.ascontiguousarray(rgb(sample.pixels)) for sample in third]
     graph = EdgeGraph(scorer, thresholds).eval()
     with torch.inference_mode():
         trained = [(float(a[0]), int(a[3])) for a in (graph(torch.from_numpy(x)) for x in judged)]
     exported = difference(trained, answers_of(edge.float32, judged))
-    shipped = answers_of(edge.model, judged)
-    quantised = difference(trained, shipped)
+    answered = answers_of(edge.model, judged)
+    quantised = difference(trained, answered)
     taken, cpu = timed(edge, graph, judged, cores, args.rounds)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "line.onnx"
@@ -248,7 +262,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "score_max_int8": quantised.score_max,
         "verdicts_int8": quantised.table,
         "errors_torch": errors(third, trained),
-        "errors_int8": errors(third, shipped),
+        "errors_int8": errors(third, answered),
         "rss_mb": rss,
         "images": len(judged),
         "quantisation": json.loads(json.dumps(dict(edge.record.facts))),
