@@ -75,13 +75,6 @@ def export_onnx(module: nn.Module, example: Sequence[Tensor], config: ExportConf
     """
     if any(each.training for each in module.modules()):
         raise ExportError("the module is in training mode; call .eval() before the export")
-    shapes = tuple(
-        {
-            axis: torch.export.Dim(name, min=least, max=largest)
-            for axis, (name, least, largest) in config.dynamic.get(one, {}).items()
-        }
-        for one in config.inputs
-    )
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the exporter's own use of what torch deprecates
@@ -95,7 +88,7 @@ def export_onnx(module: nn.Module, example: Sequence[Tensor], config: ExportConf
                 external_data=False,
                 input_names=list(config.inputs),
                 output_names=list(config.outputs),
-                dynamic_shapes=shapes if config.dynamic else None,
+                dynamic_shapes=dynamic_sizes(config) if config.dynamic else None,
             )
     except Exception as error:
         reason = str(error.__cause__ or error).strip().splitlines()
@@ -111,6 +104,17 @@ def export_onnx(module: nn.Module, example: Sequence[Tensor], config: ExportConf
     _mend_antialias(model.graph)
     _mend_top(model.graph)
     return checked(model)
+
+
+def dynamic_sizes(config: ExportConfig) -> tuple[dict[int, Any], ...]:
+    """Return the free sizes of each input as torch's exporters want them."""
+    return tuple(
+        {
+            axis: torch.export.Dim(name, min=least, max=largest)
+            for axis, (name, least, largest) in config.dynamic.get(one, {}).items()
+        }
+        for one in config.inputs
+    )
 
 
 def checked(model: onnx.ModelProto) -> bytes:

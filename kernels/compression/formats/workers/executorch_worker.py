@@ -1,0 +1,47 @@
+"""ExecuTorch: an archive of torch.export becomes .pte with the kernels of XNNPACK, and runs."""
+
+from __future__ import annotations
+
+import importlib
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from hand_over import Arrays, Runner, load_program, serve
+
+
+def write(request: dict[str, Any]) -> dict[str, Any]:
+    """Write the file."""
+    program = load_program(request["archive"])
+    partition = importlib.import_module(
+        "executorch.backends.xnnpack.partition.xnnpack_partitioner"
+    ).XnnpackPartitioner()
+    exir = importlib.import_module("executorch.exir")
+    lowered = exir.to_edge_transform_and_lower(program, partitioner=[partition]).to_executorch()
+    Path(request["path"]).write_bytes(lowered.buffer)
+    return {"version": "pte", "producers": producers(), "dynamic": any(request["free"])}
+
+
+def opened(path: str) -> Runner:
+    """Return what runs a file."""
+    import torch
+
+    runtime = importlib.import_module("executorch.runtime").Runtime.get()
+    program = runtime.load_program(path)
+    method = program.load_method("forward")
+
+    def run(arrays: Arrays) -> Arrays:
+        found = method.execute([torch.from_numpy(one) for one in arrays])
+        return [one.numpy() for one in found]
+
+    run.kept = program  # type: ignore[attr-defined]  # the method points into it
+    return run
+
+
+def producers() -> dict[str, str]:
+    """Return program -> version."""
+    return {"executorch": version("executorch"), "torch": version("torch")}
+
+
+if __name__ == "__main__":
+    serve(write, opened)
