@@ -31,6 +31,9 @@ class PenstockCommands(LazyGroup):
         "train": LazyCommand("flows.cli.train", "Train a model of your own on the runtime."),
         "clean": LazyCommand("flows.cli.clean", "Clean tables: infer, run, review, undo, requeue."),
         "defects": LazyCommand("flows.cli.defects", "Inspect images for defects, edge and centre."),
+        "export": LazyCommand(
+            "flows.cli.export", "Write a model in another format: ONNX, OpenVINO, phones, boards."
+        ),
         "simulate": LazyCommand("flows.cli.simulate", "Generate transactions to work on."),
         "schedule": LazyCommand(
             "flows.cli.schedule", "Place jobs on devices: profile, tune, simulate, apply."

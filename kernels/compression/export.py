@@ -117,8 +117,12 @@ def dynamic_sizes(config: ExportConfig) -> tuple[dict[int, Any], ...]:
     )
 
 
-def checked(model: onnx.ModelProto) -> bytes:
+def checked(model: onnx.ModelProto, domains: frozenset[str] = DOMAINS) -> bytes:
     """Return the model's bytes, with inferred shapes, after every check that needs no run.
+
+    Args:
+        model: What `shape_inference` can follow.
+        domains: Whose operators may be in it.
 
     Raises:
         ExportError: When the checker finds faults, weights lie outside of the file, an operator is
@@ -130,7 +134,7 @@ def checked(model: onnx.ModelProto) -> bytes:
     except (onnx.checker.ValidationError, shape_inference.InferenceError) as error:
         raise ExportError(f"the ONNX checker refuses the file: {error}") from error
     nodes = list(model.graph.node)
-    if strange := sorted({f"{n.domain}.{n.op_type}" for n in nodes} - _standard(nodes)):
+    if strange := sorted({f"{n.domain}.{n.op_type}" for n in nodes} - _standard(nodes, domains)):
         raise ExportError(f"not standard ONNX: {', '.join(strange)}")
     if left := [n.input[0] for n in nodes if n.op_type == "BatchNormalization"]:
         raise ExportError(f"batch norms behind {left} do not follow a convolution of their own")
@@ -168,8 +172,8 @@ def with_scalars(model: bytes, values: Mapping[str, np.float32]) -> bytes:
     return bytes(proto.SerializeToString(deterministic=True))
 
 
-def _standard(nodes: Sequence[Any]) -> set[str]:
-    return {f"{n.domain}.{n.op_type}" for n in nodes if n.domain in DOMAINS}
+def _standard(nodes: Sequence[Any], domains: frozenset[str]) -> set[str]:
+    return {f"{n.domain}.{n.op_type}" for n in nodes if n.domain in domains}
 
 
 def folded(module: nn.Module, example: Sequence[Tensor]) -> nn.Module:

@@ -44,8 +44,12 @@ class OnnxOutline:
     nodes: int
 
 
-def read_outline(model: bytes) -> OnnxOutline:
+def read_outline(model: bytes, domains: frozenset[str] = STANDARD) -> OnnxOutline:
     """Return what a self-contained file of standard operators says of itself.
+
+    Args:
+        model: Content of the file.
+        domains: Whose operators it may need.
 
     Raises:
         OnnxWireError: When it is truncated or not ONNX, keeps weights in other files, or needs
@@ -60,9 +64,9 @@ def read_outline(model: bytes) -> OnnxOutline:
             graphs.append(_message(value))
         elif number == _MODEL["opset"]:
             domain, version = _opset(_message(value))
-            if domain not in STANDARD:
+            if domain not in domains:
                 raise OnnxWireError(f"needs operators of {domain!r}, only standard ones are run")
-            opset = max(opset, version)
+            opset = max(opset, version) if domain in STANDARD else opset
         elif number == _MODEL["metadata"]:
             key, text = _strings(_message(value), 1, 2)
             metadata[key] = text
@@ -70,10 +74,10 @@ def read_outline(model: bytes) -> OnnxOutline:
             raise OnnxWireError("defines functions of its own, only standard operators are run")
     if not ir_version or not opset or len(graphs) != 1:
         raise OnnxWireError("is no whole ONNX file: version, operator set or graph are missing")
-    return OnnxOutline(ir_version, opset, metadata, _walk(graphs[0], 0))
+    return OnnxOutline(ir_version, opset, metadata, _walk(graphs[0], 0, domains))
 
 
-def _walk(graph: memoryview, depth: int) -> int:
+def _walk(graph: memoryview, depth: int, domains: frozenset[str]) -> int:
     """Count the nodes of a graph, refusing what reaches outside of the file."""
     if depth > DEEPEST:
         raise OnnxWireError(f"nests graphs deeper than {DEEPEST}")
@@ -88,22 +92,22 @@ def _walk(graph: memoryview, depth: int) -> int:
         elif number == _NODE:
             nodes += 1
             for inner, part in _fields(_message(value)):
-                if inner == _NODE_DOMAIN and _text(part) not in STANDARD:
+                if inner == _NODE_DOMAIN and _text(part) not in domains:
                     raise OnnxWireError(f"needs an operator of {_text(part)!r}")
                 if inner == _ATTRIBUTE:
-                    nodes += _attribute(_message(part), depth)
+                    nodes += _attribute(_message(part), depth, domains)
         if nodes > MOST_NODES:
             raise OnnxWireError(f"holds more than {MOST_NODES:,} operators")
     return nodes
 
 
-def _attribute(attribute: memoryview, depth: int) -> int:
+def _attribute(attribute: memoryview, depth: int, domains: frozenset[str]) -> int:
     nodes = 0
     for number, value in _fields(attribute):
         if number in {_ATTRIBUTE_TENSOR, _ATTRIBUTE_TENSORS}:
             _inside(_message(value))
         elif number in {_ATTRIBUTE_GRAPH, _ATTRIBUTE_GRAPHS}:
-            nodes += _walk(_message(value), depth + 1)
+            nodes += _walk(_message(value), depth + 1, domains)
     return nodes
 
 

@@ -1,4 +1,4 @@
-"""What lies beside an exported file: what it takes and gives, what it is made of, how it decided."""
+"""The card beside an exported file: what it takes and gives, its makers, how it decided."""
 
 from __future__ import annotations
 

@@ -18,8 +18,11 @@ from kernels.compression.formats.protocol import (
     Written,
     first_line,
 )
-from kernels.compression.onnx_wire import read_outline
+from kernels.compression.onnx_wire import STANDARD, read_outline
 from kernels.compression.sessions import open_session
+
+KNOWN = STANDARD | {"ai.onnx.ml"}
+"""Standard operators, and those for trees and linear models."""
 
 
 class OnnxFormat:
@@ -40,7 +43,7 @@ class OnnxFormat:
 
         model = source if isinstance(source, bytes) else export_onnx(source, example, config)
         path.write_bytes(model)
-        outline = read_outline(model)
+        outline = read_outline(model, KNOWN)
         return Written(
             files=(path,),
             version=f"opset {outline.opset}, ir {outline.ir_version}",
@@ -63,7 +66,7 @@ def onnx_runner(model: bytes, path: Path | str, config: ExportConfig) -> Any:
         FormatError: When ONNX Runtime cannot load the file.
     """
     try:
-        read_outline(model)
+        read_outline(model, KNOWN)
         session = open_session(model, threads=1, arena=False)
     except Exception as error:  # ONNX Runtime has no base class of its errors
         raise FormatError(f"{path}: cannot be loaded: {first_line(error)}") from error

@@ -86,10 +86,8 @@ class Worker:
         Raises:
             FormatError: It failed, took too long or ended; the worker is then gone.
         """
-        assert self._process.stdin is not None
         try:
-            self._process.stdin.write(json.dumps(dict(request)).encode() + b"\n")
-            self._process.stdin.flush()
+            self._send(json.dumps(dict(request)).encode() + b"\n")
             reply = json.loads(self._line())
         except (OSError, json.JSONDecodeError) as error:
             raise self._ended() from error
@@ -122,11 +120,15 @@ class Worker:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def _send(self, line: bytes) -> None:
+        if self._process.stdin is not None:
+            self._process.stdin.write(line)
+            self._process.stdin.flush()
+
     def _line(self) -> bytes:
         """Read one line before the time is over."""
-        assert self._process.stdout is not None
         until, line = time.monotonic() + self.limits.seconds, b""
-        number = self._process.stdout.fileno()
+        number = self._process.stdout.fileno() if self._process.stdout else -1
         while not line.endswith(b"\n"):
             left = until - time.monotonic()
             if left <= 0 or not select.select([number], [], [], left)[0]:
