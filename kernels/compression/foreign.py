@@ -120,6 +120,7 @@ def read_foreign(path: Path, *, shapes: Mapping[str, Sequence[int]] | None = Non
     opset = _opset(proto, path)
     if _weights_no_inputs(proto.graph):
         changes.append("weights taken out of the inputs")
+    proto.ir_version = max(proto.ir_version, 8)  # before 4 weights had to be inputs
     _give_shapes(proto.graph, shapes or {}, path)
     if _narrow(proto.graph):
         changes.append("float64 became float32")
@@ -321,7 +322,6 @@ def _upgraded(proto: onnx.ModelProto, opset: int, path: Path) -> tuple[onnx.Mode
         except Exception as error:  # noqa: BLE001 - it raises RuntimeError and its own
             reason = error
             continue
-        made.ir_version = max(made.ir_version, 8)
         return made, target
     if opset >= min(_TARGETS):
         return proto, opset
