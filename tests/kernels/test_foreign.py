@@ -98,8 +98,9 @@ def test_float64_becomes_float32(tmp_path):
         helper.make_node("MatMul", ["x", "w"], ["m"]),
         helper.make_node("Cast", ["m"], ["y"], to=double),
     ]
+    weights = [constant("w", 4, 3, dtype=np.float64)]
     path = saved(tmp_path / "a.onnx", nodes, [value("x", ["n", 4], double)],
-                 [value("y", ["n", 3], double)], [constant("w", 4, 3, dtype=np.float64)])  # fmt: skip
+                 [value("y", ["n", 3], double)], weights)  # fmt: skip
     made = read_foreign(path)
     assert made.dtypes == {"x": "float32"}
     assert "float64 became float32" in made.changes

@@ -69,13 +69,32 @@ class OpenVinoFormat:
         except Exception as error:
             raise FormatError(f"{path}: OpenVINO cannot load it: {_reason(error)}") from error
         request = compiled.create_infer_request()
+        wanted = {name: compiled.input(name) for name in config.inputs}
 
         def run(inputs: Arrays) -> dict[str, NDArray[Any]]:
+            for name, one in wanted.items():  # OpenVINO itself runs wrong sizes without a word
+                _require_fit(name, one, inputs[name])
             # Inputs are copied in and outputs out: else both would be views of its own memory.
             answers = request.infer(dict(inputs), share_inputs=False, share_outputs=False)
             return {name: np.array(answers[compiled.output(name)]) for name in config.outputs}
 
         return Local(run)
+
+
+def _require_fit(name: str, wanted: Any, given: NDArray[Any]) -> None:
+    shape = wanted.partial_shape
+    fits = shape.rank.is_dynamic or (
+        len(shape) == given.ndim
+        and all(
+            size.is_dynamic or size.get_length() == has
+            for size, has in zip(shape, given.shape, strict=True)
+        )
+    )
+    if not fits or wanted.element_type.to_dtype() != given.dtype:
+        raise FormatError(
+            f"the engine refuses the inputs: {name} is {given.dtype} {given.shape}, the file takes "
+            f"{wanted.element_type.to_dtype()} {shape}"
+        )
 
 
 def _openvino() -> Any:

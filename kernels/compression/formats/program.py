@@ -43,6 +43,8 @@ def program_of(
                 tuple(example),
                 dynamic_shapes=dynamic_sizes(config) if config.dynamic else None,
                 strict=False,
+                # What holds for some sizes only is checked when it runs, not refused here.
+                prefer_deferred_runtime_asserts_over_guards=True,
             ).run_decompositions({})
     except Exception as error:
         raise FormatError(

@@ -11,7 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from hand_over import Arrays, Runner, load_arrays, load_program, module_of, serve, shapes_of
+from hand_over import (
+    Arrays,
+    Runner,
+    exported,
+    load_arrays,
+    load_program,
+    module_of,
+    serve,
+    shapes_of,
+)
 from torch import Tensor
 
 OPTIONS = {"cpp_cache_precompile_headers": False, "compile_threads": 1}
@@ -24,7 +33,7 @@ def write(request: dict[str, Any]) -> dict[str, Any]:
 
     module = module_of(load_program(request["archive"]))
     example = tuple(torch.from_numpy(one) for one in load_arrays(request["example"]))
-    program = torch.export.export(module, example, dynamic_shapes=shapes_of(request), strict=False)
+    program = exported(module, example, shapes_of(request))
     with tempfile.TemporaryDirectory() as folder:
         package = str(Path(folder) / "whole.pt2")
         inductor.aoti_compile_and_package(program, package_path=package, inductor_configs=OPTIONS)

@@ -7,22 +7,37 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from hand_over import Arrays, Runner, load_arrays, load_program, module_of, serve, shapes_of
+from hand_over import (
+    Arrays,
+    Runner,
+    exported,
+    load_arrays,
+    load_program,
+    module_of,
+    serve,
+    shapes_of,
+)
 
 
 def write(request: dict[str, Any]) -> dict[str, Any]:
     """Write the file."""
     import torch
 
-    # Exported anew: of a loaded program ExecuTorch plans memory for 15 at most, whatever it allows.
+    # Exported anew: a loaded program has lost the example that sizes are told by.
     module = module_of(load_program(request["archive"]))
     example = tuple(torch.from_numpy(one) for one in load_arrays(request["example"]))
-    program = torch.export.export(module, example, dynamic_shapes=shapes_of(request), strict=False)
+    program = exported(module, example, shapes_of(request))
     partition = importlib.import_module(
         "executorch.backends.xnnpack.partition.xnnpack_partitioner"
     ).XnnpackPartitioner()
     exir = importlib.import_module("executorch.exir")
-    lowered = exir.to_edge_transform_and_lower(program, partitioner=[partition]).to_executorch()
+    passes = importlib.import_module("executorch.exir.passes.sym_shape_eval_pass")
+    # By its own choice memory is planned for the size of an example that it made up.
+    settings = exir.ExecutorchBackendConfig(
+        sym_shape_eval_pass=passes.ConstraintBasedSymShapeEvalPass()
+    )
+    lowered = exir.to_edge_transform_and_lower(program, partitioner=[partition])
+    lowered = lowered.to_executorch(settings)
     Path(request["path"]).write_bytes(lowered.buffer)
     return {"version": "pte", "producers": producers(), "dynamic": any(request["free"])}
 

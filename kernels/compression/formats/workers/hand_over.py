@@ -49,6 +49,19 @@ def module_of(program: Any) -> Any:
     return module
 
 
+def exported(module: Any, example: tuple[Any, ...], shapes: Any) -> Any:
+    """Return the module's program; what holds for some sizes only is checked when it runs."""
+    import torch
+
+    return torch.export.export(
+        module,
+        example,
+        dynamic_shapes=shapes,
+        strict=False,
+        prefer_deferred_runtime_asserts_over_guards=True,
+    )
+
+
 def shapes_of(request: dict[str, Any]) -> Any:
     """Return the free sizes that a request asks for as torch takes them, None for none."""
     import torch
