@@ -31,15 +31,25 @@ def write(request: dict[str, Any]) -> dict[str, Any]:
         "executorch.backends.xnnpack.partition.xnnpack_partitioner"
     ).XnnpackPartitioner()
     exir = importlib.import_module("executorch.exir")
-    passes = importlib.import_module("executorch.exir.passes.sym_shape_eval_pass")
-    # By its own choice memory is planned for the size of an example that it made up.
-    settings = exir.ExecutorchBackendConfig(
-        sym_shape_eval_pass=passes.ConstraintBasedSymShapeEvalPass()
-    )
     lowered = exir.to_edge_transform_and_lower(program, partitioner=[partition])
-    lowered = lowered.to_executorch(settings)
+    widen(lowered.exported_program())
+    lowered = lowered.to_executorch()
     Path(request["path"]).write_bytes(lowered.buffer)
     return {"version": "pte", "producers": producers(), "dynamic": any(request["free"])}
+
+
+def widen(program: Any) -> None:
+    """Give free sizes their whole range again, by which memory is planned.
+
+    Lowering looks at convolutions once more, and which of torch's kernels would take them depends
+    on whether the batch is below 16: from then on the range ends at 15, without a word.
+    """
+    for node in program.graph.nodes:
+        if node.op == "placeholder":
+            for size in getattr(node.meta.get("val"), "shape", ()):
+                if not isinstance(size, int) and size.node.expr in program.range_constraints:
+                    ranges = size.node.shape_env.var_to_range
+                    ranges[size.node.expr] = program.range_constraints[size.node.expr]
 
 
 def opened(path: str) -> Runner:
