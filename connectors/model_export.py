@@ -7,7 +7,7 @@ Each becomes a source with names, free sizes and held data, which
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,6 +45,7 @@ class ExportSource:
         max_rel: Drift that is allowed.
         notes: For the person.
         reference: What is held against where it is not the source.
+        example: What graphs are traced with where it is not the first of ``held``.
     """
 
     name: str
@@ -56,6 +57,7 @@ class ExportSource:
     max_rel: float = 1e-3
     notes: tuple[str, ...] = ()
     reference: Callable[[Mapping[str, NDArray[Any]]], dict[str, NDArray[Any]]] | None = None
+    example: Mapping[str, NDArray[Any]] | None = None
 
 
 def read_source(
@@ -109,15 +111,24 @@ def _bundle(folder: Path, form: Format, data: Path | None, *, float32: bool) -> 
     edge = bundle.read(EDGE)
     config = ExportConfig(inputs=(INPUT,), outputs=OUTPUTS, dynamic={INPUT: SIZES})
     images, words = _images(data, read_facts(edge).bits) if data else _turned(bundle.example()[0])
-    held = [{INPUT: image} for image in images]
-    shared = {"name": bundle.manifest.dataset, "config": config, "held": held, "words": words}
+    int8 = ExportSource(
+        name=bundle.manifest.dataset,
+        source=edge,
+        config=config,
+        held=[{INPUT: image} for image in images],
+        words=words,
+        flips=INT8_FLIPS,
+        max_rel=INT8_DRIFT,
+        example={INPUT: np.zeros((70, 90, 3), np.uint8)},
+    )
     if form.from_onnx and not float32:
-        return ExportSource(source=edge, flips=INT8_FLIPS, max_rel=INT8_DRIFT, **shared)
-    return ExportSource(
+        return int8
+    return replace(
+        int8,
         source=_edge_module(bundle),
+        flips=0.0,
         max_rel=1e-2,
         notes=("float32, with the detector's thresholds; the int8 edge file has its own",),
-        **shared,
     )
 
 

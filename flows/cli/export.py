@@ -71,7 +71,7 @@ def export(
     asked = ShipConfig(flips=source.flips, max_rel=source.max_rel, limit=limit, held=source.words)
     card = ship(
         source.source, form, path, source.held, source.config, asked=asked,
-        reference=source.reference,
+        reference=source.reference, example=source.example,
     )  # fmt: skip
     _tell(path, card, source.notes)
 

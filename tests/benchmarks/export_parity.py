@@ -132,13 +132,16 @@ def written(
     row: Row,
     reference: Callable[[Arrays], dict[str, np.ndarray]] | None = None,
     rounds: int = 0,
+    example: Arrays | None = None,
 ) -> None:
     """Export one net and count what differs; a format that cannot is told in its row."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"net{form.suffix}"
         asked = replace(ANY, rounds=rounds)
         try:
-            card = ship(net, form, path, held, config, asked=asked, reference=reference)
+            card = ship(
+                net, form, path, held, config, asked=asked, reference=reference, example=example
+            )
         except FormatError as error:
             row.failed = row.failed or str(error)[:200]
             return
@@ -203,7 +206,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             run = source_runner(net, EDGE_CONFIG)
             for form in forms:
                 source = float32 if form.from_onnx else net
-                written(source, form, images, EDGE_CONFIG, edge_rows[form.name], run, rounds=3)
+                written(source, form, images, EDGE_CONFIG, edge_rows[form.name], run, 3, LARGER)
     _show(rows, edge_rows, int8_rows)
     ran = [name for name, row in rows.items() if row.decisions and not row.failed]
     int8 = [row.flips / row.decisions for row in int8_rows.values() if row.decisions]

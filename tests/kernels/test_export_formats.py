@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional
 
 from kernels.compression.export import ExportConfig
 from kernels.compression.formats.card import Card, card_path, held_path
@@ -27,7 +28,7 @@ from kernels.compression.formats.protocol import FormatError, FormatUnavailableE
 from kernels.compression.formats.ship import ParityFailedError, ShipConfig, recheck, ship
 from kernels.compression.formats.table import FORMATS, format_named
 from kernels.compression.formats.tflite import TFLITE
-from kernels.compression.formats.worker import Worker, WorkerLimits
+from kernels.compression.formats.worker import SCRIPTS, Worker, WorkerLimits
 
 CONFIG = ExportConfig(
     inputs=("pixels",), outputs=("logits",), dynamic={"pixels": {0: ("n", 1, 64)}}
@@ -248,9 +249,8 @@ serve(write, lambda path: (lambda arrays: [2 * one for one in arrays]))
 
 @pytest.fixture
 def script(tmp_path):
-    folder = Path(__file__).parents[2] / "kernels" / "compression" / "formats" / "workers"
     made = tmp_path / "own_worker.py"
-    made.write_text(SCRIPT.format(folder=str(folder)))
+    made.write_text(SCRIPT.format(folder=str(SCRIPTS)))
     return str(made)
 
 
@@ -295,6 +295,26 @@ def test_a_worker_runs_arrays_and_ends_with_its_starter(script):
     while Path(f"/proc/{pid}").exists() and time.monotonic() < until:
         time.sleep(0.05)
     assert not Path(f"/proc/{pid}").exists()
+
+
+class Shrunk(nn.Module):
+    """Pixels of any size, resized with a filter wide enough for all of them."""
+
+    def forward(self, pixels):
+        image = pixels.permute(2, 0, 1)[None].float()
+        return functional.interpolate(image, (16, 24), mode="bilinear", antialias=True)
+
+
+def test_openvino_shrinks_as_torch_does(tmp_path):
+    sizes = {0: ("height", 8, 999), 1: ("width", 8, 999)}
+    config = ExportConfig(inputs=("pixels",), outputs=("small",), dynamic={"pixels": sizes})
+    rng = np.random.default_rng(0)
+    shapes = ((70, 90), (16, 24), (12, 20), (31, 200))
+    held = [{"pixels": rng.integers(0, 256, (*shape, 3), dtype=np.uint8)} for shape in shapes]
+    asked = ShipConfig(rounds=0, flips=0.001)  # the largest of a row of pixels may be a draw
+    net = Shrunk().eval()
+    card = ship(net, format_named("openvino"), tmp_path / "a.xml", held, config, asked=asked)
+    assert card.parity["max_rel"] < 1e-6
 
 
 def test_the_formats_of_the_table_are_whole():

@@ -58,8 +58,8 @@ def decide(outputs: Outputs, limit: float = 0.5) -> NDArray[np.int64]:
         raise ValueError("no output decides: none has numbers")
     first = floats[0]
     if first.ndim and first.shape[-1] > 1:
-        return first.argmax(axis=-1).reshape(-1).astype(np.int64)
-    return (first.reshape(-1) >= limit).astype(np.int64)
+        return np.asarray(first.argmax(axis=-1), np.int64).reshape(-1)
+    return np.asarray(first >= limit, np.int64).reshape(-1)
 
 
 def compare(first: Sequence[Outputs], second: Sequence[Outputs], limit: float = 0.5) -> Apart:

@@ -77,10 +77,14 @@ class Format(Protocol):
         from_onnx: Whether an ONNX file can become one.
     """
 
-    name: str
-    suffix: str
-    runs: bool
-    from_onnx: bool
+    @property
+    def name(self) -> str: ...
+    @property
+    def suffix(self) -> str: ...
+    @property
+    def runs(self) -> bool: ...
+    @property
+    def from_onnx(self) -> bool: ...
 
     def available(self) -> str:
         """Return "" where the format can be written, else the reason with the command to mend."""

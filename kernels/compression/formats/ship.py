@@ -82,6 +82,7 @@ def ship(
     *,
     asked: ShipConfig | None = None,
     reference: Callable[[Arrays], dict[str, NDArray[Any]]] | None = None,
+    example: Arrays | None = None,
 ) -> Card:
     """Export to a format; what comes to lie at ``path`` has decided as the source does.
 
@@ -89,11 +90,12 @@ def ship(
         source: Module in evaluation mode, or an ONNX file.
         form: The format.
         path: Where to; what lies there is replaced, card and held inputs beside it too.
-        held: Inputs by name that the source was neither trained nor calibrated on. The first is
-            the example: free sizes are larger than 1 in it.
+        held: Inputs by name that the source was neither trained nor calibrated on.
         config: Names and free sizes.
         asked: What is asked of the file.
         reference: What to hold it against; None: the source itself.
+        example: Input that graphs are traced with, free sizes larger than 1 in it; None: the first
+            of ``held``.
 
     Raises:
         FormatUnavailableError: When the format is not installed.
@@ -112,9 +114,10 @@ def ship(
     wanted = Local(reference or source_runner(source, config))
     with closing(wanted):
         answers = [wanted(one).outputs for one in held]
-        example = [torch.from_numpy(np.ascontiguousarray(held[0][n])) for n in config.inputs]
+        traced = held[0] if example is None else example
+        tensors = [torch.from_numpy(np.ascontiguousarray(traced[n])) for n in config.inputs]
         with _draft(path) as draft:
-            written = _write(form, source, example, draft / path.name, config)
+            written = _write(form, source, tensors, draft / path.name, config)
             parity, latency = _proof(form, draft / path.name, held, config, wanted, answers, asked)
             card = _card(form, written, held[0], answers[0], config, parity, latency)
             _keep_held(draft / held_path(path).name, held, answers, asked.keep)
@@ -176,9 +179,10 @@ def _require_inputs(held: Sequence[Arrays], config: ExportConfig) -> None:
                 )
             )
             if array.dtype != first[name].dtype or not fits:
+                sizes = {one: (least, most) for one, least, most in free.values()}
                 raise FormatError(
                     f"held input {place}: {name} is {array.dtype} {array.shape}, which does not "
-                    f"fit {first[name].dtype} {first[name].shape}"
+                    f"fit {first[name].dtype} {first[name].shape}, free sizes {sizes or 'none'}"
                 )
             if array.dtype.kind == "f" and not np.isfinite(array).all():
                 raise FormatError(f"held input {place}: {name} holds values that are no numbers")

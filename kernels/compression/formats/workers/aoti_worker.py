@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from hand_over import (
+from hand_over import (  # type: ignore[import-not-found]
     Arrays,
     Runner,
     exported,

@@ -7,7 +7,7 @@ from importlib.metadata import version
 from typing import Any
 
 import numpy as np
-from hand_over import Arrays, Runner, load_arrays, load_program, serve
+from hand_over import Arrays, Runner, load_arrays, load_program, serve  # type: ignore[import-not-found]
 
 
 def write(request: dict[str, Any]) -> dict[str, Any]:

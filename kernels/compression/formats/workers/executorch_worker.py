@@ -7,7 +7,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from hand_over import (
+from hand_over import (  # type: ignore[import-not-found]
     Arrays,
     Runner,
     exported,

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from hand_over import Arrays, Runner, load_arrays, load_program, module_of, serve, shapes_of
+from hand_over import Arrays, Runner, load_arrays, load_program, module_of, serve, shapes_of  # type: ignore[import-not-found]
 
 
 def write(request: dict[str, Any]) -> dict[str, Any]:
