@@ -38,7 +38,7 @@ def program_of(
     try:
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")  # the exporter's own use of what torch deprecates
-            program = torch.export.export(
+            program: ExportedProgram = torch.export.export(
                 folded(module, example),
                 tuple(example),
                 dynamic_shapes=dynamic_sizes(config) if config.dynamic else None,
@@ -137,7 +137,8 @@ def described(program: ExportedProgram) -> tuple[ExportConfig, tuple[Tensor, ...
         if not isinstance(value, torch.Tensor):
             raise FormatError(f"input {name!r} of the archive is no tensor; wrap the module")
         shape = []
-        for axis, size in enumerate(value.shape):
+        sizes: list[Any] = list(value.shape)
+        for axis, size in enumerate(sizes):
             if isinstance(size, int):
                 shape.append(size)
                 continue

@@ -68,23 +68,23 @@ class Opened(Protocol):
 
 
 class Format(Protocol):
-    """A format; see the files beside this one.
-
-    Attributes:
-        name: As on the command line.
-        suffix: Of its files.
-        runs: Whether this machine can run it.
-        from_onnx: Whether an ONNX file can become one.
-    """
+    """A format; see the files beside this one."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """As on the command line."""
+
     @property
-    def suffix(self) -> str: ...
+    def suffix(self) -> str:
+        """Of its files."""
+
     @property
-    def runs(self) -> bool: ...
+    def runs(self) -> bool:
+        """Whether this machine can run it."""
+
     @property
-    def from_onnx(self) -> bool: ...
+    def from_onnx(self) -> bool:
+        """Whether an ONNX file can become one."""
 
     def available(self) -> str:
         """Return "" where the format can be written, else the reason with the command to mend."""
