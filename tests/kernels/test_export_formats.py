@@ -96,7 +96,8 @@ def test_formats_of_workers_decide_as_the_net(net, held, tmp_path, name):
     card = ship(net, form, path, held, CONFIG, asked=QUICK)
     assert (card.parity["decisions"], card.parity["flips"]) == (43, 0)
     assert card.parity["max_rel"] < 1e-5
-    assert b"/work" not in path.read_bytes()
+    folders = (Path(torch.__file__).parents[1], Path.cwd(), tmp_path)
+    assert not [one for one in folders if str(one).encode() in path.read_bytes()]
 
 
 @pytest.mark.slow

@@ -46,13 +46,23 @@ def write(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def repack(source: Path, target: Path) -> None:
-    """Leave out the sources, and the names of files that debuggers look for."""
+    """Leave out the sources, and the names of folders on this machine."""
     with zipfile.ZipFile(source) as old, zipfile.ZipFile(target, "w") as new:
         for entry in old.infolist():
             if entry.filename.endswith(".cpp"):
                 continue
             content = old.read(entry)
-            new.writestr(entry, stripped(content) if entry.filename.endswith(".so") else content)
+            if entry.filename.endswith(".so"):
+                content = nameless(stripped(content))
+            new.writestr(entry, content)
+
+
+def nameless(library: bytes) -> bytes:
+    """Return a library whose messages name no folders; all stays where it is."""
+    for folder in (Path(torch.__file__).parents[1], Path(tempfile.gettempdir())):
+        name = str(folder).encode()
+        library = library.replace(name, b"/" * len(name))
+    return library
 
 
 def stripped(library: bytes) -> bytes:
