@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup jars demo demo-live test coverage test-stream chaos class-lists lint format bench bench-smoke bench-gpu lite lite-arm64 up down status doctor freeze clean purge
+.PHONY: help setup jars export-venv demo demo-live test coverage test-stream chaos class-lists lint format bench bench-smoke bench-gpu lite lite-arm64 up down status doctor freeze clean purge
 MAKEFLAGS += --no-print-directory
 
 BIN := .venv/bin
@@ -10,6 +10,7 @@ BIN := .venv/bin
 export PYTHONDONTWRITEBYTECODE :=
 NAME ?=
 ARGS ?=
+FORMAT ?=
 
 # Empty unless .venv was set up, and for this place: after a move its scripts find no interpreter.
 READY = $(and $(wildcard $(BIN)/penstock),$(shell grep -sF -- "-m venv --clear $(CURDIR)/.venv" .venv/pyvenv.cfg))
@@ -23,6 +24,9 @@ setup: ## Create .venv and install everything (safe to repeat)
 
 jars: setup ## Build the stream's Java module and bring Kafka (part of setup)
 	@infra/jars/build.sh
+
+export-venv: setup ## Packages of one export format: make export-venv FORMAT=executorch|tflite|coreml
+	@infra/export/setup.sh "$(FORMAT)"
 
 demo: setup ## A bank and a line of parts: train, register, score, inspect, report
 	@$(BIN)/penstock demo
@@ -91,7 +95,7 @@ freeze: ## Rewrite constraints.txt from what .venv holds
 clean: ## Stop services and remove caches (keeps .venv and .penstock)
 	$(if $(wildcard $(BIN)/penstock),$(require-setup)@$(BIN)/penstock down)
 	@rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage .coverage.* htmlcov
-	@find . -path ./.venv -prune -o -name __pycache__ -type d -exec rm -rf {} +
+	@find . \( -path ./.venv -o -path ./.venvs \) -prune -o -name __pycache__ -type d -exec rm -rf {} +
 
-purge: clean ## Also remove .venv and .penstock (models, runs, reports)
-	@rm -rf .venv .penstock *.egg-info
+purge: clean ## Also remove .venv, .venvs and .penstock (models, runs, reports)
+	@rm -rf .venv .venvs .penstock *.egg-info

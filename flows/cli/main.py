@@ -35,6 +35,9 @@ class PenstockCommands(LazyGroup):
             "flows.cli.compress", "Make a model small and fast for a device: plan, run, report."
         ),
         "models": LazyCommand("flows.cli.models", "Serve ONNX models over HTTP."),
+        "export": LazyCommand(
+            "flows.cli.export", "Write a model in another format: ONNX, OpenVINO, phones, boards."
+        ),
         "simulate": LazyCommand("flows.cli.simulate", "Generate transactions to work on."),
         "schedule": LazyCommand(
             "flows.cli.schedule", "Place jobs on devices: profile, tune, simulate, apply."

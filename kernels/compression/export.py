@@ -75,13 +75,6 @@ def export_onnx(module: nn.Module, example: Sequence[Tensor], config: ExportConf
     """
     if any(each.training for each in module.modules()):
         raise ExportError("the module is in training mode; call .eval() before the export")
-    shapes = tuple(
-        {
-            axis: torch.export.Dim(name, min=least, max=largest)
-            for axis, (name, least, largest) in config.dynamic.get(one, {}).items()
-        }
-        for one in config.inputs
-    )
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the exporter's own use of what torch deprecates
@@ -95,7 +88,7 @@ def export_onnx(module: nn.Module, example: Sequence[Tensor], config: ExportConf
                 external_data=False,
                 input_names=list(config.inputs),
                 output_names=list(config.outputs),
-                dynamic_shapes=shapes if config.dynamic else None,
+                dynamic_shapes=dynamic_sizes(config) if config.dynamic else None,
             )
     except Exception as error:
         reason = str(error.__cause__ or error).strip().splitlines()
@@ -113,8 +106,23 @@ def export_onnx(module: nn.Module, example: Sequence[Tensor], config: ExportConf
     return checked(model)
 
 
-def checked(model: onnx.ModelProto) -> bytes:
+def dynamic_sizes(config: ExportConfig) -> tuple[dict[int, Any], ...]:
+    """Return the free sizes of each input as torch's exporters want them."""
+    return tuple(
+        {
+            axis: torch.export.Dim(name, min=least, max=largest)
+            for axis, (name, least, largest) in config.dynamic.get(one, {}).items()
+        }
+        for one in config.inputs
+    )
+
+
+def checked(model: onnx.ModelProto, domains: frozenset[str] = DOMAINS) -> bytes:
     """Return the model's bytes, with inferred shapes, after every check that needs no run.
+
+    Args:
+        model: What `shape_inference` can follow.
+        domains: Whose operators may be in it.
 
     Raises:
         ExportError: When the checker finds faults, weights lie outside of the file, an operator is
@@ -126,7 +134,7 @@ def checked(model: onnx.ModelProto) -> bytes:
     except (onnx.checker.ValidationError, shape_inference.InferenceError) as error:
         raise ExportError(f"the ONNX checker refuses the file: {error}") from error
     nodes = list(model.graph.node)
-    if strange := sorted({f"{n.domain}.{n.op_type}" for n in nodes} - _standard(nodes)):
+    if strange := sorted({f"{n.domain}.{n.op_type}" for n in nodes} - _standard(nodes, domains)):
         raise ExportError(f"not standard ONNX: {', '.join(strange)}")
     if left := [n.input[0] for n in nodes if n.op_type == "BatchNormalization"]:
         raise ExportError(f"batch norms behind {left} do not follow a convolution of their own")
@@ -164,8 +172,8 @@ def with_scalars(model: bytes, values: Mapping[str, np.float32]) -> bytes:
     return bytes(proto.SerializeToString(deterministic=True))
 
 
-def _standard(nodes: Sequence[Any]) -> set[str]:
-    return {f"{n.domain}.{n.op_type}" for n in nodes if n.domain in DOMAINS}
+def _standard(nodes: Sequence[Any], domains: frozenset[str]) -> set[str]:
+    return {f"{n.domain}.{n.op_type}" for n in nodes if n.domain in domains}
 
 
 def folded(module: nn.Module, example: Sequence[Tensor]) -> nn.Module:

@@ -22,7 +22,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from kernels.compression.export import ExportError, checked
+from kernels.compression.export import DOMAINS, ExportError, checked
 from kernels.compression.middle import BESIDE, WEIGHTED, middle
 from kernels.compression.ranges import (
     Activation,
@@ -191,7 +191,7 @@ class _Trial:
             proto.CopyFrom(self.proto)
             _correct(proto, model, self.activations)
             model = self._quantised(proto, rule, chosen)
-        return checked(model)
+        return checked(model, DOMAINS | {one.domain for one in self.proto.opset_import})
 
     def _quantised(
         self, proto: onnx.ModelProto, rule: str, chosen: Sequence[str]

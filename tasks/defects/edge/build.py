@@ -30,6 +30,8 @@ _APART = Thresholds(0.123, 0.321)
 """Exported with: of two equal thresholds the exporter would make one constant."""
 _TRACED = 34
 """Least side that is told to the exporter: below, it would trace twice. The file takes any."""
+SIZES = {0: ("height", _TRACED, MAX_SIDE), 1: ("width", _TRACED, MAX_SIDE)}
+"""Free sizes of the pixels."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,8 +149,7 @@ def with_limits(model: bytes, thresholds: Thresholds) -> bytes:
 
 def export_edge(graph: EdgeGraph) -> bytes:
     """Return the float32 ONNX file of a graph, for images of any size."""
-    sizes = {0: ("height", _TRACED, MAX_SIDE), 1: ("width", _TRACED, MAX_SIDE)}
-    config = ExportConfig(inputs=(INPUT,), outputs=OUTPUTS, dynamic={INPUT: sizes})
+    config = ExportConfig(inputs=(INPUT,), outputs=OUTPUTS, dynamic={INPUT: SIZES})
     return export_onnx(graph, (torch.zeros(70, 90, 3, dtype=torch.uint8),), config)
 
 
