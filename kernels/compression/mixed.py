@@ -183,7 +183,7 @@ class _Trial:
             self._rescale_bias(constants, layer, rounded)
             constants[layer.scale].CopyFrom(numpy_helper.from_array(rounded.scales, layer.scale))
             weight = constants[layer.weight]
-            packed = _packed(rounded.values, f"{layer.weight}_4")
+            packed = four_bit_tensor(rounded.values, f"{layer.weight}_4")
             for node in made.graph.node:
                 for place, given in enumerate(node.input):
                     if given == layer.weight:
@@ -321,7 +321,7 @@ def _columns(node: onnx.NodeProto, given: torch.Tensor, kernel: tuple[int, ...])
     return patches(padded, kernel, dilation, stride, int(set_to.get("group", 1)))
 
 
-def _packed(values: NDArray[np.int8], name: str) -> TensorProto:
+def four_bit_tensor(values: NDArray[np.int8], name: str) -> TensorProto:
     """Return values as a tensor of int4: two in a byte, the first in the low half."""
     flat = (values.reshape(-1) & 15).astype(np.uint8)
     flat = np.append(flat, np.zeros(len(flat) % 2, np.uint8))
