@@ -1,8 +1,9 @@
 """Dynamic int8: weights in the file, ranges of activations found anew for every input.
 
-For nets of products and recurrences (LSTM, GRU by its products), where activations vary too much
-for one range, or no calibration inputs are at hand. Only weights shrink what is stored; each run
-pays for finding ranges. Convolutions stay float: for them static ranges are faster
+For nets of products and recurrences, where activations vary too much for one range, or no
+calibration inputs are at hand. Each run pays for finding ranges. ONNX Runtime computes products and
+LSTM in whole numbers; it has no such kernel for GRU, whose weights are stored in 8 bits and made
+float again where the net runs. Convolutions stay float: for them static ranges are faster
 (`kernels.compression.qdq`).
 """
 
@@ -14,13 +15,16 @@ from dataclasses import dataclass
 
 import numpy as np
 import onnx
+from onnx.reference import ReferenceEvaluator
 
 from kernels.compression.export import ExportError
-from kernels.compression.ranges import Inputs, Outputs
+from kernels.compression.ranges import Inputs, Outputs, require_inputs
 from kernels.compression.sessions import answers_to
 
 KINDS = ("MatMul", "Gemm", "LSTM")
-"""Operators that ONNX Runtime computes with ranges of the moment; its GRU has no such kernel."""
+"""Operators that ONNX Runtime computes with ranges of the moment."""
+STORED = ("GRU", "RNN")
+"""Operators whose weights are stored in 8 bits; they are the inputs 1 and 2."""
 MADE = frozenset({"DynamicQuantizeLSTM", "MatMulInteger", "DynamicQuantizeMatMul"})
 
 
@@ -46,16 +50,18 @@ class Dynamic:
     """A file with weights of 8 bits, and what that did to its answers.
 
     Attributes:
-        model: The ONNX file; its operators are ONNX Runtime's own, no other engine reads it.
+        model: The ONNX file; some operators are ONNX Runtime's own, no other engine reads it.
         error: Output -> root of the mean squared change over the spread of the float answers.
         largest: Output -> largest change of one number.
         operators: Operator -> number of nodes that compute in whole numbers.
+        stored: Nodes whose weights are stored in 8 bits and computed with as floats.
     """
 
     model: bytes
     error: dict[str, float]
     largest: dict[str, float]
     operators: dict[str, int]
+    stored: tuple[str, ...]
 
 
 def quantise_dynamic(
@@ -69,17 +75,35 @@ def quantise_dynamic(
         config: How weights are rounded.
 
     Raises:
-        ExportError: When there are no inputs, they hold NaN or infinity, or no node can be rounded.
+        ExportError: When inputs are missing, of another shape or not finite, or no node can be
+            rounded.
     """
-    from onnxruntime.quantization.onnx_quantizer import ONNXQuantizer
-    from onnxruntime.quantization.quant_utils import QuantizationMode, QuantType
-    from onnxruntime.quantization.registry import IntegerOpsRegistry
-
     config = config or DynamicConfig()
-    _require_finite(inputs)
     proto = onnx.load_model_from_string(model)
+    require_inputs(proto.graph, inputs)
+    _fold_constants(proto)
     for place, node in enumerate(proto.graph.node):
         node.name = node.name or f"{node.op_type}_{place}"
+    stored = _store(proto.graph, config)
+    made = _quantised(proto, config)
+    whole = Counter(n.op_type for n in made.graph.node if n.op_type in MADE)
+    if not whole and not stored:
+        held = sorted({node.op_type for node in proto.graph.node})
+        raise ExportError(
+            f"no product with constant weights and no recurrence in the file, only "
+            f"{', '.join(held)}; convolutions want static ranges: kernels.compression.qdq"
+        )
+    file = bytes(made.SerializeToString())
+    before = answers_to(model, inputs, threads=config.threads)
+    after = answers_to(file, inputs, threads=config.threads)
+    error, largest = _changes(before, after)
+    return Dynamic(file, error, largest, dict(whole), stored)
+
+
+def _quantised(proto: onnx.ModelProto, config: DynamicConfig) -> onnx.ModelProto:
+    from onnxruntime.quantization.onnx_quantizer import ONNXQuantizer
+    from onnxruntime.quantization.quant_utils import QuantizationMode, QuantType
+
     source = onnx.ModelProto()
     source.CopyFrom(proto)
     quantiser = ONNXQuantizer(
@@ -93,23 +117,81 @@ def quantise_dynamic(
         None,
         [],
         list(config.keep_float),
-        [kind for kind in KINDS if kind in IntegerOpsRegistry],
+        list(KINDS),
         {"MatMulConstBOnly": True, "WeightSymmetric": True},
     )
     quantiser.quantize_model()
-    made = quantiser.model.model
-    whole = Counter(n.op_type for n in made.graph.node if n.op_type in MADE)
-    if not whole:
-        held = sorted({node.op_type for node in proto.graph.node})
-        raise ExportError(
-            f"no product with constant weights and no LSTM in the file, only {', '.join(held)}; "
-            "convolutions want static ranges: kernels.compression.qdq"
-        )
-    file = bytes(made.SerializeToString())
-    before = answers_to(model, inputs, threads=config.threads)
-    after = answers_to(file, inputs, threads=config.threads)
-    error, largest = _changes(before, after)
-    return Dynamic(file, error, largest, dict(whole))
+    made: onnx.ModelProto = quantiser.model.model
+    return made
+
+
+def _fold_constants(proto: onnx.ModelProto) -> None:
+    """Work out what depends on constants alone, in place.
+
+    The exporter leaves large weights as it finds them and sorts the gates of recurrences in the
+    graph; what is rounded must be a constant.
+    """
+    graph = proto.graph
+    known = {t.name for t in graph.initializer}
+    constant = []
+    for node in graph.node:
+        if known.issuperset(name for name in node.input if name):
+            constant.append(node)
+            known.update(node.output)
+    if not constant:
+        return
+    wanted = [name for node in constant for name in node.output]
+    outputs = [onnx.ValueInfoProto(name=name) for name in wanted]
+    part = onnx.helper.make_graph(constant, "constants", [], outputs, graph.initializer)
+    made = onnx.helper.make_model(part, opset_imports=list(proto.opset_import))
+    values = ReferenceEvaluator(made).run(None, {})
+    gone = {id(node) for node in constant}
+    kept = [node for node in graph.node if id(node) not in gone]
+    # Copies: what is deleted from the graph takes its messages with it.
+    copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in kept]
+    used = {name for node in copies for name in node.input} | {o.name for o in graph.output}
+    tensors = [
+        onnx.numpy_helper.from_array(np.ascontiguousarray(value), name)
+        for name, value in zip(wanted, values, strict=True)
+        if name in used
+    ]
+    tensors += [t for t in graph.initializer if t.name in used]
+    tensors = [onnx.TensorProto.FromString(t.SerializeToString()) for t in tensors]
+    del graph.node[:], graph.initializer[:]
+    graph.node.extend(copies)
+    graph.initializer.extend(tensors)
+
+
+def _store(graph: onnx.GraphProto, config: DynamicConfig) -> tuple[str, ...]:
+    """Store weights of recurrences that have no kernel in 8 bits, a step for each row."""
+    constants = {t.name: t for t in graph.initializer}
+    top = 64 if config.seven_bits else 127
+    stored = []
+    for node in list(graph.node):
+        if node.op_type not in STORED or node.name in config.keep_float:
+            continue
+        weights = [n for n in node.input[1:3] if n in constants and constants[n].dims[0] == 1]
+        for name in weights:
+            value = onnx.numpy_helper.to_array(constants[name])
+            step = np.maximum(np.abs(value).max(axis=(0, 2)) / top, 1e-12).astype(np.float32)
+            codes = np.clip(np.round(value / step[None, :, None]), -top, top).astype(np.int8)
+            zero = np.zeros(len(step), np.int8)
+            made = {"int8": codes, "step": step, "zero": zero}
+            graph.initializer.extend(
+                onnx.numpy_helper.from_array(each, f"{name}_{kind}") for kind, each in made.items()
+            )
+            names = [f"{name}_{kind}" for kind in made]
+            wide = onnx.helper.make_node("DequantizeLinear", names, [f"{name}_float"], axis=1)
+            graph.node.insert(0, wide)
+            graph.initializer.remove(constants[name])
+            for other in graph.node:
+                for place, given in enumerate(other.input):
+                    if given == name:
+                        other.input[place] = f"{name}_float"
+            del constants[name]
+        if weights:
+            stored.append(node.name)
+    return tuple(stored)
 
 
 def _changes(
@@ -122,12 +204,3 @@ def _changes(
         error[name] = float(np.sqrt(np.mean(apart**2)) / max(float(whole.std()), 1e-12))
         largest[name] = float(np.abs(apart).max())
     return error, largest
-
-
-def _require_finite(inputs: Sequence[Inputs]) -> None:
-    if not inputs:
-        raise ExportError("the error is measured on inputs; give some that are like those to come")
-    for place, one in enumerate(inputs):
-        for name, value in one.items():
-            if value.dtype.kind == "f" and not np.isfinite(value).all():
-                raise ExportError(f"input {place} holds NaN or infinity in {name}; take it out")

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 FINER = {8: 1, 16: 256, 32: 0}
-"""Bits of a stage -> parts into which each step is cut; 0: nothing is rounded."""
+"""Bits of a stage -> parts into which each step is cut; 0: cut to the range, not rounded."""
 
 
 class FakeQuantise(nn.Module):
@@ -58,10 +58,9 @@ class FakeQuantise(nn.Module):
 
         Args:
             x: float32, any shape.
-            parts: Each step is cut into so many, within the same range; 0 returns ``x``.
+            parts: Each step is cut into so many, within the same range; 0 keeps to the range alone,
+                for in a file ranges also do what a ReLU before them did.
         """
-        if not parts:
-            return x
         shape = [1] * x.dim()
         if self.first.dim():
             shape[self.axis] = -1
@@ -69,8 +68,10 @@ class FakeQuantise(nn.Module):
         step = self.step().reshape(shape)
         # The paper's scale of a step's gradient; AdamW does not see it, other optimizers do.
         weight = (self.growth.numel() / (x.numel() * max(self.high, 1))) ** 0.5
-        step = (step * weight + (step * (1 - weight)).detach()) / parts
-        low, high = (self.low - zero) * parts, (self.high - zero) * parts
+        step = (step * weight + (step * (1 - weight)).detach()) / (parts or 1)
+        low, high = (self.low - zero) * (parts or 1), (self.high - zero) * (parts or 1)
+        if not parts:
+            return torch.clamp(x / step, low, high) * step
         return rounded(x / step, low, high) * step
 
     def codes(self, x: Tensor) -> Tensor:

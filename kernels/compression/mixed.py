@@ -120,7 +120,7 @@ def mix(
             tolerance; says how small it can be.
     """
     config = config or MixedConfig()
-    trial = _Trial(int8, calibration, reference, loss, config)
+    trial = Trial(int8, calibration, reference, loss, config)
     start = trial.loss(int8)
     layers = [n for n in trial.layers if n not in config.keep]
     count = config.ranking_inputs
@@ -144,7 +144,7 @@ def mix(
     return Mixed(made, chosen, lost, start, alone)
 
 
-class _Trial:
+class Trial:
     """One int8 file and what becomes of it with some layers in 4 bits."""
 
     def __init__(
@@ -169,6 +169,7 @@ class _Trial:
         return int(np.prod(self.constants[self.layers[name].weight].dims)) // 2
 
     def loss(self, model: bytes, count: int | None = None) -> float:
+        """Return the loss of a file on the first ``count`` inputs, or on all."""
         answers = answers_to(model, self.calibration[:count], threads=self.config.threads)
         return float(self.measure(self.reference[:count], answers))
 

@@ -44,8 +44,9 @@ class QatConfig:
     """How training goes down to the grid of the file.
 
     Attributes:
-        stages: (bits, batches) before the file's own grid: 32 rounds nothing, 16 cuts each step in
-            256. Batches count in training mode, also those of a run that went on from a checkpoint.
+        stages: (bits, batches) before the file's own grid: 32 rounds nothing and keeps to the
+            ranges, 16 cuts each step in 256. Batches count in training mode, also those of a run
+            that went on from a checkpoint.
         learn_steps: Steps are trained, too; else they stay those of the file.
     """
 

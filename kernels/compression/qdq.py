@@ -30,6 +30,7 @@ from kernels.compression.ranges import (
     Outputs,
     cut,
     measure_activations,
+    require_inputs,
 )
 from kernels.compression.sessions import answers_to
 
@@ -115,12 +116,11 @@ def quantise(
         config: How to quantise.
 
     Raises:
-        ExportError: When nothing can be quantised, or there are no calibration inputs.
+        ExportError: When nothing can be quantised, or calibration inputs are missing, of another
+            shape than the file's, or hold NaN or infinity.
     """
     config = config or QdqConfig()
-    if not calibration:
-        raise ExportError("int8 needs calibration inputs; give 32 or more images of the line")
-    trial = _Trial(model, calibration, loss, config)
+    trial = Trial(model, calibration, loss, config)
     losses: dict[str, float] = {}
     for rule in config.rules:
         losses[rule] = trial.loss(trial.build(rule))
@@ -146,7 +146,7 @@ def quantise(
     return Quantised(made, rule, corrected, lost, tuple(back), losses, sensitivity)
 
 
-class _Trial:
+class Trial:
     """One float model, its measured activations, and the int8 models that are tried of it."""
 
     def __init__(
@@ -154,6 +154,7 @@ class _Trial:
     ) -> None:
         self.config, self.calibration, self.measure = config, calibration, loss
         self.proto = onnx.load_model_from_string(model)
+        require_inputs(self.proto.graph, calibration)
         for place, node in enumerate(self.proto.graph.node):
             node.name = node.name or f"{node.op_type}_{place}"
         inside = middle(self.proto.graph, config.float_start, whole=config.whole)
@@ -180,6 +181,7 @@ class _Trial:
         self.reference = answers_to(model, calibration, threads=config.threads)
 
     def loss(self, model: bytes, count: int | None = None) -> float:
+        """Return the loss of a file on the first ``count`` inputs, or on all."""
         answers = answers_to(model, self.calibration[:count], threads=self.config.threads)
         return float(self.measure(self.reference[:count], answers))
 
