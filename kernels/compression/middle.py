@@ -11,11 +11,13 @@ from collections.abc import Iterable, Sequence
 import onnx
 
 WEIGHTED = ("Conv", "Gemm", "MatMul")
-BESIDE = ("Add", "Relu", "MaxPool", "Resize", "Concat")
+BESIDE = ("Add", "Relu", "Clip", "MaxPool", "Resize", "Concat")
 """Made int8 between weighted nodes, so that values stay int8 on their way."""
 
 
-def middle(graph: onnx.GraphProto, skipped: int = 0) -> list[onnx.NodeProto]:
+def middle(
+    graph: onnx.GraphProto, skipped: int = 0, *, whole: bool = False
+) -> list[onnx.NodeProto]:
     """Return the nodes to quantise, in the order of the graph.
 
     Weighted ones count from the first on to the last filter: a convolution over more than one place
@@ -26,11 +28,12 @@ def middle(graph: onnx.GraphProto, skipped: int = 0) -> list[onnx.NodeProto]:
         graph: Sorted, as ONNX demands.
         skipped: Weighted nodes behind each input that stay float, too: with few channels they cost
             little, and what is rounded there goes through all that follow.
+        whole: Heads behind the last filter count, too: where they hold much of the weights.
     """
     nodes = list(graph.node)
     shapes = {t.name: tuple(t.dims) for t in graph.initializer}
     weighted = [n for n in nodes if n.op_type in WEIGHTED and not _by_vector(n, shapes)]
-    filters = [n for n in weighted if _places(n, shapes) > 1] or weighted
+    filters = [n for n in weighted if _places(n, shapes) > 1 and not whole] or weighted
     leads = _leading(nodes, filters)
     filtering = {id(node) for node in filters}
     depth = _depths(nodes, weighted)

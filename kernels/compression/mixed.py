@@ -120,7 +120,7 @@ def mix(
             tolerance; says how small it can be.
     """
     config = config or MixedConfig()
-    trial = _Trial(int8, calibration, reference, loss, config)
+    trial = Trial(int8, calibration, reference, loss, config)
     start = trial.loss(int8)
     layers = [n for n in trial.layers if n not in config.keep]
     count = config.ranking_inputs
@@ -144,7 +144,7 @@ def mix(
     return Mixed(made, chosen, lost, start, alone)
 
 
-class _Trial:
+class Trial:
     """One int8 file and what becomes of it with some layers in 4 bits."""
 
     def __init__(
@@ -169,6 +169,7 @@ class _Trial:
         return int(np.prod(self.constants[self.layers[name].weight].dims)) // 2
 
     def loss(self, model: bytes, count: int | None = None) -> float:
+        """Return the loss of a file on the first ``count`` inputs, or on all."""
         answers = answers_to(model, self.calibration[:count], threads=self.config.threads)
         return float(self.measure(self.reference[:count], answers))
 
@@ -183,7 +184,7 @@ class _Trial:
             self._rescale_bias(constants, layer, rounded)
             constants[layer.scale].CopyFrom(numpy_helper.from_array(rounded.scales, layer.scale))
             weight = constants[layer.weight]
-            packed = _packed(rounded.values, f"{layer.weight}_4")
+            packed = four_bit_tensor(rounded.values, f"{layer.weight}_4")
             for node in made.graph.node:
                 for place, given in enumerate(node.input):
                     if given == layer.weight:
@@ -321,7 +322,7 @@ def _columns(node: onnx.NodeProto, given: torch.Tensor, kernel: tuple[int, ...])
     return patches(padded, kernel, dilation, stride, int(set_to.get("group", 1)))
 
 
-def _packed(values: NDArray[np.int8], name: str) -> TensorProto:
+def four_bit_tensor(values: NDArray[np.int8], name: str) -> TensorProto:
     """Return values as a tensor of int4: two in a byte, the first in the low half."""
     flat = (values.reshape(-1) & 15).astype(np.uint8)
     flat = np.append(flat, np.zeros(len(flat) % 2, np.uint8))

@@ -30,12 +30,12 @@ from kernels.compression.ranges import (
     Outputs,
     cut,
     measure_activations,
+    require_inputs,
 )
 from kernels.compression.sessions import answers_to
 
 Loss = Callable[[Sequence[Outputs], Sequence[Outputs]], float]
 """(answers of the float model, answers of the int8 model) -> how much was lost, 0 = nothing."""
-QUANTISED = (*WEIGHTED, *BESIDE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,10 @@ class QdqConfig:
         ranking_inputs: Calibration inputs that the sensitivity ranking uses.
         keep_float: Names of nodes that stay float whatever is measured.
         float_start: Weighted nodes behind each input that stay float.
-        threads: Of ONNX Runtime while measuring.
+        whole: Products behind the last filter are made int8, too: for nets whose heads hold much of
+            the weights.
+        beside: Operators that are made int8 between products; transformers want ``("Relu",)``, for
+            what is added to their shortcuts should not be rounded.
     """
 
     rules: tuple[str, ...] = ("min-max", "99.999", "99.99", "mse", "entropy")
@@ -62,10 +65,16 @@ class QdqConfig:
     ranking_inputs: int = 16
     keep_float: tuple[str, ...] = ()
     float_start: int = 0
+    whole: bool = False
+    beside: tuple[str, ...] = BESIDE
     threads: int = 2
 
     def __post_init__(self) -> None:
         """Validate, naming the fix."""
+        if strange := set(self.beside) - set(BESIDE):
+            raise ValueError(
+                f"beside: {', '.join(sorted(strange))} unknown; of {', '.join(BESIDE)}"
+            )
         if not self.rules:
             raise ValueError("rules: name at least one, such as min-max")
         if self.most_float < 0 or self.ranking_inputs < 1 or self.threads < 1:
@@ -107,12 +116,11 @@ def quantise(
         config: How to quantise.
 
     Raises:
-        ExportError: When nothing can be quantised, or there are no calibration inputs.
+        ExportError: When nothing can be quantised, or calibration inputs are missing, of another
+            shape than the file's, or hold NaN or infinity.
     """
     config = config or QdqConfig()
-    if not calibration:
-        raise ExportError("int8 needs calibration inputs; give 32 or more images of the line")
-    trial = _Trial(model, calibration, loss, config)
+    trial = Trial(model, calibration, loss, config)
     losses: dict[str, float] = {}
     for rule in config.rules:
         losses[rule] = trial.loss(trial.build(rule))
@@ -138,7 +146,7 @@ def quantise(
     return Quantised(made, rule, corrected, lost, tuple(back), losses, sensitivity)
 
 
-class _Trial:
+class Trial:
     """One float model, its measured activations, and the int8 models that are tried of it."""
 
     def __init__(
@@ -146,10 +154,16 @@ class _Trial:
     ) -> None:
         self.config, self.calibration, self.measure = config, calibration, loss
         self.proto = onnx.load_model_from_string(model)
+        require_inputs(self.proto.graph, calibration)
         for place, node in enumerate(self.proto.graph.node):
             node.name = node.name or f"{node.op_type}_{place}"
-        inside = middle(self.proto.graph, config.float_start)
-        self.nodes = [node for node in inside if node.name not in config.keep_float]
+        inside = middle(self.proto.graph, config.float_start, whole=config.whole)
+        self.kinds = (*WEIGHTED, *config.beside)
+        self.nodes = [
+            node
+            for node in inside
+            if node.op_type in self.kinds and node.name not in config.keep_float
+        ]
         self.weighted = [n.name for n in self.nodes if n.op_type in WEIGHTED]
         if not self.weighted:
             raise ExportError("the model has no convolution or product that int8 would speed up")
@@ -167,6 +181,7 @@ class _Trial:
         self.reference = answers_to(model, calibration, threads=config.threads)
 
     def loss(self, model: bytes, count: int | None = None) -> float:
+        """Return the loss of a file on the first ``count`` inputs, or on all."""
         answers = answers_to(model, self.calibration[:count], threads=self.config.threads)
         return float(self.measure(self.reference[:count], answers))
 
@@ -216,7 +231,7 @@ class _Trial:
             ranges,
             list(chosen),
             [],
-            list(QUANTISED),
+            list(self.kinds),
             {"OpTypesToExcludeOutputQuantization": ["MatMul"], "WeightSymmetric": True},
         ).quantize_model()
         ONNXModel(made).topological_sort()

@@ -13,6 +13,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from kernels.compression.export import ExportError
 from kernels.compression.sessions import open_session
 
 Outputs = Mapping[str, NDArray[np.generic]]
@@ -38,6 +39,31 @@ class Activation:
     high: float
     counts: NDArray[np.int64]
     mean: NDArray[np.float64]
+
+
+def require_inputs(graph: onnx.GraphProto, inputs: Sequence[Inputs]) -> None:
+    """Raise `ExportError` unless there are inputs, of the file's names and shapes, all finite."""
+    if not inputs:
+        raise ExportError("calibration inputs are missing; give 32 or more like those to come")
+    constants = {t.name for t in graph.initializer}
+    wanted = {
+        value.name: [size.dim_value for size in value.type.tensor_type.shape.dim]
+        for value in graph.input
+        if value.name not in constants
+    }
+    for place, one in enumerate(inputs):
+        if one.keys() != wanted.keys():
+            raise ExportError(f"input {place} names {sorted(one)}, the file {sorted(wanted)}")
+        for name, value in one.items():
+            sizes = wanted[name]  # 0: any size
+            fits = zip(value.shape, sizes, strict=False)
+            if len(sizes) != value.ndim or any(size and size != own for own, size in fits):
+                raise ExportError(
+                    f"input {place}: {name} is {list(value.shape)}, the file wants "
+                    f"{[size or 'any' for size in sizes]}"
+                )
+            if value.dtype.kind == "f" and not np.isfinite(value).all():
+                raise ExportError(f"input {place}: {name} holds NaN or infinity; take it out")
 
 
 def measure_activations(
