@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from kernels.runtime.config import RunConfig
 from kernels.runtime.optimizer import OptimizerConfig
@@ -45,14 +46,13 @@ GLUE = ("at", "reports", "while", "near", "was", "checked", "bei", "meldet", "ne
 STATIONS = tuple(f"st{number}" for number in range(60))
 NUMBERS = tuple(f"n{number}" for number in range(60))
 CLASSES = len(PARTS) * len(EVENTS)
-LENGTH = 12
+LENGTH = 8
 Lines = tuple[Tensor, Tensor]
-"""Words int64 [n, LENGTH], 0 behind the end; what is reported, int64 [n]."""
+"""Words int64 [n, LENGTH]; what is reported, int64 [n]."""
 
 _GROUPS = (*PARTS, *EVENTS, *OTHER_PARTS, *OTHER_EVENTS, GLUE, STATIONS, NUMBERS)
 WORDS = {
-    word: number
-    for number, word in enumerate(sorted({w for group in _GROUPS for w in group}), start=1)
+    word: number for number, word in enumerate(sorted({w for group in _GROUPS for w in group}))
 }
 
 
@@ -70,17 +70,19 @@ def make_lines(seed: int, count: int, *, other: bool = False) -> Lines:
     for part in range(len(parts)):
         for event in range(len(events)):
             for _ in range(count):
-                beside = int(rng.choice([each for each in range(len(parts)) if each != part]))
-                first, second = str(rng.choice(parts[part])), str(rng.choice(parts[beside]))
-                what, station = str(rng.choice(events[event])), str(rng.choice(STATIONS))
-                number = str(rng.choice(NUMBERS))
+                drawn = rng.integers(1 << 30, size=6).tolist()
+                beside = (part + 1 + drawn[0] % (len(parts) - 1)) % len(parts)
+                first = parts[part][drawn[1] % len(parts[part])]
+                second = parts[beside][drawn[2] % len(parts[beside])]
+                what = events[event][drawn[3] % len(events[event])]
+                station, number = STATIONS[drawn[4] % 60], NUMBERS[drawn[5] % 60]
                 if other:
                     line = [station, "meldet", number, first, what, "neben", second, "geprueft"]
                 elif rng.random() < 0.5:
                     line = [first, "at", station, "reports", what, number, "while", second]
                 else:
                     line = ["near", second, station, "checked", first, "was", what, number]
-                lines.append([WORDS[word] for word in line] + [0] * (LENGTH - len(line)))
+                lines.append([WORDS[word] for word in line])
                 labels.append(part * len(events) + event)
     return torch.tensor(lines), torch.tensor(labels)
 
@@ -95,28 +97,44 @@ class EncoderShape:
     layers: int = 2
 
 
+class Block(nn.Module):
+    """Attention and a layer of its own for each word, norms before both."""
+
+    def __init__(self, shape: EncoderShape) -> None:
+        super().__init__()
+        width, self.heads = shape.width, shape.heads
+        self.before, self.between = nn.LayerNorm(width), nn.LayerNorm(width)
+        # Layers of their own, which adapters can wrap; torch's attention only reads its weights.
+        self.query, self.key, self.value = (nn.Linear(width, width) for _ in range(3))
+        self.out = nn.Linear(width, width)
+        self.inner, self.outer = nn.Linear(width, shape.inner), nn.Linear(shape.inner, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return [n, length, width] of the same."""
+        seen = self.before(x)
+        parts = (
+            layer(seen).unflatten(2, (self.heads, -1)).transpose(1, 2)
+            for layer in (self.query, self.key, self.value)
+        )
+        mixed = functional.scaled_dot_product_attention(*parts)
+        x = x + self.out(mixed.transpose(1, 2).flatten(2))
+        return x + self.outer(functional.gelu(self.inner(self.between(x))))
+
+
 class TextEncoder(nn.Module):
     """Transformer over words with learned places; the mean over words is classified."""
 
     def __init__(self, shape: EncoderShape | None = None) -> None:
         super().__init__()
         shape = shape or EncoderShape()
-        self.words = nn.Embedding(len(WORDS) + 1, shape.width, padding_idx=0)
+        self.words = nn.Embedding(len(WORDS), shape.width)
         self.places = nn.Parameter(0.02 * torch.randn(LENGTH, shape.width))
-        self.layers = nn.Sequential(
-            *(
-                nn.TransformerEncoderLayer(
-                    shape.width, shape.heads, shape.inner, dropout=0.0, batch_first=True
-                )
-                for _ in range(shape.layers)
-            )
-        )
-        self.head = nn.Linear(shape.width, CLASSES)
+        self.blocks = nn.Sequential(*(Block(shape) for _ in range(shape.layers)))
+        self.head = nn.Sequential(nn.LayerNorm(shape.width), nn.Linear(shape.width, CLASSES))
 
     def forward(self, words: Tensor) -> Tensor:
         """Return logits [n, CLASSES] of words int64 [n, LENGTH]."""
-        x = self.layers(self.words(words) + self.places)
-        logits: Tensor = self.head(x.mean(1))
+        logits: Tensor = self.head(self.blocks(self.words(words) + self.places).mean(1))
         return logits
 
 

@@ -85,11 +85,19 @@ def make_task(seed: int, parts: tuple[int, int, int] = PARTS, *, noise: float = 
     return _task(pixels, labels, len(KINDS), seed)
 
 
-def unlabelled(seed: int, index: int, count: int) -> Tensor:
-    """Return new surfaces of random kinds, which a line has without labels: float [n, 3, h, w]."""
-    rng = np.random.default_rng((seed, index, 1))
-    kinds = rng.integers(len(KINDS), size=count)
-    return inputs(torch.from_numpy(np.stack([make_texture(KINDS[k], SIDE, rng) for k in kinds])))
+def half_labelled(task: Task, index: int, more: int, size: int = 32) -> Batch:
+    """Return a batch whose last ``more`` images are new surfaces, which nobody has labelled.
+
+    Returns:
+        Images float [size, 3, h, w], labels of the first size - more.
+    """
+    x, labels = task.batch(index, size - more)
+    if not more:
+        return x, labels
+    rng = np.random.default_rng((task.seed, index, 1))
+    kinds = rng.integers(len(KINDS), size=more)
+    new = np.stack([make_texture(KINDS[kind], SIDE, rng) for kind in kinds])
+    return torch.cat([x, inputs(torch.from_numpy(new))]), labels
 
 
 def read_task(folder: Path, seed: int) -> Task:

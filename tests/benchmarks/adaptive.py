@@ -36,10 +36,10 @@ from tests.benchmarks._texture_task import (
     Batch,
     Part,
     Task,
+    half_labelled,
     inputs,
     make_task,
     train,
-    unlabelled,
 )
 
 SMALL = (
@@ -85,10 +85,6 @@ def cascade(full: nn.Module, task: Task, steps: int, more: int) -> MultiExit:
     nets = nn.ModuleList(SmallNet(task.classes, shape) for shape in SMALL)
     teacher = copy.deepcopy(full).eval().requires_grad_(requires_grad=False)
 
-    def batch(index: int) -> Batch:
-        x, labels = task.batch(index)
-        return torch.cat([x, unlabelled(task.seed, index, more)]), labels
-
     def loss(model: nn.Module, pair: Batch) -> tuple[Tensor, int]:
         x, labels = pair
         with torch.no_grad():
@@ -100,7 +96,14 @@ def cascade(full: nn.Module, task: Task, steps: int, more: int) -> MultiExit:
         return total, len(labels)
 
     side_by_side = MultiExit([nn.Identity() for _ in nets], list(nets))
-    train(side_by_side, task, steps, 2e-3, loss=loss, batches=batch)
+    train(
+        side_by_side,
+        task,
+        steps,
+        2e-3,
+        loss=loss,
+        batches=lambda index: half_labelled(task, index, more),
+    )
     heads = [Tempered(each) for each in (*nets, copy.deepcopy(full))]
     return MultiExit([nn.Identity() for _ in heads], heads)
 
@@ -197,7 +200,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     made.add_argument("--steps", type=int, default=300, help="of the nets in front of it")
     made.add_argument("--exit-steps", type=int, default=100, help="of ResNet-18 with exits")
     made.add_argument("--promises", type=float, nargs="+", default=[0.05, 0.02, 0.1])
-    made.add_argument("--unlabelled", type=int, default=32, help="new images beside each batch")
+    made.add_argument("--unlabelled", type=int, default=16, help="images without labels of 32")
     add_kept(made)
     args = made.parse_args(argv)
     if args.smoke:

@@ -1,10 +1,10 @@
 """Distil: a student with a tenth of the teacher's parameters, taught and untaught.
 
 For each seed ResNet-18 learns nine kinds of surface (64 x 64 pixels). The inspection's small
-net with a head then learns the same twice, from the same weights and labelled batches: by labels
-alone, and with the teacher's answers beside them. The teacher answers for new surfaces, too, which
-nobody has labelled: a line has more images than labels. A third student learns without those, so
-that what the teacher brings and what the images bring can be told apart.
+net with a head then learns the same twice, from the same weights, for as many steps of 32 images:
+by labels alone, and with the teacher's answers beside them. The teacher answers for new surfaces,
+too, which nobody has labelled: a line has more images than labels. With --labelled-only a third
+student learns without those, so that what the teacher and what the images bring can be told apart.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from tests.benchmarks._texture_task import (
     Batch,
     Task,
     accuracy,
+    half_labelled,
     inputs,
     make_task,
     read_task,
     train,
-    unlabelled,
 )
 
 
@@ -49,8 +49,8 @@ def taught(
     steps: int,
     config: DistillationConfig,
     more: int = 0,
-) -> nn.Module:
-    """Return the student, trained in place by labels and a teacher.
+) -> None:
+    """Train a student in place by labels and a teacher.
 
     Args:
         student: Untrained.
@@ -58,37 +58,38 @@ def taught(
         task: Its batches have the labels.
         steps: Of training.
         config: What is learned.
-        more: Images without labels beside each batch.
+        more: Images of each batch that have no labels.
     """
     learner = Learner(student, teacher, inputs(task.train[0][:2]), config)
-
-    def batch(index: int) -> Batch:
-        x, labels = task.batch(index)
-        return torch.cat([x, unlabelled(task.seed, index, more)]) if more else x, labels
-
-    train(learner, task, steps, loss=learner.loss(on_labels), batches=batch)
-    return learner.student
+    train(
+        learner,
+        task,
+        steps,
+        loss=learner.loss(on_labels),
+        batches=lambda index: half_labelled(task, index, more),
+    )
 
 
 def compare(task: Task, args: Any, config: DistillationConfig) -> dict[str, float]:
     """Train teacher and students on one task, and judge them on its test part."""
     kept = None if args.data else args.kept
     teacher = trained_resnet18(task, args.teacher_steps, kept)
+    torch.manual_seed(task.seed)
     alone = SmallNet(task.classes)
-    students = [copy.deepcopy(alone) for _ in range(2)]
+    student, second = copy.deepcopy(alone), copy.deepcopy(alone)
     train(alone, task, args.steps)
     more = 0 if args.data else args.unlabelled
-    students[0] = taught(students[0], teacher, task, args.steps, config, more)
+    taught(student, teacher, task, args.steps, config, more)
     row = {
         "seed": task.seed,
         "acc_teacher": accuracy(teacher, task.test),
-        "acc_student": accuracy(students[0], task.test),
+        "acc_student": accuracy(student, task.test),
         "acc_scratch": accuracy(alone, task.test),
         "params_cut": 1 - size(alone) / size(teacher),
     }
-    if more:
-        students[1] = taught(students[1], teacher, task, args.steps, config)
-        row["acc_labelled_only"] = accuracy(students[1], task.test)
+    if args.labelled_only:
+        taught(second, teacher, task, args.steps, config)
+        row["acc_labelled_only"] = accuracy(second, task.test)
     return row
 
 
@@ -102,7 +103,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     made.add_argument("--answers", type=float, default=0.9, help="weight of the teacher's answers")
     made.add_argument("--temperature", type=float, default=4.0)
     made.add_argument(
-        "--unlabelled", type=int, default=32, help="new images beside each batch of 32"
+        "--unlabelled", type=int, default=16, help="images without labels in each batch of 32"
+    )
+    made.add_argument(
+        "--labelled-only", action="store_true", help="a third student, without unlabelled images"
     )
     add_kept(made)
     args = made.parse_args(argv)

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from kernels.compression.slimmable import Slimmable, widest_within
+from models.defect_net import DefectNetShape
 from tests.benchmarks._compared import differences, means_of
 from tests.benchmarks._harness import emit, parser, run_program, stopwatch, table, threads
 from tests.benchmarks._texture_nets import SmallNet
@@ -49,10 +50,10 @@ def fresh(net: nn.Module, seed: int) -> nn.Module:
     return made.train()
 
 
-def together(task: Task, steps: int, widths: Sequence[float]) -> Slimmable:
+def together(task: Task, steps: int, widths: Sequence[float], shape: DefectNetShape) -> Slimmable:
     """Return all widths, trained at once."""
     torch.manual_seed(task.seed)
-    slim = Slimmable(SmallNet(task.classes), torch.zeros(1, 3, SIDE, SIDE), widths)
+    slim = Slimmable(SmallNet(task.classes, shape), torch.zeros(1, 3, SIDE, SIDE), widths)
     train(slim, task, steps, loss=slim.loss(on_labels))
     return slim
 
@@ -84,21 +85,23 @@ def main(argv: Sequence[str] | None = None) -> None:
     made.add_argument("--seeds", type=int, default=5, help="trainings (default %(default)s)")
     made.add_argument("--steps", type=int, default=300, help="of each training")
     made.add_argument("--widths", type=float, nargs="+", default=[0.25, 0.5, 0.75, 1.0])
-    made.add_argument("--budget", type=float, help="milliseconds; half the widest net's if not set")
+    made.add_argument("--budget", type=float, help="milliseconds; else midway between the ends")
     args = made.parse_args(argv)
+    shape = DefectNetShape()
     if args.smoke:
         args.seeds, args.steps = 1, 2
+        shape = DefectNetShape(16, (16, 32, 64), (1, 1, 1))
     rows: list[dict[str, float]] = []
     with threads(1), stopwatch() as timing:
         for seed in range(args.seed, args.seed + args.seeds):
             parts = (3, 1, 2) if args.smoke else PARTS
             task = read_task(args.data, seed) if args.data else make_task(seed, parts)
-            slim = together(task, args.steps, args.widths)
+            slim = together(task, args.steps, args.widths, shape)
             rows += points(slim, task, args.steps)
     nets = {f"{width:g}": slim.at(number) for number, width in enumerate(slim.widths)}
     taken = times(nets, 3 if args.smoke else 60, SIDE if args.smoke else LATENCY_SIDE)
     by_width = {name: _summary(rows, float(name)) | {"ms": taken[name]} for name in nets}
-    budget = args.budget or taken["1"] / 2
+    budget = args.budget or (min(taken.values()) + max(taken.values())) / 2
     columns = ("multiplications", "parameters", "acc_inside", "acc_alone", "gain", "ms")
     table(
         "slimmable: one training against one per width",
