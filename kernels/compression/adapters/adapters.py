@@ -151,12 +151,12 @@ def remove(model: nn.Module, name: str) -> None:
             del layer.additions[name]
         if not layer.additions:
             model.set_submodule(path, layer.layer)
+    for _, layer in _adapted(model):
+        layer.in_use = "" if layer.in_use == name else layer.in_use
     for _, still in _stills(model):
+        still.in_use = "" if still.in_use == name else still.in_use
         if name in still.own:
             del still.own[name]
-    for _, wrapper in (*_adapted(model), *_stills(model)):
-        if wrapper.in_use == name:
-            wrapper.in_use = ""
     if not names(model):
         _restore(model)
 
