@@ -147,6 +147,26 @@ class Slimmable(nn.Module):
         }
 
 
+def widest_within(measured: Sequence[float], budget: float) -> int:
+    """Return the number of the widest net whose cost is within a budget.
+
+    Args:
+        measured: Of each width, ascending as they are: milliseconds on the device, bytes, or what
+            else is short there.
+        budget: In the same unit.
+
+    Raises:
+        ValueError: When no width is; names the least that is.
+    """
+    fitting = [number for number, cost in enumerate(measured) if cost <= budget]
+    if not fitting:
+        raise ValueError(
+            f"no width costs {budget:g} or less; the least is {min(measured):g}: give more, or a "
+            "smaller share among the widths"
+        )
+    return fitting[-1]
+
+
 class _Buffers(nn.Module):
     """Buffers of a net of one width, which checkpoints hold."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,3 +41,24 @@ def mean_interval(values: Sequence[float]) -> tuple[float, float, float]:
         return mean, float("nan"), float("nan")
     half = stats.t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / np.sqrt(len(values))
     return mean, float(mean - half), float(mean + half)
+
+
+def means_of(rows: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> dict[str, float]:
+    """Return the means of some keys over rows, one per seed."""
+    return {key: float(np.mean([row[key] for row in rows])) for key in keys}
+
+
+def differences(
+    rows: Sequence[Mapping[str, Any]], pairs: Mapping[str, tuple[str, str]]
+) -> dict[str, Any]:
+    """Return mean and interval of the first key less the second, paired by seed.
+
+    Args:
+        rows: One per seed.
+        pairs: Name of the difference -> the two keys; ``NAME_interval`` holds the ends.
+    """
+    found: dict[str, Any] = {}
+    for name, (first, second) in pairs.items():
+        mean, low, high = mean_interval([row[first] - row[second] for row in rows])
+        found |= {name: mean, f"{name}_interval": (low, high)}
+    return found

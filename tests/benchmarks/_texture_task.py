@@ -85,6 +85,21 @@ def make_task(seed: int, parts: tuple[int, int, int] = PARTS, *, noise: float = 
     return _task(pixels, labels, len(KINDS), seed)
 
 
+def half_labelled(task: Task, index: int, more: int, size: int = 32) -> Batch:
+    """Return a batch whose last ``more`` images are new surfaces, which nobody has labelled.
+
+    Returns:
+        Images float [size, 3, h, w], labels of the first size - more.
+    """
+    x, labels = task.batch(index, size - more)
+    if not more:
+        return x, labels
+    rng = np.random.default_rng((task.seed, index, 1))
+    kinds = rng.integers(len(KINDS), size=more)
+    new = np.stack([make_texture(KINDS[kind], SIDE, rng) for kind in kinds])
+    return torch.cat([x, inputs(torch.from_numpy(new))]), labels
+
+
 def read_task(folder: Path, seed: int) -> Task:
     """Return a folder of class folders as a task: half to train, a sixth held, a third to test."""
     names = sorted(each for each in folder.iterdir() if each.is_dir())
@@ -131,15 +146,17 @@ def train(
     rate: float = 1e-3,
     loss: Callable[[nn.Module, Batch], tuple[Tensor, int]] = loss,
     begin: int = 0,
+    batches: Callable[[int], Batch] | None = None,
 ) -> None:
     """Train in place; batches from number ``begin`` on, so that fine-tuning sees other ones."""
+    taken = batches or task.batch
     config = RunConfig(
         steps=steps,
         seed=task.seed,
         optimizer=OptimizerConfig(learning_rate=rate),
         schedule=ScheduleConfig(warmup=0.1),
     )
-    run(model, lambda index: task.batch(begin + index), loss, config)
+    run(model, lambda index: taken(begin + index), loss, config)
 
 
 def logits(model: nn.Module, images: Tensor, size: int = 128) -> Tensor:

@@ -134,6 +134,32 @@ def test_an_adapter_is_saved_without_its_net():
     assert names(fresh) == {"other name"}
 
 
+def test_an_adapter_may_count_by_norms_of_its_own():
+    torch.manual_seed(0)
+    net = Mixed()
+    net(words(64))
+    plain, fresh = net.eval()(words()), copy.deepcopy(net)
+    config = LoraConfig(rank=3, norms=True)
+    attach(net, config, "own")
+    attach(net, LoraConfig(rank=3), "shared")
+    use(net, "own")
+    net.train()
+    with torch.no_grad():
+        net(words(64, 5) // 4)  # other data: the adapter's norms count it
+    net.eval()
+    disturb(net, "own")
+    answers = net(words())
+    torch.testing.assert_close(merged(net, "own")(words()), answers)
+    assert type(merged(net, "own").norm) is nn.BatchNorm2d
+    use(net, "shared")
+    torch.testing.assert_close(net(words()), plain)  # B is still zero
+    load(fresh, from_bytes(to_bytes(state_of(net, "own"))), config, "again")
+    assert torch.equal(fresh.eval()(words()), answers)
+    remove(fresh, "again")
+    assert type(fresh.norm) is nn.BatchNorm2d
+    assert torch.equal(fresh(words()), plain)
+
+
 def test_training_moves_the_adapter_and_nothing_else():
     torch.manual_seed(0)
     net = Mixed()

@@ -6,24 +6,44 @@ import json
 
 import pytest
 
-from tests.benchmarks import distil, lora
+from tests.benchmarks import adaptive, distil, lora, slimmable
 
 
-@pytest.mark.parametrize(
-    ("benchmark", "keys"),
-    [
-        (distil, {"params_cut", "acc_teacher", "acc_student", "acc_scratch"}),
-        (lora, {"trainable_share", "acc_full", "acc_lora", "merge_max_diff"}),
-    ],
-    ids=["distil", "lora"],
-)
-def test_figures_are_there(benchmark, keys, capsys):
-    benchmark.main(["--smoke", "--json"])
-    result = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert result.keys() >= keys
-    if "params_cut" in keys:
-        assert result["params_cut"] >= 0.8
-    else:
-        assert result["trainable_share"] <= 0.05
-        assert result["merge_max_diff"] <= 1e-6
-        assert result["merge_max_diff_float64"] <= 1e-12
+def result(benchmark, capsys, *arguments):
+    benchmark.main(["--smoke", "--json", *arguments])
+    return json.loads(capsys.readouterr().out.splitlines()[-1])
+
+
+def test_distil(capsys):
+    found = result(distil, capsys, "--labelled-only")
+    assert found.keys() >= {"acc_teacher", "acc_student", "acc_scratch", "acc_labelled_only"}
+    assert found["params_cut"] >= 0.8
+
+
+def test_lora(capsys):
+    found = result(lora, capsys)
+    for part in (found, found["text"]):
+        assert part.keys() >= {"acc_before", "acc_full", "acc_lora", "loss_interval"}
+        assert part["trainable_share"] <= 0.05
+        assert part["merge_max_diff"] <= 2e-6
+        assert part["merge_max_diff_float64"] <= 1e-12
+
+
+def test_slimmable(capsys):
+    found = result(slimmable, capsys)
+    assert found["widths"] == 4
+    assert 0 <= found["pareto_ahead"] <= 1
+    costs = [each["multiplications"] for each in found["by_width"].values()]
+    assert costs == sorted(costs)
+    chosen = found["by_width"][f"{found['chosen_width']:g}"]
+    assert chosen["ms"] <= found["budget_ms"]
+
+
+def test_adaptive_shares_its_net_by_the_folder(capsys, tmp_path):
+    found = result(adaptive, capsys, "--kept", str(tmp_path))
+    assert [each.suffix for each in tmp_path.iterdir()] == [".safetensors"]
+    assert found.keys() >= {"x_saved_compute", "disagreement", "promised"}
+    for arm in ("cascade", "exits"):
+        left = found["arms"][arm]["0.3"]["left"]
+        assert sum(left) == pytest.approx(1)
+    assert found["arms"]["cascade"]["0.3"]["x_saved_compute"] < 50

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from kernels.compression.pruning.errors import PruningError
-from kernels.compression.slimmable import Slimmable
+from kernels.compression.slimmable import Slimmable, widest_within
 from kernels.runtime.checkpoint import CheckpointConfig
 from kernels.runtime.config import RunConfig
 from kernels.runtime.optimizer import OptimizerConfig
@@ -115,6 +115,13 @@ def test_modes_stay_as_they_were():
     Slimmable(net, X)
     assert net.training
     assert not net[1].training
+
+
+def test_the_widest_within_a_budget_is_chosen():
+    assert widest_within([1.0, 2.0, 2.5, 9.0], 2.5) == 2
+    assert widest_within([1.0, 3.0, 2.0], 2.0) == 2  # measured: a wider one may be the faster
+    with pytest.raises(ValueError, match=r"the least is 1: give more"):
+        widest_within([1.0, 2.0], 0.5)
 
 
 def test_wrong_input_is_told():

@@ -69,14 +69,14 @@ def attach(model: nn.Module, config: LoraConfig, name: str = "default") -> None:
             model.set_submodule(path, layer)
         layer.additions[name] = Addition(layer.layer, config)
         layer.train(layer.layer.training)
-    for path, module in list(model.named_modules()):
+    for module in model.modules():
         if isinstance(module, nn.TransformerEncoderLayer):
             # In evaluation it would compute with its layers' weights and never call them.
             module.activation_relu_or_gelu = 0
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):  # noqa: SLF001 - all of them
-            outer = path.removesuffix(".layer")
-            if not isinstance(model.get_submodule(outer), Still):
-                model.set_submodule(path, Still(module))
+    _still_norms(model)
+    if config.norms:
+        for _, still in _stills(model):
+            still.own[name] = copy.deepcopy(still.layer).train(still.training)
     use(model, name)
 
 
@@ -92,6 +92,10 @@ def use(model: nn.Module, name: str | None) -> None:
         layer.in_use = name or ""
         for other, addition in layer.additions.items():
             addition.requires_grad_(other == name)
+    for _, still in _stills(model):
+        still.in_use = name or ""
+        for other, norm in still.own.items():
+            norm.requires_grad_(other == name)
 
 
 def names(model: nn.Module) -> set[str]:
@@ -106,12 +110,7 @@ def state_of(model: nn.Module, name: str) -> dict[str, Tensor]:
         AdapterError: When the net has no such adapter.
     """
     _require(model, name)
-    return {
-        f"{path}.{part}": tensor.detach().clone()
-        for path, layer in _adapted(model)
-        if name in layer.additions
-        for part, tensor in layer.additions[name].named_parameters()
-    }
+    return {key: tensor.detach().clone() for key, tensor in _tensors(model, name)}
 
 
 def load(model: nn.Module, state: Mapping[str, Tensor], config: LoraConfig, name: str) -> None:
@@ -136,9 +135,8 @@ def load(model: nn.Module, state: Mapping[str, Tensor], config: LoraConfig, name
             "config it was trained with, and the net it was trained on"
         )
     with torch.no_grad():
-        for path, layer in _adapted(model):
-            for part, tensor in layer.additions[name].named_parameters():
-                tensor.copy_(state[f"{path}.{part}"])
+        for key, tensor in _tensors(model, name):
+            tensor.copy_(state[key])
 
 
 def remove(model: nn.Module, name: str) -> None:
@@ -154,8 +152,11 @@ def remove(model: nn.Module, name: str) -> None:
         if not layer.additions:
             model.set_submodule(path, layer.layer)
     for _, layer in _adapted(model):
-        if layer.in_use == name:
-            layer.in_use = ""
+        layer.in_use = "" if layer.in_use == name else layer.in_use
+    for _, still in _stills(model):
+        still.in_use = "" if still.in_use == name else still.in_use
+        if name in still.own:
+            del still.own[name]
     if not names(model):
         _restore(model)
 
@@ -182,6 +183,9 @@ def merged(model: nn.Module, name: str) -> nn.Module:
             with torch.no_grad():
                 layer.weight.copy_(layer.weight.double() + addition.delta(layer))
         made.set_submodule(path, layer)
+    for _, still in _stills(made):
+        if name in still.own:
+            still.layer = still.own[name]
     _restore(made)
     return made.requires_grad_()
 
@@ -210,6 +214,33 @@ def _adapted(model: nn.Module) -> Iterator[tuple[str, Adapted]]:
     for path, layer in model.named_modules():
         if isinstance(layer, Adapted):
             yield path, layer
+
+
+def _stills(model: nn.Module) -> Iterator[tuple[str, Still]]:
+    for path, layer in model.named_modules():
+        if isinstance(layer, Still):
+            yield path, layer
+
+
+def _tensors(model: nn.Module, name: str) -> Iterator[tuple[str, Tensor]]:
+    """Return all tensors of an adapter: its additions, and its norms with their statistics."""
+    for path, layer in _adapted(model):
+        if name in layer.additions:
+            for part, tensor in layer.additions[name].named_parameters():
+                yield f"{path}.{part}", tensor
+    for path, still in _stills(model):
+        if name in still.own:
+            for part, tensor in still.own[name].state_dict(keep_vars=True).items():
+                yield f"{path}.{part}", tensor
+
+
+def _still_norms(model: nn.Module) -> None:
+    """Let all batch norms of the net keep their statistics."""
+    inside = tuple(f"{path}." for path, _ in _stills(model))
+    for path, module in list(model.named_modules()):
+        norm = isinstance(module, nn.modules.batchnorm._BatchNorm)  # noqa: SLF001 - all of them
+        if norm and not path.startswith(inside):
+            model.set_submodule(path, Still(module))
 
 
 def _is_meant(path: str, targets: tuple[str, ...]) -> bool:

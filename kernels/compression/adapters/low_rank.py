@@ -29,12 +29,16 @@ class LoraConfig:
         alpha: The addition is scaled by alpha / rank.
         dropout: Share of the input that training leaves out.
         targets: Names of layers, or the ends of them (``fc``); empty: all that can take one.
+        norms: Whether the adapter has batch norms of its own, trained and with the statistics of
+            its data (Chang et al. 2019, https://arxiv.org/abs/1906.03950): for another camera or
+            line, whose maps have other means than those the net has counted.
     """
 
     rank: int = 16
     alpha: float = 32.0
     dropout: float = 0.1
     targets: tuple[str, ...] = ()
+    norms: bool = False
 
     def __post_init__(self) -> None:
         """Validate, naming the fix."""
@@ -144,23 +148,26 @@ class Still(nn.Module):
     """A batch norm that keeps its statistics while adapters are trained around it.
 
     In training it would measure those of the few images of a batch, answer by them, and leave the
-    net changed for every other adapter.
+    net changed for every other adapter. An adapter may have a norm of its own in its place.
     """
 
     def __init__(self, layer: nn.Module) -> None:
         super().__init__()
         self.training = layer.training
         self.layer = layer.eval()
+        self.own = nn.ModuleDict()
+        self.in_use = ""
 
     def train(self, mode: bool = True) -> Still:  # noqa: FBT001, FBT002 - as torch has it
-        """Stay in evaluation mode."""
+        """Let the adapters' norms train; the net's stays in evaluation mode."""
         super().train(mode)
         self.layer.eval()
         return self
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the norm's output."""
-        out: Tensor = self.layer(x)
+        """Return the output of the norm of the adapter in use, or of the net's."""
+        own = self.in_use in self.own
+        out: Tensor = self.own[self.in_use](x) if own else self.layer(x)
         return out
 
 
