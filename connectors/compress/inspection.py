@@ -16,7 +16,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from connectors.defects.training import MOST_EXPORTED, grouped
-from kernels.compression.mixed import MixedConfig
 from kernels.compression.pruning.errors import PruningError
 from kernels.compression.qdq import QdqConfig
 from tasks.compress.device import CompressError
@@ -46,8 +45,6 @@ _SKETCHED = EdgeConfig(
     qdq=QdqConfig(rules=("min-max",), most_float=0, correct_bias=False, float_start=1),
     calibration=4,
 )
-_FOUR_BITS = MixedConfig(tolerance=0.05)
-_ALL_FOUR_BITS = MixedConfig(tolerance=1e9, ranking_inputs=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +94,7 @@ class InspectionSubject:
         return {
             "float": "",
             "int8": "",
-            "int8+int4": "",
+            "int8+int4": "near and far look share their weights; 4 bits go to weights read once",
             "dynamic": "its filters run faster with ranges fixed before",
             "prune": why_not(self._detector.scorer),
         }
@@ -118,7 +115,7 @@ class InspectionSubject:
         except PruningError as error:
             raise CompressError(str(error)) from error
         images = [sample.pixels for sample in self.samples["train"][:4]]
-        config = self._config(recipe, _SKETCHED, _ALL_FOUR_BITS)
+        config = self._config(recipe, _SKETCHED)
         return build_edge(scorer, Thresholds(0.123, 0.321), images, config=config).model
 
     def make(self, recipe: Recipe, say: Say) -> Made:
@@ -136,14 +133,13 @@ class InspectionSubject:
             calibration,
             [sample.pixels for sample in train[:: max(1, len(train) // MOST_EXPORTED)]],
             proof[:MOST_EXPORTED],
-            self._config(recipe, EdgeConfig(bits=self._bits()), _FOUR_BITS),
+            self._config(recipe, EdgeConfig(bits=self._bits())),
         )
         self._shipped[recipe.name] = _Shipped(edge, promised)
         facts = dict(edge.record.facts)
-        four_bits = facts.pop("sensitivity_four_bits", {})
         return Made(
             model=edge.model,
-            sensitivity={"int8": facts.pop("sensitivity", {}), "int4": four_bits},
+            sensitivity={"int8": facts.pop("sensitivity", {})},
             facts=facts | {"thresholds": training.promise_record(promised)},
             files={"parity.json": edge.record.to_json().encode()},
         )
@@ -188,10 +184,8 @@ class InspectionSubject:
         images = [sample.pixels for sample in self.samples["train"]]
         return pruned(self._detector.scorer, images, replace(config, share=share))
 
-    def _config(self, recipe: Recipe, base: EdgeConfig, four: MixedConfig) -> EdgeConfig:
-        if recipe.bits == "float":
-            return replace(base, int8=False)
-        return replace(base, mixed=four if recipe.bits == "int8+int4" else None)
+    def _config(self, recipe: Recipe, base: EdgeConfig) -> EdgeConfig:
+        return replace(base, int8=recipe.bits == "int8")
 
     def _bits(self) -> int:
         return EdgeSession(self.bundle.read(EDGE)).facts.bits

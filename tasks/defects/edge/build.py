@@ -10,11 +10,9 @@ import numpy as np
 import torch
 
 from kernels.compression.export import ExportConfig, export_onnx, with_metadata, with_scalars
-from kernels.compression.mixed import MixedConfig, mix
 from kernels.compression.parity import ParityRecord, answers_of, image_digest
 from kernels.compression.qdq import QdqConfig, Quantised, quantise
 from kernels.compression.ranges import Outputs
-from kernels.compression.sessions import answers_to
 from tasks.defects.edge.format import INPUT, MAX_SIDE, OUTPUTS, EdgeFacts, EdgeFile
 from tasks.defects.edge.graph import LIMITS, EdgeGraph, float32_up
 from tasks.defects.edge.session import EdgeSession
@@ -44,7 +42,6 @@ class EdgeConfig:
         calibration: Images, of those given, that ranges are measured on; spread evenly.
         tile: Longest side judged in one go by a scorer without a size of its own, as its detector
             does; None: every image whole.
-        mixed: How layers that bear it get weights of 4 bits; None: all have 8.
         bits: In use of the pixels of deep images; the same that the detector's images were read by.
     """
 
@@ -52,15 +49,12 @@ class EdgeConfig:
     qdq: QdqConfig = field(default_factory=lambda: QdqConfig(float_start=1))
     calibration: int = 32
     tile: int | None = 1024
-    mixed: MixedConfig | None = None
     bits: int = DEEPEST
 
     def __post_init__(self) -> None:
         """Validate, naming the fix."""
         if self.calibration < 1:
             raise ValueError("calibration needs at least one image")
-        if self.mixed is not None and not self.int8:
-            raise ValueError("weights of 4 bits need int8=True: they become int8 when opened")
 
 
 def build_edge(
@@ -103,12 +97,6 @@ def build_edge(
         made = quantise(float32, chosen, score_loss, config.qdq)
         model = made.model
         facts |= _told(made, config.qdq)
-        if config.mixed is not None:
-            reference = answers_to(float32, chosen, threads=config.qdq.threads)
-            fewer = mix(model, chosen, reference, score_loss, config.mixed)
-            model = fewer.model
-            facts |= {"four_bits": list(fewer.four_bits), "loss_mixed": fewer.loss}
-            facts |= {"sensitivity_four_bits": fewer.sensitivity}
     page = EdgeFacts(
         kinds=scorer.kinds,
         thresholds=thresholds,
