@@ -51,13 +51,11 @@ def read_input(path: Path) -> NDArray[Any]:
 
 def _npy(file: BinaryIO, size: int) -> NDArray[Any]:
     """Read an array; its header is read first, for numpy would make room for what it says."""
-    headers = {
-        (1, 0): np.lib.format.read_array_header_1_0,
-        (2, 0): np.lib.format.read_array_header_2_0,
-    }
+    form: Any = np.lib.format  # untyped in part
+    headers = {(1, 0): form.read_array_header_1_0, (2, 0): form.read_array_header_2_0}
     try:
-        version = np.lib.format.read_magic(file)
-        shape, _, dtype = headers[version](file, max_header_size=MAX_HEADER)
+        read_header = headers[form.read_magic(file)]
+        shape, _, dtype = read_header(file, max_header_size=MAX_HEADER)
     except Exception as error:  # numpy tells of a broken header by many types
         raise InputError("no array file that is read, or a broken one; save it anew") from error
     if dtype.hasobject or dtype.kind not in "biuf":

@@ -11,6 +11,7 @@ and again. The check holds the answers against the record of images that nothing
 from __future__ import annotations
 
 import json
+import resource
 import subprocess
 import tempfile
 import time
@@ -52,9 +53,9 @@ def made(folder: Path, args: Any) -> tuple[Path, list[Path]]:
     return path, images
 
 
-def started(command: Sequence[str]) -> tuple[float, dict[str, Any]]:
-    """Return milliseconds from the start of a process to its first line, and that line."""
-    begun = time.perf_counter()
+def started(command: Sequence[str]) -> tuple[float, float, dict[str, Any]]:
+    """Return milliseconds until the first line of a process, those of CPU in all, and that line."""
+    before, begun = _child_seconds(), time.perf_counter()
     with subprocess.Popen(
         list(command), stdout=subprocess.PIPE, text=True, env=bare(), start_new_session=True
     ) as process:
@@ -64,7 +65,13 @@ def started(command: Sequence[str]) -> tuple[float, dict[str, Any]]:
         process.stdout.read()
     if process.returncode:
         raise RuntimeError(f"penstock-lite ended with {process.returncode}")
-    return taken, json.loads(line)
+    return taken, 1e3 * (_child_seconds() - before), json.loads(line)
+
+
+def _child_seconds() -> float:
+    """Return CPU seconds of all processes that were started here and have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -95,18 +102,19 @@ def main(argv: Sequence[str] | None = None) -> None:
         path, images = made(folder, args)
         program, chosen = str(programs / "penstock-lite"), ["--threads", str(cores)]
         run = limited([program, "run", str(path), str(images[0]), *chosen])
-        first, answer = started(run)
-        starts = [started(run)[0] for _ in range(args.starts)]
+        first, _, answer = started(run)
+        starts = np.array([started(run)[:2] for _ in range(args.starts)])
         bench = limited([program, "bench", str(path), str(images[0]), *chosen])
         bench += ["--rounds", str(args.rounds)]
-        benches = [started(bench)[1] for _ in range(2 if args.smoke else BENCHES)]
+        benches = [started(bench)[2] for _ in range(2 if args.smoke else BENCHES)]
         check = limited([program, "check", str(path), *map(str, images), *chosen])
-        checked = started(check)[1]
+        checked = started(check)[2]
         size = path.stat().st_size
     result = {
         "rss_mb": max(one["rss_mb"] for one in benches),
-        "cold_start_ms": float(np.median(starts)),
-        "cold_start_ms_p95": float(np.quantile(starts, 0.95)),
+        "cold_start_ms": float(np.median(starts[:, 0])),
+        "cold_start_ms_p95": float(np.quantile(starts[:, 0], 0.95)),
+        "cold_start_cpu_ms": float(np.median(starts[:, 1])),
         "first_start_ms": first,
         "load_ms": float(np.median([one["load_ms"] for one in benches])),
         "ms_p50": float(np.median([one["ms_p50"] for one in benches])),
