@@ -154,14 +154,14 @@ def _convolved(layer: nn.Conv1d | nn.Conv2d, x: Tensor, weight: Tensor) -> Tenso
 
 def _forward(layer: Layer, config: EightBitTrainingConfig) -> Any:
     def rounded(x: Tensor) -> Tensor:
-        weight = _Rounded.apply(layer.weight, config.format)
+        weight: Tensor = _Rounded.apply(layer.weight, config.format)
         x = _Rounded.apply(x, config.format)
+        bias: Tensor | None = layer.bias
+        answer: Tensor
         if isinstance(layer, nn.Linear):
             answer = nn.functional.linear(x, weight)
-            bias = layer.bias
         else:
             answer = _convolved(layer, x, weight)
-            bias = layer.bias
             bias = None if bias is None else bias.reshape(-1, *[1] * (weight.dim() - 2))
         answer = _RoundedBack.apply(answer, config.format, config.stochastic)
         return answer if bias is None else answer + bias

@@ -36,6 +36,7 @@ from kernels.compression.sessions import answers_to
 
 Loss = Callable[[Sequence[Outputs], Sequence[Outputs]], float]
 """(answers of the float model, answers of the int8 model) -> how much was lost, 0 = nothing."""
+QUANTISED = (*WEIGHTED, *BESIDE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +54,6 @@ class QdqConfig:
         float_start: Weighted nodes behind each input that stay float.
         whole: Products behind the last filter are made int8, too: for nets whose heads hold much of
             the weights.
-        beside: Operators that are made int8 between products; transformers want ``("Relu",)``, for
-            what is added to their shortcuts should not be rounded.
     """
 
     rules: tuple[str, ...] = ("min-max", "99.999", "99.99", "mse", "entropy")
@@ -66,15 +65,10 @@ class QdqConfig:
     keep_float: tuple[str, ...] = ()
     float_start: int = 0
     whole: bool = False
-    beside: tuple[str, ...] = BESIDE
     threads: int = 2
 
     def __post_init__(self) -> None:
         """Validate, naming the fix."""
-        if strange := set(self.beside) - set(BESIDE):
-            raise ValueError(
-                f"beside: {', '.join(sorted(strange))} unknown; of {', '.join(BESIDE)}"
-            )
         if not self.rules:
             raise ValueError("rules: name at least one, such as min-max")
         if self.most_float < 0 or self.ranking_inputs < 1 or self.threads < 1:
@@ -158,12 +152,7 @@ class Trial:
         for place, node in enumerate(self.proto.graph.node):
             node.name = node.name or f"{node.op_type}_{place}"
         inside = middle(self.proto.graph, config.float_start, whole=config.whole)
-        self.kinds = (*WEIGHTED, *config.beside)
-        self.nodes = [
-            node
-            for node in inside
-            if node.op_type in self.kinds and node.name not in config.keep_float
-        ]
+        self.nodes = [node for node in inside if node.name not in config.keep_float]
         self.weighted = [n.name for n in self.nodes if n.op_type in WEIGHTED]
         if not self.weighted:
             raise ExportError("the model has no convolution or product that int8 would speed up")
@@ -231,7 +220,7 @@ class Trial:
             ranges,
             list(chosen),
             [],
-            list(self.kinds),
+            list(QUANTISED),
             {"OpTypesToExcludeOutputQuantization": ["MatMul"], "WeightSymmetric": True},
         ).quantize_model()
         ONNXModel(made).topological_sort()

@@ -62,7 +62,8 @@ class WholeNumbers:
 
     def source(self, name: str) -> str:
         """Return the constant that a value of 8 bits is, or was widened from."""
-        return self._narrow.get(name, name)
+        found: str = self._narrow.get(name, name)
+        return found
 
     def value(self, name: str) -> Tensor:
         """Return a constant in float32, as its grid has it."""

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import torch
 import torchvision.models
 from numpy.typing import NDArray
@@ -46,8 +47,6 @@ NETS: dict[str, Callable[[int], nn.Module]] = {
     "transformer": Patches,
     "smoke": lambda n: Patches(n, 32, 2, 1),
 }
-BESIDE = {"transformer": ("Relu",), "smoke": ("Relu",)}
-"""What is made int8 between products, where it is not all that can be."""
 KEYS = ("acc", "acc_ptq", "acc_qat", "acc_int4", "x_size", "int4_size_ratio")
 Fed = list[dict[str, NDArray[np.float32]]]
 
@@ -63,6 +62,23 @@ def apart(reference: Sequence[Mapping[str, Any]], answers: Sequence[Mapping[str,
 def fed(images: torch.Tensor) -> Fed:
     """Return images as inputs of a file, some at once."""
     return [{"pixels": inputs(some).numpy()} for some in images.split(HELD_PER_INPUT)]
+
+
+def kept_float(whole: bytes) -> tuple[str, ...]:
+    """Return what stays float in a transformer: products and sums of two activations.
+
+    The sums are its shortcuts, through which all that is rounded would go on to the end.
+    """
+    graph = onnx.load_model_from_string(whole).graph
+    if not any(node.op_type == "Softmax" for node in graph.node):
+        return ()
+    constants = {tensor.name for tensor in graph.initializer}
+    kinds = {"MatMul", "Add"}
+    return tuple(
+        node.name
+        for node in graph.node
+        if node.op_type in kinds and not constants.intersection(node.input)
+    )
 
 
 def file_accuracy(file: bytes, part: Part) -> float:
@@ -101,17 +117,22 @@ def trained_on_grid(file: bytes, whole: bytes, net: nn.Module, task: Task, steps
     return grid.to_file()
 
 
-def measured(name: str, task: Task, args: Any) -> tuple[dict[str, float], nn.Module, QdqConfig]:
-    """Return figures of one net and one seed, the float net, and how it was quantised."""
+def measured(name: str, task: Task, args: Any) -> tuple[dict[str, float], nn.Module]:
+    """Return figures of one net and one seed, and the float net."""
     torch.manual_seed(task.seed)
     net = NETS[name](task.classes)
     train(net, task, args.steps)
     whole = exported(net)
     calibration = held_inputs(task, args.held)
     config = QdqConfig(
-        rules=RULES, tolerance=0.02, most_float=3, ranking_inputs=2, whole=True, threads=1,
-        beside=BESIDE.get(name, QdqConfig().beside),
-    )  # fmt: skip
+        rules=RULES[:1] if args.smoke else RULES,
+        tolerance=0.02,
+        most_float=3,
+        ranking_inputs=2,
+        whole=True,
+        threads=1,
+        keep_float=kept_float(whole),
+    )
     int8 = quantise(whole, calibration, apart, config)
     reference = answers_to(whole, calibration, threads=1)
     mixed = mix(
@@ -128,19 +149,23 @@ def measured(name: str, task: Task, args: Any) -> tuple[dict[str, float], nn.Mod
         "int4_size_ratio": len(mixed.model) / len(whole),
         "float_nodes": float(len(int8.float_nodes)),
     }
-    return row, net, config
+    return row, net
 
 
-def times(net: nn.Module, config: QdqConfig, rounds: int, side: int) -> dict[str, float]:
+def times(net: nn.Module, rounds: int, side: int) -> dict[str, float]:
     """Return median CPU milliseconds of eager torch, ONNX Runtime and OpenVINO, one thread."""
     example = torch.randn(1, 3, side, side, generator=torch.Generator().manual_seed(0))
     names = ExportConfig(inputs=("pixels",), outputs=("logits",))
     whole = export_onnx(net.eval(), [example], names)
     given = {"pixels": example.numpy()}
     quick = QdqConfig(
-        rules=("min-max",), correct_bias=False, most_float=0, threads=1, whole=True,
-        beside=config.beside,
-    )  # fmt: skip
+        rules=("min-max",),
+        correct_bias=False,
+        most_float=0,
+        threads=1,
+        whole=True,
+        keep_float=kept_float(whole),
+    )
     int8 = quantise(whole, [given], apart, quick).model
     sessions = {n: open_session(f, threads=1) for n, f in (("ort", whole), ("ort_int8", int8))}
     compiled = {n: _openvino(f) for n, f in (("openvino", whole), ("openvino_int8", int8))}
@@ -185,11 +210,11 @@ def main(argv: Sequence[str] | None = None) -> None:
             parts = (3, 2, 2) if args.smoke else PARTS
             task = read_task(args.data, seed) if args.data else make_task(seed, parts)
             for name in args.nets:
-                row, net, config = measured(name, task, args)
+                row, net = measured(name, task, args)
                 rows.append({"seed": seed, "net": name, **row})
                 if name not in timed:
                     side = 64 if args.smoke else LATENCY_SIDE
-                    timed[name] = times(net, config, 3 if args.smoke else 40, side)
+                    timed[name] = times(net, 3 if args.smoke else 40, side)
     nets = {
         name: _summary([r for r in rows if r["net"] == name], timed[name]) for name in args.nets
     }

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from tests.benchmarks import adaptive, distil, lora, slimmable
+from tests.benchmarks import adaptive, distil, lora, quantize, slimmable
 
 
 def result(benchmark, capsys, *arguments):
@@ -47,3 +47,12 @@ def test_adaptive_shares_its_net_by_the_folder(capsys, tmp_path):
         left = found["arms"][arm]["0.3"]["left"]
         assert sum(left) == pytest.approx(1)
     assert found["arms"]["cascade"]["0.3"]["x_saved_compute"] < 50
+
+
+def test_quantize(capsys):
+    found = result(quantize, capsys)
+    names = {"x_size", "x_ort_fp32", "x_torch_eager", "acc_loss_ptq", "acc_loss_qat"}
+    assert found.keys() >= names | {"int4_size_ratio", "int4_acc_loss"}
+    assert found["x_size"] > 1.5
+    assert found["int4_size_ratio"] < 1 / found["x_size"]
+    assert found["nets"].keys() == {"smoke"}

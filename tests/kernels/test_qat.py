@@ -53,8 +53,7 @@ def made(kind, batch="batch"):
     dynamic = {"x": {0: (batch, 1, 512)}} if batch else {}
     config = ExportConfig(inputs=("x",), outputs=("y",), dynamic=dynamic)
     whole = export_onnx(net, [torch.randn(2, 3, SIDE, SIDE)], config)
-    fixed = {} if kind == "convolutions" else {"beside": ("Relu",)}
-    settings = QdqConfig(rules=("min-max",), most_float=0, threads=1, whole=True, **fixed)
+    settings = QdqConfig(rules=("min-max",), most_float=0, threads=1, whole=True)
     fed = [{"x": torch.randn(2, 3, SIDE, SIDE).numpy()} for _ in range(8)]
     return net, whole, quantise(whole, fed, shift, settings).model, fed
 
