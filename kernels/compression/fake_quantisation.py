@@ -72,7 +72,8 @@ class FakeQuantise(nn.Module):
         low, high = (self.low - zero) * (parts or 1), (self.high - zero) * (parts or 1)
         whole: Tensor = x / step
         whole = rounded(whole, low, high) if parts else torch.clamp(whole, low, high)
-        return whole * step
+        scaled: Tensor = whole * step
+        return scaled
 
     def codes(self, x: Tensor) -> Tensor:
         """Return the whole numbers of ``x``, int32, without gradient."""
