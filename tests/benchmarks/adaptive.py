@@ -196,7 +196,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the benchmark."""
     made = parser("adaptive", __doc__.splitlines()[0])
     made.add_argument("--seeds", type=int, default=5, help="trainings (default %(default)s)")
-    made.add_argument("--teacher-steps", type=int, default=400, help="of ResNet-18")
+    made.add_argument("--teacher-steps", type=int, default=300, help="of ResNet-18")
     made.add_argument("--steps", type=int, default=300, help="of the nets in front of it")
     made.add_argument("--exit-steps", type=int, default=100, help="of ResNet-18 with exits")
     made.add_argument("--promises", type=float, nargs="+", default=[0.05, 0.02, 0.1])

@@ -99,7 +99,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     made.add_argument("--data", type=Path, help="folder of class folders, in the place of textures")
     made.add_argument("--seeds", type=int, default=5, help="trainings (default %(default)s)")
     made.add_argument("--steps", type=int, default=300, help="of each student")
-    made.add_argument("--teacher-steps", type=int, default=400, help="of the teacher")
+    made.add_argument("--teacher-steps", type=int, default=300, help="of the teacher")
     made.add_argument("--answers", type=float, default=0.9, help="weight of the teacher's answers")
     made.add_argument("--temperature", type=float, default=4.0)
     made.add_argument(

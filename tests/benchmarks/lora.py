@@ -137,8 +137,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     made.add_argument("--rate-full", type=float, default=5e-4, help="of the whole net")
     made.add_argument("--shared-norms", action="store_true", help="no norms of the adapter's own")
     made.add_argument("--text-rank", type=int, default=8)
-    made.add_argument("--text-rate", type=float, default=5e-3)
-    made.add_argument("--text-rate-full", type=float, default=2e-3)
+    made.add_argument("--text-rate", type=float, default=1e-2)
+    made.add_argument("--text-rate-full", type=float, default=8e-3)
     add_kept(made)
     args = made.parse_args(argv)
     if args.smoke:
