@@ -157,13 +157,12 @@ def _forward(layer: Layer, config: EightBitTrainingConfig) -> Any:
         weight = _Rounded.apply(layer.weight, config.format)
         x = _Rounded.apply(x, config.format)
         if isinstance(layer, nn.Linear):
-            answer = nn.functional.linear(x, weight)
-            bias = layer.bias
+            answer: Tensor = nn.functional.linear(x, weight)
         else:
             answer = _convolved(layer, x, weight)
-            bias = layer.bias
-            bias = None if bias is None else bias.reshape(-1, *[1] * (weight.dim() - 2))
         answer = _RoundedBack.apply(answer, config.format, config.stochastic)
-        return answer if bias is None else answer + bias
+        if layer.bias is None:
+            return answer
+        return answer + layer.bias.reshape(-1, *[1] * (weight.dim() - 2))
 
     return rounded

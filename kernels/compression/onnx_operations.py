@@ -91,7 +91,7 @@ def _gemm(values: Values, set_to: Attributes) -> Tensor:
     a, b, c = _tensor(values, 0), _tensor(values, 1), _optional(values, 2)
     a = a.mT if set_to.get("transA", 0) else a
     b = b.mT if set_to.get("transB", 0) else b
-    product = set_to.get("alpha", 1.0) * (a @ b)
+    product: Tensor = set_to.get("alpha", 1.0) * (a @ b)
     return product if c is None else product + set_to.get("beta", 1.0) * c
 
 
@@ -164,7 +164,7 @@ def _slice(values: Values, set_to: Attributes) -> Tensor:
 def _split(values: Values, set_to: Attributes) -> Sequence[Tensor]:
     x, axis = _tensor(values, 0), set_to.get("axis", 0)
     if _optional(values, 1) is not None:
-        return x.split(_numbers(values, 1), axis)
+        return x.split_with_sizes(_numbers(values, 1), axis)
     return x.chunk(set_to["num_outputs"], axis)
 
 

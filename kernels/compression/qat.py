@@ -21,6 +21,7 @@ from typing import Any, cast
 import numpy as np
 import onnx
 import torch
+from numpy.typing import NDArray
 from onnx import TensorProto, numpy_helper
 from torch import Tensor, nn
 
@@ -238,7 +239,7 @@ class QuantisedNet(nn.Module):
         made.CopyFrom(self._proto)
         tensors = {t.name: t for t in made.graph.initializer}
 
-        def put(name: str, value: np.ndarray) -> None:
+        def put(name: str, value: NDArray[Any]) -> None:
             value = value.reshape(tuple(tensors[name].dims))
             tensors[name].CopyFrom(numpy_helper.from_array(value, name))
 
@@ -251,8 +252,8 @@ class QuantisedNet(nn.Module):
                 put(name, whole)
         for name, bias in self._whole.biases.items():
             step = self._bias_step(name)
-            whole = torch.round(self.weights[_key(name)].double() / step.double())
-            put(name, whole.clamp(-LARGEST_INT32, LARGEST_INT32).cpu().numpy().astype(np.int32))
+            units = torch.round(self.weights[_key(name)].double() / step.double())
+            put(name, units.clamp(-LARGEST_INT32, LARGEST_INT32).cpu().numpy().astype(np.int32))
             put(bias.scale, step.cpu().numpy())
         for scale in tensors:
             if _key(scale) in self.quantisers:
