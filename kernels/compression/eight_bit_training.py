@@ -154,16 +154,15 @@ def _convolved(layer: nn.Conv1d | nn.Conv2d, x: Tensor, weight: Tensor) -> Tenso
 
 def _forward(layer: Layer, config: EightBitTrainingConfig) -> Any:
     def rounded(x: Tensor) -> Tensor:
-        weight: Tensor = _Rounded.apply(layer.weight, config.format)
+        weight = _Rounded.apply(layer.weight, config.format)
         x = _Rounded.apply(x, config.format)
-        bias: Tensor | None = layer.bias
-        answer: Tensor
         if isinstance(layer, nn.Linear):
-            answer = nn.functional.linear(x, weight)
+            answer: Tensor = nn.functional.linear(x, weight)
         else:
             answer = _convolved(layer, x, weight)
-            bias = None if bias is None else bias.reshape(-1, *[1] * (weight.dim() - 2))
         answer = _RoundedBack.apply(answer, config.format, config.stochastic)
-        return answer if bias is None else answer + bias
+        if layer.bias is None:
+            return answer
+        return answer + layer.bias.reshape(-1, *[1] * (weight.dim() - 2))
 
     return rounded

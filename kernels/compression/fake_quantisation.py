@@ -70,10 +70,9 @@ class FakeQuantise(nn.Module):
         weight = (self.growth.numel() / (x.numel() * max(self.high, 1))) ** 0.5
         step = (step * weight + (step * (1 - weight)).detach()) / (parts or 1)
         low, high = (self.low - zero) * (parts or 1), (self.high - zero) * (parts or 1)
-        whole: Tensor = x / step
-        whole = rounded(whole, low, high) if parts else torch.clamp(whole, low, high)
-        scaled: Tensor = whole * step
-        return scaled
+        whole = rounded(x / step, low, high) if parts else torch.clamp(x / step, low, high)
+        made: Tensor = whole * step
+        return made
 
     def codes(self, x: Tensor) -> Tensor:
         """Return the whole numbers of ``x``, int32, without gradient."""

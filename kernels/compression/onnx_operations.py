@@ -164,7 +164,7 @@ def _slice(values: Values, set_to: Attributes) -> Tensor:
 def _split(values: Values, set_to: Attributes) -> Sequence[Tensor]:
     x, axis = _tensor(values, 0), set_to.get("axis", 0)
     if _optional(values, 1) is not None:
-        return torch.split(x, _numbers(values, 1), axis)
+        return x.split_with_sizes(_numbers(values, 1), axis)
     return x.chunk(set_to["num_outputs"], axis)
 
 

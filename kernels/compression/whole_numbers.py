@@ -41,12 +41,12 @@ class WholeNumbers:
         self.constants = {t.name: t for t in graph.initializer}
         self.weights: dict[str, WholeWeight] = {}
         self.biases: dict[str, WholeBias] = {}
-        self.widened = {
+        self.widened: dict[str, str] = {
             n.input[0]: n.output[0]
             for n in graph.node
             if n.op_type == "Cast" and self._type(n.input[0]) == TensorProto.INT4
         }
-        self._narrow = {wide: name for name, wide in self.widened.items()}
+        self._narrow: dict[str, str] = {wide: name for name, wide in self.widened.items()}
         self._scaled = {n.output[0]: n for n in graph.node if n.op_type == "DequantizeLinear"}
         for node in self._scaled.values():
             name = self.source(node.input[0])

@@ -249,3 +249,47 @@ def test_differences_are_told_in_full():
     found = difference([(0.0, 0), (math.nan, 2), (1.0, 1)], [(0.5, 1), (math.nan, 2), (1.0, 1)])
     assert (found.score_max, found.flips) == (0.5, 1)
     assert difference([(1.0, 1)], [(math.nan, 2)]).score_max == math.inf
+
+
+def test_heads_are_int8_where_they_are_asked_for_and_clips_go_into_ranges():
+    rng = np.random.default_rng(2)
+    make = helper.make_node
+    shapes = {"w1": (8, 3, 3, 3), "w2": (8, 8, 3, 3), "m": (8, 4)}
+    held = {n: rng.normal(0, 0.3, s).astype(np.float32) for n, s in shapes.items()}
+    held |= {"low": np.float32(0), "high": np.float32(1)}
+    nodes = [
+        make("Conv", ["x", "w1"], ["a"], "first", pads=[1] * 4),
+        make("Clip", ["a", "low", "high"], ["c"], "clip"),
+        make("Conv", ["c", "w2"], ["b"], "second", pads=[1] * 4),
+        make("GlobalAveragePool", ["b"], ["p"], "pool"),
+        make("Flatten", ["p"], ["f"], "flat"),
+        make("MatMul", ["f", "m"], ["y"], "head"),
+    ]
+    ends = [helper.make_tensor_value_info(n, TensorProto.FLOAT, s)
+            for n, s in (("x", [1, 3, 12, 12]), ("y", [1, 4]))]  # fmt: skip
+    tensors = [numpy_helper.from_array(np.asarray(v), n) for n, v in held.items()]
+    graph = helper.make_graph(nodes, "g", ends[:1], ends[1:], tensors)
+    model = checked(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)],
+                                      ir_version=9))  # fmt: skip
+    fed = inputs()
+    for whole in (False, True):
+        config = QdqConfig(rules=("min-max",), most_float=0, threads=1, whole=whole)
+        made = quantise(model, fed, shift, config)
+        graph = onnx.load_model_from_string(made.model).graph
+        floats = {t.name for t in graph.initializer if t.data_type == TensorProto.FLOAT}
+        assert ("m" in floats) is not whole
+        assert "Clip" not in kinds(made.model)
+        assert made.loss < 0.05
+
+
+@pytest.mark.parametrize(
+    ("spoilt", "message"),
+    [
+        ({"x": np.full((1, 3, 12, 12), np.nan, np.float32)}, "input 1: x holds NaN"),
+        ({"x": np.zeros((1, 3, 9, 12), np.float32)}, r"\[1, 3, 9, 12\], the file wants"),
+        ({"z": np.zeros((1, 3, 12, 12), np.float32)}, r"names \['z'\]"),
+    ],
+)
+def test_inputs_that_do_not_go_with_the_file_are_refused(spoilt, message):
+    with pytest.raises(ExportError, match=message):
+        quantise(convolutions(), [*inputs(1), spoilt], shift)
