@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import os
@@ -102,7 +103,9 @@ class ApiProcess:
         if token:
             given["authorization"] = f"Bearer {token}"
         try:
-            connection.request(method, path, content, {**given, **(headers or {})})
+            # Who refuses a body by its length answers before it has come whole.
+            with contextlib.suppress(BrokenPipeError):
+                connection.request(method, path, content, {**given, **(headers or {})})
             response = connection.getresponse()
             return Answer(
                 response.status,

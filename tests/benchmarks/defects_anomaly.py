@@ -270,7 +270,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         print("a generated line; name the folder of magnetic tiles by --data FOLDER")
         samples, draws = generated(args.seed)
         torch.manual_seed(args.seed)
-        start: Start = DefectNet(DefectNetShape(4, (4, 6, 8), (1, 1, 1), 8)).eval(), None
+        start: Start = DefectNet(DefectNetShape(8, (8, 8, 8), (1, 1, 1), 8)).eval(), None
         args.config |= {
             "steps": 0,
             "piece": 32,

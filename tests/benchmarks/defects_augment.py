@@ -180,7 +180,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         print("a generated line; name the folder of the images by --data FOLDER")
         args.draws = 2
         torch.manual_seed(args.seed)
-        net = DefectNet(DefectNetShape(4, (4, 6, 8), (1, 1, 1), 8)).eval()
+        net = DefectNet(DefectNetShape(8, (8, 8, 8), (1, 1, 1), 8)).eval()
         head, size = nn.Conv2d(8, 1, 1), Size(3, 2, 32, (4, 2))
     result: dict[str, Any] = {"made_up": args.data is None}
     with threads(1), stopwatch() as took:

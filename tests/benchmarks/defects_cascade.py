@@ -301,7 +301,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         args.draws, args.members, args.positions, args.side = 1, 1, 2, 64
         args.edge = args.central = {**usual, "steps": 1, "piece": 32, "batch": 2}
         torch.manual_seed(args.seed)
-        args.net = DefectNet(DefectNetShape(4, (4, 6, 8), (1, 1, 1), 8)).eval()
+        args.net = DefectNet(DefectNetShape(8, (8, 8, 8), (1, 1, 1), 8)).eval()
     found: list[Outcome] = []
     with threads(1), stopwatch() as timing:
         tiles = None if args.data is None else read_tiles(args.data)

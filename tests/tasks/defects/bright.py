@@ -47,7 +47,7 @@ def plate(number: int, spot: int = 0, side: int = 32):
 def box_detector(told: float = 0.0) -> BoxDetector:
     """A hardly trained detector of boxes, which tells whatever reaches a score."""
     torch.manual_seed(0)
-    net = DefectNet(DefectNetShape(4, (6, 8, 8), (1, 1, 1), 8)).eval()
+    net = DefectNet(DefectNetShape(8, (8, 8, 8), (1, 1, 1), 8)).eval()
     box = Box(8, 8, 16, 16)
     samples = [
         Sample(f"{kind}/{i}.png", plate(i, level), "ng", kind, boxes=(box,))

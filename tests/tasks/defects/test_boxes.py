@@ -39,7 +39,7 @@ BOXES = st.tuples(st.floats(0, 90), st.floats(0, 90), SIDES, SIDES).map(
 @pytest.fixture(scope="module")
 def net():
     torch.manual_seed(0)
-    return DefectNet(DefectNetShape(4, (6, 8, 8), (1, 1, 1), 8)).eval()
+    return DefectNet(DefectNetShape(8, (8, 8, 8), (1, 1, 1), 8)).eval()
 
 
 @pytest.fixture(scope="module")
@@ -191,7 +191,7 @@ def _inside(sample):
 
 
 def test_places_of_zero_are_usual_boxes_around_their_cells():
-    scorer = BoxScorer(BoxShape(net=DefectNetShape(4, (6, 8, 8), (1, 1, 1), 8)))
+    scorer = BoxScorer(BoxShape(net=DefectNetShape(8, (8, 8, 8), (1, 1, 1), 8)))
     scorer.usual.copy_(torch.tensor([20.0, 10.0]))
     edges = scorer.edges_of(torch.zeros(1, 4, 2, 3))
     assert edges.shape == (1, 6, 4)

@@ -39,7 +39,7 @@ SMALL = DetectConfig(steps=0, piece=32, batch=4, memory=24, projected=8, folds=2
 @pytest.fixture(scope="module")
 def net():
     torch.manual_seed(0)
-    return DefectNet(DefectNetShape(4, (6, 8, 8), (1, 1, 1), 8)).eval()
+    return DefectNet(DefectNetShape(8, (8, 8, 8), (1, 1, 1), 8)).eval()
 
 
 @pytest.fixture(scope="module")
