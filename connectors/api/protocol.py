@@ -8,9 +8,8 @@ uvicorn's usual way to the application, where the same functions stand behind th
 
 from __future__ import annotations
 
-import asyncio
 from time import perf_counter_ns
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -20,9 +19,6 @@ from connectors.api.reply import Reply, reply_to
 from connectors.api.scoring import ROUTE, Waiting
 
 if TYPE_CHECKING:
-    from uvicorn.config import Config
-    from uvicorn.server import ServerState
-
     from connectors.api.gate import Gate
     from connectors.api.metrics import Metrics
     from connectors.api.scoring import Scoring
@@ -107,16 +103,7 @@ class ScoreProtocol(GuardedProtocol):
     """One connection."""
 
     wire: ShortWay
-
-    def __init__(
-        self,
-        config: Config,
-        server_state: ServerState,
-        app_state: dict[str, Any],
-        _loop: asyncio.AbstractEventLoop | None = None,
-    ) -> None:
-        super().__init__(config, server_state, app_state, _loop)
-        self._hot: list[bytes] | None = None
+    _hot: list[bytes] | None = None
 
     def on_headers_complete(self) -> None:
         """Choose the way of the request."""

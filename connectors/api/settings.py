@@ -81,18 +81,10 @@ class ApiSettings(BaseSettings):
 
     @model_validator(mode="after")
     def _fits(self) -> ApiSettings:
-        if bool(self.tls_certificate) != bool(self.tls_key):
-            raise ValueError("tls_certificate and tls_key belong together: set both or neither")
-        for path in (self.tls_certificate, self.tls_key, self.tokens_file):
-            if path is not None and not path.is_file():
-                raise ValueError(f"{path} is not a file")
+        require_files(self.tls_certificate, self.tls_key, self.tokens_file)
         if self.mode == "stream" and not self.kafka:
             raise ValueError("mode stream hands events to Kafka: set kafka to HOST:PORT")
-        if not self.tls_certificate and not is_loopback(self.host):
-            raise ValueError(
-                f"{self.host} can be reached from other machines: set tls_certificate and tls_key "
-                "(tokens must not travel in the clear), or listen on 127.0.0.1 behind a proxy"
-            )
+        require_private(self.host, tls=bool(self.tls_certificate))
         return self
 
     @property
@@ -109,6 +101,32 @@ class ApiSettings(BaseSettings):
     def max_batch_bytes(self) -> int:
         """Largest body of a batch."""
         return self.max_batch_mib * 2**20
+
+
+def require_files(certificate: Path | None, key: Path | None, tokens: Path | None) -> None:
+    """Refuse files that are not there, and one of certificate and key without the other.
+
+    Raises:
+        ValueError: Says which.
+    """
+    if bool(certificate) != bool(key):
+        raise ValueError("tls_certificate and tls_key belong together: set both or neither")
+    for path in (certificate, key, tokens):
+        if path is not None and not path.is_file():
+            raise ValueError(f"{path} is not a file")
+
+
+def require_private(host: str, *, tls: bool) -> None:
+    """Refuse to let tokens travel in the clear.
+
+    Raises:
+        ValueError: Other machines reach the address, and there is no TLS.
+    """
+    if not tls and not is_loopback(host):
+        raise ValueError(
+            f"{host} can be reached from other machines: set tls_certificate and tls_key "
+            "(tokens must not travel in the clear), or listen on 127.0.0.1 behind a proxy"
+        )
 
 
 def is_loopback(host: str) -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from connectors.api.settings import checked_settings, is_loopback
+from connectors.api.settings import checked_settings, require_files, require_private
 from connectors.model_server.batching import BatchConfig
 from connectors.model_server.messages import Limits
 from infra.settings import HOST, LogLevel
@@ -62,18 +62,10 @@ class ModelServerSettings(BaseSettings):
 
     @model_validator(mode="after")
     def _fits(self) -> ModelServerSettings:
-        if bool(self.tls_certificate) != bool(self.tls_key):
-            raise ValueError("tls_certificate and tls_key belong together: set both or neither")
-        for path in (self.tls_certificate, self.tls_key, self.tokens_file):
-            if path is not None and not path.is_file():
-                raise ValueError(f"{path} is not a file")
+        require_files(self.tls_certificate, self.tls_key, self.tokens_file)
         if self.bodies_mib < self.max_body_mib:
             raise ValueError("bodies_mib must be at least max_body_mib")
-        if not self.tls_certificate and not is_loopback(self.host):
-            raise ValueError(
-                f"{self.host} can be reached from other machines: set tls_certificate and tls_key "
-                "(tokens must not travel in the clear), or listen on 127.0.0.1 behind a proxy"
-            )
+        require_private(self.host, tls=bool(self.tls_certificate))
         return self
 
     @property
