@@ -61,7 +61,7 @@ def to_eight_bits(x: Tensor, kind: str, *, backward: bool, stochastic: bool) -> 
         return x
     if kind == "int8":
         scale = largest / INT8_TOP
-        return torch.clamp(_whole(x / scale, stochastic), -INT8_TOP, INT8_TOP) * scale
+        return torch.clamp(_whole(x / scale, stochastic=stochastic), -INT8_TOP, INT8_TOP) * scale
     dtype = FP8["backward" if backward else "forward"]
     top = torch.finfo(dtype).max
     scaled = x * (top / largest)
@@ -70,11 +70,11 @@ def to_eight_bits(x: Tensor, kind: str, *, backward: bool, stochastic: bool) -> 
         least = torch.finfo(dtype).smallest_normal
         exponent = torch.frexp(scaled.abs().clamp_min(least)).exponent - 1
         place = torch.ldexp(torch.ones_like(scaled), exponent - MANTISSA[dtype])
-        scaled = torch.clamp(_whole(scaled / place, stochastic) * place, -top, top)
+        scaled = torch.clamp(_whole(scaled / place, stochastic=stochastic) * place, -top, top)
     return scaled.to(dtype).to(x.dtype) * (largest / top)
 
 
-def _whole(x: Tensor, stochastic: bool) -> Tensor:  # noqa: FBT001
+def _whole(x: Tensor, *, stochastic: bool) -> Tensor:
     return torch.floor(x + torch.rand_like(x)) if stochastic else torch.round(x)
 
 
@@ -98,7 +98,12 @@ class _RoundedBack(torch.autograd.Function):
     """Leaves what goes forward; rounds the gradient before both products of the way back."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, kind: str, stochastic: bool) -> Tensor:  # noqa: FBT001
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        kind: str,
+        stochastic: bool,  # noqa: FBT001 - ``apply`` takes places alone
+    ) -> Tensor:
         """Return the answer unchanged."""
         ctx.kind, ctx.stochastic = kind, stochastic
         return x.view_as(x)
@@ -137,7 +142,7 @@ def eight_bit_products(
     if not chosen:
         raise ValueError(f"{type(model).__name__} has no linear layer or convolution to round")
     for layer in chosen.values():
-        layer.forward = _forward(layer, config)  # type: ignore[method-assign]
+        layer.forward = _forward(layer, config)  # type: ignore[method-assign]  # for the block
     try:
         yield list(chosen)
     finally:
