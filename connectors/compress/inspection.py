@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from connectors.defects.training import MOST_EXPORTED, grouped
 from kernels.compression.pruning.errors import PruningError
-from kernels.compression.qdq import QdqConfig
+from kernels.compression.qdq import QdqConfig, quantise
 from tasks.compress.device import CompressError
 from tasks.compress.footprint import Inputs
 from tasks.compress.recipe import Recipe
@@ -26,13 +26,10 @@ from tasks.defects import training
 from tasks.defects.bundle.bundle import EDGE, DefectBundle
 from tasks.defects.bundle.parts import digest_of
 from tasks.defects.detect.detector import Detector
-from tasks.defects.edge.build import EdgeConfig, build_edge, export_edge
-from tasks.defects.edge.format import INPUT, EdgeFile
-from tasks.defects.edge.graph import EdgeGraph
+from tasks.defects.edge.build import EdgeConfig, export_float, score_loss
+from tasks.defects.edge.format import INPUT, EdgeFile, read_facts
 from tasks.defects.edge.pruned import PruneConfig, pruned, why_not
 from tasks.defects.edge.session import EdgeSession
-from tasks.defects.edge.trim import trimmed
-from tasks.defects.judgement import Thresholds
 from tasks.defects.paired import compare_paired
 from tasks.defects.promise.parts import scored
 from tasks.defects.promise.rates import escape_rates, false_reject_rate
@@ -41,10 +38,7 @@ from tasks.defects.samples import Sample, parts_of, rgb
 from tasks.defects.scorer import Scorer
 
 Scores = NDArray[np.float64]
-_SKETCHED = EdgeConfig(
-    qdq=QdqConfig(rules=("min-max",), most_float=0, correct_bias=False, float_start=1),
-    calibration=4,
-)
+_SKETCHED = QdqConfig(rules=("min-max",), most_float=0, correct_bias=False, float_start=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,14 +57,17 @@ class InspectionSubject:
         bundle: The model.
         samples: Images by role: train, calibration, test.
         repair: How pruned nets are trained.
+        edge: How edge files are made.
     """
 
     bundle: DefectBundle
     samples: Mapping[str, Sequence[Sample]]
     repair: PruneConfig = field(default_factory=lambda: PruneConfig(share=0.3))
+    edge: EdgeConfig = field(default_factory=EdgeConfig)
     family: str = "inspection"
     _detector: Detector = field(init=False)
     _floats: tuple[Promised, Scores] | None = field(init=False, default=None)
+    _float_files: dict[float, bytes] = field(init=False, default_factory=dict)
     _pruned: dict[float, Scorer] = field(init=False, default_factory=dict)
     _shipped: dict[str, _Shipped] = field(init=False, default_factory=dict)
 
@@ -105,35 +102,36 @@ class InspectionSubject:
 
     def whole(self) -> bytes:
         """Return the detector as a float ONNX file."""
-        graph = EdgeGraph(trimmed(self._detector.scorer), Thresholds(0.123, 0.321))
-        return export_edge(graph.eval())
+        return self._sketched(0.0)
 
     def sketch(self, recipe: Recipe) -> bytes:
         """Return a file of the recipe's size and speed, without training."""
         try:
-            scorer = self._scorer(recipe.prune, replace(self.repair, steps=0, rounds=1))
+            model = self._sketched(recipe.prune)
         except PruningError as error:
             raise CompressError(str(error)) from error
-        images = [sample.pixels for sample in self.samples["train"][:4]]
-        config = self._config(recipe, _SKETCHED)
-        return build_edge(scorer, Thresholds(0.123, 0.321), images, config=config).model
+        if recipe.bits == "float":
+            return model
+        images = [np.ascontiguousarray(rgb(one.pixels)) for one in self.samples["train"][:4]]
+        return quantise(model, [{INPUT: one} for one in images], score_loss, _SKETCHED).model
 
     def make(self, recipe: Recipe, say: Say) -> Made:
         """Carry the recipe out: prune and repair, quantise, settle the file's own thresholds."""
         train, calibration = self.samples["train"], self.samples["calibration"]
         if recipe.prune and recipe.prune not in self._pruned:
             say(f"pruning {recipe.prune:.0%} of the products, repairing {self.repair.steps} steps")
+        if recipe.prune not in self._pruned:
             self._pruned[recipe.prune] = self._scorer(recipe.prune, self.repair)
-        scorer = self._pruned.get(recipe.prune, self._detector.scorer)
         say(f"exporting {recipe.name}")
         proof = [sample.pixels for sample in [*self.samples["test"], *calibration]]
+        bits = read_facts(self.bundle.read(EDGE)).bits
         edge, promised = training.export(
-            scorer,
+            self._pruned[recipe.prune],
             self._of_detector()[0],
             calibration,
             [sample.pixels for sample in train[:: max(1, len(train) // MOST_EXPORTED)]],
             proof[:MOST_EXPORTED],
-            self._config(recipe, EdgeConfig(bits=self._bits())),
+            replace(self.edge, int8=recipe.bits == "int8", bits=bits),
         )
         self._shipped[recipe.name] = _Shipped(edge, promised)
         facts = dict(edge.record.facts)
@@ -178,17 +176,18 @@ class InspectionSubject:
         found = self._shipped[recipe.name]
         return found.edge, found.promised, self._of_detector()[0]
 
+    def _sketched(self, share: float) -> bytes:
+        """Return the float file with a share of the products taken out, untrained, made once."""
+        if share not in self._float_files:
+            untrained = replace(self.repair, steps=0, rounds=1)
+            self._float_files[share] = export_float(self._scorer(share, untrained))
+        return self._float_files[share]
+
     def _scorer(self, share: float, config: PruneConfig) -> Scorer:
         if not share:
             return self._detector.scorer
         images = [sample.pixels for sample in self.samples["train"]]
         return pruned(self._detector.scorer, images, replace(config, share=share))
-
-    def _config(self, recipe: Recipe, base: EdgeConfig) -> EdgeConfig:
-        return replace(base, int8=recipe.bits == "int8")
-
-    def _bits(self) -> int:
-        return EdgeSession(self.bundle.read(EDGE)).facts.bits
 
     def _of_detector(self) -> tuple[Promised, Scores]:
         """Return the float detector's thresholds by the bundle's promise, and its test scores."""
@@ -233,17 +232,17 @@ def read_subject(bundle: Path, folder: Path, options: Any = None) -> InspectionS
     model = DefectBundle.load(bundle)
     roles: dict[str, list[Sample]] = {"train": [], "calibration": [], "test": []}
     with opened(folder, options) as dataset:
-        known = set(dataset.frame["name"])
-        for name, digest, _, role in model.images.iter_rows():
-            if name not in known:
-                raise CompressError(
-                    f"{folder}: {name} is missing, which the model was made with; give its folder"
-                )
-            sample = grouped(dataset, [name])[0]
+        names = model.images["image"].to_list()
+        if missing := sorted(set(names) - set(dataset.frame["name"])):
+            raise CompressError(
+                f"{folder}: {missing[0]} is missing, which the model was made with; give its folder"
+            )
+        made_with = model.images.select("digest", "role").iter_rows()
+        for sample, (digest, role) in zip(grouped(dataset, names), made_with, strict=True):
             if digest_of(sample.pixels) != digest:
                 raise CompressError(
-                    f"{folder}: {name} is not the image that the model was made with; restore it, "
-                    "or train again"
+                    f"{folder}: {sample.name} is not the image that the model was made with; "
+                    "restore it, or train again"
                 )
             roles[role].append(sample)
     return InspectionSubject(model, roles)

@@ -6,17 +6,14 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tasks.compress.budget import Budget
 from tasks.compress.device import CompressError, device_named
-from tasks.compress.planner import Plan, make_plan
+from tasks.compress.planner import make_plan
 from tasks.compress.record import outcome_record, plan_record
 from tasks.compress.subject import Say, Subject
 from tasks.compress.trials import carry_out
-
-if TYPE_CHECKING:
-    from connectors.compress.inspection import InspectionSubject
 
 PLAN, OUTCOME, PAGE, PICTURE = "plan.json", "outcome.json", "compress.html", "pareto.svg"
 MODEL, BUNDLE = "model.onnx", "bundle"
@@ -60,11 +57,6 @@ def subject_of(model: Path, data: Path, options: Mapping[str, Any] | None = None
     )
 
 
-def plan_job(subject: Subject, device: str, budget: Mapping[str, Any], say: Say) -> Plan:
-    """Return the plan of a job."""
-    return make_plan(subject, device_named(device), budget_of(budget), say=say)
-
-
 def compress_job(
     draft: Path,
     *,
@@ -97,34 +89,20 @@ def compress_job(
     outcome = carry_out(plan, subject, minutes=minutes, say=say)
     planned, done = plan_record(plan), outcome_record(outcome)
     taken = next(one for one in done["trials"] if one["taken"])
+    from connectors.compress.inspection import InspectionSubject
+    from connectors.compress.publish import write_compressed
+    from tasks.cleaning.report.page import SHARED, STYLE, own_file
     from tasks.compress.page import compress_page
     from tasks.compress.pareto_plot import pareto_plot
 
+    picture = pareto_plot(done["whole"], done["trials"])
     (draft / MODEL).write_bytes(outcome.taken.made.model)
     for name, content in outcome.taken.made.files.items():
         (draft / f"model.{name}").write_bytes(content)
     for name, record in ((PLAN, planned), (OUTCOME, done)):
         (draft / name).write_text(json.dumps(record, indent=1, allow_nan=False), encoding="utf-8")
     (draft / PAGE).write_text(compress_page(planned, done), encoding="utf-8")
-    (draft / PICTURE).write_text(_picture(pareto_plot(done["whole"], done["trials"])), "utf-8")
-    bundle = subject.family == "inspection"
-    if bundle:
-        from connectors.compress.publish import write_compressed
-
-        write_compressed(_inspection(subject), outcome, taken, draft / BUNDLE)
-    return {"plan": planned, "outcome": done, "bundle": bundle}
-
-
-def _inspection(subject: Subject) -> InspectionSubject:
-    from connectors.compress.inspection import InspectionSubject
-
-    if not isinstance(subject, InspectionSubject):
-        raise TypeError(f"a bundle is made of inspection models, not of {subject.family}")
-    return subject
-
-
-def _picture(drawing: Any) -> str:
-    from tasks.cleaning.report.page import SHARED, STYLE, own_file
-
-    text: str = drawing.document(own_file(SHARED, STYLE))
-    return text
+    (draft / PICTURE).write_text(picture.document(own_file(SHARED, STYLE)), "utf-8")
+    if isinstance(subject, InspectionSubject):
+        write_compressed(subject, outcome, taken, draft / BUNDLE)
+    return {"plan": planned, "outcome": done, "bundle": (draft / BUNDLE).is_dir()}

@@ -75,19 +75,19 @@ def plan(
     if run:
         _carry_out(model, data, device, budget, part_pattern, as_json=as_json)
         return
-    from connectors.compress.job import budget_of, plan_job, subject_of
+    from connectors.compress.job import budget_of, subject_of
     from connectors.defects.models import model_at
     from tasks.compress.device import device_named
+    from tasks.compress.planner import make_plan
     from tasks.compress.record import plan_record
 
-    device_named(device)
-    budget_of(budget)
+    target, asked = device_named(device), budget_of(budget)
     console = open_console()
     from flows.cli.progress import shown
 
     with shown(f"planning for {device}", console):
         subject = subject_of(model_at(model), data, _options(part_pattern))
-        made = plan_record(plan_job(subject, device, budget, lambda _: None))
+        made = plan_record(make_plan(subject, target, asked))
     show_plan(console, made)
     if as_json:
         typer.echo(json.dumps(made))

@@ -87,7 +87,7 @@ def build_edge(
     config = config or EdgeConfig()
     if not images:
         raise ValueError("no images: int8 ranges and the parity record need some of the line")
-    float32 = with_limits(export_edge(EdgeGraph(trimmed(scorer), _APART).eval()), thresholds)
+    float32 = with_limits(export_float(scorer), thresholds)
     colour = [np.ascontiguousarray(rgb(image)) for image in images]
     facts: dict[str, object] = {"int8": config.int8}
     model = float32
@@ -133,6 +133,11 @@ def build_edge(
 def with_limits(model: bytes, thresholds: Thresholds) -> bytes:
     """Return the file with other thresholds in its graph; its page is left as it is."""
     return with_scalars(model, {name: float32_up(getattr(thresholds, name)) for name in LIMITS})
+
+
+def export_float(scorer: Scorer) -> bytes:
+    """Return the float32 ONNX file of a scorer, trimmed; its thresholds mean nothing yet."""
+    return export_edge(EdgeGraph(trimmed(scorer), _APART).eval())
 
 
 def export_edge(graph: EdgeGraph) -> bytes:

@@ -15,6 +15,7 @@ from connectors.defects.dataset_files import write_dataset
 from connectors.defects.training import BUNDLE as TRAINED
 from connectors.defects.training import Origin, finish_folder, fit_folder
 from kernels.compression.pruning.errors import PruningError
+from kernels.compression.qdq import QdqConfig
 from models.defect_net import DefectNet, DefectNetShape
 from tasks.compress.device import CompressError
 from tasks.compress.footprint import TimingConfig
@@ -23,6 +24,7 @@ from tasks.defects.bundle.bundle import DefectBundle
 from tasks.defects.detect.config import DetectConfig
 from tasks.defects.detect.detector import tensor_of
 from tasks.defects.detect.fit import fit
+from tasks.defects.edge.build import EdgeConfig
 from tasks.defects.edge.pruned import PruneConfig, pruned
 from tasks.defects.edge.trim import TrimmedScorer, trimmed
 from tasks.defects.judgement import Thresholds
@@ -32,6 +34,7 @@ from tasks.defects.textures.line import LineConfig, make_line
 from tasks.defects.training import TrainingConfig
 
 SMALL = DefectNetShape(stem=8, widths=(16, 24, 32), blocks=(1, 1, 1), dense=16)
+EDGE = EdgeConfig(qdq=QdqConfig(rules=("min-max",), most_float=0, float_start=1), calibration=8)
 QUICK = PruneConfig(share=0.3, steps=4, rounds=2, batch=2, piece=32)
 
 
@@ -108,7 +111,8 @@ def bundle(folder, tmp_path_factory):
     """A bundle trained for a few steps with a small net."""
     place = tmp_path_factory.mktemp("trained")
     config = TrainingConfig(
-        detect=DetectConfig(steps=30, fold_steps=2, memory=32, projected=8, piece=32, batch=4)
+        detect=DetectConfig(steps=30, fold_steps=2, memory=32, projected=8, piece=32, batch=4),
+        edge=EDGE,
     )
     torch.manual_seed(0)
     with pytest.MonkeyPatch.context() as patch:
@@ -125,7 +129,7 @@ def bundle(folder, tmp_path_factory):
 @pytest.fixture(scope="module")
 def subject(bundle, folder):
     found = read_subject(bundle, folder)
-    return InspectionSubject(found.bundle, found.samples, QUICK)
+    return InspectionSubject(found.bundle, found.samples, QUICK, EDGE)
 
 
 def test_the_parts_keep_their_roles(subject, bundle):
