@@ -146,6 +146,17 @@ class GuardedProtocol(HttpToolsProtocol):
                 )
             )
 
+    def on_message_begin(self) -> None:
+        """Note that a request begins in the middle of what arrived, behind another's end.
+
+        What arrived with it is not counted: how much of it is the head is not known.
+        """
+        if not self._began:
+            self._began = self._active
+            self._in_head = True
+            self._head_bytes = 0
+        super().on_message_begin()
+
     def on_headers_complete(self) -> None:
         """Note that the head is whole."""
         self._in_head = False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import socket
 import time
 
 import pytest
@@ -231,6 +232,24 @@ def test_limits_on_what_arrives(api, events):
     encoded = score(api, events(), headers={"content-encoding": "gzip"})
     assert encoded.status == 415
     assert raw(api, b"nonsense\r\n\r\n").startswith(b"HTTP/1.1 400")
+
+
+def test_a_request_behind_the_end_of_another_may_be_large(api):
+    """One whose head came with another's end, as after an early answer: its body is no head."""
+    head = (
+        f"POST {SCORE} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+        "Content-Length: {}\r\n\r\n"
+    )
+    with socket.create_connection(("127.0.0.1", api.port), timeout=10) as held:
+        held.sendall(head.format(2).encode() + b"{}" + head.format(40_000).encode())
+        time.sleep(0.2)  # what follows arrives by itself
+        held.sendall(b" " * 40_000)
+        held.shutdown(socket.SHUT_WR)
+        answers = b""
+        while data := held.recv(65_536):
+            answers += data
+    assert answers.count(b"HTTP/1.1 401") == 2
+    assert b"431" not in answers
 
 
 def test_labels_count_from_their_time(api, events):
