@@ -39,7 +39,7 @@ def compress_model(
     options: Record | None = None,
     *,
     minutes: float = 15.0,
-    register: bool = True,
+    publish: bool = True,
 ) -> Record:
     """Compress a model for a device within a budget.
 
@@ -50,7 +50,7 @@ def compress_model(
         budget: Fields of `tasks.compress.budget.Budget`.
         options: How a folder of images is read.
         minutes: After which no further recipe is begun.
-        register: Publish what came of an inspection model.
+        publish: Register what came of an inspection model.
 
     Returns:
         JSON record: plan, outcome, paths, registered version, run.
@@ -87,7 +87,7 @@ def compress_model(
         record |= {"page": str(folder / PAGE), "registered": None}
         if made["bundle"]:
             record["bundle"] = str(folder / BUNDLE)
-            if register:
+            if publish:
                 taken = next(one for one in made["outcome"]["trials"] if one["taken"])
                 record["registered"] = steps.register_compressed(
                     bundle=record["bundle"], run_id=run.run_id, taken=taken

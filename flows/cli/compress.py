@@ -227,7 +227,7 @@ def _carry_out(
             budget,
             _options(part_pattern),
             minutes=minutes,
-            register=register,
+            publish=register,
         )
     show_outcome(console, record)
     if as_json:

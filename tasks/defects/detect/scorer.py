@@ -138,9 +138,10 @@ def heat(maps: Tensor, mix: Tensor) -> Tensor:
         mix: float [2, k].
     """
     place = TRAINED.index("area")
-    smooth = functional.avg_pool2d(
-        maps[:, place : place + 1], _SMOOTH, 1, _SMOOTH // 2, count_include_pad=False
-    )
+    smooth = maps[:, place : place + 1]
+    # Means of columns, then of rows: ONNX Runtime takes 1 ms for both ways at once, .2 so.
+    for sides, beside in (((_SMOOTH, 1), (_SMOOTH // 2, 0)), ((1, _SMOOTH), (0, _SMOOTH // 2))):
+        smooth = functional.avg_pool2d(smooth, sides, 1, beside, count_include_pad=False)
     maps = torch.cat([maps[:, :place], smooth, maps[:, place + 1 :]], dim=1)
     first, second = ((maps * one[:, None, None]).sum(dim=1, keepdim=True) for one in mix)
     return torch.maximum(first, second)
