@@ -142,6 +142,13 @@ class Learner(nn.Module):
         """Return the student's answers."""
         return self.student(x)
 
+    def _apply(self, fn: Callable[[Any], Any], recurse: bool = True) -> Learner:  # noqa: FBT001, FBT002
+        """Take the teacher along to another device or format."""
+        teacher = self._teacher[0]
+        if isinstance(teacher, nn.Module):
+            teacher._apply(fn)  # noqa: SLF001 - what every container does with its parts
+        return super()._apply(fn, recurse)
+
     def loss(
         self, on_labels: OnLabels, inputs: Callable[[Any], Tensor] = lambda batch: batch[0]
     ) -> Loss[Any]:

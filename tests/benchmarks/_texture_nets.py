@@ -11,8 +11,9 @@ import torchvision.models
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from kernels.compression.distillation import DistillationConfig, Learner
 from models.defect_net import DefectNet, DefectNetShape
-from tests.benchmarks._texture_task import Task, train
+from tests.benchmarks._texture_task import Task, half_labelled, inputs, on_labels, train
 
 
 class SmallNet(nn.Module):
@@ -42,6 +43,41 @@ def trained_resnet18(task: Task, steps: int, kept: Path | None = None) -> nn.Mod
     torch.manual_seed(task.seed)
     name = f"resnet18_{task.seed}_{steps}_{len(task.train[1])}"
     return kept_or(kept, name, resnet18(task.classes), lambda net: train(net, task, steps))
+
+
+def taught(
+    student: nn.Module,
+    teacher: nn.Module,
+    task: Task,
+    steps: int,
+    config: DistillationConfig,
+    *,
+    more: int = 0,
+    rate: float = 1e-3,
+    begin: int = 0,
+) -> None:
+    """Train a student in place by labels and a teacher.
+
+    Args:
+        student: What learns.
+        teacher: Stays as it is.
+        task: Its batches have the labels.
+        steps: Of training.
+        config: What is learned.
+        more: Images of each batch that have no labels.
+        rate: Learning rate.
+        begin: Number of the first batch.
+    """
+    learner = Learner(student, teacher, inputs(task.train[0][:2]), config)
+    train(
+        learner,
+        task,
+        steps,
+        rate,
+        learner.loss(on_labels),
+        begin,
+        lambda index: half_labelled(task, index, more),
+    )
 
 
 def kept_or(

@@ -6,6 +6,7 @@ images are taken instead.
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,7 @@ SIDE = 64
 KINDS = tuple(kind for kind in TEXTURES if kind not in {"metal", "mixed"})
 PARTS = (300, 60, 100)
 """Images of each kind to train on, to hold and to judge by."""
+SMOKE = (3, 2, 2)
 Part = tuple[Tensor, Tensor]
 """Images uint8 [n, side, side], labels int64 [n]."""
 Batch = tuple[Tensor, Tensor]
@@ -41,6 +43,7 @@ class Task:
         test: To judge by, and for nothing else.
         classes: Number of classes.
         seed: Seed of everything that is drawn.
+        device: Where nets are trained; they come back to the CPU.
     """
 
     train: Part
@@ -48,6 +51,7 @@ class Task:
     test: Part
     classes: int
     seed: int
+    device: str = "cpu"
 
     def batch(self, index: int, size: int = 32) -> Batch:
         """Return batch ``index``: mirrored, turned, lighter or darker; float [size, 3, h, w]."""
@@ -61,7 +65,13 @@ class Task:
         return x * light, labels[chosen]
 
 
-def make_task(seed: int, parts: tuple[int, int, int] = PARTS, *, noise: float = 0.0) -> Task:
+def make_task(
+    seed: int,
+    parts: tuple[int, int, int] = PARTS,
+    *,
+    noise: float = 0.0,
+    device: str = "cpu",
+) -> Task:
     """Return the generated task.
 
     Args:
@@ -69,6 +79,7 @@ def make_task(seed: int, parts: tuple[int, int, int] = PARTS, *, noise: float = 
         parts: Images of each kind to train on, to hold and to judge by.
         noise: Spread of the sensor's noise, as a share of the range, with which a task becomes
             that of another camera, which shows negatives.
+        device: Where nets are trained.
     """
     rng = np.random.default_rng(seed)
     pixels: list[list[np.ndarray]] = [[], [], []]
@@ -82,7 +93,15 @@ def make_task(seed: int, parts: tuple[int, int, int] = PARTS, *, noise: float = 
                     image = np.clip(seen, 0, 255).astype(np.uint8)
                 pixels[which].append(image)
                 labels[which].append(label)
-    return _task(pixels, labels, len(KINDS), seed)
+    return _task(pixels, labels, len(KINDS), seed, device)
+
+
+def some_task(seed: int, args: argparse.Namespace) -> Task:
+    """Return what a benchmark's options ask for: a folder, generated surfaces, or very few."""
+    data: Path | None = getattr(args, "data", None)
+    if data:
+        return read_task(data, seed, args.device)
+    return make_task(seed, SMOKE if args.smoke else PARTS, device=args.device)
 
 
 def half_labelled(task: Task, index: int, more: int, size: int = 32) -> Batch:
@@ -100,7 +119,7 @@ def half_labelled(task: Task, index: int, more: int, size: int = 32) -> Batch:
     return torch.cat([x, inputs(torch.from_numpy(new))]), labels
 
 
-def read_task(folder: Path, seed: int) -> Task:
+def read_task(folder: Path, seed: int, device: str = "cpu") -> Task:
     """Return a folder of class folders as a task: half to train, a sixth held, a third to test."""
     names = sorted(each for each in folder.iterdir() if each.is_dir())
     pixels: list[list[np.ndarray]] = [[], [], []]
@@ -115,15 +134,17 @@ def read_task(folder: Path, seed: int) -> Task:
                 grey = image.convert("L").resize((SIDE, SIDE), Image.Resampling.BILINEAR)
             pixels[which].append(np.asarray(grey))
             labels[which].append(label)
-    return _task(pixels, labels, len(names), seed)
+    return _task(pixels, labels, len(names), seed, device)
 
 
-def _task(pixels: list[list[np.ndarray]], labels: list[list[int]], classes: int, seed: int) -> Task:
+def _task(
+    pixels: list[list[np.ndarray]], labels: list[list[int]], classes: int, seed: int, device: str
+) -> Task:
     parts = [
         (torch.from_numpy(np.stack(images)), torch.tensor(numbers))
         for images, numbers in zip(pixels, labels, strict=True)
     ]
-    return Task(parts[0], parts[1], parts[2], classes, seed)
+    return Task(parts[0], parts[1], parts[2], classes, seed, device)
 
 
 def inputs(images: Tensor) -> Tensor:
@@ -137,6 +158,13 @@ def loss(model: nn.Module, batch: Batch) -> tuple[Tensor, int]:
     """Return the summed cross entropy of a batch, and its items."""
     x, labels = batch
     return functional.cross_entropy(model(x), labels, reduction="sum"), len(labels)
+
+
+def on_labels(answers: Tensor, batch: Batch) -> tuple[Tensor, int]:
+    """Return the summed cross entropy of the images that have labels, and their number."""
+    labels = batch[1]
+    named = answers[: len(labels)]
+    return functional.cross_entropy(named, labels, reduction="sum"), len(labels)
 
 
 def train(
@@ -156,7 +184,13 @@ def train(
         optimizer=OptimizerConfig(learning_rate=rate),
         schedule=ScheduleConfig(warmup=0.1),
     )
-    run(model, lambda index: taken(begin + index), loss, config)
+
+    def moved(index: int) -> Batch:
+        x, labels = taken(begin + index)
+        return x.to(task.device), labels.to(task.device)
+
+    run(model.to(task.device), moved, loss, config)
+    model.to("cpu")
 
 
 def logits(model: nn.Module, images: Tensor, size: int = 128) -> Tensor:

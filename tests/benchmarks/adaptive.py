@@ -12,6 +12,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -24,14 +25,10 @@ from kernels.compression.adaptive import MultiExit, calibrate, exit_loss, probab
 from kernels.compression.distillation import softened
 from models.defect_net import DefectNetShape
 from tests.benchmarks._compared import mean_interval
-from tests.benchmarks._harness import emit, parser, run_program, stopwatch, table, threads
-from tests.benchmarks._texture_nets import (
-    SmallNet,
-    add_kept,
-    trained_resnet18,
-)
+from tests.benchmarks._harness import emit, parser, run_program, table, threads
+from tests.benchmarks._seeds import add_trainings, over_seeds
+from tests.benchmarks._texture_nets import SmallNet, add_kept, trained_resnet18
 from tests.benchmarks._texture_task import (
-    PARTS,
     SIDE,
     Batch,
     Part,
@@ -39,6 +36,7 @@ from tests.benchmarks._texture_task import (
     half_labelled,
     inputs,
     make_task,
+    some_task,
     train,
 )
 
@@ -83,7 +81,7 @@ def cascade(full: nn.Module, task: Task, steps: int, more: int) -> MultiExit:
     """Return nets in the order of their size, the full one last; each is shown the image itself."""
     torch.manual_seed(task.seed)
     nets = nn.ModuleList(SmallNet(task.classes, shape) for shape in SMALL)
-    teacher = copy.deepcopy(full).eval().requires_grad_(requires_grad=False)
+    teacher = copy.deepcopy(full).eval().requires_grad_(requires_grad=False).to(task.device)
 
     def loss(model: nn.Module, pair: Batch) -> tuple[Tensor, int]:
         x, labels = pair
@@ -195,7 +193,7 @@ def judge(
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the benchmark."""
     made = parser("adaptive", __doc__.splitlines()[0])
-    made.add_argument("--seeds", type=int, default=5, help="trainings (default %(default)s)")
+    add_trainings(made)
     made.add_argument("--teacher-steps", type=int, default=300, help="of ResNet-18")
     made.add_argument("--steps", type=int, default=300, help="of the nets in front of it")
     made.add_argument("--exit-steps", type=int, default=100, help="of ResNet-18 with exits")
@@ -206,10 +204,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.smoke:
         args.seeds, args.teacher_steps, args.steps, args.exit_steps = 1, 2, 2, 2
         args.promises, args.unlabelled = [0.3], 2
-    rows: list[dict[str, Any]] = []
-    with threads(1), stopwatch() as timing:
-        for seed in range(args.seed, args.seed + args.seeds):
-            rows += _of_seed(seed, args)
+    with threads(1):
+        found, cpu = over_seeds(partial(_of_seed, args=args), args)
+    rows = [row for some in found for row in some]
     by_arm = {
         arm: {f"{p:g}": _summary(rows, arm, p) for p in args.promises}
         for arm in ("cascade", "exits")
@@ -232,7 +229,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             "kept": sum(row["disagreement"] <= row["promised"] for row in rows) / len(rows),
             "arms": by_arm,
             "rows": rows,
-            "cpu_seconds": timing.cpu,
+            "cpu_seconds": cpu,
         },
         args,
     )
@@ -240,7 +237,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def _of_seed(seed: int, args: Any) -> list[dict[str, Any]]:
     """Train both arms, and return one row per arm and promise."""
-    task = make_task(seed, (3, 1, 2) if args.smoke else PARTS)
+    task = some_task(seed, args)
     more = make_task(seed + 5_000, (1, 2, 2) if args.smoke else DRAWN)
     parts = Judged(task.held, more.held, more.test)
     full = trained_resnet18(task, args.teacher_steps, args.kept)

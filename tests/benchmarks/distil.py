@@ -11,67 +11,23 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional
 
-from kernels.compression.distillation import DistillationConfig, Learner
+from kernels.compression.distillation import DistillationConfig
 from tests.benchmarks._compared import differences, means_of
-from tests.benchmarks._harness import emit, parser, run_program, stopwatch, table, threads
-from tests.benchmarks._texture_nets import SmallNet, add_kept, size, trained_resnet18
-from tests.benchmarks._texture_task import (
-    PARTS,
-    Batch,
-    Task,
-    accuracy,
-    half_labelled,
-    inputs,
-    make_task,
-    read_task,
-    train,
-)
+from tests.benchmarks._harness import emit, parser, run_program, table, threads
+from tests.benchmarks._seeds import add_trainings, over_seeds
+from tests.benchmarks._texture_nets import SmallNet, add_kept, size, taught, trained_resnet18
+from tests.benchmarks._texture_task import accuracy, some_task, train
 
 
-def on_labels(answers: Tensor, batch: Batch) -> tuple[Tensor, int]:
-    """Return the summed cross entropy of the images that have labels, and their number."""
-    labels = batch[1]
-    named = answers[: len(labels)]
-    return functional.cross_entropy(named, labels, reduction="sum"), len(labels)
-
-
-def taught(
-    student: nn.Module,
-    teacher: nn.Module,
-    task: Task,
-    steps: int,
-    config: DistillationConfig,
-    more: int = 0,
-) -> None:
-    """Train a student in place by labels and a teacher.
-
-    Args:
-        student: Untrained.
-        teacher: Stays as it is.
-        task: Its batches have the labels.
-        steps: Of training.
-        config: What is learned.
-        more: Images of each batch that have no labels.
-    """
-    learner = Learner(student, teacher, inputs(task.train[0][:2]), config)
-    train(
-        learner,
-        task,
-        steps,
-        loss=learner.loss(on_labels),
-        batches=lambda index: half_labelled(task, index, more),
-    )
-
-
-def compare(task: Task, args: Any, config: DistillationConfig) -> dict[str, float]:
+def compare(seed: int, args: Any, config: DistillationConfig) -> dict[str, float]:
     """Train teacher and students on one task, and judge them on its test part."""
+    task = some_task(seed, args)
     kept = None if args.data else args.kept
     teacher = trained_resnet18(task, args.teacher_steps, kept)
     torch.manual_seed(task.seed)
@@ -79,7 +35,7 @@ def compare(task: Task, args: Any, config: DistillationConfig) -> dict[str, floa
     student, second = copy.deepcopy(alone), copy.deepcopy(alone)
     train(alone, task, args.steps)
     more = 0 if args.data else args.unlabelled
-    taught(student, teacher, task, args.steps, config, more)
+    taught(student, teacher, task, args.steps, config, more=more)
     row = {
         "seed": task.seed,
         "acc_teacher": accuracy(teacher, task.test),
@@ -97,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the benchmark."""
     made = parser("distil", __doc__.splitlines()[0])
     made.add_argument("--data", type=Path, help="folder of class folders, in the place of textures")
-    made.add_argument("--seeds", type=int, default=5, help="trainings (default %(default)s)")
+    add_trainings(made)
     made.add_argument("--steps", type=int, default=300, help="of each student")
     made.add_argument("--teacher-steps", type=int, default=300, help="of the teacher")
     made.add_argument("--answers", type=float, default=0.9, help="weight of the teacher's answers")
@@ -115,12 +71,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     config = DistillationConfig(
         labels=1 - args.answers, answers=args.answers, temperature=args.temperature
     )
-    rows: list[dict[str, float]] = []
-    with threads(1), stopwatch() as timing:
-        for seed in range(args.seed, args.seed + args.seeds):
-            parts = (3, 1, 2) if args.smoke else PARTS
-            task = read_task(args.data, seed) if args.data else make_task(seed, parts)
-            rows.append(compare(task, args, config))
+    with threads(1):
+        rows, cpu = over_seeds(partial(compare, args=args, config=config), args)
     keys = ("params_cut", "acc_teacher", "acc_student", "acc_scratch")
     means = means_of(rows, [*keys, *rows[0].keys() & {"acc_labelled_only"}])
     found = differences(
@@ -135,7 +87,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             **found,
             "gap_closed": found["gain"] / gap if gap > 0 else None,
             "rows": rows,
-            "cpu_seconds": timing.cpu,
+            "cpu_seconds": cpu,
         },
         args,
     )

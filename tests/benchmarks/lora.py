@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,10 +19,11 @@ from torch import Tensor, nn
 from kernels.compression.adapters.adapters import attach, merged
 from kernels.compression.adapters.low_rank import LoraConfig
 from tests.benchmarks._compared import differences, means_of
-from tests.benchmarks._harness import emit, parser, run_program, stopwatch, table, threads
+from tests.benchmarks._harness import emit, parser, run_program, table, threads
 from tests.benchmarks._log_lines import TextEncoder, make_lines, share_right, train_on
+from tests.benchmarks._seeds import add_trainings, over_seeds
 from tests.benchmarks._texture_nets import SmallNet, add_kept, kept_or, size
-from tests.benchmarks._texture_task import PARTS, accuracy, inputs, make_task, train
+from tests.benchmarks._texture_task import PARTS, accuracy, inputs, make_task, some_task, train
 
 KEYS = ("trainable_share", "acc_before", "acc_full", "acc_lora")
 
@@ -57,9 +59,9 @@ def merging(net: nn.Module, x: Tensor) -> dict[str, float]:
 
 def camera(seed: int, args: Any) -> dict[str, float]:
     """Bring the small net to another camera, both ways."""
-    task = make_task(seed, (3, 1, 2) if args.smoke else PARTS)
+    task = some_task(seed, args)
     shots = (args.shots, 1, 2 if args.smoke else 2 * PARTS[2])
-    other = make_task(seed + 1_000, shots, noise=0.1)
+    other = make_task(seed + 1_000, shots, noise=0.1, device=args.device)
     torch.manual_seed(seed)
     base = SmallNet(task.classes)
     name = f"small_{seed}_{args.steps}_{len(task.train[1])}"
@@ -116,6 +118,11 @@ def text(seed: int, args: Any) -> dict[str, float]:
     }
 
 
+def of_seed(seed: int, args: Any) -> dict[str, dict[str, float]]:
+    """Return the rows of both nets."""
+    return {"camera": camera(seed, args), "text": text(seed, args)}
+
+
 def summary(rows: Sequence[dict[str, float]]) -> dict[str, Any]:
     """Return means, the worst merge, and the loss against the whole net with its interval."""
     worst = {
@@ -128,7 +135,7 @@ def summary(rows: Sequence[dict[str, float]]) -> dict[str, Any]:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the benchmark."""
     made = parser("lora", __doc__.splitlines()[0])
-    made.add_argument("--seeds", type=int, default=5, help="trainings (default %(default)s)")
+    add_trainings(made)
     made.add_argument("--steps", type=int, default=400, help="of the first training")
     made.add_argument("--tune-steps", type=int, default=300, help="on the other camera")
     made.add_argument("--shots", type=int, default=20, help="labelled images (lines) per kind")
@@ -143,15 +150,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = made.parse_args(argv)
     if args.smoke:
         args.seeds, args.steps, args.tune_steps, args.shots = 1, 2, 2, 3
-    seeds = range(args.seed, args.seed + args.seeds)
-    with threads(1), stopwatch() as timing:
-        found = {
-            "camera": summary([camera(seed, args) for seed in seeds]),
-            "text": summary([text(seed, args) for seed in seeds]),
-        }
+    with threads(1):
+        rows, cpu = over_seeds(partial(of_seed, args=args), args)
+    found = {name: summary([row[name] for row in rows]) for name in ("camera", "text")}
     shown = (*KEYS, "merge_max_diff")
     table("lora", ("net", *shown), [(n, *(f[key] for key in shown)) for n, f in found.items()])
-    emit({**found["camera"], "text": found["text"], "cpu_seconds": timing.cpu}, args)
+    emit({**found["camera"], "text": found["text"], "cpu_seconds": cpu}, args)
 
 
 if __name__ == "__main__":
