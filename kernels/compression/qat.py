@@ -207,8 +207,8 @@ class QuantisedNet(nn.Module):
         elif source in self._whole.biases:
             found = self._bias(source, parts)
         elif source in self._constants:
-            whole, step, zero = (values[name] for name in node.input[:3])
-            found = (whole.float() - zero.float()) * step
+            whole, step, *zero = (values[name] for name in node.input)
+            found = (whole.float() - (zero[0].float() if zero else 0)) * step
         else:
             found = values[node.input[0]]  # rounded where it was made
         return found

@@ -22,6 +22,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
+from kernels.compression.compact import compact
 from kernels.compression.export import DOMAINS, ExportError, checked
 from kernels.compression.middle import BESIDE, WEIGHTED, middle
 from kernels.compression.ranges import (
@@ -234,6 +235,7 @@ def _portable(made: onnx.ModelProto, source: onnx.ModelProto) -> onnx.ModelProto
     made.ir_version = source.ir_version
     made.producer_name, made.producer_version = source.producer_name, source.producer_version
     del made.graph.value_info[:]
+    compact(made)
     return made
 
 

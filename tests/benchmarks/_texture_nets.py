@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import copy
 from collections.abc import Callable
 from pathlib import Path
 
@@ -100,6 +101,16 @@ def kept_or(
         path.parent.mkdir(parents=True, exist_ok=True)
         save_file({key: value.contiguous() for key, value in net.state_dict().items()}, path)
     return net
+
+
+def fresh(net: nn.Module, seed: int) -> nn.Module:
+    """Return a net of the same sizes with weights drawn anew."""
+    torch.manual_seed(seed)
+    made = copy.deepcopy(net)
+    for module in made.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear | nn.BatchNorm2d):
+            module.reset_parameters()
+    return made.train()
 
 
 def size(model: nn.Module) -> int:

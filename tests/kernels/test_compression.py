@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
+from kernels.compression import qdq
 from kernels.compression.export import ExportError, checked, with_scalars
 from kernels.compression.middle import middle
 from kernels.compression.parity import ParityError, ParityRecord, difference
@@ -89,6 +90,24 @@ def test_int8_answers_nearly_as_float(seven):
     largest = max(int(np.abs(w.astype(int)).max()) for w in weights.values())
     assert largest <= (64 if seven else 127)
     assert largest > (60 if seven else 120)
+
+
+def test_a_file_holds_no_zero_points_that_are_zero_and_answers_the_same(monkeypatch):
+    whole, held = convolutions(), inputs()
+    small = quantise(whole, held, shift, QdqConfig(threads=1)).model
+    monkeypatch.setattr(qdq, "compact", lambda model: None)
+    large = quantise(whole, held, shift, QdqConfig(threads=1)).model
+    assert len(small) < 0.75 * len(large)
+    for fed in held[:3]:
+        answers = [open_session(file, threads=1).run(None, fed)[0] for file in (small, large)]
+        np.testing.assert_array_equal(*answers)
+    graph = onnx.load_model_from_string(small).graph
+    zeros = {
+        tuple(len(node.input) for node in graph.node if node.op_type == kind)
+        for kind in ("QuantizeLinear", "DequantizeLinear")
+    }
+    assert {count for some in zeros for count in some} == {2, 3}
+    assert {"first", "second"} <= {node.name for node in graph.node}
 
 
 def test_the_best_rule_is_taken_by_the_loss():
