@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup jars export-venv demo demo-live test coverage test-stream chaos class-lists lint format bench bench-smoke bench-gpu lite lite-arm64 up down status doctor freeze clean purge
+.PHONY: help setup jars export-venv demo demo-live test coverage test-stream test-long chaos class-lists lint format bench bench-smoke bench-gpu lite lite-arm64 up down status doctor freeze clean purge
 MAKEFLAGS += --no-print-directory
 
 BIN := .venv/bin
@@ -34,15 +34,18 @@ demo: setup ## A bank and a line of parts: train, register, score, inspect, repo
 demo-live: setup ## After demo: its payments through Kafka, Flink and the API, to be watched
 	@$(BIN)/penstock demo-live
 
-test: setup ## Lint, type-check and run every test (skipped tests are listed with the reason)
+test: setup ## Lint, type-check and run the tests (skipped ones are listed with the reason)
 	@$(MAKE) lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not cluster" -n 2 --durations=25
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not cluster and not long" -n 2 --durations=25
 
 coverage: setup ## The same tests with line coverage, at least 90 % (half as long again)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not cluster" -n 2 --cov --cov-report=term
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not cluster and not long" -n 2 --cov --cov-report=term
 
 test-stream: setup ## The long tests: streams on the real broker and cluster, killed and upgraded
 	$(BIN)/python -m pytest -m cluster --durations=15
+
+test-long: setup ## Tests of export formats that compile for long or have environments of their own
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m long --durations=15
 
 chaos: setup ## Kill every part of a running stream under load (~10 minutes)
 	@$(BIN)/penstock bench chaos

@@ -88,7 +88,7 @@ def own_environment(form):
     return form
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["aoti", "executorch", "tflite"])
 def test_formats_of_workers_decide_as_the_net(net, held, tmp_path, name):
     form = own_environment(format_named(name))
@@ -100,7 +100,7 @@ def test_formats_of_workers_decide_as_the_net(net, held, tmp_path, name):
     assert not [one for one in folders if str(one).encode() in path.read_bytes()]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_core_ml_is_converted_and_marked_as_not_run(net, held, tmp_path):
     own_environment(COREML)
     card = ship(net, COREML, tmp_path / "net.mlpackage", held, CONFIG, asked=QUICK)
