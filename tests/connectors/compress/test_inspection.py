@@ -24,7 +24,7 @@ from tasks.defects.bundle.bundle import DefectBundle
 from tasks.defects.detect.config import DetectConfig
 from tasks.defects.detect.detector import tensor_of
 from tasks.defects.detect.fit import fit
-from tasks.defects.edge.build import EdgeConfig
+from tasks.defects.edge.build import EdgeConfig, export_float, weights_digest
 from tasks.defects.edge.pruned import PruneConfig, pruned
 from tasks.defects.edge.trim import TrimmedScorer, trimmed
 from tasks.defects.judgement import Thresholds
@@ -36,6 +36,26 @@ from tasks.defects.training import TrainingConfig
 SMALL = DefectNetShape(stem=8, widths=(16, 24, 32), blocks=(1, 1, 1), dense=16)
 EDGE = EdgeConfig(qdq=QdqConfig(rules=("min-max",), most_float=0, float_start=1), calibration=8)
 QUICK = PruneConfig(share=0.3, steps=4, rounds=2, batch=2, piece=32)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def exported_once():
+    """Equal weights give equal files: what one export takes is not spent again on the same net.
+
+    The float net is exported for its bundle, for the sketches and for the trial without pruning.
+    """
+    kept: dict[str, bytes] = {}
+
+    def export(scorer):
+        digest = weights_digest(scorer)
+        if digest not in kept:
+            kept[digest] = export_float(scorer)
+        return kept[digest]
+
+    with pytest.MonkeyPatch.context() as patch:
+        for place in ("tasks.defects.edge.build", "connectors.compress.inspection"):
+            patch.setattr(f"{place}.export_float", export)
+        yield kept
 
 
 @pytest.fixture(scope="module")
