@@ -3,7 +3,7 @@
 A narrow net uses the most important channels of every layer, so that each width holds all narrower
 ones (Yu et al. 2018, https://arxiv.org/abs/1812.08928). Which channels depend on each other is
 what pruning finds, so any net that can be pruned can be slimmed. A step trains the widest net on
-labels, the narrowest and some between on what the widest says (Yu and Huang 2019,
+labels, the narrowest and some between on labels and on what the widest says (Yu and Huang 2019,
 https://arxiv.org/abs/1903.05134); statistics of batch norms are kept for each width.
 """
 
@@ -115,15 +115,25 @@ class Slimmable(nn.Module):
         on_labels: Callable[[Any, Any], tuple[Tensor, int]],
         inputs: Callable[[Any], Tensor] = lambda batch: batch[0],
         *,
+        labels: float = 0.5,
         between: int = 1,
     ) -> Loss[Any]:
         """Return the loss of a run that trains all widths.
 
         Args:
-            on_labels: Logits and batch -> summed loss on labels, number of items.
+            on_labels: Logits and batch -> summed loss on labels, number of items. A batch may hold
+                more images than labels: narrower nets learn of those what the widest says.
             inputs: What of a batch goes into the net.
+            labels: Weight of labels for all but the widest net, in [0, 1]; what the widest says has
+                the rest. At 0, as published, short trainings fall far behind: until the widest
+                knows something, it has nothing to teach.
             between: Random widths between the ends in each step.
+
+        Raises:
+            ValueError: When the weight is outside.
         """
+        if not 0 <= labels <= 1:
+            raise ValueError(f"labels must lie in [0, 1], got {labels}; what is left is imitation")
         middle = len(self.widths) - 2
 
         def total(model: nn.Module, batch: Any) -> tuple[Tensor, int]:
@@ -134,8 +144,10 @@ class Slimmable(nn.Module):
             # Drawn by torch, whose state a checkpoint holds.
             drawn = (1 + torch.randperm(middle)[:between]).tolist() if middle else []
             for number in (0, *drawn):
-                ours = model(x, number).log_softmax(1)
-                summed = summed + functional.kl_div(ours, given, reduction="sum", log_target=True)
+                answers = model(x, number)
+                ours = answers.log_softmax(1)
+                told = functional.kl_div(ours, given, reduction="sum", log_target=True)
+                summed = summed + labels * on_labels(answers, batch)[0] + (1 - labels) * told
             return summed, items
 
         return total

@@ -51,7 +51,7 @@ def by_squares(judge: Callable[[Tensor], Tensor], pixels: Tensor) -> Tensor:
     tall, wide = (cast("int", torch.sym_min(SQUARE, side // 2)) for side in (height, width))
     # Twice smaller by means, then by what is left: nothing between the pixels is skipped.
     small = functional.interpolate(
-        functional.avg_pool2d(pixels, 2),
+        _halved(pixels),
         size=(rows * tall, columns * wide),
         mode="bilinear",
         align_corners=False,
@@ -67,3 +67,13 @@ def squares(side: int) -> int:
     """Return how many squares a side of so many pixels is cut into."""
     # Not `max`, which would tie an exported graph to one side of the comparison.
     return cast("int", torch.sym_max(1, (side + SQUARE) // (2 * SQUARE)))
+
+
+def _halved(pixels: Tensor) -> Tensor:
+    """Return the means of 2 x 2 pixels, [n, c, h // 2, w // 2].
+
+    As a Resize, which ONNX Runtime computes in a quarter of the time of its average pool.
+    """
+    return functional.interpolate(
+        pixels, scale_factor=0.5, mode="bilinear", align_corners=False, recompute_scale_factor=False
+    )
