@@ -39,6 +39,11 @@ class DefectNetShape:
         """Validate, naming the fix."""
         if min(self.stem, self.dense, *self.widths, *self.blocks) < 1:
             raise ValueError(f"every size of a defect net must be at least 1, got {self}")
+        if any(channels % 8 for channels in (self.stem, self.dense, *self.widths)):
+            raise ValueError(
+                f"channels of a defect net must be multiples of 8, got {self}: CPUs compute with "
+                "eight at once, and on those without AVX-512 training with others aborts"
+            )
 
     @classmethod
     def from_json(cls, given: Mapping[str, Any]) -> DefectNetShape:
@@ -46,7 +51,7 @@ class DefectNetShape:
 
         Raises:
             TypeError: There are other fields.
-            ValueError: A size is too small.
+            ValueError: A size is too small, or channels are no multiples of 8.
         """
         sizes: dict[str, Any] = {
             name: tuple(size) if isinstance(size, list) else size for name, size in given.items()

@@ -51,7 +51,7 @@ def by_squares(judge: Callable[[Tensor], Tensor], pixels: Tensor) -> Tensor:
     tall, wide = (cast("int", torch.sym_min(SQUARE, side // 2)) for side in (height, width))
     # Twice smaller by means, then by what is left: nothing between the pixels is skipped.
     small = functional.interpolate(
-        _halved(pixels),
+        halved(pixels),
         size=(rows * tall, columns * wide),
         mode="bilinear",
         align_corners=False,
@@ -69,7 +69,7 @@ def squares(side: int) -> int:
     return cast("int", torch.sym_max(1, (side + SQUARE) // (2 * SQUARE)))
 
 
-def _halved(pixels: Tensor) -> Tensor:
+def halved(pixels: Tensor) -> Tensor:
     """Return the means of 2 x 2 pixels, [n, c, h // 2, w // 2].
 
     As a Resize, which ONNX Runtime computes in a quarter of the time of its average pool.

@@ -1,8 +1,9 @@
 """A detector with fewer channels: taken out of the trained net, which then teaches what is left.
 
-Nothing is labelled for it. The pruned net learns on pieces of the line's images to see what the
-whole one sees: the dense map, and the logits of spots and of areas that are read from it (Hinton
-et al. 2015; Romero et al. 2015). Types, decision and statistics stay as they were trained.
+Nothing is labelled for it. The pruned net learns on pieces of the line's images, near and far, to
+see what the whole one sees: the dense map, and the logits of spots and of areas that are read from
+it (Hinton et al. 2015; Romero et al. 2015). Types, decision and statistics stay as they were
+trained.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from kernels.runtime.runner import run
 from kernels.runtime.schedule import ScheduleConfig
 from models.defect_net import DefectNet
 from tasks.defects.detect.detector import tensor_of
+from tasks.defects.detect.far import halved
 from tasks.defects.edge.trim import TrimmedScorer, trimmed
 from tasks.defects.samples import Pixels
 from tasks.defects.scorer import Scorer
@@ -160,15 +162,20 @@ def _pieces(images: Sequence[Pixels], config: PruneConfig) -> Callable[[int], Te
     return draw
 
 
-def _piece(images: Sequence[Pixels], side: int, rng: np.random.Generator) -> Tensor:
+def _piece(images: Sequence[Pixels], wanted: int, rng: np.random.Generator) -> Tensor:
     image = images[int(rng.integers(len(images)))]
     height, width = image.shape[:2]
+    # The net looks twice: at the image, and at half its size.
+    far = rng.random() < 0.5 and min(height, width) >= 2 * wanted
+    side = 2 * wanted if far else wanted
     if min(height, width) < side:
         turns = -(-side // min(height, width))
         image = np.tile(image, (turns, turns, *(1,) * (image.ndim - 2)))
         height, width = image.shape[:2]
     top, left = int(rng.integers(height - side + 1)), int(rng.integers(width - side + 1))
     piece = tensor_of(image[top : top + side, left : left + side])
+    if far:
+        piece = halved(piece[None])[0]
     piece = piece.rot90(int(rng.integers(4)), (1, 2))
     if rng.random() < 0.5:
         piece = piece.flip(2)

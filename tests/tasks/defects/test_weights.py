@@ -108,8 +108,17 @@ def test_the_mask_head_finds_defects_of_a_line_it_never_saw():
     assert roc_auc_score(cells.ravel(), heat.ravel()) > 0.8
 
 
+@pytest.mark.parametrize(
+    ("sizes", "message"),
+    [((8, (8, 12, 16)), "multiples of 8"), ((8, (8, 0, 16)), "at least 1")],
+)
+def test_widths_that_some_processors_cannot_train_are_refused(sizes, message):
+    with pytest.raises(ValueError, match=message):
+        DefectNetShape(*sizes)
+
+
 def test_a_packed_net_comes_back_and_the_same_net_gives_the_same_file(tmp_path):
-    net = fresh(3, DefectNetShape(8, (8, 12, 16), (1, 1, 1), 8))
+    net = fresh(3, DefectNetShape(8, (8, 24, 16), (1, 1, 1), 8))
     head = torch.nn.Conv2d(8, 1, 1)
     content = pack(net, head, {"seed": "3"})
     assert content == pack(net, head, {"seed": "3"})
