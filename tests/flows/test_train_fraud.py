@@ -126,7 +126,7 @@ def test_a_killed_run_resumes_at_the_finished_steps(
         "from flows.train_fraud import train_fraud\n"
         "train_fraud(sys.argv[1], sys.argv[2], json.loads(sys.argv[3]))\n"
     )
-    slow = settings | {"trees": settings["trees"] | {"rounds": 600, "seeds": 4}}
+    slow = settings | {"trees": settings["trees"] | {"rounds": 200, "seeds": 2}}
     done = get_settings().home / "work" / "folds"
     before = set(done.glob("*/done.json"))
     process = subprocess.Popen(
