@@ -1,104 +1,105 @@
 """Slimmable: several widths in one training, against nets trained alone at each width.
 
-For each seed the inspection's small net learns nine kinds of surface (64 x 64 pixels) at all
-widths at once; then each width learns alone, from weights of its own, for as many steps on the same
-batches. Times are CPU time of ONNX Runtime on one thread, batch 1 at 224 pixels, in turns; by them
-the widest net within a budget is chosen.
+For each seed a smaller sister of the inspection's net learns nine kinds of surface (64 x 64 pixels)
+at all widths at once; then each width learns alone, from weights of its own, for as many steps on
+the same batches. Of several learning rates each training takes the one that is best on images held
+out: one rate for all widths at once, but for each width alone its own. --large takes the
+inspection's own net, whose trainings take about three times as long. Times are CPU time of ONNX
+Runtime on one thread, batch 1 at 224 pixels, in turns; by them the widest net within a budget is
+chosen.
 """
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional
+from torch import nn
 
 from kernels.compression.slimmable import Slimmable, widest_within
 from models.defect_net import DefectNetShape
 from tests.benchmarks._compared import differences, means_of
-from tests.benchmarks._harness import emit, parser, run_program, stopwatch, table, threads
-from tests.benchmarks._texture_nets import SmallNet
-from tests.benchmarks._texture_task import (
-    PARTS,
-    SIDE,
-    Batch,
-    Task,
-    accuracy,
-    make_task,
-    read_task,
-    train,
-)
+from tests.benchmarks._harness import emit, parser, run_program, table, threads
+from tests.benchmarks._seeds import add_trainings, over_seeds
+from tests.benchmarks._texture_nets import SmallNet, fresh
+from tests.benchmarks._texture_task import SIDE, Task, accuracy, on_labels, some_task, train
 from tests.benchmarks.prune import LATENCY_SIDE, times
 
-
-def on_labels(answers: Tensor, batch: Batch) -> tuple[Tensor, int]:
-    """Return the summed cross entropy, and the items."""
-    return functional.cross_entropy(answers, batch[1], reduction="sum"), len(answers)
+SMALL = DefectNetShape(16, (32, 64, 128), (1, 1, 1))
+SMALLEST = DefectNetShape(16, (16, 32, 64), (1, 1, 1))
 
 
-def fresh(net: nn.Module, seed: int) -> nn.Module:
-    """Return a net of the same sizes with weights drawn anew."""
-    torch.manual_seed(seed)
-    made = copy.deepcopy(net)
-    for module in made.modules():
-        if isinstance(module, nn.Conv2d | nn.Linear | nn.BatchNorm2d):
-            module.reset_parameters()
-    return made.train()
-
-
-def together(task: Task, steps: int, widths: Sequence[float], shape: DefectNetShape) -> Slimmable:
-    """Return all widths, trained at once."""
+def together(
+    task: Task, args: Any, shape: DefectNetShape, rate: float
+) -> tuple[Slimmable, list[nn.Module]]:
+    """Return all widths, trained at once, and each of them."""
     torch.manual_seed(task.seed)
-    slim = Slimmable(SmallNet(task.classes, shape), torch.zeros(1, 3, SIDE, SIDE), widths)
-    train(slim, task, steps, loss=slim.loss(on_labels))
-    return slim
+    slim = Slimmable(SmallNet(task.classes, shape), torch.zeros(1, 3, SIDE, SIDE), args.widths)
+    # All widths in each step: each then sees as many batches as it does alone.
+    loss = slim.loss(on_labels, labels=args.labels, between=len(args.widths) - 2)
+    train(slim, task, args.steps, rate, loss)
+    return slim, [slim.at(number) for number in range(len(slim.widths))]
 
 
-def points(slim: Slimmable, task: Task, steps: int) -> list[dict[str, float]]:
-    """Return one row per width: what it reaches inside the one net, and trained alone."""
+def apart(net: nn.Module, task: Task, steps: int, rate: float) -> nn.Module:
+    """Return a net of the same sizes, trained by itself from weights of its own."""
+    alone = fresh(net, task.seed)
+    train(alone, task, steps, rate)
+    return alone
+
+
+def of_seed(
+    seed: int, args: Any, shape: DefectNetShape
+) -> tuple[list[dict[str, float]], list[nn.Module]]:
+    """Return a row per width, inside the one net and alone, and the nets inside of the one."""
+    task = some_task(seed, args)
+
+    def held(*nets: nn.Module) -> float:
+        return sum(accuracy(net, task.held) for net in nets)
+
+    tried = [(rate, *together(task, args, shape, rate)) for rate in args.rates]
+    rate, slim, inside = max(tried, key=lambda each: held(*each[2]))
     rows = []
-    for number, width in enumerate(slim.widths):
-        inside = slim.at(number)
-        alone = fresh(inside, task.seed)
-        train(alone, task, steps)
+    for width, net, cost in zip(slim.widths, inside, slim.costs, strict=True):
+        others = [(each, apart(net, task, args.steps, each)) for each in args.rates]
+        rate_alone, alone = max(others, key=lambda each: held(each[1]))
         rows.append(
             {
                 "seed": task.seed,
                 "width": width,
-                "acc_inside": accuracy(inside, task.test),
+                "acc_inside": accuracy(net, task.test),
                 "acc_alone": accuracy(alone, task.test),
-                "parameters": slim.costs[number].parameters,
-                "multiplications": slim.costs[number].multiplications,
+                "rate_inside": rate,
+                "rate_alone": rate_alone,
+                "parameters": cost.parameters,
+                "multiplications": cost.multiplications,
             }
         )
-    return rows
+    return rows, inside
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the benchmark."""
     made = parser("slimmable", __doc__.splitlines()[0])
     made.add_argument("--data", type=Path, help="folder of class folders, in the place of textures")
-    made.add_argument("--seeds", type=int, default=5, help="trainings (default %(default)s)")
+    add_trainings(made)
     made.add_argument("--steps", type=int, default=300, help="of each training")
+    made.add_argument("--rates", type=float, nargs="+", default=[2e-3, 4e-3], help="tried by all")
+    made.add_argument("--labels", type=float, default=0.5, help="weight for all but the widest")
+    made.add_argument("--large", action="store_true", help="the inspection's own net")
     made.add_argument("--widths", type=float, nargs="+", default=[0.25, 0.5, 0.75, 1.0])
     made.add_argument("--budget", type=float, help="milliseconds; else midway between the ends")
     args = made.parse_args(argv)
-    shape = DefectNetShape()
+    shape = DefectNetShape() if args.large else SMALL
     if args.smoke:
-        args.seeds, args.steps = 1, 2
-        shape = DefectNetShape(16, (16, 32, 64), (1, 1, 1))
-    rows: list[dict[str, float]] = []
-    with threads(1), stopwatch() as timing:
-        for seed in range(args.seed, args.seed + args.seeds):
-            parts = (3, 1, 2) if args.smoke else PARTS
-            task = read_task(args.data, seed) if args.data else make_task(seed, parts)
-            slim = together(task, args.steps, args.widths, shape)
-            rows += points(slim, task, args.steps)
-    nets = {f"{width:g}": slim.at(number) for number, width in enumerate(slim.widths)}
+        args.seeds, args.steps, shape = 1, 2, SMALLEST
+    with threads(1):
+        found, cpu = over_seeds(partial(of_seed, args=args, shape=shape), args)
+    rows = [row for some, _ in found for row in some]
+    nets = {f"{width:g}": net for width, net in zip(args.widths, found[0][1], strict=True)}
     taken = times(nets, 3 if args.smoke else 60, SIDE if args.smoke else LATENCY_SIDE)
     by_width = {name: _summary(rows, float(name)) | {"ms": taken[name]} for name in nets}
     budget = args.budget or (min(taken.values()) + max(taken.values())) / 2
@@ -119,7 +120,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             "chosen_width": args.widths[widest_within(list(taken.values()), budget)],
             "by_width": by_width,
             "rows": rows,
-            "cpu_seconds": timing.cpu,
+            "cpu_seconds": cpu,
         },
         args,
     )  # fmt: skip

@@ -70,6 +70,41 @@ def test_gradients_of_all_widths_meet_in_the_widest():
     assert len(list(net.parameters())) == len(list(net.net.parameters()))
 
 
+def some_labels(answers, pair):
+    """Labels of the first images only, as where nobody has labelled the others."""
+    named = answers[: len(pair[1])]
+    return nn.functional.cross_entropy(named, pair[1], reduction="sum"), len(named)
+
+
+@pytest.mark.parametrize("labels", [0.0, 0.3, 1.0])
+def test_narrow_nets_learn_from_labels_and_from_the_widest(labels):
+    net, (x, y) = Slimmable(small(32), X, (0.25, 1.0)), batch(0)
+    pair = x, y[:20]
+    total, items = net.loss(some_labels, labels=labels)(net, pair)
+    widest, narrow = net(x), net(x, 0)
+    told = narrow.log_softmax(1), widest.log_softmax(1)
+    expected = (
+        some_labels(widest, pair)[0]
+        + labels * some_labels(narrow, pair)[0]
+        + (1 - labels) * nn.functional.kl_div(*told, reduction="sum", log_target=True)
+    )
+    assert items == 20
+    torch.testing.assert_close(total, expected)
+
+
+@pytest.mark.parametrize(("labels", "learns"), [(0.0, False), (0.5, True)])
+def test_narrow_nets_learn_before_the_widest_knows_anything(labels, learns):
+    net, (x, y) = Slimmable(small(32), X, (0.25, 1.0)), batch(0)
+    with torch.no_grad():
+        net.net[-1].weight.zero_()
+        net.net[-1].bias.zero_()
+    loss = net.loss(on_labels, labels=labels)(net, (x, y))[0]
+    alone = on_labels(net(x), (x, y))[0]
+    ours, widest = (torch.autograd.grad(each, net.net[-1].weight)[0] for each in (loss, alone))
+    # All say nothing alike: imitation has no gradient, labels have.
+    assert (ours - widest).abs().max().gt(1e-3).item() is learns
+
+
 def test_one_training_makes_every_width_good(tmp_path):
     net = slim()
     trained(net, tmp_path, 120)
@@ -128,5 +163,8 @@ def test_wrong_input_is_told():
     for widths in ((), (1.0,), (0.5, 0.5, 1.0), (0.5, 0.9), (0, 1.0)):
         with pytest.raises(ValueError, match="ascending shares up to"):
             Slimmable(small(), X, widths)
+    for labels in (-0.1, 1.1):
+        with pytest.raises(ValueError, match=r"labels must lie in \[0, 1\]"):
+            slim().loss(on_labels, labels=labels)
     with pytest.raises(PruningError, match="no channel of the net can go"):
         Slimmable(nn.Sequential(nn.Conv2d(3, 8, 3)), X)
