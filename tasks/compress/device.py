@@ -49,9 +49,9 @@ DEVICES = {
         ),
         Device(
             name="box-2gb",
-            describes="a box on the line: two cores like these, 2 GB in all",
+            describes="a box on the line: 2 GB in all, two cores like these, one for the camera",
             memory_mb=2_048,
-            threads=2,
+            threads=1,
             timed_here=True,
             four_bits=True,
         ),
