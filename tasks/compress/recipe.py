@@ -13,7 +13,7 @@ Bits = Literal["float", "int8", "int8+int4", "dynamic"]
 activations found while running."""
 _RISK: dict[Bits, float] = {"float": 0.0, "dynamic": 1.0, "int8": 1.5, "int8+int4": 2.5}
 """What usually loses more; pruned nets lose by what is taken out."""
-PRUNED = (0.0, 0.25, 0.4, 0.55, 0.7)
+PRUNED = (0.0, 0.25, 0.4, 0.5, 0.6)
 """Shares of the products that plans try to take out."""
 
 

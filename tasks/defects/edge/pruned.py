@@ -49,7 +49,7 @@ class PruneConfig:
 
     share: float
     rounds: int = 2
-    steps: int = 600
+    steps: int = 800
     batch: int = 8
     piece: int = 128
     rate: float = 1e-3
