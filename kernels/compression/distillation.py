@@ -146,8 +146,9 @@ class Learner(nn.Module):
         """Take the teacher along to another device or format."""
         teacher = self._teacher[0]
         if isinstance(teacher, nn.Module):
-            teacher._apply(fn)  # noqa: SLF001 - what every container does with its parts
-        return super()._apply(fn, recurse)
+            teacher._apply(fn)  # type: ignore[no-untyped-call]  # noqa: SLF001 - as containers do
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        return self
 
     def loss(
         self, on_labels: OnLabels, inputs: Callable[[Any], Tensor] = lambda batch: batch[0]

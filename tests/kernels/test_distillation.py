@@ -159,6 +159,14 @@ def test_modes_of_both_nets_stay_as_they_were():
     assert all(p.requires_grad for p in teacher.parameters())
 
 
+def test_the_teacher_moves_with_the_student():
+    learner = Learner(nn.Linear(4, 2), nn.Linear(4, 2), torch.zeros(2, 4)).double()
+    total, _ = learner.loss(lambda answers, batch: (answers.sum() * 0, len(answers)))(
+        learner, (torch.zeros(2, 4, dtype=torch.float64),)
+    )
+    assert total.dtype == torch.float64
+
+
 def test_maps_are_seen_before_what_changes_them_in_place():
     torch.manual_seed(0)
     pair = [
