@@ -28,6 +28,7 @@ def compress_page(plan: Mapping[str, Any], done: Mapping[str, Any]) -> str:
         "tasks.compress",
         "compress.html",
         FILTERS,
+        style="compress.css",
         plan=plan,
         done=done,
         taken=taken,

@@ -8,6 +8,8 @@ from typing import Any
 from tasks.cleaning.report.svg import Axes, Drawing, linear, num, ticks
 
 WIDTH, HEIGHT = 560.0, 340.0
+_LABEL = 14.0
+"""Least distance of two labels."""
 
 
 def pareto_plot(whole: Mapping[str, Any], trials: Sequence[Mapping[str, Any]]) -> Drawing:
@@ -34,9 +36,10 @@ def pareto_plot(whole: Mapping[str, Any], trials: Sequence[Mapping[str, Any]]) -
     axes.x_axis(x, ticks(0, high[0]), "Megabytes", num)
     front = sorted((x(one["mb"]), y(one["ms"])) for one in points if one["front"])
     if len(front) > 1:
-        drawing.path(front, "line s1")
-    for one in points:
-        style = "line s0" if one["taken"] else "line s1" if one["front"] else "axis"
+        drawing.path(front, "line")
+    heights = _apart([y(one["ms"]) for one in points])
+    for one, height in zip(points, heights, strict=True):
+        style = "dot taken" if one["taken"] else "dot front" if one["front"] else "dot"
         tip = f"{one['name']}: {one['mb']:.2f} MB, {one['ms']:.2f} ms, loss {one['loss']:+.4f}"
         drawing.tip(
             tip,
@@ -46,5 +49,14 @@ def pareto_plot(whole: Mapping[str, Any], trials: Sequence[Mapping[str, Any]]) -
             r=7 if one["taken"] else 5,
             class_=style,
         )
-        drawing.text(x(one["mb"]) + 10, y(one["ms"]) + 4, str(one["name"]), class_="tl")
+        drawing.text(x(one["mb"]) + 11, height + 4, str(one["name"]), class_="tl")
     return drawing
+
+
+def _apart(heights: Sequence[float]) -> list[float]:
+    """Return the heights of labels, moved down where they would cover each other."""
+    found = list(heights)
+    before = float("-inf")
+    for place in sorted(range(len(found)), key=lambda one: heights[one]):
+        before = found[place] = max(found[place], before + _LABEL)
+    return found

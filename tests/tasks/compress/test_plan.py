@@ -64,6 +64,9 @@ def test_records_are_plain_data_and_make_a_page(planned, outcome):
     assert figures_of(done)["smaller"] > 3
     page = compress_page(plan, done)
     assert outcome.taken.recipe.name in page
+    assert "32 items" in page
+    assert "built-in" not in page  # a key that is a method's name, too
+    assert ".dot.taken" in page.split("</style>")[0]
     assert "<svg" in page
     assert "http" not in page.split("</style>")[1].replace("http-equiv", "")
 
