@@ -16,8 +16,11 @@ def result(benchmark, capsys, *arguments):
 
 def test_distil(capsys):
     found = result(distil, capsys, "--labelled-only")
-    assert found.keys() >= {"acc_teacher", "acc_student", "acc_scratch", "acc_labelled_only"}
-    assert found["params_cut"] >= 0.8
+    keys = {"acc_teacher", "acc_student", "acc_scratch", "gap_closed"}
+    for student in (found, found["other_architecture"]):
+        assert student.keys() >= keys
+        assert student["params_cut"] >= 0.8
+    assert "acc_labelled_only" in found["other_architecture"]
 
 
 def test_lora(capsys):
