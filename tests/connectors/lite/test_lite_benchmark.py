@@ -10,6 +10,7 @@ from infra.errors import PenstockError
 from tests.benchmarks import lite
 
 
+@pytest.mark.long
 def test_benchmark_runs_small(capsys):
     try:
         lite.main(["--smoke", "--json"])

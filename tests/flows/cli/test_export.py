@@ -67,6 +67,7 @@ def test_an_inspection_model_gives_its_edge_file(bundle, tmp_path, capfd, name):
     assert recheck(path)[0].outputs[3]["name"] == "verdict"
 
 
+@pytest.mark.long
 def test_an_inspection_model_gives_its_module_with_thresholds_inside(bundle, tmp_path, capfd):
     path = tmp_path / "line.pt2"
     assert cli.run(["export", str(bundle), "--to", "torch-export", "--out", str(path)]) == 0

@@ -427,6 +427,7 @@ def test_ctrl_c_while_checking_ends_in_order(bank: Path, tmp_path: Path) -> None
     assert_interrupted(command, tmp_path)
 
 
+@pytest.mark.long
 def test_ctrl_c_in_every_step_of_training_resumes_to_the_same_result(
     bank: Path,
     shared: dict[str, str],
