@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -99,8 +100,10 @@ def peak_memory(name: str, model: bytes, fed: Inputs, device: Device) -> float:
         np.savez(given, **dict(fed))
         limit = str(device.memory_mb * 2**20)
         command = [sys.executable, "-I", str(_CHILD), str(path), str(given), limit]
+        # Without room for their stacks, numpy's own threads wait for each other at the end.
+        alone = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
         done = subprocess.run(
-            command, capture_output=True, text=True, timeout=_PATIENCE, check=False
+            command, capture_output=True, text=True, timeout=_PATIENCE, check=False, env=alone
         )
     if done.returncode:
         why = (done.stderr.strip().splitlines() or ["it was killed"])[-1]
