@@ -91,8 +91,8 @@ def compress_job(
     taken = next(one for one in done["trials"] if one["taken"])
     from connectors.compress.inspection import InspectionSubject
     from connectors.compress.publish import write_compressed
-    from tasks.cleaning.report.page import SHARED, STYLE, own_file
-    from tasks.compress.page import compress_page
+    from tasks.cleaning.report.page import style_sheet
+    from tasks.compress.page import OWN_STYLE, PACKAGE, compress_page
     from tasks.compress.pareto_plot import pareto_plot
 
     picture = pareto_plot(done["whole"], done["trials"])
@@ -102,7 +102,7 @@ def compress_job(
     for name, record in ((PLAN, planned), (OUTCOME, done)):
         (draft / name).write_text(json.dumps(record, indent=1, allow_nan=False), encoding="utf-8")
     (draft / PAGE).write_text(compress_page(planned, done), encoding="utf-8")
-    (draft / PICTURE).write_text(picture.document(own_file(SHARED, STYLE)), "utf-8")
+    (draft / PICTURE).write_text(picture.document(style_sheet(PACKAGE, OWN_STYLE)), "utf-8")
     if isinstance(subject, InspectionSubject):
         write_compressed(subject, outcome, taken, draft / BUNDLE)
     return {"plan": planned, "outcome": done, "bundle": (draft / BUNDLE).is_dir()}

@@ -8,6 +8,7 @@ from typing import Any
 from tasks.cleaning.report.page import render_page
 from tasks.compress.pareto_plot import pareto_plot
 
+PACKAGE, OWN_STYLE = "tasks.compress", "compress.css"
 FILTERS: Mapping[str, Callable[..., str]] = {
     "two": "{:.2f}".format,
     "times": "{:.2f} x".format,
@@ -25,10 +26,10 @@ def compress_page(plan: Mapping[str, Any], done: Mapping[str, Any]) -> str:
     """
     taken = next(one for one in done["trials"] if one["taken"])
     return render_page(
-        "tasks.compress",
+        PACKAGE,
         "compress.html",
         FILTERS,
-        style="compress.css",
+        style=OWN_STYLE,
         plan=plan,
         done=done,
         taken=taken,

@@ -37,9 +37,7 @@ def render_page(
         style: File of rules that only this page needs, after the shared ones.
         values: What the template shows; everything is escaped.
     """
-    css = own_file(SHARED, STYLE).strip()
-    if style:
-        css += "\n" + own_file(package, style).strip()
+    css = style_sheet(package, style)
     html = (
         environment(package, filters)
         .get_template(template)
@@ -51,6 +49,12 @@ def render_page(
     )
     # Values may hold lone surrogates, which no file could be written with.
     return html.encode("utf-8", "replace").decode("utf-8")
+
+
+def style_sheet(package: str, style: str = "") -> str:
+    """Return the shared rules and those of one page, for the page or a drawing taken out of it."""
+    css = own_file(SHARED, STYLE).strip()
+    return css + "\n" + own_file(package, style).strip() if style else css
 
 
 def environment(package: str, filters: Mapping[str, Callable[..., str]]) -> Environment:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from tasks.cleaning.report.page import SHARED, STYLE, own_file
+from tasks.cleaning.report.page import style_sheet
 from tasks.cleaning.report.svg import (
     Axes,
     Drawing,
@@ -123,8 +123,7 @@ def matrix_plot(key: str, title: str, table: Table) -> Drawing:
 
 def document(drawing: Drawing) -> str:
     """Return a plot as an SVG file of its own, with its style."""
-    style = own_file(SHARED, STYLE) + own_file(PACKAGE, OWN_STYLE)
-    return drawing.document(style)
+    return drawing.document(style_sheet(PACKAGE, OWN_STYLE))
 
 
 def _placed(
