@@ -129,10 +129,7 @@ class GuardedProtocol(HttpToolsProtocol):
         if self._ended:
             return
         self._active = self.loop.time()
-        if not self._began:
-            self._began = self._active
-            self._in_head = True
-            self._head_bytes = 0
+        self._begin()
         if self._in_head:
             self._head_bytes += len(data)
         super().data_received(data)
@@ -151,11 +148,14 @@ class GuardedProtocol(HttpToolsProtocol):
 
         What arrived with it is not counted: how much of it is the head is not known.
         """
+        self._begin()
+        super().on_message_begin()
+
+    def _begin(self) -> None:
         if not self._began:
             self._began = self._active
             self._in_head = True
             self._head_bytes = 0
-        super().on_message_begin()
 
     def on_headers_complete(self) -> None:
         """Note that the head is whole."""

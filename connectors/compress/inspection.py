@@ -118,9 +118,10 @@ class InspectionSubject:
     def make(self, recipe: Recipe, say: Say) -> Made:
         """Carry the recipe out: prune and repair, quantise, settle the file's own thresholds."""
         train, calibration = self.samples["train"], self.samples["calibration"]
-        if recipe.prune and recipe.prune not in self._pruned:
-            say(f"pruning {recipe.prune:.0%} of the products, repairing {self.repair.steps} steps")
         if recipe.prune not in self._pruned:
+            if recipe.prune:
+                taken = f"{recipe.prune:.0%} of the products"
+                say(f"pruning {taken}, repairing {self.repair.steps} steps")
             self._pruned[recipe.prune] = self._scorer(recipe.prune, self.repair)
         say(f"exporting {recipe.name}")
         proof = [sample.pixels for sample in [*self.samples["test"], *calibration]]

@@ -147,8 +147,8 @@ def _answers_moved(head: nn.Conv2d, seed: int) -> Callable[[nn.Module, Tensor], 
         total = dense.new_zeros(())
         for answers in (dense, head(dense)):
             signs = torch.randint(0, 2, answers.shape, generator=generator) * 2 - 1
-            spread = answers.detach().var(dim=(0, 2, 3), keepdim=True) + 1e-4
-            total = total + (signs * answers / spread.sqrt()).sum() / answers.numel() ** 0.5
+            scaled = answers / _variance(answers.detach()).sqrt()
+            total = total + (signs * scaled).sum() / answers.numel() ** 0.5
         return total * len(pixels), len(pixels)
 
     return summed
@@ -173,8 +173,12 @@ def _loss_against(
 
 def _relative(found: Tensor, wanted: Tensor) -> Tensor:
     """Return the mean squared difference [n, c, h, w] in the spread of each channel."""
-    spread = wanted.var(dim=(0, 2, 3), keepdim=True) + 1e-4
-    return ((found - wanted).square() / spread).mean()
+    return ((found - wanted).square() / _variance(wanted)).mean()
+
+
+def _variance(answers: Tensor) -> Tensor:
+    """Return that of each channel, [1, c, 1, 1] of [n, c, h, w], never 0."""
+    return answers.var(dim=(0, 2, 3), keepdim=True) + 1e-4
 
 
 def _at_peaks(found: Tensor, wanted: Tensor) -> Tensor:
@@ -182,12 +186,11 @@ def _at_peaks(found: Tensor, wanted: Tensor) -> Tensor:
 
     Scores are means of the highest cells, which an even look over all cells hardly sees.
     """
-    spread = wanted.var(dim=(0, 2, 3)) + 1e-4
     ours, theirs = found.flatten(2), wanted.flatten(2)
     count = max(4, int(_PEAKS * ours.shape[2]))
     places = torch.maximum(ours.detach(), theirs).topk(count, dim=2).indices
     apart = (ours.gather(2, places) - theirs.gather(2, places)).square()
-    return (apart / spread[:, None]).mean()
+    return (apart / _variance(wanted).flatten(2)).mean()
 
 
 def _pieces(images: Sequence[Pixels], config: PruneConfig) -> Callable[[int], Tensor]:
