@@ -13,8 +13,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from kernels.compression.distillation import DistillationConfig, Learner
+from kernels.compression.pruning.channel_pruner import (
+    ChannelPruner,
+    FineTune,
+    Pruned,
+    PruningConfig,
+)
 from models.defect_net import DefectNet, DefectNetShape
-from tests.benchmarks._texture_task import Task, half_labelled, inputs, on_labels, train
+from tests.benchmarks._texture_task import SIDE, Task, half_labelled, inputs, loss, on_labels, train
 
 
 class SmallNet(nn.Module):
@@ -78,6 +84,19 @@ def taught(
         learner.loss(on_labels),
         begin,
         lambda index: half_labelled(task, index, more),
+    )
+
+
+def pruned(
+    net: nn.Module,
+    task: Task,
+    ratio: float,
+    config: PruningConfig,
+    fine_tune: FineTune | None = None,
+) -> Pruned:
+    """Return a net without its least telling channels, scored on batches no training takes."""
+    return ChannelPruner(net, torch.zeros(1, 3, SIDE, SIDE), ratio, config).prune(
+        batches=lambda index: task.batch(2_000_000 + index), loss=loss, fine_tune=fine_tune
     )
 
 

@@ -22,7 +22,7 @@ import torch
 from torch import nn
 
 from kernels.compression.distillation import DistillationConfig
-from kernels.compression.pruning.channel_pruner import ChannelPruner, PruningConfig
+from kernels.compression.pruning.channel_pruner import PruningConfig
 from tests.benchmarks._compared import differences, means_of
 from tests.benchmarks._harness import emit, parser, run_program, table, threads
 from tests.benchmarks._seeds import add_trainings, over_seeds
@@ -30,11 +30,12 @@ from tests.benchmarks._texture_nets import (
     SmallNet,
     add_kept,
     fresh,
+    pruned,
     size,
     taught,
     trained_resnet18,
 )
-from tests.benchmarks._texture_task import SIDE, Task, accuracy, loss, some_task, train
+from tests.benchmarks._texture_task import Task, accuracy, some_task, train
 
 
 def compare(
@@ -51,21 +52,24 @@ def compare(
     left = what_is_left(teacher, task, args.ratio)
     torch.manual_seed(task.seed)
     other = SmallNet(task.classes)
-    rows = (
-        of_student(teacher, left, fresh(left, task.seed), task, args, config),
-        of_student(teacher, copy.deepcopy(other), copy.deepcopy(other), task, args, config),
+    of_teacher = {"seed": seed, "acc_teacher": accuracy(teacher, task.test)}
+    pairs = (left, fresh(left, seed)), (copy.deepcopy(other), copy.deepcopy(other))
+    first, second = (
+        of_teacher
+        | of_student(teacher, *pair, task, args, config)
+        | {"params_cut": 1 - size(pair[0]) / size(teacher)}
+        for pair in pairs
     )
     if args.labelled_only:
         taught(other, teacher, task, args.steps, config)
-        rows[1]["acc_labelled_only"] = accuracy(other, task.test)
-    return rows
+        second["acc_labelled_only"] = accuracy(other, task.test)
+    return first, second
 
 
 def what_is_left(teacher: nn.Module, task: Task, ratio: float) -> nn.Module:
     """Return the teacher without its least telling channels, untrained since."""
     config = PruningConfig(of="multiplications", criterion="taylor", rounds=1)
-    pruner = ChannelPruner(teacher, torch.zeros(1, 3, SIDE, SIDE), ratio, config)
-    return pruner.prune(batches=lambda index: task.batch(2_000_000 + index), loss=loss).model
+    return pruned(teacher, task, ratio, config).model
 
 
 def of_student(
@@ -76,15 +80,12 @@ def of_student(
     args: Any,
     config: DistillationConfig,
 ) -> dict[str, float]:
-    """Train a student by the teacher, and its like by labels alone; return one row."""
+    """Train a student by the teacher, and its like by labels alone; return how good each is."""
     taught(student, teacher, task, args.steps, config, more=0 if args.data else args.unlabelled)
     train(alone, task, args.steps)
     return {
-        "seed": task.seed,
-        "acc_teacher": accuracy(teacher, task.test),
         "acc_student": accuracy(student, task.test),
         "acc_scratch": accuracy(alone, task.test),
-        "params_cut": 1 - size(alone) / size(teacher),
     }
 
 

@@ -21,18 +21,18 @@ from torch import nn
 
 from kernels.compression.distillation import DistillationConfig
 from kernels.compression.export import ExportConfig, export_onnx
-from kernels.compression.pruning.channel_pruner import ChannelPruner, Pruned, PruningConfig
+from kernels.compression.pruning.channel_pruner import Pruned, PruningConfig
 from kernels.compression.sessions import open_session
 from tests.benchmarks._compared import mean_interval, milliseconds
 from tests.benchmarks._harness import emit, parser, run_program, table, threads
 from tests.benchmarks._seeds import add_trainings, over_seeds
-from tests.benchmarks._texture_nets import add_kept, taught, trained_resnet18
-from tests.benchmarks._texture_task import Task, accuracy, loss, some_task, train
+from tests.benchmarks._texture_nets import add_kept, pruned, taught, trained_resnet18
+from tests.benchmarks._texture_task import SIDE, Task, accuracy, some_task, train
 
 LATENCY_SIDE = 224
 
 
-def pruned(net: nn.Module, task: Task, ratio: float, config: PruningConfig, args: Any) -> Pruned:
+def repaired(net: nn.Module, task: Task, ratio: float, config: PruningConfig, args: Any) -> Pruned:
     """Return the net pruned, with half as much training as before shared by the rounds."""
     each = args.steps // 2 // config.rounds
     repair = DistillationConfig(labels=1 - args.answers, answers=args.answers)
@@ -45,9 +45,7 @@ def pruned(net: nn.Module, task: Task, ratio: float, config: PruningConfig, args
         else:
             train(model, task, each, args.repair_rate, begin=begin)
 
-    return ChannelPruner(net, torch.zeros(1, 3, 64, 64), ratio, config).prune(
-        batches=lambda index: task.batch(2_000_000 + index), loss=loss, fine_tune=fine_tune
-    )
+    return pruned(net, task, ratio, config, fine_tune)
 
 
 def of_seed(
@@ -58,16 +56,17 @@ def of_seed(
     net = trained_resnet18(task, args.steps, args.kept)
     longer = copy.deepcopy(net)
     train(longer, task, args.steps // 2, 5e-4, begin=1_000_000)
+    acc, acc_before = accuracy(longer, task.test), accuracy(net, task.test)
     nets, rows = {"whole": longer}, []
     for ratio in args.ratios:
-        found = pruned(net, task, ratio, config, args)
+        found = repaired(net, task, ratio, config, args)
         nets[f"{ratio:g}"] = found.model
         rows.append(
             {
                 "seed": seed,
                 "ratio": ratio,
-                "acc": accuracy(longer, task.test),
-                "acc_before": accuracy(net, task.test),
+                "acc": acc,
+                "acc_before": acc_before,
                 "acc_pruned": accuracy(found.model, task.test),
                 "params_cut": 1 - found.after.parameters / found.before.parameters,
                 "flops_cut": 1 - found.after.multiplications / found.before.multiplications,
@@ -112,7 +111,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     with threads(1):
         found, cpu = over_seeds(partial(of_seed, args=args, config=config), args)
         rows = [row for some, _ in found for row in some]
-        taken = times(found[0][1], 3 if args.smoke else 60, 64 if args.smoke else LATENCY_SIDE)
+        taken = times(found[0][1], 3 if args.smoke else 60, SIDE if args.smoke else LATENCY_SIDE)
     by_ratio = {f"{ratio:g}": _summary(rows, ratio, taken) for ratio in args.ratios}
     shown = ("params_cut", "flops_cut", "acc", "acc_pruned", "acc_loss", "x_latency")
     table(

@@ -114,10 +114,15 @@ def trained_on_grid(file: bytes, whole: bytes, net: nn.Module, task: Task, steps
     return grid.to_file()
 
 
-def measured(seed: int, name: str, args: Any) -> tuple[dict[str, Any], nn.Module]:
-    """Return figures of one net and one seed, and the float net."""
+def of_seed(seed: int, args: Any) -> list[tuple[dict[str, Any], nn.Module]]:
+    """Return the figures of each net, and the float net."""
     task = some_task(seed, args)
-    torch.manual_seed(seed)
+    return [measured(name, task, args) for name in args.nets]
+
+
+def measured(name: str, task: Task, args: Any) -> tuple[dict[str, Any], nn.Module]:
+    """Return figures of one net and one task, and the float net."""
+    torch.manual_seed(task.seed)
     net = NETS[name](task.classes)
     train(net, task, args.steps)
     whole = exported(net)
@@ -137,7 +142,7 @@ def measured(seed: int, name: str, args: Any) -> tuple[dict[str, Any], nn.Module
     )  # fmt: skip
     better = trained_on_grid(int8.model, whole, net, task, args.qat_steps)
     row = {
-        "seed": seed,
+        "seed": task.seed,
         "net": name,
         "acc": file_accuracy(whole, task.test),
         "acc_ptq": file_accuracy(int8.model, task.test),
@@ -202,16 +207,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.smoke:
         args.seeds, args.steps, args.qat_steps, args.held = 1, 1, 2, 18
         args.nets = ["smoke"]
-    rows: list[dict[str, Any]] = []
-    timed: dict[str, dict[str, float]] = {}
-    cpu = 0.0
+    rounds, side = (3, 64) if args.smoke else (40, LATENCY_SIDE)
     with threads(1):
-        for name in args.nets:
-            found, spent = over_seeds(partial(measured, name=name, args=args), args)
-            rows += [row for row, _ in found]
-            cpu += spent
-            rounds, side = (3, 64) if args.smoke else (40, LATENCY_SIDE)
-            timed[name] = times(found[0][1], rounds, side, openvino=not args.no_openvino)
+        found, cpu = over_seeds(partial(of_seed, args=args), args)
+        timed = {
+            row["net"]: times(net, rounds, side, openvino=not args.no_openvino)
+            for row, net in found[0]
+        }
+    rows = [row for some in found for row, _ in some]
     nets = {
         name: _summary([r for r in rows if r["net"] == name], timed[name]) for name in args.nets
     }
