@@ -25,7 +25,15 @@ from tests.benchmarks._compared import differences, means_of
 from tests.benchmarks._harness import emit, parser, run_program, table, threads
 from tests.benchmarks._seeds import add_trainings, over_seeds
 from tests.benchmarks._texture_nets import SmallNet, fresh
-from tests.benchmarks._texture_task import SIDE, Task, accuracy, on_labels, some_task, train
+from tests.benchmarks._texture_task import (
+    SIDE,
+    Task,
+    accuracy,
+    half_labelled,
+    on_labels,
+    some_task,
+    train,
+)
 from tests.benchmarks.prune import LATENCY_SIDE, times
 
 SMALL = DefectNetShape(16, (32, 64, 128), (1, 1, 1))
@@ -40,7 +48,15 @@ def together(
     slim = Slimmable(SmallNet(task.classes, shape), torch.zeros(1, 3, SIDE, SIDE), args.widths)
     # All widths in each step: each then sees as many batches as it does alone.
     loss = slim.loss(on_labels, labels=args.labels, between=len(args.widths) - 2)
-    train(slim, task, args.steps, rate, loss)
+    more = 0 if args.data else args.unlabelled
+    train(
+        slim,
+        task,
+        args.steps,
+        rate,
+        loss,
+        batches=lambda index: half_labelled(task, index, more, 32 + more),
+    )
     return slim, [slim.at(number) for number in range(len(slim.widths))]
 
 
@@ -89,13 +105,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     made.add_argument("--steps", type=int, default=300, help="of each training")
     made.add_argument("--rates", type=float, nargs="+", default=[2e-3, 4e-3], help="tried by all")
     made.add_argument("--labels", type=float, default=0.5, help="weight for all but the widest")
+    made.add_argument(
+        "--unlabelled", type=int, default=32, help="images without labels beside each 32 with them"
+    )
     made.add_argument("--large", action="store_true", help="the inspection's own net")
     made.add_argument("--widths", type=float, nargs="+", default=[0.25, 0.5, 0.75, 1.0])
     made.add_argument("--budget", type=float, help="milliseconds; else midway between the ends")
     args = made.parse_args(argv)
     shape = DefectNetShape() if args.large else SMALL
     if args.smoke:
-        args.seeds, args.steps, shape = 1, 2, SMALLEST
+        args.seeds, args.steps, args.unlabelled, shape = 1, 2, 2, SMALLEST
     with threads(1):
         found, cpu = over_seeds(partial(of_seed, args=args, shape=shape), args)
     rows = [row for some, _ in found for row in some]
