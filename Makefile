@@ -8,6 +8,8 @@ MAKEFLAGS += --no-print-directory
 BIN := .venv/bin
 # Images of containers set it; every process would compile anew what it imports.
 export PYTHONDONTWRITEBYTECODE :=
+# Tests at the same time on two cores: while one waits for a server or a clock, two compute.
+AT_ONCE := 3
 NAME ?=
 ARGS ?=
 FORMAT ?=
@@ -36,10 +38,10 @@ demo-live: setup ## After demo: its payments through Kafka, Flink and the API, t
 
 test: setup ## Lint, type-check and run the tests (skipped ones are listed with the reason)
 	@$(MAKE) lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not cluster and not long" -n 2 --durations=25
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not cluster and not long" -n $(AT_ONCE) --durations=25
 
 coverage: setup ## The same tests with line coverage, at least 90 % (half as long again)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not cluster and not long" -n 2 --cov --cov-report=term
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not cluster and not long" -n $(AT_ONCE) --cov --cov-report=term
 
 test-stream: setup ## The long tests: streams on the real broker and cluster, killed and upgraded
 	$(BIN)/python -m pytest -m cluster --durations=15

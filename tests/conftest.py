@@ -95,7 +95,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Share the tests out between two processes: see `scope_of`."""
+    """Share the tests out between processes: see `scope_of`."""
     from xdist.scheduler import LoadScopeScheduling
 
     class ByPurpose(LoadScopeScheduling):

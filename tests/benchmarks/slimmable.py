@@ -115,6 +115,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     shape = DefectNetShape() if args.large else SMALL
     if args.smoke:
         args.seeds, args.steps, args.unlabelled, shape = 1, 2, 2, SMALLEST
+        args.widths = args.widths[1::2]
     with threads(1):
         found, cpu = over_seeds(partial(of_seed, args=args, shape=shape), args)
     rows = [row for some, _ in found for row in some]

@@ -16,7 +16,7 @@ import pytest
 SETTINGS = {
     "detect": {"steps": 2, "fold_steps": 1, "piece": 32, "memory": 64, "projected": 16, "folds": 2},
     "plan": {"calibration": 0.4, "test": 0.25},
-    "edge": {"calibration": 8, "qdq": {"rules": ["99.99"]}},
+    "edge": {"calibration": 8, "qdq": {"rules": ["99.99"], "most_float": 0}},
     "boxes": {"least": 6, "detector": {"steps": 2, "batch": 2, "piece": 32, "told": 0.0}},
 }
 

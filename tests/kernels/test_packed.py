@@ -141,17 +141,19 @@ def test_four_bits_are_an_eighth():
 
 def test_a_known_net_keeps_its_answers():
     torch.manual_seed(0)
-    net = torchvision.models.mobilenet_v3_small(num_classes=10)
+    whole = torchvision.models.mobilenet_v3_small()
+    head = nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(40, 10)
+    net = nn.Sequential(whole.features[:5], *head)
     x = torch.randn(8, 3, 32, 32)
     with torch.no_grad():
         for _ in range(30):
             net(x)  # the norms have seen something
     net.eval()
-    small, reports = packed(net, [x], keep=("features.0.0",))
-    assert len(reports) == 53
-    assert isinstance(small.features[0][0], nn.Conv2d)
+    small, reports = packed(net, [x], keep=("0.0.0",))
+    assert len(reports) == 16
+    assert isinstance(small[0][0][0], nn.Conv2d)
     better = sum(report.error <= report.error_nearest for report in reports)
-    assert better >= 45
+    assert better >= 14
     assert torch.nn.functional.cosine_similarity(small(x), net(x)).min() > 0.9
 
 
