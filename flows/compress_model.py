@@ -14,6 +14,7 @@ from prefect import flow
 from connectors.compress import steps
 from connectors.compress.job import (
     BUNDLE,
+    LAYERS,
     MODEL,
     OUTCOME,
     PAGE,
@@ -81,7 +82,7 @@ def compress_model(
         )
         folder = Path(made["folder"])
         run.log_metrics(figures_of(made["outcome"]))
-        for name in (PLAN, OUTCOME, PAGE, PICTURE):
+        for name in (PLAN, OUTCOME, PAGE, PICTURE, LAYERS):
             run.log_file(folder / name)
         record: Record = made | {"run_page": run.page, "model": str(folder / MODEL)}
         record |= {"page": str(folder / PAGE), "registered": None}

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from connectors.defects.training import MOST_EXPORTED, grouped
 from kernels.compression.pruning.errors import PruningError
 from kernels.compression.qdq import QdqConfig, quantise
+from kernels.compression.sensitivity import LayerSensitivity, measure_sensitivity
 from tasks.compress.device import CompressError
 from tasks.compress.footprint import Inputs
 from tasks.compress.recipe import Recipe
@@ -39,6 +40,8 @@ from tasks.defects.scorer import Scorer
 
 Scores = NDArray[np.float64]
 _SKETCHED = QdqConfig(rules=("min-max",), most_float=0, correct_bias=False, float_start=1)
+_RANKED = 8
+"""Images by which layers are compared."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +101,7 @@ class InspectionSubject:
 
     def example(self) -> Inputs:
         """Return one image of the line."""
-        return {INPUT: np.ascontiguousarray(rgb(self.samples["test"][0].pixels))}
+        return _input(self.samples["test"][0])
 
     def whole(self) -> bytes:
         """Return the detector as a float ONNX file."""
@@ -112,8 +115,7 @@ class InspectionSubject:
             raise CompressError(str(error)) from error
         if recipe.bits == "float":
             return model
-        images = [np.ascontiguousarray(rgb(one.pixels)) for one in self.samples["train"][:4]]
-        return quantise(model, [{INPUT: one} for one in images], score_loss, _SKETCHED).model
+        return quantise(model, self._inputs(4), score_loss, _SKETCHED).model
 
     def make(self, recipe: Recipe, say: Say) -> Made:
         """Carry the recipe out: prune and repair, quantise, settle the file's own thresholds."""
@@ -135,11 +137,9 @@ class InspectionSubject:
             replace(self.edge, int8=recipe.bits == "int8", bits=bits),
         )
         self._shipped[recipe.name] = _Shipped(edge, promised)
-        facts = dict(edge.record.facts)
         return Made(
             model=edge.model,
-            sensitivity={"int8": facts.pop("sensitivity", {})},
-            facts=facts | {"thresholds": training.promise_record(promised)},
+            facts={**edge.record.facts, "thresholds": training.promise_record(promised)},
             files={"parity.json": edge.record.to_json().encode()},
         )
 
@@ -172,10 +172,21 @@ class InspectionSubject:
             beyond=beyond_promise(test, after, shipped.promised),
         )
 
+    def layers(self, recipe: Recipe) -> list[LayerSensitivity]:
+        """Return what each layer of a recipe's float file loses alone in 8 and in 4 bits."""
+        return measure_sensitivity(
+            self._shipped[recipe.name].edge.float32, self._inputs(_RANKED), score_loss, _SKETCHED
+        )
+
     def shipped(self, recipe: Recipe) -> tuple[EdgeFile, Promised, Promised]:
         """Return the edge file of a recipe that was made, its promise, and the float detector's."""
         found = self._shipped[recipe.name]
         return found.edge, found.promised, self._of_detector()[0]
+
+    def _inputs(self, most: int) -> list[Inputs]:
+        """Return images that the detector was trained on, spread over all of them."""
+        train = self.samples["train"]
+        return [_input(sample) for sample in train[:: max(1, len(train) // most)][:most]]
 
     def _sketched(self, share: float) -> bytes:
         """Return the float file with a share of the products taken out, untrained, made once."""
@@ -201,6 +212,10 @@ class InspectionSubject:
             promised = training.settle(self.samples["calibration"], calibration, asked)
             self._floats = promised, np.array(test, dtype=np.float64)
         return self._floats
+
+
+def _input(sample: Sample) -> Inputs:
+    return {INPUT: np.ascontiguousarray(rgb(sample.pixels))}
 
 
 def beyond_promise(test: Sequence[Sample], scores: Scores, promised: Promised) -> int:

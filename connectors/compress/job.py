@@ -15,7 +15,8 @@ from tasks.compress.record import outcome_record, plan_record
 from tasks.compress.subject import Say, Subject
 from tasks.compress.trials import carry_out
 
-PLAN, OUTCOME, PAGE, PICTURE = "plan.json", "outcome.json", "compress.html", "pareto.svg"
+PLAN, OUTCOME, PAGE = "plan.json", "outcome.json", "compress.html"
+PICTURE, LAYERS = "pareto.svg", "sensitivity.svg"
 MODEL, BUNDLE = "model.onnx", "bundle"
 Record = dict[str, Any]
 
@@ -87,22 +88,27 @@ def compress_job(
     subject = subject_of(model, data, options)
     plan = make_plan(subject, target, asked, say=say)
     outcome = carry_out(plan, subject, minutes=minutes, say=say)
-    planned, done = plan_record(plan), outcome_record(outcome)
+    say("measuring what each layer loses alone")
+    layers = subject.layers(outcome.taken.recipe)
+    planned, done = plan_record(plan), outcome_record(outcome, layers)
     taken = next(one for one in done["trials"] if one["taken"])
     from connectors.compress.inspection import InspectionSubject
     from connectors.compress.publish import write_compressed
     from tasks.cleaning.report.page import style_sheet
     from tasks.compress.page import OWN_STYLE, PACKAGE, compress_page
     from tasks.compress.pareto_plot import pareto_plot
+    from tasks.compress.sensitivity_plot import sensitivity_plot
 
-    picture = pareto_plot(done["whole"], done["trials"])
     (draft / MODEL).write_bytes(outcome.taken.made.model)
     for name, content in outcome.taken.made.files.items():
         (draft / f"model.{name}").write_bytes(content)
     for name, record in ((PLAN, planned), (OUTCOME, done)):
         (draft / name).write_text(json.dumps(record, indent=1, allow_nan=False), encoding="utf-8")
-    (draft / PAGE).write_text(compress_page(planned, done), encoding="utf-8")
-    (draft / PICTURE).write_text(picture.document(style_sheet(PACKAGE, OWN_STYLE)), "utf-8")
+    (draft / PAGE).write_text(compress_page(planned, done, layers), encoding="utf-8")
+    drawings = {PICTURE: pareto_plot(done["whole"], done["trials"])}
+    drawings |= {LAYERS: sensitivity_plot(layers)}
+    for name, drawing in drawings.items():
+        (draft / name).write_text(drawing.document(style_sheet(PACKAGE, OWN_STYLE)), "utf-8")
     if isinstance(subject, InspectionSubject):
         write_compressed(subject, outcome, taken, draft / BUNDLE)
     return {"plan": planned, "outcome": done, "bundle": (draft / BUNDLE).is_dir()}

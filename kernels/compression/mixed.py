@@ -116,11 +116,16 @@ def mix(
         config: How much goes.
 
     Raises:
-        ExportError: When the file holds no int8 weights, or the size cannot be reached within the
+        ExportError: When no layer has int8 weights of its own, or the size cannot be reached within the
             tolerance; says how small it can be.
     """
     config = config or MixedConfig()
     trial = Trial(int8, calibration, reference, loss, config)
+    if not trial.layers:
+        raise ExportError(
+            "the file holds no int8 weights that one layer alone reads; give one that quantise() "
+            "made"
+        )
     start = trial.loss(int8)
     layers = [n for n in trial.layers if n not in config.keep]
     count = config.ranking_inputs
@@ -160,8 +165,6 @@ class Trial:
         self.proto = onnx.load_model_from_string(model)
         self.constants = {t.name: t for t in self.proto.graph.initializer}
         self.layers = {layer.node.name: layer for layer in _layers(self.proto, self.constants)}
-        if not self.layers:
-            raise ExportError("the file holds no int8 weights; give one that quantise() made")
         self._rounded: dict[str, _FourBits] = {}
 
     def saved(self, name: str) -> int:

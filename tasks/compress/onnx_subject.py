@@ -16,6 +16,7 @@ from kernels.compression.mixed import MixedConfig, mix
 from kernels.compression.onnx_wire import OnnxWireError, read_outline
 from kernels.compression.qdq import QdqConfig, quantise
 from kernels.compression.ranges import Outputs
+from kernels.compression.sensitivity import LayerSensitivity, measure_sensitivity
 from kernels.compression.sessions import answers_to
 from tasks.compress.device import CompressError
 from tasks.compress.footprint import Inputs
@@ -130,6 +131,13 @@ class OnnxSubject:
             flips=int((before != after).sum()),
         )
 
+    def layers(self, recipe: Recipe) -> list[LayerSensitivity]:
+        """Return what each layer of the file loses alone in 8 and in 4 bits."""
+        del recipe  # each begins with the same float file
+        chosen, _ = self._halves()
+        calibration = [self.items[place] for place in chosen[: _SKETCHED.ranking_inputs]]
+        return measure_sensitivity(self.model, calibration, answer_loss, _SKETCHED)
+
     def _halves(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         order = np.random.default_rng(self.seed).permutation(len(self.items))
         return order[: len(order) // 2], order[len(order) // 2 :]
@@ -139,13 +147,12 @@ class OnnxSubject:
     ) -> Made:
         made = quantise(self.model, list(calibration), answer_loss, qdq)
         facts: dict[str, Any] = {"rule": made.rule, "losses": made.losses}
-        told = {"int8": made.sensitivity}
         if recipe.bits != "int8+int4":
-            return Made(model=made.model, sensitivity=told, facts=facts)
+            return Made(model=made.model, facts=facts)
         reference = answers_to(self.model, calibration, threads=1)
         fewer = mix(made.model, list(calibration), reference, answer_loss, mixed)
         facts["four_bits"] = list(fewer.four_bits)
-        return Made(model=fewer.model, sensitivity=told | {"int4": fewer.sensitivity}, facts=facts)
+        return Made(model=fewer.model, facts=facts)
 
 
 def answer_loss(reference: Sequence[Outputs], answers: Sequence[Outputs]) -> float:

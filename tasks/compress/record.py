@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from kernels.compression.sensitivity import LayerSensitivity
 from tasks.compress.footprint import Footprint
 from tasks.compress.planner import Plan
 from tasks.compress.trials import Outcome, Trial
@@ -34,12 +36,18 @@ def plan_record(plan: Plan) -> Record:
     }
 
 
-def outcome_record(outcome: Outcome) -> Record:
-    """Return an outcome as JSON data."""
+def outcome_record(outcome: Outcome, layers: Sequence[LayerSensitivity]) -> Record:
+    """Return an outcome as JSON data.
+
+    Args:
+        outcome: Of a plan.
+        layers: Of what was taken.
+    """
     return {
         "whole": asdict(outcome.whole),
         "taken": outcome.taken.recipe.name,
         "trials": [_trial(one, outcome) for one in outcome.trials],
+        "layers": [_finite(one.as_dict()) for one in layers],
     }
 
 
@@ -69,7 +77,6 @@ def _trial(trial: Trial, outcome: Outcome) -> Record:
         "front": trial.recipe.name in outcome.front,
         "taken": trial is outcome.taken,
         "seconds": trial.seconds,
-        "sensitivity": {bits: dict(each) for bits, each in trial.made.sensitivity.items()},
     }
 
 
@@ -78,4 +85,12 @@ def _against(found: Footprint, whole: Footprint) -> Record:
         "smaller": whole.mb / found.mb,
         "faster": whole.ms / found.ms,
         "faster_cpu": whole.cpu_ms / found.cpu_ms,
+    }
+
+
+def _finite(values: Mapping[str, str | int | float]) -> Record:
+    """Return the values with None for NaN and infinity, which JSON has no words for."""
+    return {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value
+        for name, value in values.items()
     }

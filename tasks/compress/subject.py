@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from kernels.compression.sensitivity import LayerSensitivity
 from tasks.compress.footprint import Inputs
 from tasks.compress.recipe import Recipe
 
@@ -49,13 +50,11 @@ class Made:
 
     Attributes:
         model: ONNX.
-        sensitivity: Layer -> what it loses alone, by bits; for the picture.
         facts: What was measured while making it, as plain data.
         files: Files that belong beside it.
     """
 
     model: bytes
-    sensitivity: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     facts: Mapping[str, Any] = field(default_factory=dict)
     files: Mapping[str, bytes] = field(default_factory=dict)
 
@@ -92,3 +91,6 @@ class Subject(Protocol):
 
     def lost(self, made: Made) -> Lost:
         """Judge what was made."""
+
+    def layers(self, recipe: Recipe) -> Sequence[LayerSensitivity]:
+        """Return what each layer of a recipe that was made loses alone in fewer bits."""

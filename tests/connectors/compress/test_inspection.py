@@ -10,7 +10,16 @@ import torch
 from torch import nn
 
 from connectors.compress.inspection import InspectionSubject, beyond_promise, read_subject
-from connectors.compress.job import BUNDLE, OUTCOME, PAGE, PICTURE, PLAN, compress_job, subject_of
+from connectors.compress.job import (
+    BUNDLE,
+    LAYERS,
+    OUTCOME,
+    PAGE,
+    PICTURE,
+    PLAN,
+    compress_job,
+    subject_of,
+)
 from connectors.defects.dataset_files import write_dataset
 from connectors.defects.training import BUNDLE as TRAINED
 from connectors.defects.training import Origin, finish_folder, fit_folder
@@ -188,6 +197,7 @@ def test_a_job_leaves_a_bundle_whose_edge_file_is_the_compressed_one(
     assert json.loads((tmp_path / PLAN).read_text()) == record["plan"]
     assert done["taken"] in (tmp_path / PAGE).read_text()
     assert ".dot.taken" in (tmp_path / PICTURE).read_text()
+    assert (tmp_path / LAYERS).read_text().count('class="bits8"') == len(done["layers"]) > 10
     taken = next(one for one in done["trials"] if one["taken"])
     made = DefectBundle.load(tmp_path / BUNDLE)
     made.self_check()

@@ -58,11 +58,15 @@ def test_what_is_taken_keeps_every_limit(planned, outcome):
     assert taken.recipe.name in {trial.recipe.name for trial in outcome.trials}
 
 
-def test_records_are_plain_data_and_make_a_page(planned, outcome):
+def test_records_are_plain_data_and_make_a_page(planned, outcome, small):
+    layers = small.layers(outcome.taken.recipe)
     plan, done = (json.loads(json.dumps(each, allow_nan=False)) for each in
-                  (plan_record(planned), outcome_record(outcome)))  # fmt: skip
+                  (plan_record(planned), outcome_record(outcome, layers)))  # fmt: skip
     assert figures_of(done)["smaller"] > 3
-    page = compress_page(plan, done)
+    assert [one["weights"] for one in done["layers"]] == [64 * 256, 256 * 256, 256 * 4]
+    assert all(min(one["loss_int8"], one["loss_int4"]) > 0 for one in done["layers"])
+    page = compress_page(plan, done, layers)
+    assert page.count('class="bits4"') == 3
     assert outcome.taken.recipe.name in page
     assert "32 items" in page
     assert "built-in" not in page  # a key that is a method's name, too

@@ -1,8 +1,9 @@
-"""Losses and bytes of each layer: the numbers are those of the files, the picture shows them."""
+"""Losses and bytes of each layer: the numbers are those of the files, the drawing shows them."""
 
 from __future__ import annotations
 
 import math
+import re
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from torch import nn
 from kernels.compression.export import ExportConfig, ExportError, export_onnx
 from kernels.compression.qdq import QdqConfig, quantise
 from kernels.compression.sensitivity import LayerSensitivity, measure_sensitivity
-from tasks.compress.sensitivity_picture import sensitivity_picture
+from tasks.compress.sensitivity_plot import sensitivity_plot
 
 SETTINGS = QdqConfig(rules=("min-max",), threads=1, ranking_inputs=8, tolerance=0.0)
 
@@ -54,23 +55,25 @@ def test_numbers_are_those_by_which_files_are_made():
     assert all(one.loss_int4 > 0 for one in found)
 
 
-def test_the_picture_names_every_layer_and_is_the_same_each_time():
+def test_the_drawing_names_every_layer_and_leaves_out_what_cannot_be():
     layers = [
         LayerSensitivity("first", "Conv", 100, 0.1, 0.3, 300, 50),
         LayerSensitivity("shared", "Conv", 100, 0.2, math.nan, 300, 0),
-        LayerSensitivity("a/" * 40 + "last", "Gemm", 4000, 0.01, 0.02, 12000, 2000),
+        LayerSensitivity("a/" * 40 + "last", "Gemm", 4000, math.inf, 0.02, 12000, 2000),
     ]
-    svg = sensitivity_picture(layers, "Where bits hurt")
-    assert svg == sensitivity_picture(layers, "Where bits hurt")
-    text = svg.decode()
-    for word in ("first", "shared", "last", "Where bits hurt", "4 bits"):
-        assert word in text
-    assert sensitivity_picture(layers, "x", "png").startswith(b"\x89PNG")
+    svg = sensitivity_plot(layers).render()
+    for word in ("first", "shared", "last", "11.7 + 2.0 KiB", "0.3 KiB<"):
+        assert word in svg
+    assert svg.count('class="bits8"') == 3
+    assert svg.count('class="bits4"') == 2
+    widths = [float(one) for one in re.findall(r'<rect[^>]* width="([0-9.]+)"', svg)]
+    assert max(widths) == widths[1] == widths[3] == pytest.approx(300), "infinity fills the row"
+    assert widths[0] == pytest.approx(100)
     assert layers[0].as_dict()["loss_int4"] == 0.3
 
 
 def test_nothing_to_measure_or_draw_is_said():
     with pytest.raises(ValueError, match="no layers"):
-        sensitivity_picture([], "x")
+        sensitivity_plot([])
     with pytest.raises(ExportError, match="missing"):
         measure_sensitivity(exported(), [], shift, SETTINGS)
