@@ -116,8 +116,8 @@ def mix(
         config: How much goes.
 
     Raises:
-        ExportError: When no layer has int8 weights of its own, or the size cannot be reached within the
-            tolerance; says how small it can be.
+        ExportError: When no layer has int8 weights of its own, or the size cannot be reached within
+            the tolerance; says how small it can be.
     """
     config = config or MixedConfig()
     trial = Trial(int8, calibration, reference, loss, config)

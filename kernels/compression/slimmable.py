@@ -3,8 +3,9 @@
 A narrow net uses the most important channels of every layer, so that each width holds all narrower
 ones (Yu et al. 2018, https://arxiv.org/abs/1812.08928). Which channels depend on each other is
 what pruning finds, so any net that can be pruned can be slimmed. A step trains the widest net on
-labels, the narrowest and some between on labels and on what the widest says (Yu and Huang 2019,
-https://arxiv.org/abs/1903.05134); statistics of batch norms are kept for each width.
+labels, and narrower ones, drawn anew each time, on labels and on what the widest says (Yu and Huang
+2019, https://arxiv.org/abs/1903.05134, who train the narrowest in every step); statistics of batch
+norms are kept for each width.
 """
 
 from __future__ import annotations
@@ -116,7 +117,7 @@ class Slimmable(nn.Module):
         inputs: Callable[[Any], Tensor] = lambda batch: batch[0],
         *,
         labels: float = 0.5,
-        between: int = 1,
+        narrower: int = 1,
     ) -> Loss[Any]:
         """Return the loss of a run that trains all widths.
 
@@ -127,14 +128,17 @@ class Slimmable(nn.Module):
             labels: Weight of labels for all but the widest net, in [0, 1]; what the widest says has
                 the rest. At 0, as published, short trainings fall far behind: until the widest
                 knows something, it has nothing to teach.
-            between: Random widths between the ends in each step.
+            narrower: Widths beside the widest in each step, drawn of all narrower ones. More of
+                them cost the widest steps, which it lacks more than they do.
 
         Raises:
-            ValueError: When the weight is outside.
+            ValueError: When the weight is outside, or there are not so many narrower widths.
         """
         if not 0 <= labels <= 1:
             raise ValueError(f"labels must lie in [0, 1], got {labels}; what is left is imitation")
-        middle = len(self.widths) - 2
+        others = len(self.widths) - 1
+        if not 1 <= narrower <= others:
+            raise ValueError(f"narrower is {narrower}; give 1 to {others}, the narrower widths")
 
         def total(model: nn.Module, batch: Any) -> tuple[Tensor, int]:
             x = inputs(batch)
@@ -142,8 +146,7 @@ class Slimmable(nn.Module):
             summed, items = on_labels(widest, batch)
             given = widest.detach().log_softmax(1)
             # Drawn by torch, whose state a checkpoint holds.
-            drawn = (1 + torch.randperm(middle)[:between]).tolist() if middle else []
-            for number in (0, *drawn):
+            for number in torch.randperm(others)[:narrower].tolist():
                 answers = model(x, number)
                 ours = answers.log_softmax(1)
                 told = functional.kl_div(ours, given, reduction="sum", log_target=True)

@@ -1,10 +1,11 @@
 """Slimmable: several widths in one training, against nets trained alone at each width.
 
 For each seed a smaller sister of the inspection's net learns nine kinds of surface (64 x 64 pixels)
-at all widths at once; then each width learns alone, from weights of its own, for as many steps on
-the same batches. Of several learning rates each training takes the one that is best on images held
-out: one rate for all widths at once, but for each width alone its own. --large takes the
-inspection's own net, whose trainings take about three times as long. Times are CPU time of ONNX
+at all widths at once; then each width learns alone, from weights of its own. All widths at once
+take as many steps as cost the products of the separate trainings together: each step trains the
+widest and one narrower width. Of several learning rates each training takes the one that is best
+on images held out: one rate for all widths at once, but for each width alone its own. --large takes
+the inspection's own net, whose trainings take about three times as long. Times are CPU time of ONNX
 Runtime on one thread, batch 1 at 224 pixels, in turns; by them the widest net within a budget is
 chosen.
 """
@@ -29,7 +30,6 @@ from tests.benchmarks._texture_task import (
     SIDE,
     Task,
     accuracy,
-    half_labelled,
     on_labels,
     some_task,
     train,
@@ -46,18 +46,16 @@ def together(
     """Return all widths, trained at once, and each of them."""
     torch.manual_seed(task.seed)
     slim = Slimmable(SmallNet(task.classes, shape), torch.zeros(1, 3, SIDE, SIDE), args.widths)
-    # All widths in each step: each then sees as many batches as it does alone.
-    loss = slim.loss(on_labels, labels=args.labels, between=len(args.widths) - 2)
-    more = 0 if args.data else args.unlabelled
-    train(
-        slim,
-        task,
-        args.steps,
-        rate,
-        loss,
-        batches=lambda index: half_labelled(task, index, more, 32 + more),
-    )
+    loss = slim.loss(on_labels, labels=args.labels, narrower=args.narrower)
+    train(slim, task, steps_together(slim, args), rate, loss)
     return slim, [slim.at(number) for number in range(len(slim.widths))]
+
+
+def steps_together(slim: Slimmable, args: Any) -> int:
+    """Return the steps in which all widths at once cost what each of them alone costs in all."""
+    *narrow, widest = (cost.multiplications for cost in slim.costs)
+    one = widest + args.narrower * sum(narrow) / len(narrow)
+    return round(args.steps * (widest + sum(narrow)) / one)
 
 
 def apart(net: nn.Module, task: Task, steps: int, rate: float) -> nn.Module:
@@ -102,19 +100,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     made = parser("slimmable", __doc__.splitlines()[0])
     made.add_argument("--data", type=Path, help="folder of class folders, in the place of textures")
     add_trainings(made)
-    made.add_argument("--steps", type=int, default=300, help="of each training")
+    made.add_argument("--steps", type=int, default=300, help="of each width alone")
     made.add_argument("--rates", type=float, nargs="+", default=[2e-3, 4e-3], help="tried by all")
     made.add_argument("--labels", type=float, default=0.5, help="weight for all but the widest")
-    made.add_argument(
-        "--unlabelled", type=int, default=32, help="images without labels beside each 32 with them"
-    )
+    made.add_argument("--narrower", type=int, default=1, help="widths beside the widest in a step")
     made.add_argument("--large", action="store_true", help="the inspection's own net")
     made.add_argument("--widths", type=float, nargs="+", default=[0.25, 0.5, 0.75, 1.0])
     made.add_argument("--budget", type=float, help="milliseconds; else midway between the ends")
     args = made.parse_args(argv)
     shape = DefectNetShape() if args.large else SMALL
     if args.smoke:
-        args.seeds, args.steps, args.unlabelled, shape = 1, 2, 2, SMALLEST
+        args.seeds, args.steps, shape = 1, 2, SMALLEST
         args.widths = args.widths[1::2]
     with threads(1):
         found, cpu = over_seeds(partial(of_seed, args=args, shape=shape), args)

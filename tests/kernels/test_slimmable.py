@@ -166,5 +166,8 @@ def test_wrong_input_is_told():
     for labels in (-0.1, 1.1):
         with pytest.raises(ValueError, match=r"labels must lie in \[0, 1\]"):
             slim().loss(on_labels, labels=labels)
+    for narrower in (0, 4):
+        with pytest.raises(ValueError, match="give 1 to 3, the narrower widths"):
+            slim().loss(on_labels, narrower=narrower)
     with pytest.raises(PruningError, match="no channel of the net can go"):
         Slimmable(nn.Sequential(nn.Conv2d(3, 8, 3)), X)
