@@ -75,7 +75,8 @@ def read_source(
         form: Where it shall go.
         data: Held data: a folder of images for an inspection model, else an npz with one array
             [n, ...] per input; None: the bundle's examples, or drawn at random.
-        shapes: Input -> shape of an ONNX file that does not say.
+        shapes: Input -> shape of an ONNX file that does not say; of a bundle the one size of images
+            that its file shall take, for formats that cannot leave it free.
         float32: Of a bundle the float32 graph also where the format takes the int8 file.
 
     Raises:
@@ -84,7 +85,7 @@ def read_source(
     """
     path = Path(address)
     if address.startswith(REGISTRY) or path.is_dir():
-        return _bundle(model_at(address), form, data, float32=float32)
+        return _bundle(model_at(address), form, data, shapes or {}, float32=float32)
     if not path.is_file():
         raise PenstockError(
             f"{address}: no such model",
@@ -100,7 +101,14 @@ def read_source(
     )
 
 
-def _bundle(folder: Path, form: Format, data: Path | None, *, float32: bool) -> ExportSource:
+def _bundle(
+    folder: Path,
+    form: Format,
+    data: Path | None,
+    shapes: Mapping[str, Sequence[int]],
+    *,
+    float32: bool,
+) -> ExportSource:
     """Return the edge module of a bundle: preprocessing and thresholds inside."""
     from kernels.compression.export import ExportConfig
     from tasks.defects.bundle.bundle import EDGE, DefectBundle
@@ -109,8 +117,14 @@ def _bundle(folder: Path, form: Format, data: Path | None, *, float32: bool) -> 
 
     bundle = DefectBundle.load(folder)
     edge = bundle.read(EDGE)
-    config = ExportConfig(inputs=(INPUT,), outputs=OUTPUTS, dynamic={INPUT: SIZES})
     images, words = _images(data, read_facts(edge).bits) if data else _turned(bundle.example()[0])
+    shape = _only_shape(shapes, INPUT)
+    if shape and not (images := [image for image in images if image.shape == shape]):
+        raise PenstockError(
+            f"none of {words} has {shape[0]} x {shape[1]} pixels",
+            "Give the size of the line's images, or a folder of such images by --data",
+        )
+    config = ExportConfig(inputs=(INPUT,), outputs=OUTPUTS, dynamic={} if shape else {INPUT: SIZES})
     int8 = ExportSource(
         name=bundle.manifest.dataset,
         source=edge,
@@ -119,9 +133,9 @@ def _bundle(folder: Path, form: Format, data: Path | None, *, float32: bool) -> 
         words=words,
         flips=INT8_FLIPS,
         max_rel=INT8_DRIFT,
-        example={INPUT: np.zeros((70, 90, 3), np.uint8)},
+        example={INPUT: np.zeros(shape or (70, 90, 3), np.uint8)},
     )
-    if form.from_onnx and not float32:
+    if form.from_onnx and not float32 and not shape:
         return int8
     return replace(
         int8,
@@ -130,6 +144,20 @@ def _bundle(folder: Path, form: Format, data: Path | None, *, float32: bool) -> 
         max_rel=1e-2,
         notes=("float32, with the detector's thresholds; the int8 edge file has its own",),
     )
+
+
+def _only_shape(shapes: Mapping[str, Sequence[int]], name: str) -> tuple[int, ...]:
+    """Return the one shape of images that is asked for, or () where any will do."""
+    if not shapes:
+        return ()
+    shape = tuple(shapes.get(name, ()))
+    if len(shapes) > 1 or len(shape) != 3 or min(shape) < 1 or shape[2] != 3:
+        told = ", ".join(f"{n}={'x'.join(map(str, each))}" for n, each in shapes.items())
+        raise PenstockError(
+            f"{told}: is no shape of images",
+            f"Give {name}=HEIGHTxWIDTHx3, such as {name}=256x256x3, or no shape for any size",
+        )
+    return shape
 
 
 def _edge_module(bundle: Any) -> Any:

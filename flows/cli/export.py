@@ -36,7 +36,10 @@ def export(
     ] = None,
     shape: Annotated[
         list[str] | None,
-        typer.Option(help="Shape of an ONNX input that has none, 0 for free: x=0x3x224x224."),
+        typer.Option(
+            help="Shape of an ONNX input that has none, 0 for free: x=0x3x224x224; of an "
+            "inspection model the one size it takes: pixels=256x256x3."
+        ),
     ] = None,
     float32: Annotated[
         bool, typer.Option("--float32", help="Of an inspection model the net before int8.")

@@ -14,7 +14,7 @@ from flows.cli import main as cli
 from kernels.compression.export import ExportConfig, export_onnx
 from kernels.compression.formats.ship import recheck
 from models.defect_net import DefectNet, DefectNetShape
-from tasks.defects.bundle.bundle import write_bundle
+from tasks.defects.bundle.bundle import DefectBundle, write_bundle
 from tasks.defects.detect.config import DetectConfig
 from tasks.defects.detect.detector import FACTS, WEIGHTS
 from tasks.defects.detect.fit import fit
@@ -75,6 +75,34 @@ def test_an_inspection_model_gives_its_module_with_thresholds_inside(bundle, tmp
     assert "0 of 32 differ" in told
     assert "thresholds" in told
     assert recheck(path)[1].flips == 0
+
+
+def test_a_file_of_one_size_of_images(bundle, tmp_path, capfd):
+    path = tmp_path / "line.onnx"
+    height, width, _ = shape = DefectBundle.load(bundle).example()[0][0].shape
+    words = ["export", str(bundle), "--to", "onnx", "--out", str(path), "--shape"]
+    assert cli.run([*words, f"pixels={height}x{width}x3"]) == 0
+    told = capfd.readouterr().out
+    assert "0 of 32 differ" in told
+    assert "thresholds" in told
+    card, _ = recheck(path)
+    assert card.inputs[0]["shape"] == list(shape)
+
+
+@pytest.mark.parametrize(
+    ("shape", "told"),
+    [
+        ("pixels=40x40x3", "none of examples of the bundle in eight positions each has 40 x 40"),
+        ("pixels=0x40x3", "pixels=0x40x3: is no shape of images"),
+        ("pixels=3x40x40", "Give pixels=HEIGHTxWIDTHx3"),
+        ("image=40x40x3", "image=40x40x3: is no shape of images"),
+    ],
+)
+def test_shapes_that_are_none_of_the_line(bundle, tmp_path, capfd, shape, told):
+    words = ["export", str(bundle), "--to", "onnx", "--out", str(tmp_path / "x.onnx")]
+    assert cli.run([*words, "--shape", shape]) != 0
+    assert told in capfd.readouterr().err
+    assert not list(tmp_path.iterdir())
 
 
 def test_an_archive_becomes_onnx_and_is_checked_again(net, capfd):
