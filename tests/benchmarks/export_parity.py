@@ -171,7 +171,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the benchmark."""
     made = parser("export-parity", __doc__.splitlines()[0])
     made.add_argument("--seeds", type=int, default=5, help="trainings (default %(default)s)")
-    made.add_argument("--steps", type=int, default=250, help="of training (default %(default)s)")
+    made.add_argument("--steps", type=int, default=600, help="of training (default %(default)s)")
     made.add_argument("--formats", nargs="+", choices=list(FORMATS), help="default: all installed")
     made.add_argument("--inspection", type=int, default=1, help="inspection nets (default 1)")
     args = made.parse_args(argv)
