@@ -139,6 +139,7 @@ def test_files_logged_with_and_without_the_server_are_read_both_ways(mlflow_serv
         assert reader.get_model_version_by_alias(version.name, "champion").run_id == run.run_id
 
 
+@pytest.mark.long
 def test_a_pyflink_job_runs_a_python_function(run_python):
     assert "RESULT [(1, 20), (2, 40), (3, 60)]" in run_python(FLINK_JOB)
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from kernels.compression.sensitivity import LayerSensitivity
-from tasks.cleaning.report.svg import Axes, Drawing, linear, num, ticks
+from tasks.cleaning.report.svg import Axes, Drawing, linear, ticks
 
 WIDTH = 660.0
 LONGEST_NAME = 32
@@ -35,7 +35,7 @@ def sensitivity_plot(layers: Sequence[LayerSensitivity]) -> Drawing:
     losses = [loss for one in layers for loss in (one.loss_int8, one.loss_int4)]
     high = max((loss for loss in losses if math.isfinite(loss)), default=0.0) or 1.0
     x = linear(0, high, axes.x0, axes.x1)
-    axes.x_axis(x, ticks(0, high), "Loss when all others stay float", num)
+    axes.x_axis(x, ticks(0, high), "Loss when all others stay float", "{:g}".format)
     for place, one in enumerate(layers):
         top = axes.y1 + _ROW * place
         drawing.text(axes.x0 - 8, top + 11, _short(one.layer), class_="tl", text_anchor="end")

@@ -30,7 +30,7 @@ MINUTES = 180  # the longest a job of these sizes may take, seconds
 POISON = [b"\xff\xfe", b"{", b"[]", b'{"tx_id": 1}', b'{"tx_id": 2, "t": "soon"}']
 
 
-@pytest.fixture(scope="module", params=["cards", "transfers"])
+@pytest.fixture(scope="module", params=["cards", pytest.param("transfers", marks=pytest.mark.long)])
 def bank(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp(request.param)
     return cards_bank(folder) if request.param == "cards" else transfers_bank(folder)

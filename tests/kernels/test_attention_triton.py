@@ -15,15 +15,15 @@ from tests.processes import unmeasured
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.mark.parametrize("which", ["not finite", pytest.param("finite", marks=pytest.mark.long)])
-def test_triton_through_its_interpreter(which):
+@pytest.mark.long
+def test_triton_through_its_interpreter():
     """In a process of its own: the variable counts when Triton is imported.
 
     Without coverage, which would take as long again as the interpreter itself.
     """
     result = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--no-cov", "-rA",
-         "--no-header", "tests/kernels/test_attention.py", "-k", f"triton and {which}"],
+         "--no-header", "tests/kernels/test_attention.py", "-k", "triton"],
         cwd=ROOT, env=unmeasured() | {"TRITON_INTERPRET": "1"}, capture_output=True, text=True,
         check=False,
     )  # fmt: skip

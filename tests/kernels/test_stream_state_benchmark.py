@@ -8,9 +8,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
+@pytest.mark.long
 def test_smoke(end_with_run):
     # In a process of its own: PyFlink holds one JVM for ever, and this test run needs another.
     process = subprocess.Popen(

@@ -72,6 +72,11 @@ def test_the_drawing_names_every_layer_and_leaves_out_what_cannot_be():
     assert layers[0].as_dict()["loss_int4"] == 0.3
 
 
+def test_small_losses_have_ticks_of_their_own():
+    svg = sensitivity_plot([LayerSensitivity("only", "Conv", 9, 0.004, 0.005, 27, 4)]).render()
+    assert all(f">{tick}</text>" in svg for tick in ("0.001", "0.003", "0.005"))
+
+
 def test_nothing_to_measure_or_draw_is_said():
     with pytest.raises(ValueError, match="no layers"):
         sensitivity_plot([])

@@ -501,6 +501,7 @@ def test_without_images_nothing_is_built(scorer, thresholds):
         build_edge(scorer, thresholds, [])
 
 
+@pytest.mark.long
 def test_benchmark_runs_small(capsys):
     defects_latency.main(["--smoke", "--json"])
     result = json.loads(capsys.readouterr().out.splitlines()[-1])
