@@ -183,8 +183,8 @@ def show_outcome(console: Console, record: Record) -> None:
 def _trial_line(one: Record) -> str:
     return (
         f"{'->' if one['taken'] else '  '} {one['name']:<24} {one['smaller']:5.2f}x smaller, "
-        f"{one['faster']:5.2f}x faster, {one['figure']} {-one['loss']:+.4f} "
-        f"[{-one['loss_high']:+.4f}, {-one['loss_low']:+.4f}], {one['flips']} of {one['items']} "
+        f"{one['faster']:5.2f}x faster, {one['figure']} {0 - one['loss']:+.4f} "
+        f"[{0 - one['loss_high']:+.4f}, {0 - one['loss_low']:+.4f}], {one['flips']} of {one['items']} "
         f"decided otherwise, {one['beyond']} beyond the promise"
     )
 

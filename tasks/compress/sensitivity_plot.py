@@ -35,7 +35,8 @@ def sensitivity_plot(layers: Sequence[LayerSensitivity]) -> Drawing:
     losses = [loss for one in layers for loss in (one.loss_int8, one.loss_int4)]
     high = max((loss for loss in losses if math.isfinite(loss)), default=0.0) or 1.0
     x = linear(0, high, axes.x0, axes.x1)
-    axes.x_axis(x, ticks(0, high), "Loss when all others stay float", "{:g}".format)
+    name = "Loss when all others stay float: in 8 bits (upper), in 4 bits (lower)"
+    axes.x_axis(x, ticks(0, high), name, "{:g}".format)
     for place, one in enumerate(layers):
         top = axes.y1 + _ROW * place
         drawing.text(axes.x0 - 8, top + 11, _short(one.layer), class_="tl", text_anchor="end")
