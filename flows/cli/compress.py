@@ -181,11 +181,12 @@ def show_outcome(console: Console, record: Record) -> None:
 
 
 def _trial_line(one: Record) -> str:
+    # From 0, so that a loss of nothing has no minus sign.
+    change, low, high = (0 - one[name] for name in ("loss", "loss_high", "loss_low"))
     return (
         f"{'->' if one['taken'] else '  '} {one['name']:<24} {one['smaller']:5.2f}x smaller, "
-        f"{one['faster']:5.2f}x faster, {one['figure']} {0 - one['loss']:+.4f} "
-        f"[{0 - one['loss_high']:+.4f}, {0 - one['loss_low']:+.4f}], {one['flips']} of {one['items']} "
-        f"decided otherwise, {one['beyond']} beyond the promise"
+        f"{one['faster']:5.2f}x faster, {one['figure']} {change:+.4f} [{low:+.4f}, {high:+.4f}], "
+        f"{one['flips']} of {one['items']} decided otherwise, {one['beyond']} beyond the promise"
     )
 
 
