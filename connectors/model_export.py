@@ -115,10 +115,10 @@ def _bundle(
     from tasks.defects.edge.build import SIZES
     from tasks.defects.edge.format import INPUT, OUTPUTS, read_facts
 
+    shape = _only_shape(shapes, INPUT)  # refused now, not after all images were read
     bundle = DefectBundle.load(folder)
     edge = bundle.read(EDGE)
     images, words = _images(data, read_facts(edge).bits) if data else _turned(bundle.example()[0])
-    shape = _only_shape(shapes, INPUT)
     if shape and not (images := [image for image in images if image.shape == shape]):
         raise PenstockError(
             f"none of {words} has {shape[0]} x {shape[1]} pixels",

@@ -105,10 +105,10 @@ def compress_job(
     for name, record in ((PLAN, planned), (OUTCOME, done)):
         (draft / name).write_text(json.dumps(record, indent=1, allow_nan=False), encoding="utf-8")
     (draft / PAGE).write_text(compress_page(planned, done, layers), encoding="utf-8")
-    drawings = {PICTURE: pareto_plot(done["whole"], done["trials"])}
-    drawings |= {LAYERS: sensitivity_plot(layers)}
-    for name, drawing in drawings.items():
-        (draft / name).write_text(drawing.document(style_sheet(PACKAGE, OWN_STYLE)), "utf-8")
+    style = style_sheet(PACKAGE, OWN_STYLE)
+    front = pareto_plot(done["whole"], done["trials"])
+    for name, drawing in ((PICTURE, front), (LAYERS, sensitivity_plot(layers))):
+        (draft / name).write_text(drawing.document(style), encoding="utf-8")
     if isinstance(subject, InspectionSubject):
         write_compressed(subject, outcome, taken, draft / BUNDLE)
     return {"plan": planned, "outcome": done, "bundle": (draft / BUNDLE).is_dir()}

@@ -26,14 +26,7 @@ from tests.benchmarks._compared import differences, means_of
 from tests.benchmarks._harness import emit, parser, run_program, table, threads
 from tests.benchmarks._seeds import add_trainings, over_seeds
 from tests.benchmarks._texture_nets import SmallNet, fresh
-from tests.benchmarks._texture_task import (
-    SIDE,
-    Task,
-    accuracy,
-    on_labels,
-    some_task,
-    train,
-)
+from tests.benchmarks._texture_task import SIDE, Task, accuracy, on_labels, some_task, train
 from tests.benchmarks.prune import LATENCY_SIDE, times
 
 SMALL = DefectNetShape(16, (32, 64, 128), (1, 1, 1))
