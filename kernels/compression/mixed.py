@@ -67,7 +67,8 @@ class Mixed:
         four_bits: Nodes whose weights have 4 bits, in the order in which they were chosen.
         loss: On the calibration inputs.
         loss_int8: Of the file it was made of.
-        sensitivity: Node -> loss when it alone has 4 bits.
+        sensitivity: Node -> loss when its weights alone have 4 bits. Of nodes that read the same
+            weights, the first.
     """
 
     model: bytes
@@ -78,17 +79,29 @@ class Mixed:
 
 
 @dataclass(frozen=True, slots=True)
-class _Layer:
-    """A node with int8 weights, and where what belongs to it is in the graph."""
+class _Reader:
+    """A node with int8 weights, and where its input and bias are in the graph."""
 
     node: onnx.NodeProto
-    weight: str
-    scale: str
-    axis: int
     given: str
     given_scale: str
     bias: str
     bias_scale: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Layer:
+    """Int8 weights and all nodes that read them: a net may see an image in two sizes."""
+
+    weight: str
+    scale: str
+    axis: int
+    readers: tuple[_Reader, ...]
+
+    @property
+    def nodes(self) -> tuple[str, ...]:
+        """Names of the readers, in the order of the graph."""
+        return tuple(reader.node.name for reader in self.readers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,18 +129,15 @@ def mix(
         config: How much goes.
 
     Raises:
-        ExportError: When no layer has int8 weights of its own, or the size cannot be reached within
-            the tolerance; says how small it can be.
+        ExportError: When no layer has int8 weights, or the size cannot be reached within the
+            tolerance; says how small it can be.
     """
     config = config or MixedConfig()
     trial = Trial(int8, calibration, reference, loss, config)
     if not trial.layers:
-        raise ExportError(
-            "the file holds no int8 weights that one layer alone reads; give one that quantise() "
-            "made"
-        )
+        raise ExportError("the file holds no layers of int8 weights; give one that quantise() made")
     start = trial.loss(int8)
-    layers = [n for n in trial.layers if n not in config.keep]
+    layers = [n for n, layer in trial.layers.items() if not set(layer.nodes) & set(config.keep)]
     count = config.ranking_inputs
     alone = {name: trial.loss(trial.build((name,)), count) for name in layers}
     base = trial.loss(int8, count)
@@ -146,7 +156,8 @@ def mix(
             f"{config.size:,} bytes cannot be reached with a loss of {config.tolerance:g} more, "
             f"only {len(made):,}; allow more of either, or prune channels first"
         )
-    return Mixed(made, chosen, lost, start, alone)
+    nodes = tuple(node for name in chosen for node in trial.layers[name].nodes)
+    return Mixed(made, nodes, lost, start, alone)
 
 
 class Trial:
@@ -164,7 +175,7 @@ class Trial:
         self.calibration, self.reference = calibration, reference
         self.proto = onnx.load_model_from_string(model)
         self.constants = {t.name: t for t in self.proto.graph.initializer}
-        self.layers = {layer.node.name: layer for layer in _layers(self.proto, self.constants)}
+        self.layers = {layer.nodes[0]: layer for layer in _layers(self.proto, self.constants)}
         self._rounded: dict[str, _FourBits] = {}
 
     def saved(self, name: str) -> int:
@@ -184,7 +195,8 @@ class Trial:
         casts = []
         for name in names:
             layer, rounded = self.layers[name], self._four_bits(name)
-            self._rescale_bias(constants, layer, rounded)
+            for reader in layer.readers:
+                self._rescale_bias(constants, reader, rounded)
             constants[layer.scale].CopyFrom(numpy_helper.from_array(rounded.scales, layer.scale))
             weight = constants[layer.weight]
             packed = four_bit_tensor(rounded.values, f"{layer.weight}_4")
@@ -209,18 +221,18 @@ class Trial:
         return checked(made)
 
     def _rescale_bias(
-        self, constants: dict[str, TensorProto], layer: _Layer, rounded: _FourBits
+        self, constants: dict[str, TensorProto], reader: _Reader, rounded: _FourBits
     ) -> None:
         """Kernels add the bias as int32 in units of input scale times weight scale."""
-        if not layer.bias:
+        if not reader.bias:
             return
-        whole, scale = constants[layer.bias], constants[layer.bias_scale]
+        whole, scale = constants[reader.bias], constants[reader.bias_scale]
         value = numpy_helper.to_array(whole) * numpy_helper.to_array(scale).astype(np.float64)
-        given = float(numpy_helper.to_array(constants[layer.given_scale]).reshape(-1)[0])
+        given = float(numpy_helper.to_array(constants[reader.given_scale]).reshape(-1)[0])
         steps = (given * rounded.scales.astype(np.float64)).astype(np.float32)
         new = np.clip(np.round(value / steps), -(2**31) + 1, 2**31 - 1).astype(np.int32)
-        whole.CopyFrom(numpy_helper.from_array(new, layer.bias))
-        scale.CopyFrom(numpy_helper.from_array(steps, layer.bias_scale))
+        whole.CopyFrom(numpy_helper.from_array(new, reader.bias))
+        scale.CopyFrom(numpy_helper.from_array(steps, reader.bias_scale))
 
     def _four_bits(self, name: str) -> _FourBits:
         if name not in self._rounded:
@@ -237,21 +249,25 @@ class Trial:
         return self._rounded[name]
 
     def _moments(self, layer: _Layer) -> torch.Tensor:
-        """Return the mean of x x^T over a layer's inputs, float64 [groups, columns, columns]."""
+        """Return the mean of x x^T over its readers' inputs, float64 [groups, columns, columns]."""
         opened = onnx.ModelProto()
         opened.CopyFrom(self.proto)
+        given = list(dict.fromkeys(reader.given for reader in layer.readers))
         present = {output.name for output in opened.graph.output}
-        if layer.given not in present:
-            opened.graph.output.append(onnx.ValueInfoProto(name=layer.given))
+        opened.graph.output.extend(
+            onnx.ValueInfoProto(name=name) for name in given if name not in present
+        )
         session = open_session(opened.SerializeToString(), threads=self.config.threads)
         total: torch.Tensor | None = None
         count = 0
         for one in self.calibration[: 2 * self.config.ranking_inputs]:
-            (given,) = session.run([layer.given], dict(one))
-            columns = _columns(layer.node, torch.from_numpy(given).double(), self._kernel(layer))
-            summed = columns.mT @ columns
-            total = summed if total is None else total + summed
-            count += columns.shape[1]
+            values = dict(zip(given, session.run(given, dict(one)), strict=True))
+            for reader in layer.readers:
+                x = torch.from_numpy(values[reader.given]).double()
+                columns = _columns(reader.node, x, self._kernel(layer))
+                summed = columns.mT @ columns
+                total = summed if total is None else total + summed
+                count += columns.shape[1]
         if total is None:
             raise ExportError("4 bits need calibration inputs; give those of the int8 file")
         return total / count
@@ -261,41 +277,40 @@ class Trial:
 
 
 def _layers(proto: onnx.ModelProto, constants: dict[str, Any]) -> list[_Layer]:
-    """Return the nodes whose weights are int8 constants, each weight used once."""
+    """Return the int8 constants that nothing but nodes of known kinds reads as weights."""
     scaled = {n.output[0]: n for n in proto.graph.node if n.op_type == "DequantizeLinear"}
     uses: dict[str, int] = {}
+    read: dict[str, list[_Reader]] = {}
     for node in proto.graph.node:
         for name in node.input:
             uses[name] = uses.get(name, 0) + 1
+        if reader := _reader(node, scaled):
+            read.setdefault(node.input[1], []).append(reader)
     found = []
-    for node in proto.graph.node:
-        if node.op_type not in {"Conv", "Gemm", "MatMul"} or len(node.input) < 2:
+    for name, readers in read.items():
+        widened = scaled[name]
+        weight, scale = (constants.get(given) for given in widened.input[:2])
+        if weight is None or weight.data_type != TensorProto.INT8:
             continue
-        given, weight = (scaled.get(name) for name in node.input[:2])
-        if given is None or weight is None or weight.input[0] not in constants:
+        if scale is None or not scale.dims:
             continue
-        tensor = constants[weight.input[0]]
-        scale = constants.get(weight.input[1])
-        if tensor.data_type != TensorProto.INT8 or scale is None or not scale.dims:
+        if uses[name] > len(readers) or uses[weight.name] > 1 or uses[scale.name] > 1:
             continue
-        if uses[weight.output[0]] > 1 or uses[weight.input[0]] > 1 or uses[weight.input[1]] > 1:
-            continue
-        axis = next((int(a.i) for a in weight.attribute if a.name == "axis"), 1)
-        bias = scaled.get(node.input[2]) if len(node.input) > 2 else None
-        if len(node.input) > 2 and bias is None:
-            continue
-        of_bias = (bias.input[0], bias.input[1]) if bias is not None else ("", "")
-        layer = _Layer(
-            node,
-            weight.input[0],
-            weight.input[1],
-            axis % len(tensor.dims),
-            node.input[0],
-            given.input[1],
-            *of_bias,
-        )
-        found.append(layer)
+        axis = next((int(a.i) for a in widened.attribute if a.name == "axis"), 1)
+        found.append(_Layer(weight.name, scale.name, axis % len(weight.dims), tuple(readers)))
     return found
+
+
+def _reader(node: onnx.NodeProto, scaled: dict[str, onnx.NodeProto]) -> _Reader | None:
+    """Return a node whose input, weights and bias all come from whole numbers."""
+    if node.op_type not in {"Conv", "Gemm", "MatMul"} or len(node.input) < 2:
+        return None
+    sources = [scaled.get(name) for name in node.input]
+    given, bias = sources[0], sources[2] if len(sources) > 2 else None
+    if given is None or any(one is None for one in sources):
+        return None
+    of_bias = (bias.input[0], bias.input[1]) if bias is not None else ("", "")
+    return _Reader(node, node.input[0], given.input[1], *of_bias)
 
 
 def _rounded(

@@ -7,12 +7,13 @@ slow each other down.
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from multiprocessing import get_context
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 
@@ -46,4 +47,17 @@ def over_seeds(job: Callable[[int], T], args: argparse.Namespace) -> tuple[list[
 def _timed(job: Callable[[int], T], seed: int) -> tuple[T, float]:
     torch.set_num_threads(1)
     begun = time.process_time()
-    return job(seed), time.process_time() - begun
+    found = job(seed)
+    cpu = time.process_time() - begun
+    # At once, so that a run that is stopped leaves what it had found.
+    figures = _without_nets(found)
+    print(f"seed {seed}, {cpu:.0f} CPU s: {figures}", file=sys.stderr, flush=True)
+    return found, cpu
+
+
+def _without_nets(found: Any) -> Any:
+    if isinstance(found, dict):
+        return {key: _without_nets(value) for key, value in found.items()}
+    if isinstance(found, list | tuple):
+        return [_without_nets(value) for value in found]
+    return type(found).__name__ if isinstance(found, torch.nn.Module) else found

@@ -31,6 +31,7 @@ from tests.benchmarks._compared import mean_interval, milliseconds
 from tests.benchmarks._harness import emit, parser, run_program, table, threads
 from tests.benchmarks._patches import Patches
 from tests.benchmarks._seeds import add_trainings, over_seeds
+from tests.benchmarks._texture_nets import add_kept, kept_or
 from tests.benchmarks._texture_task import Part, Task, inputs, some_task, train
 
 LATENCY_SIDE = 224
@@ -123,8 +124,9 @@ def of_seed(seed: int, args: Any) -> list[tuple[dict[str, Any], nn.Module]]:
 def measured(name: str, task: Task, args: Any) -> tuple[dict[str, Any], nn.Module]:
     """Return figures of one net and one task, and the float net."""
     torch.manual_seed(task.seed)
-    net = NETS[name](task.classes)
-    train(net, task, args.steps)
+    kept = None if args.data else args.kept
+    file = f"{name}_{task.seed}_{args.steps}_{len(task.train[1])}"
+    net = kept_or(kept, file, NETS[name](task.classes), lambda each: train(each, task, args.steps))
     whole = exported(net)
     calibration = held_inputs(task, args.held)
     config = QdqConfig(
@@ -203,6 +205,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     made.add_argument("--tolerance", type=float, default=0.01, help="loss that 4 bits may add")
     made.add_argument("--nets", nargs="+", default=list(NETS)[:3], choices=list(NETS), help="which")
     made.add_argument("--no-openvino", action="store_true", help="without the second engine")
+    add_kept(made)
     args = made.parse_args(argv)
     if args.smoke:
         args.seeds, args.steps, args.qat_steps, args.held = 1, 1, 2, 18

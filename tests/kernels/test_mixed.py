@@ -9,6 +9,7 @@ import pytest
 import torch
 from onnx import TensorProto
 from torch import nn
+from torch.nn import functional
 
 from kernels.compression.export import ExportConfig, ExportError, export_onnx
 from kernels.compression.mixed import MixedConfig, mix
@@ -119,9 +120,35 @@ def test_a_size_is_reached_and_no_more_goes():
     assert not set(found.four_bits) & set(mix(int8, inputs(), reference, shift, kept).four_bits)
 
 
+class TwoSizes(nn.Module):
+    """A net that sees each image at its own and at half its size."""
+
+    def __init__(self, body):
+        super().__init__()
+        self.body = body
+
+    def forward(self, x):
+        """Return the means of both answers."""
+        half = functional.avg_pool2d(x, 2)
+        return self.body(x).mean((2, 3)) + self.body(half).mean((2, 3))
+
+
+def test_weights_that_two_nodes_read_go_once():
+    _, int8, reference = files(TwoSizes(net(grid=7)).eval())
+    found = mix(int8, inputs(), reference, shift, MixedConfig(tolerance=10.0, threads=1))
+    before, after = bits(int8), bits(found.model)
+    assert len(found.sensitivity) == 5
+    assert len(set(found.four_bits)) == 10
+    assert after == {TensorProto.INT4: before[TensorProto.INT8]}
+    # Both biases fit the new scales: else answers would be far away, not a rounding.
+    assert found.loss < found.loss_int8 + 0.02
+    second = MixedConfig(tolerance=10.0, keep=found.four_bits[1:2], threads=1)
+    assert len(mix(int8, inputs(), reference, shift, second).four_bits) == 8
+
+
 def test_wrong_input_is_told():
     whole, _, reference = files(net())
-    with pytest.raises(ExportError, match="no int8 weights"):
+    with pytest.raises(ExportError, match="no layers of int8 weights"):
         mix(whole, inputs(), reference, shift)
     for settings, says in (
         ({"tolerance": -1.0}, "tolerance"), ({"size": -1}, "size"),

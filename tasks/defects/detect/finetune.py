@@ -10,9 +10,9 @@ light, where an area might begin, and a spot of a few cells would drown among th
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -23,8 +23,6 @@ from tasks.defects.short_training import Listen, ShortTraining, narrow, train_br
 
 HIGHEST = (4, 0.05)
 """Cells, or their share, whose mean decides whether there is a spot, and an area."""
-_MOST_CELLS = 4_096
-"""Most cells of a share: a twentieth of an image of 1,144 pixels square."""
 _RARE, _OVERLAP = 4.0, 0.5
 _NEVER = 20.0
 _CLIP, _KEPT = 1.0, 0.995
@@ -102,14 +100,9 @@ def highest(heat: Tensor, count: float) -> Tensor:
 
     Args:
         heat: The maps.
-        count: Number of cells, or below 1 their share, which depends on no image's size.
+        count: Number of cells, or below 1 their share, rounded up.
     """
     flat = heat.flatten(1)
     cells = flat.shape[1]
-    if count >= 1:
-        return flat.topk(min(int(count), cells), dim=1).values.mean(dim=1)
-    # Ranks are compared with the share, since a number of cells that depends on the image's size
-    # cannot be exported.
-    best = flat.topk(min(_MOST_CELLS, cells), dim=1).values
-    kept = torch.arange(best.shape[1], device=heat.device) * round(1 / count) < cells
-    return (best * kept).sum(dim=1) / kept.sum()
+    some = int(count) if count >= 1 else math.ceil(count * cells)
+    return flat.topk(min(some, cells), dim=1).values.mean(dim=1)
