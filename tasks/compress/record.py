@@ -77,6 +77,7 @@ def _trial(trial: Trial, outcome: Outcome) -> Record:
         "front": trial.recipe.name in outcome.front,
         "taken": trial is outcome.taken,
         "seconds": trial.seconds,
+        "facts": _finite(trial.made.facts),
     }
 
 
@@ -88,9 +89,10 @@ def _against(found: Footprint, whole: Footprint) -> Record:
     }
 
 
-def _finite(values: Mapping[str, str | int | float]) -> Record:
-    """Return the values with None for NaN and infinity, which JSON has no words for."""
-    return {
-        name: None if isinstance(value, float) and not math.isfinite(value) else value
-        for name, value in values.items()
-    }
+def _finite(value: Any) -> Any:
+    """Return plain data with None for NaN and infinity, which JSON has no words for."""
+    if isinstance(value, Mapping):
+        return {str(name): _finite(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

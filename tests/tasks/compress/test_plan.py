@@ -65,6 +65,9 @@ def test_records_are_plain_data_and_make_a_page(planned, outcome, small):
     assert figures_of(done)["smaller"] > 3
     assert [one["weights"] for one in done["layers"]] == [64 * 256, 256 * 256, 256 * 4]
     assert all(min(one["loss_int8"], one["loss_int4"]) > 0 for one in done["layers"])
+    fewer = next(one["facts"] for one in done["trials"] if "int4" in one["name"])
+    assert len(fewer["four_bits"]) > 0
+    assert min(fewer["losses"].values()) > 0
     page = compress_page(plan, done, layers)
     assert page.count('class="bits4"') == 3
     assert outcome.taken.recipe.name in page
