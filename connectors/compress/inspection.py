@@ -16,9 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from connectors.defects.training import MOST_EXPORTED, grouped
+from kernels.compression.mixed import ALL_FOUR_BITS, MixedConfig, mix
 from kernels.compression.pruning.errors import PruningError
 from kernels.compression.qdq import QdqConfig, quantise
 from kernels.compression.sensitivity import LayerSensitivity, measure_sensitivity
+from kernels.compression.sessions import answers_to
 from tasks.compress.device import CompressError
 from tasks.compress.footprint import Inputs
 from tasks.compress.recipe import Recipe
@@ -94,7 +96,7 @@ class InspectionSubject:
         return {
             "float": "",
             "int8": "",
-            "int8+int4": "near and far look share their weights; 4 bits go to weights read once",
+            "int8+int4": "",
             "dynamic": "its filters run faster with ranges fixed before",
             "prune": why_not(self._detector.scorer),
         }
@@ -115,7 +117,12 @@ class InspectionSubject:
             raise CompressError(str(error)) from error
         if recipe.bits == "float":
             return model
-        return quantise(model, self._inputs(4), score_loss, _SKETCHED).model
+        images = self._inputs(4)
+        eight = quantise(model, images, score_loss, _SKETCHED).model
+        if recipe.bits == "int8":
+            return eight
+        reference = answers_to(model, images, threads=ALL_FOUR_BITS.threads)
+        return mix(eight, images, reference, score_loss, ALL_FOUR_BITS).model
 
     def make(self, recipe: Recipe, say: Say) -> Made:
         """Carry the recipe out: prune and repair, quantise, settle the file's own thresholds."""
@@ -134,7 +141,12 @@ class InspectionSubject:
             calibration,
             [sample.pixels for sample in train[:: max(1, len(train) // MOST_EXPORTED)]],
             proof[:MOST_EXPORTED],
-            replace(self.edge, int8=recipe.bits == "int8", bits=bits),
+            replace(
+                self.edge,
+                int8=recipe.bits != "float",
+                four_bits=MixedConfig() if recipe.bits == "int8+int4" else None,
+                bits=bits,
+            ),
         )
         self._shipped[recipe.name] = _Shipped(edge, promised)
         return Made(

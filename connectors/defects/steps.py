@@ -30,6 +30,7 @@ def config_of(settings: Record) -> TrainingConfig:
     Raises:
         ValueError: An unknown or impossible setting; names it.
     """
+    from kernels.compression.mixed import MixedConfig
     from kernels.compression.qdq import QdqConfig
     from tasks.defects.boxes.config import BoxConfig
     from tasks.defects.boxes.labelled import BoxesConfig
@@ -41,8 +42,11 @@ def config_of(settings: Record) -> TrainingConfig:
     from tasks.defects.promise.thresholds import Promise
     from tasks.defects.training import CostConfig, TrainingConfig
 
-    def edge(qdq: Record | None = None, **values: Any) -> EdgeConfig:
-        return EdgeConfig(qdq=QdqConfig(**(qdq or {})), **values)
+    def edge(
+        qdq: Record | None = None, four_bits: Record | None = None, **values: Any
+    ) -> EdgeConfig:
+        fewer = None if four_bits is None else MixedConfig(**four_bits)
+        return EdgeConfig(qdq=QdqConfig(**(qdq or {})), four_bits=fewer, **values)
 
     def types(self_training: Record | None = None, **values: Any) -> TypesConfig:
         return TypesConfig(self_training=SelfTrainingConfig(**(self_training or {})), **values)

@@ -58,6 +58,10 @@ class MixedConfig:
             raise ValueError("ranking_inputs and threads must be at least 1")
 
 
+ALL_FOUR_BITS = MixedConfig(tolerance=1e9, ranking_inputs=1)
+"""As small as a file gets, whatever is lost."""
+
+
 @dataclass(frozen=True, slots=True)
 class Mixed:
     """A file of 8 and 4 bits.

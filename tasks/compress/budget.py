@@ -59,6 +59,16 @@ class Budget:
         over = {name: (got, limit) for name, got, limit in most if limit and got > limit}
         return over | {name: (got, limit) for name, got, limit in least if limit and got < limit}
 
+    def holds(self, size: int, whole: int) -> bool:
+        """Return whether a file of so many bytes keeps what is asked of its size.
+
+        Args:
+            size: Of the file.
+            whole: Of the float file.
+        """
+        small = self.mb is None or size <= self.mb * 1e6
+        return small and (self.smaller is None or whole >= self.smaller * size)
+
     def words(self) -> str:
         """Return the limits in words."""
         told = {"mb": "at most {:g} MB", "smaller": "at least {:g} times smaller"}

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernels.compression.export import ExportError
-from kernels.compression.mixed import MixedConfig, mix
+from kernels.compression.mixed import ALL_FOUR_BITS, MixedConfig, mix
 from kernels.compression.onnx_wire import OnnxWireError, read_outline
 from kernels.compression.qdq import QdqConfig, quantise
 from kernels.compression.ranges import Outputs
@@ -29,7 +29,6 @@ MOST_BYTES = 2**30
 LEAST_ITEMS = 32
 RESAMPLES = 2_000
 _SKETCHED = QdqConfig(rules=("min-max",), most_float=0, correct_bias=False)
-_ALL_FOUR_BITS = MixedConfig(tolerance=1e9, ranking_inputs=1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,7 +96,7 @@ class OnnxSubject:
     def sketch(self, recipe: Recipe) -> bytes:
         """Return a file of the recipe's size and speed, calibrated by four items."""
         try:
-            return self._quantised(recipe, self.items[:4], _SKETCHED, _ALL_FOUR_BITS).model
+            return self._quantised(recipe, self.items[:4], _SKETCHED, ALL_FOUR_BITS).model
         except ExportError as error:
             raise CompressError(str(error)) from error
 

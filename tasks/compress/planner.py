@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tasks.compress.budget import Budget, distance
 from tasks.compress.device import CompressError, Device
@@ -97,8 +97,8 @@ def make_plan(
     files, ruled_out = {WHOLE: subject.whole()}, {}
     possible: list[Recipe] = []
     for recipe, why in recipes(subject.can(), device):
-        if why:
-            ruled_out[recipe.name] = why
+        if reason := why or _needless(recipe, files, budget):
+            ruled_out[recipe.name] = reason
             continue
         say(f"sketching {recipe.name}")
         try:
@@ -128,6 +128,13 @@ def make_plan(
         tuple(_spread(fitting, most)),
         ruled_out,
     )
+
+
+def _needless(recipe: Recipe, files: Mapping[str, bytes], budget: Budget) -> str:
+    """Return why 4 bits bring nothing: they save bytes and no time, the kernels are those of 8."""
+    eight = files.get(replace(recipe, bits="int8").name) if recipe.bits == "int8+int4" else None
+    enough = eight is not None and budget.holds(len(eight), len(files[WHOLE]))
+    return "8 bits are small enough" if enough else ""
 
 
 def _spread(fitting: Sequence[Recipe], most: int) -> list[Recipe]:

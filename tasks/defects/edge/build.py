@@ -10,9 +10,11 @@ import numpy as np
 import torch
 
 from kernels.compression.export import ExportConfig, export_onnx, with_metadata, with_scalars
+from kernels.compression.mixed import MixedConfig, mix
 from kernels.compression.parity import ParityRecord, answers_of, image_digest
 from kernels.compression.qdq import QdqConfig, Quantised, quantise
 from kernels.compression.ranges import Outputs
+from kernels.compression.sessions import answers_to
 from tasks.defects.edge.format import INPUT, MAX_SIDE, OUTPUTS, EdgeFacts, EdgeFile
 from tasks.defects.edge.graph import LIMITS, EdgeGraph, float32_up
 from tasks.defects.edge.session import EdgeSession
@@ -39,6 +41,7 @@ class EdgeConfig:
     Attributes:
         int8: Quantise; False ships the float32 graph.
         qdq: How; the first convolution, of three channels, is no faster in int8 and stays float.
+        four_bits: Quantise weights further, to 4 bits, where the scores bear it; None: none.
         calibration: Images, of those given, that ranges are measured on; spread evenly.
         tile: Longest side judged in one go by a scorer without a size of its own, as its detector
             does; None: every image whole.
@@ -47,6 +50,7 @@ class EdgeConfig:
 
     int8: bool = True
     qdq: QdqConfig = field(default_factory=lambda: QdqConfig(float_start=1))
+    four_bits: MixedConfig | None = None
     calibration: int = 32
     tile: int | None = 1024
     bits: int = DEEPEST
@@ -55,6 +59,8 @@ class EdgeConfig:
         """Validate, naming the fix."""
         if self.calibration < 1:
             raise ValueError("calibration needs at least one image")
+        if self.four_bits is not None and not self.int8:
+            raise ValueError("four_bits begins with an int8 file; leave int8 on")
 
 
 def build_edge(
@@ -97,6 +103,11 @@ def build_edge(
         made = quantise(float32, chosen, score_loss, config.qdq)
         model = made.model
         facts |= _told(made, config.qdq)
+        if config.four_bits is not None:
+            reference = answers_to(float32, chosen, threads=config.four_bits.threads)
+            fewer = mix(model, chosen, reference, score_loss, config.four_bits)
+            model = fewer.model
+            facts |= {"four_bits": list(fewer.four_bits), "loss": fewer.loss}
     page = EdgeFacts(
         kinds=scorer.kinds,
         thresholds=thresholds,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from torch import nn
@@ -209,6 +210,17 @@ def test_a_job_leaves_a_bundle_whose_edge_file_is_the_compressed_one(
     assert "## Compression" in made.read("MODEL_CARD.md").decode()
     assert any("pruned" in one["name"] for one in done["trials"])
     assert any(one.startswith("making") for one in said)
+
+
+def test_weights_that_both_looks_read_go_to_4_bits(subject):
+    recipe = Recipe(0.0, "int8+int4")
+    eight = subject.make(Recipe(0.0, "int8"), lambda _: None)
+    four = subject.make(recipe, lambda _: None)
+    held = onnx.load_model_from_string(four.model).graph.initializer
+    narrow = [tensor for tensor in held if tensor.data_type == onnx.TensorProto.INT4]
+    assert 0 < len(narrow) < len(four.facts["four_bits"])
+    assert max(len(four.model), len(subject.sketch(recipe))) < len(eight.model)
+    assert abs(subject.lost(four).loss) < 0.1
 
 
 def test_wrong_decisions_above_the_promised_share_are_counted():

@@ -31,7 +31,7 @@ def small():
 
 @pytest.fixture(scope="module")
 def planned(small):
-    return make_plan(small, BOX, Budget(smaller=3.0, loss=0.2), timing=QUICK)
+    return make_plan(small, BOX, Budget(smaller=4.5, loss=0.2), timing=QUICK)
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +48,13 @@ def test_sketches_have_the_size_that_comes_of_them(planned, outcome):
 
 def test_the_plan_says_why_a_method_is_not_used(planned):
     assert "prune the torch net" in planned.ruled_out["pruned 25 % + int8"]
+
+
+def test_four_bits_are_tried_where_eight_are_too_large(planned, small):
+    assert [one.bits for one in planned.chosen] == ["int8+int4"]
+    enough = make_plan(small, BOX, Budget(smaller=3.0, loss=0.2), timing=QUICK)
+    assert [one.bits for one in enough.chosen] == ["int8"]
+    assert enough.ruled_out["int8+int4"] == "8 bits are small enough"
 
 
 def test_what_is_taken_keeps_every_limit(planned, outcome):
