@@ -6,6 +6,8 @@ process is made until its first answer can be read, the interpreter that sets th
 files are in the system's cache, as on a box that was started before. The very first start, which
 compiles the modules, is told apart. Memory is the most that a process held while it judged again
 and again. The check holds the answers against the record of images that nothing was fitted on.
+
+With --bundle and --data the file is that of an inspection bundle, as of one that was compressed.
 """
 
 from __future__ import annotations
@@ -21,10 +23,12 @@ from typing import Any
 
 import numpy as np
 
-from connectors.defects.edge_file import write_edge_file
+from connectors.compress.inspection import read_subject
+from connectors.defects.edge_file import record_path, write_edge_file
 from infra.errors import PenstockError
+from tasks.defects.bundle.bundle import EDGE
 from tasks.defects.detect.config import DetectConfig
-from tasks.defects.samples import rgb
+from tasks.defects.samples import Sample, rgb
 from tests.benchmarks._harness import emit, parser, run_program, table, threads
 from tests.benchmarks.defects_latency import CORES, fitted, parts, shipped
 from tests.lite_venv import UnreachableError, bare, limited, make_environment
@@ -35,8 +39,25 @@ BENCHES = 5
 """Processes that time the file."""
 
 
-def made(folder: Path, args: Any) -> tuple[Path, list[Path]]:
-    """Write the edge file with its record; returns it and the images of the record."""
+def prepared(folder: Path, args: Any) -> tuple[Path, list[Path]]:
+    """Write the edge file with its record; returns it and images of the record."""
+    path = folder / "line.onnx"
+    proof = _of_bundle(path, args) if args.bundle else _of_detector(path, args)
+    images = []
+    for place, sample in enumerate(proof):
+        images.append(folder / f"{place}.npy")
+        np.save(images[-1], np.ascontiguousarray(rgb(sample.pixels)))
+    return path, images
+
+
+def _of_bundle(path: Path, args: Any) -> Sequence[Sample]:
+    subject = read_subject(args.bundle, args.data)
+    path.write_bytes(subject.bundle.read(EDGE))
+    record_path(path).write_bytes(subject.bundle.read("parity.json"))
+    return subject.samples["test"][:PROVEN]
+
+
+def _of_detector(path: Path, args: Any) -> Sequence[Sample]:
     cores = 1 if args.smoke else args.threads
     first, second, third = parts(args)
     with threads(cores):
@@ -44,13 +65,8 @@ def made(folder: Path, args: Any) -> tuple[Path, list[Path]]:
         step = max(1, len(third) // PROVEN)
         proof = third[::step][:PROVEN]
         edge, _ = shipped(detector, first, second, args, proof)
-    path = folder / "line.onnx"
     write_edge_file(path, edge)
-    images = []
-    for place, sample in enumerate(proof):
-        images.append(folder / f"{place}.npy")
-        np.save(images[-1], np.ascontiguousarray(rgb(sample.pixels)))
-    return path, images
+    return proof
 
 
 def started(command: Sequence[str]) -> tuple[float, float, dict[str, Any]]:
@@ -87,8 +103,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     options.add_argument(
         "--kept", type=Path, help="folder of fitted detectors, see defects-latency"
     )
+    options.add_argument("--bundle", type=Path, help="whose edge file is run; needs --data")
+    options.add_argument("--data", type=Path, help="folder of images that the bundle was made of")
     options.add_argument("--threads", type=int, default=CORES, help="cores (default %(default)s)")
     args = options.parse_args(argv)
+    if (args.bundle is None) != (args.data is None):
+        options.error("--bundle and --data belong together: a bundle and the folder of its images")
     args.parts = (6, 6, 6) if args.smoke else (30, 60, 300)
     if args.smoke:
         args.side, args.starts, args.rounds = 32, 3, 3
@@ -99,7 +119,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             programs = make_environment(folder)
         except UnreachableError as error:
             raise PenstockError(f"no packages for the empty environment: {error}") from error
-        path, images = made(folder, args)
+        path, images = prepared(folder, args)
         program, chosen = str(programs / "penstock-lite"), ["--threads", str(cores)]
         run = limited([program, "run", str(path), str(images[0]), *chosen])
         first, _, answer = started(run)
