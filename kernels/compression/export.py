@@ -20,7 +20,6 @@ import numpy as np
 import onnx
 import onnx.numpy_helper
 import torch
-from numpy.typing import NDArray
 from onnx import shape_inference
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
@@ -247,8 +246,8 @@ def _mend_top(graph: onnx.GraphProto) -> None:
         asked = [one for one in counts if one is not None]
         if least.op_type != "Min" or len(asked) != 1:
             raise ExportError(
-                "topk of a computed number; give min(count, length) or min(ceil(share * length), "
-                "length) of its axis"
+                "topk of a computed number; give min(count, length) or "
+                "min((length + n - 1) // n, length) of its axis"
             )
         place = next(i for i, one in enumerate(graph.node) if one is node or one == node)
         axis = next((a.i for a in node.attribute if a.name == "axis"), -1)
@@ -260,42 +259,44 @@ def _mend_top(graph: onnx.GraphProto) -> None:
 
 def _count(
     name: str, made_by: Mapping[str, onnx.NodeProto], constants: Mapping[str, onnx.TensorProto]
-) -> NDArray[np.generic] | None:
-    """Return a constant count, int64, or a share that is multiplied and rounded up, float32."""
+) -> tuple[int, ...] | None:
+    """Return a constant count alone, or what is added to a length and what divides the sum."""
     if name in constants:
-        return np.asarray(onnx.numpy_helper.to_array(constants[name]))
-    node = made_by.get(name)
-    while node is not None and node.op_type in {"Cast", "Ceil"}:
-        node = made_by.get(node.input[0])
-    if node is None or node.op_type != "Mul":
+        return (int(onnx.numpy_helper.to_array(constants[name])),)
+    part = made_by.get(name)
+    summed = made_by.get(part.input[0]) if part is not None and part.op_type == "Div" else None
+    if part is None or summed is None or summed.op_type != "Add":
         return None
-    shares = [onnx.numpy_helper.to_array(constants[n]) for n in node.input if n in constants]
-    return next((one for one in shares if one.dtype == np.float32), None)
+    known = [constants.get(one) for one in (*summed.input, part.input[1])]
+    numbers = tuple(int(onnx.numpy_helper.to_array(one)) for one in known if one is not None)
+    return numbers if len(numbers) == 2 else None
 
 
 def _top_count(
-    graph: onnx.GraphProto, top: onnx.NodeProto, axis: int, asked: NDArray[np.generic]
+    graph: onnx.GraphProto, top: onnx.NodeProto, axis: int, asked: tuple[int, ...]
 ) -> list[onnx.NodeProto]:
     """Return nodes whose last gives the number of values that ``top`` shall take, [1]."""
     made: list[onnx.NodeProto] = []
     prefix = f"{top.output[0]}_"
 
-    def constant(name: str, value: NDArray[np.generic]) -> str:
-        graph.initializer.append(onnx.numpy_helper.from_array(value, prefix + name))
+    def constant(name: str, value: int) -> str:
+        tensor = onnx.numpy_helper.from_array(np.array([value]), prefix + name)
+        graph.initializer.append(tensor)
         return prefix + name
 
-    def node(kind: str, inputs: list[str], name: str, **attributes: int) -> str:
+    def node(kind: str, inputs: list[str], name: str) -> str:
         named = prefix + name
-        made.append(onnx.helper.make_node(kind, inputs, [named], name=named, **attributes))
+        made.append(onnx.helper.make_node(kind, inputs, [named], name=named))
         return named
 
     shape = node("Shape", [top.input[0]], "shape")
-    length = node("Gather", [shape, constant("axis", np.array([axis]))], "length")
-    count = constant("asked", asked.reshape(1))
-    if asked.dtype == np.float32:
-        cells = node("Cast", [length], "cells", to=onnx.TensorProto.FLOAT)
-        share = node("Ceil", [node("Mul", [cells, count], "share")], "whole")
-        count = node("Cast", [share], "some", to=onnx.TensorProto.INT64)
+    length = node("Gather", [shape, constant("axis", axis)], "length")
+    if len(asked) == 1:
+        count = constant("asked", asked[0])
+    else:
+        added, divisor = asked
+        summed = node("Add", [length, constant("added", added)], "sum")
+        count = node("Div", [summed, constant("divisor", divisor)], "part")
     node("Min", [count, length], "count")
     return made
 

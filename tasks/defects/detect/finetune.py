@@ -10,7 +10,6 @@ light, where an area might begin, and a spot of a few cells would drown among th
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 from torch import Tensor, nn
@@ -100,9 +99,13 @@ def highest(heat: Tensor, count: float) -> Tensor:
 
     Args:
         heat: The maps.
-        count: Number of cells, or below 1 their share, rounded up.
+        count: Number of cells, or below 1 their share, one of so many; rounded up.
     """
     flat = heat.flatten(1)
     cells = flat.shape[1]
-    some = int(count) if count >= 1 else math.ceil(count * cells)
+    some = int(count)
+    if count < 1:
+        # Not `ceil`, which torch.export cannot write into a file.
+        every = round(1 / count)
+        some = (cells + every - 1) // every
     return flat.topk(min(some, cells), dim=1).values.mean(dim=1)
