@@ -13,10 +13,8 @@ import logging
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
-from contextlib import redirect_stderr, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
-from importlib.metadata import version as installed_version
-from io import StringIO
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -30,6 +28,7 @@ from connectors.registry_client import (
     ModelVersion,
     RegistryClient,
     RegistryError,
+    pinned,
 )
 from connectors.uris import without_login
 
@@ -130,7 +129,6 @@ class Registry(RegistryClient, Generic[B]):
             run_id: Run it belongs to, whose status stays as it is; empty: a run of its own.
         """
         import mlflow
-        from mlflow.models import Model
 
         from connectors.tracking import RunRequest, resumed_run, tracked_run
 
@@ -147,30 +145,17 @@ class Registry(RegistryClient, Generic[B]):
         with tempfile.TemporaryDirectory(prefix="penstock-") as folder, context as run:
             staged = Path(folder) / "bundle"
             shutil.copytree(bundle.folder, staged)
-            # Not by mlflow.pyfunc.log_model: that needs an active run and ends it as FINISHED,
-            # though the training goes on and must be found unfinished when it is killed.
-            model = mlflow.initialize_logged_model(
-                name="model",
-                source_run_id=run.run_id,
-                params=self.client.get_run(run.run_id).data.params,
-                experiment_id=run.experiment_id,
+            version = self.log(
+                run,
+                mlflow.pyfunc,
+                name,
+                python_model=str(kind.script),
+                artifacts={"bundle": str(staged)},
+                signature=kind.signature(bundle),
+                input_example=_first_rows(kind.example(bundle)[0]),
+                pip_requirements=pinned(kind.requirements),
+                model_config={DIGEST_TAG: bundle.digest},
             )
-            with redirect_stderr(StringIO()):  # MLflow prints what it registered; we log it
-                info = Model.log(
-                    None,
-                    mlflow.pyfunc,
-                    registered_model_name=name,
-                    run_id=run.run_id,
-                    model_id=model.model_id,
-                    python_model=str(kind.script),
-                    artifacts={"bundle": str(staged)},
-                    signature=kind.signature(bundle),
-                    input_example=_first_rows(kind.example(bundle)[0]),
-                    pip_requirements=_pinned(kind.requirements),
-                    model_config={DIGEST_TAG: bundle.digest},
-                )
-        number = str(info.registered_model_version)
-        logger.debug("%s: version %s registered", name, number)
         tags = {
             "dataset": facts.dataset,
             "data_sha256": facts.data_digest,
@@ -178,9 +163,8 @@ class Registry(RegistryClient, Generic[B]):
             **facts.tags,
             DIGEST_TAG: bundle.digest,  # last: a version without it is not used
         }
-        for key, value in tags.items():
-            self.client.set_model_version_tag(name, number, key, value)
-        return self.version(name, number)
+        self.tag(version, tags)
+        return self.version(name, version.version)
 
     def fetch(self, version: ModelVersion, cache: Path) -> B:
         """Return the bundle of a version, downloaded once into ``cache`` and verified each time.
@@ -281,11 +265,3 @@ def _first_rows(inputs: Any) -> Any:
     if isinstance(inputs, Mapping):
         return {name: value[:2] for name, value in inputs.items()}
     return inputs[:2]
-
-
-def _pinned(requirements: tuple[str, ...]) -> list[str]:
-    """Pin what loading needs to the versions at hand (MLflow's own guess takes a minute).
-
-    Our own code must be importable too, but is in no package index and so is not listed.
-    """
-    return [f"{name}=={installed_version(name)}" for name in requirements]

@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping
+from contextlib import redirect_stderr
 from dataclasses import dataclass
+from importlib.metadata import version as installed_version
+from io import StringIO
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 from connectors.uris import without_login
+
+if TYPE_CHECKING:
+    from connectors.tracking import TrackedRun
+
+logger = logging.getLogger(__name__)
 
 CHAMPION = "champion"
 CHALLENGER = "challenger"
@@ -89,6 +100,39 @@ class RegistryClient:
             raise
         return self.version(name, str(found.version))
 
+    def log(self, run: TrackedRun, flavor: ModuleType, name: str, **how: Any) -> ModelVersion:
+        """Write a model to a run as a new version of a registered model.
+
+        Not by ``log_model`` of the flavor: that needs an active run and ends it as FINISHED, though
+        the work goes on and must be found unfinished when it is killed.
+
+        Args:
+            run: Whose status stays as it is.
+            flavor: Module of MLflow, such as ``mlflow.pyfunc``.
+            name: Of the registered model.
+            how: Arguments of the flavor's ``save_model``.
+        """
+        import mlflow
+        from mlflow.models import Model
+
+        model = mlflow.initialize_logged_model(
+            name="model",
+            source_run_id=run.run_id,
+            params=self.client.get_run(run.run_id).data.params,
+            experiment_id=run.experiment_id,
+        )
+        with redirect_stderr(StringIO()):  # MLflow prints what it registered; we log it
+            info = Model.log(
+                None,
+                flavor,
+                registered_model_name=name,
+                run_id=run.run_id,
+                model_id=model.model_id,
+                **how,
+            )
+        logger.debug("%s: version %s registered", name, info.registered_model_version)
+        return self.version(name, str(info.registered_model_version))
+
     def set_alias(self, name: str, alias: str, number: str) -> None:
         """Point an alias to a version."""
         self.client.set_registered_model_alias(name, alias, number)
@@ -102,3 +146,11 @@ class RegistryClient:
         """Set tags of a version."""
         for key, value in tags.items():
             self.client.set_model_version_tag(version.name, version.version, key, value)
+
+
+def pinned(requirements: tuple[str, ...]) -> list[str]:
+    """Pin what loading needs to the versions at hand (MLflow's own guess takes a minute).
+
+    Our own code must be importable too, but is in no package index and so is not listed.
+    """
+    return [f"{name}=={installed_version(name)}" for name in requirements]

@@ -51,7 +51,8 @@ def compress_model(
         budget: Fields of `tasks.compress.budget.Budget`.
         options: How a folder of images is read.
         minutes: After which no further recipe is begun.
-        publish: Register what came of an inspection model.
+        publish: Register what was taken: of an inspection model a version of it, of a file a
+            model of its name.
 
     Returns:
         JSON record: plan, outcome, paths, registered version, run.
@@ -86,11 +87,13 @@ def compress_model(
             run.log_file(folder / name)
         record: Record = made | {"run_page": run.page, "model": str(folder / MODEL)}
         record |= {"page": str(folder / PAGE), "registered": None}
-        if made["bundle"]:
-            record["bundle"] = str(folder / BUNDLE)
-            if publish:
-                taken = next(one for one in made["outcome"]["trials"] if one["taken"])
-                record["registered"] = steps.register_compressed(
-                    bundle=record["bundle"], run_id=run.run_id, taken=taken
-                )
+        record["bundle"] = str(folder / BUNDLE) if made["bundle"] else None
+        if publish:
+            record["registered"] = steps.register_compressed(
+                bundle=record["bundle"],
+                file=record["model"],
+                name=Path(seen["path"]).stem,
+                run_id=run.run_id,
+                taken=next(one for one in made["outcome"]["trials"] if one["taken"]),
+            )
     return record

@@ -70,25 +70,37 @@ def compress(
 
 
 @task(name="register compressed model", timeout_seconds=HOUR)
-def register_compressed(*, bundle: str, run_id: str, taken: Record) -> Record:
-    """Publish the bundle as a version of its line's model, with its loss as tags.
+def register_compressed(
+    *, bundle: str | None, file: str, name: str, run_id: str, taken: Record
+) -> Record:
+    """Publish what was taken as a version of a registered model, with its loss as tags.
 
     No alias moves: ``penstock defects train`` and the registry's page promote.
-    """
-    from connectors.defects.models import inspection_registry
-    from tasks.defects.bundle.bundle import DefectBundle
 
-    registry = inspection_registry()
-    version = registry.publish(DefectBundle.load(Path(bundle)), run_id=run_id)
-    registry.tag(
-        version,
-        {
-            "compressed": taken["name"],
-            "loss": f"{taken['loss']:+.5f}",
-            "loss_interval": f"{taken['loss_low']:+.5f} {taken['loss_high']:+.5f}",
-            "smaller": f"{taken['smaller']:.3f}",
-            "faster": f"{taken['faster']:.3f}",
-        },
-    )
+    Args:
+        bundle: Of an inspection model, a version of its line's model; None: the file by itself.
+        file: The compressed ONNX file.
+        name: Of the model that a file becomes.
+        run_id: Run that made it.
+        taken: Record of the trial.
+    """
+    tags = {
+        "compressed": taken["name"],
+        "loss": f"{taken['loss']:+.5f}",
+        "loss_interval": f"{taken['loss_low']:+.5f} {taken['loss_high']:+.5f}",
+        "smaller": f"{taken['smaller']:.3f}",
+        "faster": f"{taken['faster']:.3f}",
+    }
+    if bundle is None:
+        from connectors.onnx_registry import publish_onnx
+
+        version = publish_onnx(Path(file), name, run_id=run_id, tags=tags)
+    else:
+        from connectors.defects.models import inspection_registry
+        from tasks.defects.bundle.bundle import DefectBundle
+
+        registry = inspection_registry()
+        version = registry.publish(DefectBundle.load(Path(bundle)), run_id=run_id)
+        registry.tag(version, tags)
     logger.info("registered as version %s of %s", version.version, version.name)
     return {"name": version.name, "version": version.version}
