@@ -6,7 +6,14 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from connectors.registry_client import ModelVersion, RegistryClient, pinned
+from connectors.model_server.addresses import valid_name
+from connectors.registry_client import (
+    DIGEST_TAG,
+    ModelVersion,
+    RegistryClient,
+    RegistryError,
+    pinned,
+)
 
 if TYPE_CHECKING:
     from mlflow.models import ModelSignature
@@ -45,6 +52,23 @@ def publish_onnx(
         )
     registry.tag(version, tags)
     return registry.version(name, version.version)
+
+
+def check_name(name: str, uri: str = "") -> None:
+    """Refuse a name that a file cannot be registered under, before it is made.
+
+    Raises:
+        RegistryError: It could not be served, or bundles are registered under it.
+    """
+    if not valid_name(name):
+        raise RegistryError(
+            f"{name!r} cannot be the name of a registered model; give --name of letters, digits, "
+            "dots, dashes and underscores"
+        )
+    registry = RegistryClient(uri)
+    versions = registry.client.search_model_versions(f"name='{name}'", max_results=1)
+    if any(DIGEST_TAG in version.tags for version in versions):
+        raise RegistryError(f"{name} has bundles as versions; give another --name")
 
 
 def _signature(model: Any) -> ModelSignature:

@@ -22,6 +22,7 @@ from connectors.compress.job import (
     PLAN,
     budget_of,
 )
+from connectors.onnx_registry import check_name
 from connectors.tracking import RunRequest, tracked_run
 from infra.settings import get_settings
 from tasks.compress.device import device_named
@@ -41,6 +42,7 @@ def compress_model(
     *,
     minutes: float = 15.0,
     publish: bool = True,
+    name: str = "",
 ) -> Record:
     """Compress a model for a device within a budget.
 
@@ -52,7 +54,8 @@ def compress_model(
         options: How a folder of images is read.
         minutes: After which no further recipe is begun.
         publish: Register what was taken: of an inspection model a version of it, of a file a
-            model of its name.
+            model of its own.
+        name: Of the registered model that a file becomes; empty: that of the file.
 
     Returns:
         JSON record: plan, outcome, paths, registered version, run.
@@ -60,6 +63,9 @@ def compress_model(
     budget, options = budget or {}, options or {}
     device_named(device)  # refused now, not after the data were read
     budget_of(budget)
+    name = name or Path(model).stem
+    if publish and Path(model).suffix == ".onnx":
+        check_name(name)
     seen = steps.look_at_model(model, data, options)
     key = {"digests": seen["digests"], "source": seen["source"], "device": device}
     key |= {"budget": budget, "minutes": minutes}
@@ -83,8 +89,8 @@ def compress_model(
         )
         folder = Path(made["folder"])
         run.log_metrics(figures_of(made["outcome"]))
-        for name in (PLAN, OUTCOME, PAGE, PICTURE, LAYERS):
-            run.log_file(folder / name)
+        for file in (PLAN, OUTCOME, PAGE, PICTURE, LAYERS):
+            run.log_file(folder / file)
         record: Record = made | {"run_page": run.page, "model": str(folder / MODEL)}
         record |= {"page": str(folder / PAGE), "registered": None}
         record["bundle"] = str(folder / BUNDLE) if made["bundle"] else None
@@ -92,7 +98,7 @@ def compress_model(
             record["registered"] = steps.register_compressed(
                 bundle=record["bundle"],
                 file=record["model"],
-                name=Path(seen["path"]).stem,
+                name=name,
                 run_id=run.run_id,
                 taken=next(one for one in made["outcome"]["trials"] if one["taken"]),
             )

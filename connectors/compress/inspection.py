@@ -16,11 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from connectors.defects.training import MOST_EXPORTED, grouped
-from kernels.compression.mixed import ALL_FOUR_BITS, MixedConfig, mix
+from kernels.compression.export import ExportError
+from kernels.compression.mixed import MixedConfig, narrowest
 from kernels.compression.pruning.errors import PruningError
 from kernels.compression.qdq import QdqConfig, quantise
 from kernels.compression.sensitivity import LayerSensitivity, measure_sensitivity
-from kernels.compression.sessions import answers_to
 from tasks.compress.device import CompressError
 from tasks.compress.footprint import Inputs
 from tasks.compress.recipe import Recipe
@@ -42,6 +42,8 @@ from tasks.defects.scorer import Scorer
 
 Scores = NDArray[np.float64]
 _SKETCHED = QdqConfig(rules=("min-max",), most_float=0, correct_bias=False, float_start=1)
+_PAGE = 4_096
+"""Bytes that what an edge file tells of itself takes at most."""
 _RANKED = 8
 """Images by which layers are compared."""
 
@@ -113,19 +115,19 @@ class InspectionSubject:
         """Return a file of the recipe's size and speed, without training."""
         try:
             model = self._sketched(recipe.prune)
-        except PruningError as error:
+            if recipe.bits == "float":
+                return model
+            images = self._inputs(4)
+            eight = quantise(model, images, score_loss, _SKETCHED).model
+            return eight if recipe.bits == "int8" else narrowest(eight, images)
+        except (PruningError, ExportError) as error:
             raise CompressError(str(error)) from error
-        if recipe.bits == "float":
-            return model
-        images = self._inputs(4)
-        eight = quantise(model, images, score_loss, _SKETCHED).model
-        if recipe.bits == "int8":
-            return eight
-        reference = answers_to(model, images, threads=ALL_FOUR_BITS.threads)
-        return mix(eight, images, reference, score_loss, ALL_FOUR_BITS).model
 
-    def make(self, recipe: Recipe, say: Say) -> Made:
-        """Carry the recipe out: prune and repair, quantise, settle the file's own thresholds."""
+    def make(self, recipe: Recipe, say: Say, size: int = 0) -> Made:
+        """Carry the recipe out: prune and repair, quantise, settle the file's own thresholds.
+
+        See `Subject`.
+        """
         train, calibration = self.samples["train"], self.samples["calibration"]
         if recipe.prune not in self._pruned:
             if recipe.prune:
@@ -135,19 +137,24 @@ class InspectionSubject:
         say(f"exporting {recipe.name}")
         proof = [sample.pixels for sample in [*self.samples["test"], *calibration]]
         bits = read_facts(self.bundle.read(EDGE)).bits
-        edge, promised = training.export(
-            self._pruned[recipe.prune],
-            self._of_detector()[0],
-            calibration,
-            [sample.pixels for sample in train[:: max(1, len(train) // MOST_EXPORTED)]],
-            proof[:MOST_EXPORTED],
-            replace(
-                self.edge,
-                int8=recipe.bits != "float",
-                four_bits=MixedConfig() if recipe.bits == "int8+int4" else None,
-                bits=bits,
-            ),
+        mixed = MixedConfig(size=max(1, size - _PAGE) if size else 0)
+        config = replace(
+            self.edge,
+            int8=recipe.bits != "float",
+            four_bits=mixed if recipe.bits == "int8+int4" else None,
+            bits=bits,
         )
+        try:
+            edge, promised = training.export(
+                self._pruned[recipe.prune],
+                self._of_detector()[0],
+                calibration,
+                [sample.pixels for sample in train[:: max(1, len(train) // MOST_EXPORTED)]],
+                proof[:MOST_EXPORTED],
+                config,
+            )
+        except ExportError as error:
+            raise CompressError(str(error)) from error
         self._shipped[recipe.name] = _Shipped(edge, promised)
         return Made(
             model=edge.model,

@@ -110,6 +110,9 @@ def carry_out(
     register: Annotated[
         bool, typer.Option("--register/--no-register", help="Publish the compressed model.")
     ] = True,
+    name: Annotated[
+        str, typer.Option(help="Registered model that an ONNX file becomes [default: its name].")
+    ] = "",
     as_json: Json = False,
 ) -> None:
     """Plan, try, judge, and register the fastest file that keeps every limit."""
@@ -124,6 +127,7 @@ def carry_out(
         part_pattern,
         minutes=minutes,
         register=register,
+        name=name,
         as_json=as_json,
     )
 
@@ -207,6 +211,7 @@ def _carry_out(
     *,
     minutes: float = 15.0,
     register: bool = True,
+    name: str = "",
     as_json: bool = False,
 ) -> None:
     from connectors.compress.job import budget_of
@@ -229,6 +234,7 @@ def _carry_out(
             _options(part_pattern),
             minutes=minutes,
             publish=register,
+            name=name,
         )
     show_outcome(console, record)
     if as_json:

@@ -242,34 +242,44 @@ def _mend_top(graph: onnx.GraphProto) -> None:
         least = made_by[node.input[1]]
         while least.op_type in {"Reshape", "Unsqueeze", "Cast"}:
             least = made_by[least.input[0]]
-        counts = [_count(name, made_by, constants) for name in least.input]
-        asked = [one for one in counts if one is not None]
-        if least.op_type != "Min" or len(asked) != 1:
+        asked = _asked(least, made_by, constants) if least.op_type == "Min" else None
+        if asked is None:
             raise ExportError(
                 "topk of a computed number; give min(count, length) or "
                 "min((length + n - 1) // n, length) of its axis"
             )
         place = next(i for i, one in enumerate(graph.node) if one is node or one == node)
         axis = next((a.i for a in node.attribute if a.name == "axis"), -1)
-        added = _top_count(graph, node, axis, asked[0])
+        added = _top_count(graph, node, axis, asked)
         node.input[1] = added[-1].output[0]
         for one in reversed(added):
             graph.node.insert(place, one)
 
 
-def _count(
-    name: str, made_by: Mapping[str, onnx.NodeProto], constants: Mapping[str, onnx.TensorProto]
+def _asked(
+    least: onnx.NodeProto,
+    made_by: Mapping[str, onnx.NodeProto],
+    constants: Mapping[str, onnx.TensorProto],
 ) -> tuple[int, ...] | None:
     """Return a constant count alone, or what is added to a length and what divides the sum."""
-    if name in constants:
-        return (int(onnx.numpy_helper.to_array(constants[name])),)
-    part = made_by.get(name)
-    summed = made_by.get(part.input[0]) if part is not None and part.op_type == "Div" else None
-    if part is None or summed is None or summed.op_type != "Add":
-        return None
-    known = [constants.get(one) for one in (*summed.input, part.input[1])]
-    numbers = tuple(int(onnx.numpy_helper.to_array(one)) for one in known if one is not None)
-    return numbers if len(numbers) == 2 else None
+
+    def number(name: str) -> int | None:
+        held = constants.get(name)
+        return None if held is None else int(onnx.numpy_helper.to_array(held))
+
+    counts = [count for name in least.input if (count := number(name)) is not None]
+    if counts:
+        return (counts[0],) if len(counts) == 1 else None
+    found = []
+    for part in (made_by.get(name) for name in least.input):
+        if part is None or part.op_type != "Div":
+            continue
+        summed, divisor = made_by.get(part.input[0]), number(part.input[1])
+        if summed is None or summed.op_type != "Add" or divisor is None:
+            continue
+        # Rounded up: else it is another number than a share of the length.
+        found += [(n, divisor) for name in summed.input if (n := number(name)) == divisor - 1]
+    return found[0] if len(found) == 1 else None
 
 
 def _top_count(

@@ -30,6 +30,7 @@ OPSET = 21
 """The first with tensors of 4 bits."""
 IR_VERSION = 10
 ROUNDING = RoundingConfig(bits=4, group=0, symmetric=True)
+_NO_LAYERS = "the file holds no layers of int8 weights; give one that quantise() made"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,10 +59,6 @@ class MixedConfig:
             raise ValueError("ranking_inputs and threads must be at least 1")
 
 
-ALL_FOUR_BITS = MixedConfig(tolerance=1e9, ranking_inputs=1)
-"""As small as a file gets, whatever is lost."""
-
-
 @dataclass(frozen=True, slots=True)
 class Mixed:
     """A file of 8 and 4 bits.
@@ -80,6 +77,10 @@ class Mixed:
     loss: float
     loss_int8: float
     sensitivity: dict[str, float]
+
+    def facts(self) -> dict[str, Any]:
+        """Return what a record tells of it, as plain data."""
+        return {"nodes": list(self.four_bits), "loss": self.loss, "sensitivity": self.sensitivity}
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +140,7 @@ def mix(
     config = config or MixedConfig()
     trial = Trial(int8, calibration, reference, loss, config)
     if not trial.layers:
-        raise ExportError("the file holds no layers of int8 weights; give one that quantise() made")
+        raise ExportError(_NO_LAYERS)
     start = trial.loss(int8)
     layers = [n for n, layer in trial.layers.items() if not set(layer.nodes) & set(config.keep)]
     count = config.ranking_inputs
@@ -162,6 +163,18 @@ def mix(
         )
     nodes = tuple(node for name in chosen for node in trial.layers[name].nodes)
     return Mixed(made, nodes, lost, start, alone)
+
+
+def narrowest(int8: bytes, calibration: Sequence[Inputs]) -> bytes:
+    """Return the file with every layer in 4 bits: as small as it gets, whatever is lost.
+
+    Raises:
+        ExportError: When no layer has int8 weights, or there are no inputs to round by.
+    """
+    trial = Trial(int8, calibration, (), lambda _reference, _answers: 0.0, MixedConfig())
+    if not trial.layers:
+        raise ExportError(_NO_LAYERS)
+    return trial.build(tuple(trial.layers))
 
 
 class Trial:

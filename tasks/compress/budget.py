@@ -59,15 +59,15 @@ class Budget:
         over = {name: (got, limit) for name, got, limit in most if limit and got > limit}
         return over | {name: (got, limit) for name, got, limit in least if limit and got < limit}
 
-    def holds(self, size: int, whole: int) -> bool:
-        """Return whether a file of so many bytes keeps what is asked of its size.
+    def size(self, whole: int) -> int:
+        """Return the bytes that a file may have at most, 0 where no size is asked.
 
-        Args:
-            size: Of the file.
-            whole: Of the float file.
+        >>> Budget(mb=2.0, smaller=4.0).size(6_000_000)
+        1500000
         """
-        small = self.mb is None or size <= self.mb * 1e6
-        return small and (self.smaller is None or whole >= self.smaller * size)
+        limits = [] if self.mb is None else [self.mb * 1e6]
+        limits += [] if self.smaller is None else [whole / self.smaller]
+        return int(min(limits, default=0))
 
     def words(self) -> str:
         """Return the limits in words."""

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernels.compression.export import ExportError
-from kernels.compression.mixed import ALL_FOUR_BITS, MixedConfig, mix
+from kernels.compression.mixed import MixedConfig, mix, narrowest
 from kernels.compression.onnx_wire import OnnxWireError, read_outline
 from kernels.compression.qdq import QdqConfig, quantise
 from kernels.compression.ranges import Outputs
@@ -95,17 +95,22 @@ class OnnxSubject:
 
     def sketch(self, recipe: Recipe) -> bytes:
         """Return a file of the recipe's size and speed, calibrated by four items."""
+        items = self.items[:4]
         try:
-            return self._quantised(recipe, self.items[:4], _SKETCHED, ALL_FOUR_BITS).model
+            eight = quantise(self.model, list(items), answer_loss, _SKETCHED).model
+            return eight if recipe.bits == "int8" else narrowest(eight, items)
         except ExportError as error:
             raise CompressError(str(error)) from error
 
-    def make(self, recipe: Recipe, say: Say) -> Made:
-        """Quantise, ranges and rounding chosen by the calibration half."""
+    def make(self, recipe: Recipe, say: Say, size: int = 0) -> Made:
+        """Quantise, ranges and rounding chosen by the calibration half; see `Subject`."""
         say(f"quantising {recipe.name}")
         chosen, _ = self._halves()
         calibration = [self.items[place] for place in chosen[:MOST_CALIBRATED]]
-        return self._quantised(recipe, calibration, QdqConfig(), MixedConfig())
+        try:
+            return self._quantised(recipe, calibration, size)
+        except ExportError as error:
+            raise CompressError(str(error)) from error
 
     def lost(self, made: Made) -> Lost:
         """Compare decisions with those of the float file, or with the labels, on the other half."""
@@ -141,16 +146,15 @@ class OnnxSubject:
         order = np.random.default_rng(self.seed).permutation(len(self.items))
         return order[: len(order) // 2], order[len(order) // 2 :]
 
-    def _quantised(
-        self, recipe: Recipe, calibration: Sequence[Inputs], qdq: QdqConfig, mixed: MixedConfig
-    ) -> Made:
-        made = quantise(self.model, list(calibration), answer_loss, qdq)
+    def _quantised(self, recipe: Recipe, calibration: Sequence[Inputs], size: int) -> Made:
+        made = quantise(self.model, list(calibration), answer_loss, QdqConfig())
         facts: dict[str, Any] = {"rule": made.rule, "losses": made.losses}
         if recipe.bits != "int8+int4":
             return Made(model=made.model, facts=facts)
         reference = answers_to(self.model, calibration, threads=1)
-        fewer = mix(made.model, list(calibration), reference, answer_loss, mixed)
-        facts["four_bits"] = list(fewer.four_bits)
+        config = MixedConfig(size=size)
+        fewer = mix(made.model, list(calibration), reference, answer_loss, config)
+        facts["four_bits"] = fewer.facts()
         return Made(model=fewer.model, facts=facts)
 
 

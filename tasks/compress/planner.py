@@ -20,6 +20,8 @@ from tasks.compress.subject import Say, Subject
 
 logger = logging.getLogger(__name__)
 WHOLE = "as trained"
+_SPARE = 0.2
+"""Share of the size that 8 bits must leave: in the file that is made some layers stay float."""
 
 
 class BudgetError(CompressError):
@@ -51,9 +53,9 @@ class Plan:
         device: Where it shall run.
         budget: What it may cost.
         whole: Cost of the float file.
-        sketches: All recipes that can be carried out, in the order of their risk.
+        sketches: All recipes that are worth trying, in the order of their risk.
         chosen: Those that are tried, in order.
-        ruled_out: Recipe -> why it cannot be carried out.
+        ruled_out: Recipe -> why it cannot be carried out, or would bring nothing.
     """
 
     subject: str
@@ -133,7 +135,8 @@ def make_plan(
 def _needless(recipe: Recipe, files: Mapping[str, bytes], budget: Budget) -> str:
     """Return why 4 bits bring nothing: they save bytes and no time, the kernels are those of 8."""
     eight = files.get(replace(recipe, bits="int8").name) if recipe.bits == "int8+int4" else None
-    enough = eight is not None and budget.holds(len(eight), len(files[WHOLE]))
+    limit = budget.size(len(files[WHOLE]))
+    enough = eight is not None and (not limit or len(eight) <= limit * (1 - _SPARE))
     return "8 bits are small enough" if enough else ""
 
 

@@ -47,6 +47,7 @@ def outcome_record(outcome: Outcome, layers: Sequence[LayerSensitivity]) -> Reco
         "whole": asdict(outcome.whole),
         "taken": outcome.taken.recipe.name,
         "trials": [_trial(one, outcome) for one in outcome.trials],
+        "made": {one.recipe.name: _finite(one.made.facts) for one in outcome.trials},
         "layers": [_finite(one.as_dict()) for one in layers],
     }
 
@@ -77,7 +78,6 @@ def _trial(trial: Trial, outcome: Outcome) -> Record:
         "front": trial.recipe.name in outcome.front,
         "taken": trial is outcome.taken,
         "seconds": trial.seconds,
-        "facts": _finite(trial.made.facts),
     }
 
 

@@ -82,12 +82,23 @@ class Subject(Protocol):
     def sketch(self, recipe: Recipe) -> bytes:
         """Return, within seconds, a file of the size and speed that the recipe will have.
 
+        With 4 bits it is the smallest that can come of it: how many layers bear them is not known.
+
         Raises:
             CompressError: When the recipe cannot be carried out; says why.
         """
 
-    def make(self, recipe: Recipe, say: Say) -> Made:
-        """Carry a recipe out, with all training and calibration."""
+    def make(self, recipe: Recipe, say: Say, size: int = 0) -> Made:
+        """Carry a recipe out, with all training and calibration.
+
+        Args:
+            recipe: What is done.
+            say: Told what begins.
+            size: Bytes at which no more weights go to 4 bits; 0: all go that bear it.
+
+        Raises:
+            CompressError: When it cannot be done after all; says why.
+        """
 
     def lost(self, made: Made) -> Lost:
         """Judge what was made."""

@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from tasks.compress.device import CompressError
 from tasks.compress.footprint import Footprint, TimingConfig, footprints
 from tasks.compress.planner import WHOLE, BudgetError, Plan
 from tasks.compress.recipe import Recipe
@@ -69,9 +70,11 @@ def carry_out(
         say: Told what begins.
 
     Raises:
-        BudgetError: When all lose too much, or cost more than their sketches; names the nearest.
+        BudgetError: When all lose too much, or cost more than their sketches, or none can be made;
+            names the nearest, or why.
     """
-    began = time.monotonic()
+    began, whole_file = time.monotonic(), subject.whole()
+    failed: dict[str, str] = {}
     done: list[tuple[Recipe, Made, Lost, float]] = []
     for recipe in plan.chosen:
         kept = any(_bears(lost, plan) for _, _, lost, _ in done)
@@ -82,9 +85,17 @@ def carry_out(
             break
         say(f"making {recipe.name}")
         start = time.monotonic()
-        made = subject.make(recipe, say)
+        try:
+            made = subject.make(recipe, say, plan.budget.size(len(whole_file)))
+        except CompressError as error:
+            say(f"{recipe.name} cannot be made: {error}")
+            failed[recipe.name] = str(error)
+            continue
         done.append((recipe, made, subject.lost(made), time.monotonic() - start))
-    files = {WHOLE: subject.whole()} | {one[0].name: one[1].model for one in done}
+    if not done:
+        told = "; ".join(f"{name}: {why}" for name, why in failed.items())
+        raise BudgetError(f"no file keeps {plan.budget.words()}: {told}")
+    files = {WHOLE: whole_file} | {one[0].name: one[1].model for one in done}
     measured = footprints(files, subject.example(), plan.device, timing)
     trials = tuple(
         Trial(recipe, made, lost, measured[recipe.name], seconds)

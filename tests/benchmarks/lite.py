@@ -103,7 +103,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     options.add_argument(
         "--kept", type=Path, help="folder of fitted detectors, see defects-latency"
     )
-    options.add_argument("--bundle", type=Path, help="whose edge file is run; needs --data")
+    options.add_argument(
+        "--bundle", type=Path, help="whose file is run, not one made here; needs --data"
+    )
     options.add_argument("--data", type=Path, help="folder of images that the bundle was made of")
     options.add_argument("--threads", type=int, default=CORES, help="cores (default %(default)s)")
     args = options.parse_args(argv)
@@ -130,6 +132,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         check = limited([program, "check", str(path), *map(str, images), *chosen])
         checked = started(check)[2]
         size = path.stat().st_size
+        shape = np.load(images[0], mmap_mode="r").shape
     result = {
         "rss_mb": max(one["rss_mb"] for one in benches),
         "cold_start_ms": float(np.median(starts[:, 0])),
@@ -148,10 +151,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         "verdict": answer["verdict"],
         "starts": len(starts),
         "threads": cores,
+        "shape": shape[:2],
     }
     shown = ("rss_mb", "cold_start_ms", "cold_start_ms_p95", "ms_p50", "ms_p95")
     table(
-        f"lite: {args.side} pixels, {cores} threads", ("", "value"), [(k, result[k]) for k in shown]
+        f"lite: {shape[0]} x {shape[1]} pixels, {cores} threads",
+        ("", "value"),
+        [(k, result[k]) for k in shown],
     )
     emit(result, args)
 

@@ -38,7 +38,7 @@ def test_a_file_is_compressed_tracked_registered_and_served(
     small, quick, prefect_server, mlflow_server, capsys
 ):
     model, data, items = small
-    line = ["compress", "plan", str(model), "--data", str(data), "--smaller", "3"]
+    line = ["compress", "plan", str(model), "--data", str(data), "--smaller", "2.5"]
     assert run([*line, "--max-loss", "0.3", "--run", "--json"]) == 0
     out = capsys.readouterr().out
     assert "registered  small-net 1" in out
@@ -67,6 +67,15 @@ def test_a_file_is_compressed_tracked_registered_and_served(
 
     assert run(["compress", "report", str(Path(record["page"]).parent)]) == 0
     assert "-> int8" in capsys.readouterr().out
+
+
+def test_a_name_that_cannot_be_served_is_refused_before_the_work(
+    small, prefect_server, mlflow_server, capsys
+):
+    model, data, _ = small
+    line = ["compress", "run", str(model), "--data", str(data), "--name", "small net (1)"]
+    assert run(line) == 1
+    assert "give --name of letters" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -107,7 +107,7 @@ def build_edge(
             reference = answers_to(float32, chosen, threads=config.four_bits.threads)
             fewer = mix(model, chosen, reference, score_loss, config.four_bits)
             model = fewer.model
-            facts |= {"four_bits": list(fewer.four_bits), "loss": fewer.loss}
+            facts["four_bits"] = fewer.facts()
     page = EdgeFacts(
         kinds=scorer.kinds,
         thresholds=thresholds,

@@ -218,7 +218,7 @@ def test_weights_that_both_looks_read_go_to_4_bits(subject):
     four = subject.make(recipe, lambda _: None)
     held = onnx.load_model_from_string(four.model).graph.initializer
     narrow = [tensor for tensor in held if tensor.data_type == onnx.TensorProto.INT4]
-    assert 0 < len(narrow) < len(four.facts["four_bits"])
+    assert 0 < len(narrow) < len(four.facts["four_bits"]["nodes"])
     assert max(len(four.model), len(subject.sketch(recipe))) < len(eight.model)
     assert abs(subject.lost(four).loss) < 0.1
 
