@@ -37,7 +37,7 @@ class Budget:
             if value is None or name == "loss":
                 continue
             if not 0 < value < float("inf"):
-                unit = _LEAST.get(name, "times, above 0")
+                unit = _LEAST.get(name, "a factor")
                 raise CompressError(f"budget {name}={value:g} cannot be met; give {unit} above 0")
         if not 0 <= self.loss < 1:
             raise CompressError(f"loss={self.loss:g}: give a share from 0 to below 1, as 0.01")
