@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 from kernels.compression.sensitivity import LayerSensitivity
+from kernels.plain_data import finite
 from tasks.compress.footprint import Footprint
 from tasks.compress.planner import Plan
 from tasks.compress.trials import Outcome, Trial
@@ -47,8 +47,8 @@ def outcome_record(outcome: Outcome, layers: Sequence[LayerSensitivity]) -> Reco
         "whole": asdict(outcome.whole),
         "taken": outcome.taken.recipe.name,
         "trials": [_trial(one, outcome) for one in outcome.trials],
-        "made": {one.recipe.name: _finite(one.made.facts) for one in outcome.trials},
-        "layers": [_finite(one.as_dict()) for one in layers],
+        "made": {one.recipe.name: finite(one.made.facts) for one in outcome.trials},
+        "layers": [finite(one.as_dict()) for one in layers],
     }
 
 
@@ -87,12 +87,3 @@ def _against(found: Footprint, whole: Footprint) -> Record:
         "faster": whole.ms / found.ms,
         "faster_cpu": whole.cpu_ms / found.cpu_ms,
     }
-
-
-def _finite(value: Any) -> Any:
-    """Return plain data with None for NaN and infinity, which JSON has no words for."""
-    if isinstance(value, Mapping):
-        return {str(name): _finite(each) for name, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(each) for each in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

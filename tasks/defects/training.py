@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from kernels.plain_data import finite
 from tasks.defects.boxes.labelled import BoxesConfig
 from tasks.defects.classify.fit import TypesConfig
 from tasks.defects.classify.found import Found, FoundTypes, learn_types
@@ -277,9 +278,7 @@ def promise_record(promised: Promised, detector: Promised | None = None) -> dict
     record = {
         **_limits(promised),
         "promise": asdict(promised.promise),
-        "kept": [
-            {name: _finite(value) for name, value in asdict(one).items()} for one in promised.kept
-        ],
+        "kept": [finite(asdict(one), str) for one in promised.kept],
         "crossed": promised.crossed,
         "in_words": sentences(promised),
         "assumptions": assumptions(promised),
@@ -291,7 +290,7 @@ def promise_record(promised: Promised, detector: Promised | None = None) -> dict
 
 def _limits(promised: Promised) -> dict[str, Any]:
     both = promised.thresholds
-    return {"ok_below": _finite(both.ok_below), "ng_from": _finite(both.ng_from)}
+    return {"ok_below": finite(both.ok_below, str), "ng_from": finite(both.ng_from, str)}
 
 
 def _interval(ng: Scored, ok: Scored, seed: int = 2018) -> tuple[float, float]:
@@ -319,8 +318,3 @@ def _plain(one: Rate) -> Mapping[str, Any]:
         "low": one.low,
         "high": one.high,
     }
-
-
-def _finite(value: Any) -> Any:
-    """Return a number that JSON can hold, an infinite one as a text."""
-    return str(value) if isinstance(value, float) and not np.isfinite(value) else value

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 
 from kernels.compression.export import ExportConfig
 from kernels.compression.formats.protocol import Arrays, FormatError
+from kernels.plain_data import finite
 
 VERSION = 1
 SUFFIX = ".card.json"
@@ -67,7 +67,7 @@ class Card:
     def to_json(self) -> str:
         """Return the card as JSON."""
         plain = {"card": VERSION, **asdict(self)}
-        return json.dumps(_finite(plain), indent=1, sort_keys=True, allow_nan=False) + "\n"
+        return json.dumps(finite(plain, str), indent=1, sort_keys=True, allow_nan=False) + "\n"
 
     @classmethod
     def read(cls, path: Path) -> Card:
@@ -142,14 +142,3 @@ def tensors_told(
         }
         for name, one in arrays.items()
     ]
-
-
-def _finite(value: Any) -> Any:
-    """JSON knows no infinity; `float` reads these words back."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else str(value)
-    if isinstance(value, Mapping):
-        return {str(key): _finite(one) for key, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(one) for one in value]
-    return value

@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from kernels.plain_data import finite
 from tasks.cleaning.report.page import render_page
 from tasks.cleaning.slices.table import SliceTable
 
@@ -47,10 +48,7 @@ def as_json(tables: Mapping[str, SliceTable], source: str) -> str:
             "tests": table.tests,
             "alpha": table.alpha,
             "level": table.level,
-            "slices": [
-                {name: _plain(value) for name, value in row.items()}
-                for row in table.frame.iter_rows(named=True)
-            ],
+            "slices": [finite(row) for row in table.frame.iter_rows(named=True)],
         }
         for heading, table in tables.items()
     }
@@ -82,7 +80,3 @@ def ranked(table: SliceTable) -> list[tuple[str, list[dict[str, Any]]]]:
         )
         for (name,), part in table.frame.group_by("figure", maintain_order=True)
     ]
-
-
-def _plain(value: Any) -> Any:
-    return None if isinstance(value, float) and not math.isfinite(value) else value
