@@ -50,8 +50,7 @@ def publish_onnx(
             pip_requirements=pinned(REQUIREMENTS),
             save_as_external_data=False,
         )
-    registry.tag(version, tags)
-    return registry.version(name, version.version)
+    return registry.tag(version, tags)
 
 
 def check_name(name: str, uri: str = "") -> None:

@@ -163,8 +163,7 @@ class Registry(RegistryClient, Generic[B]):
             **facts.tags,
             DIGEST_TAG: bundle.digest,  # last: a version without it is not used
         }
-        self.tag(version, tags)
-        return self.version(name, version.version)
+        return self.tag(version, tags)
 
     def fetch(self, version: ModelVersion, cache: Path) -> B:
         """Return the bundle of a version, downloaded once into ``cache`` and verified each time.

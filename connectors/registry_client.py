@@ -6,7 +6,7 @@ import logging
 import os
 from collections.abc import Mapping
 from contextlib import redirect_stderr
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version as installed_version
 from io import StringIO
 from types import ModuleType
@@ -142,10 +142,12 @@ class RegistryClient:
         if self.by_alias(name, alias) is not None:
             self.client.delete_registered_model_alias(name, alias)
 
-    def tag(self, version: ModelVersion, tags: Mapping[str, str]) -> None:
-        """Set tags of a version."""
+    def tag(self, version: ModelVersion, tags: Mapping[str, str]) -> ModelVersion:
+        """Set tags of a version, in their order, and return it with them."""
         for key, value in tags.items():
             self.client.set_model_version_tag(version.name, version.version, key, value)
+        both = {**version.tags, **tags}
+        return replace(version, digest=both.get(DIGEST_TAG, ""), tags=both)
 
 
 def pinned(requirements: tuple[str, ...]) -> list[str]:

@@ -48,8 +48,15 @@ def resnet18(classes: int) -> nn.Module:
 def trained_resnet18(task: Task, steps: int, kept: Path | None = None) -> nn.Module:
     """Return ResNet-18 trained on a generated task, or as an earlier benchmark has kept it."""
     torch.manual_seed(task.seed)
-    name = f"resnet18_{task.seed}_{steps}_{len(task.train[1])}"
-    return kept_or(kept, name, resnet18(task.classes), lambda net: train(net, task, steps))
+    return trained("resnet18", resnet18(task.classes), task, steps, kept)
+
+
+def trained(
+    name: str, net: nn.Module, task: Task, steps: int, kept: Path | None = None
+) -> nn.Module:
+    """Return a net trained on a task, or as an earlier benchmark has kept it under its name."""
+    file = f"{name}_{task.seed}_{steps}_{len(task.train[1])}"
+    return kept_or(kept, file, net, lambda each: train(each, task, steps))
 
 
 def taught(

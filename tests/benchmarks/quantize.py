@@ -31,7 +31,7 @@ from tests.benchmarks._compared import mean_interval, milliseconds
 from tests.benchmarks._harness import emit, parser, run_program, table, threads
 from tests.benchmarks._patches import Patches
 from tests.benchmarks._seeds import add_trainings, over_seeds
-from tests.benchmarks._texture_nets import add_kept, kept_or
+from tests.benchmarks._texture_nets import add_kept, trained
 from tests.benchmarks._texture_task import Part, Task, inputs, some_task, train
 
 LATENCY_SIDE = 224
@@ -125,8 +125,7 @@ def measured(name: str, task: Task, args: Any) -> tuple[dict[str, Any], nn.Modul
     """Return figures of one net and one task, and the float net."""
     torch.manual_seed(task.seed)
     kept = None if args.data else args.kept
-    file = f"{name}_{task.seed}_{args.steps}_{len(task.train[1])}"
-    net = kept_or(kept, file, NETS[name](task.classes), lambda each: train(each, task, args.steps))
+    net = trained(name, NETS[name](task.classes), task, args.steps, kept)
     whole = exported(net)
     calibration = held_inputs(task, args.held)
     config = QdqConfig(
