@@ -1,0 +1,107 @@
+"""What a scorer offers: everything a data owner needs to have rows scored by one model."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tasks.privacy.encoding import Encoding
+from tasks.privacy.plan import Plan
+from tasks.privacy.readout import Readout
+
+Reals = NDArray[np.float64]
+
+FORMAT = "penstock-private-offer"
+VERSION = 1
+MOST_BYTES = 16 * 2**20
+"""An offer that is larger is not read."""
+
+
+class OfferError(ValueError):
+    """A file is no offer, or not one of this version."""
+
+
+@dataclass(frozen=True)
+class Offer:
+    """The client's half of a compiled model; holds no weights and no key.
+
+    Attributes:
+        name: Of the model.
+        plan: What both sides agree on.
+        encoding: From raw columns to what is encrypted.
+        offset: float64 [O], added to decrypted scores.
+        readout: From scores to probabilities and bands.
+        flooding: Deviation of the noise to add before scores leave their owner; 0: they may not.
+        releases: How many answers a key may release.
+        error: Largest error of a score, proved for rows such as the model was compiled on.
+    """
+
+    name: str
+    plan: Plan
+    encoding: Encoding
+    offset: Reals
+    readout: Readout
+    flooding: float
+    releases: int
+    error: float
+
+    def to_json(self) -> str:
+        """Return the offer as text."""
+        data = {
+            "format": FORMAT,
+            "version": VERSION,
+            "name": self.name,
+            "plan": self.plan.to_dict(),
+            "encoding": self.encoding.to_dict(),
+            "offset": self.offset.tolist(),
+            "readout": self.readout.to_dict(),
+            "flooding": self.flooding,
+            "releases": self.releases,
+            "error": self.error,
+        }
+        return json.dumps(data, indent=1, allow_nan=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> Offer:
+        """Read an offer.
+
+        Raises:
+            OfferError: When the text is none.
+        """
+        try:
+            data: dict[str, Any] = json.loads(text)
+            known = (data["format"], data["version"]) == (FORMAT, VERSION)
+            offer = cls(
+                name=str(data["name"]),
+                plan=Plan.from_dict(data["plan"]),
+                encoding=Encoding.from_dict(data["encoding"]),
+                offset=np.asarray(data["offset"], np.float64),
+                readout=Readout.from_dict(data["readout"]),
+                flooding=float(data["flooding"]),
+                releases=int(data["releases"]),
+                error=float(data["error"]),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise OfferError(f"this is no offer of a scorer ({error!r})") from error
+        if not known:
+            raise OfferError(f"offers of version {data['version']} are not read here")
+        if offer.offset.shape != (offer.plan.scores,) or offer.encoding.inputs != offer.plan.inputs:
+            raise OfferError("the offer's plan, encoding and offset do not fit each other")
+        return offer
+
+    @classmethod
+    def read(cls, path: Path) -> Offer:
+        """Read an offer from a file.
+
+        Raises:
+            OfferError: When the file is none.
+        """
+        size = path.stat().st_size
+        if size > MOST_BYTES:
+            raise OfferError(f"{path} has {size} bytes; an offer has at most {MOST_BYTES}")
+        return cls.from_json(path.read_text(encoding="utf-8"))

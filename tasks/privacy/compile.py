@@ -1,0 +1,343 @@
+"""Compiles a model for encrypted scoring: parameters, whole numbers, a proved error, a report.
+
+No evaluation key, no rescaling, no rotation: inputs and weights keep so few bits that their sums
+and powers fit the modulus as they are. What that asks of the modulus is known beforehand, so
+wrap-around is excluded by proof instead of being looked for.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from tasks.privacy.bounds import DECODING, linear_errors, power_errors, weight_errors
+from tasks.privacy.flooding import RELEASES, TAIL, flooding_deviation
+from tasks.privacy.model import ModelError, PrivateModel
+from tasks.privacy.parameters import SETS, ParameterError, ParameterSet
+from tasks.privacy.plan import Packing, Plan, WholeWeights
+
+Reals = NDArray[np.float64]
+
+Profile = Literal["owner-only", "shareable"]
+"""``owner-only``: decrypted scores stay with the owner of the key, only decisions leave.
+``shareable``: scores may leave, with flooding noise, rounded, and so many per key."""
+
+MOST_INPUT_BITS = {"rows": 44, "slots": 48}
+"""Up to here encoding in double precision is off by less than noise (in ``rows`` by nothing)."""
+_WEIGHT_BITS = 30
+_OUTPUT_BITS = (10, 14, 18, 22)
+_HEADROOM = 1.01
+"""Factor between the largest number that can occur and half of the modulus."""
+
+
+@dataclass(frozen=True)
+class CompileOptions:
+    """Settings of the compiler.
+
+    Attributes:
+        profile: Whether decrypted scores may leave their owner.
+        tolerance: Largest error of a score, proved for the calibration rows.
+        max_rows: Most rows of a request, for which bounds hold.
+        releases: Answers that a key may release, ``shareable`` only.
+        parameters: Name of a parameter set; empty: the cheapest that keeps the tolerance.
+    """
+
+    profile: Profile = "owner-only"
+    tolerance: float = 1e-3
+    max_rows: int = 65_536
+    releases: int = RELEASES
+    parameters: str = ""
+
+    def __post_init__(self) -> None:
+        """Validate, naming the fix.
+
+        Raises:
+            ValueError: On a setting that cannot be.
+        """
+        if self.profile not in get_args(Profile):
+            raise ValueError(f"profile is one of {get_args(Profile)}, not {self.profile!r}")
+        if not 0 < self.tolerance < math.inf or self.max_rows < 1:
+            raise ValueError("tolerance must be positive and max_rows at least 1")
+
+
+@dataclass(frozen=True)
+class Proof:
+    """What is proved about a compiled model, in units of its scores.
+
+    Attributes:
+        certain: Error that no row exceeds.
+        likely: Error that a whole request of any rows exceeds with probability below 2**-40.
+        likely_calibration: The same for the calibration rows.
+        largest: Largest absolute score of any row, before the owner's offset.
+        spare_bits: Bits of the modulus above the largest number that can occur.
+        flooding: Deviation of the noise that the owner adds before a release; 0: ``owner-only``.
+    """
+
+    certain: float
+    likely: float
+    likely_calibration: float
+    largest: float
+    spare_bits: float
+    flooding: float = 0.0
+
+    @property
+    def released(self) -> float:
+        """Error of released calibration scores, exceeded with probability below 2**-40."""
+        return self.likely_calibration + TAIL * self.flooding
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """A compiled model.
+
+    Attributes:
+        model: In the clear.
+        plan: What both sides agree on.
+        whole: What the scorer computes with.
+        proof: What is proved.
+        options: What was asked for.
+    """
+
+    model: PrivateModel
+    plan: Plan
+    whole: WholeWeights
+    proof: Proof
+    options: CompileOptions
+
+
+def compile_model(
+    model: PrivateModel, calibration: ArrayLike, options: CompileOptions | None = None
+) -> Compiled:
+    """Compile a model.
+
+    Args:
+        model: What to score.
+        calibration: [n, F] raw rows such as will come; they decide how close the bound must be, not
+            what is accepted.
+        options: Settings.
+
+    Raises:
+        ParameterError: When no parameter set, or not the one asked for, keeps the tolerance; says
+            how close the best comes.
+        ModelError: When the model has nothing to compute.
+        RowError: When calibration rows are not accepted by the model's own encoding.
+    """
+    asked = options or CompileOptions()
+    encoded = model.encoding.encode(calibration)
+    if not len(encoded):
+        raise ModelError("calibration rows are needed, and there are none")
+    folded = _fold(model)
+    if not (folded.weights.any() and folded.output.any()):
+        raise ModelError("every weight is 0: the model is a constant")
+    sets = [SETS[asked.parameters]] if asked.parameters in SETS else list(SETS.values())
+    if asked.parameters and asked.parameters not in SETS:
+        raise ParameterError(f"parameter set {asked.parameters!r} is unknown: {list(SETS)}")
+    closest = math.inf
+    for parameters in sets:
+        best = min(
+            _candidates(model, folded, parameters, encoded, asked),
+            key=lambda made: made.proof.released,
+            default=None,
+        )
+        if best is None:
+            continue
+        if best.proof.released <= asked.tolerance:
+            return best
+        closest = min(closest, best.proof.released)
+    raise ParameterError(
+        f"no parameter set keeps scores within {asked.tolerance:g}: the best of"
+        f" {[one.name for one in sets]} reaches {closest:.2g}; allow a larger tolerance, or scale"
+        " the model's weights or the limits of its inputs down"
+    )
+
+
+@dataclass(frozen=True)
+class _Folded:
+    """A model with output weights of a single score folded into its hidden layer.
+
+    Attributes:
+        weights: float64 [H, G].
+        bias: float64 [H].
+        signs: int8 [H]; empty where output weights remain.
+        output: float64 [O, H]; of a single score the signs.
+    """
+
+    weights: Reals
+    bias: Reals
+    signs: NDArray[np.int8]
+    output: Reals
+
+
+def _fold(model: PrivateModel) -> _Folded:
+    """Fold ``v * h**k`` into ``sign(v) * (|v|**(1/k) * h)**k`` where there is one score."""
+    if model.power == 1:
+        nothing = np.zeros(len(model.weights))
+        return _Folded(model.weights, nothing, np.zeros(0, np.int8), np.eye(model.scores))
+    if model.scores > 1:
+        return _Folded(model.weights, model.bias, np.zeros(0, np.int8), model.output)
+    factors = model.output[0]
+    kept = factors != 0
+    root = np.abs(factors[kept]) ** (1 / model.power)
+    signs = np.sign(factors[kept]).astype(np.int8)
+    weights, bias = model.weights[kept] * root[:, None], model.bias[kept] * root
+    return _Folded(weights, bias, signs, signs[None].astype(np.float64))
+
+
+def _candidates(
+    model: PrivateModel,
+    folded: _Folded,
+    parameters: ParameterSet,
+    encoded: Reals,
+    options: CompileOptions,
+) -> Iterator[Compiled]:
+    """Try every way to share the bits between inputs, weights and output weights."""
+    several = model.power > 1 and not len(folded.signs)
+    for output_bits in _OUTPUT_BITS if several else (0,):
+        output = np.rint(folded.output * 2.0**output_bits)
+        if np.abs(output).max() >= 2.0**_WEIGHT_BITS:
+            continue
+        shares = _Shares(model, folded, output / 2.0**output_bits, parameters, options)
+        for weight_bits in range(2 * _WEIGHT_BITS):
+            proof, input_bits = shares.proof(weight_bits, output_bits, encoded)
+            if proof is None:
+                continue
+            score_bits = model.power * (input_bits + weight_bits) + output_bits
+            whole = _whole(folded, weight_bits, input_bits, output if several else None)
+            plan = Plan(
+                parameters=parameters,
+                inputs=model.encoding.inputs,
+                scores=model.scores,
+                power=model.power,
+                input_bits=input_bits,
+                score_bits=score_bits,
+                packings=_packings(model, parameters),
+                digest="",
+            )
+            plan = replace(plan, digest=_digest(plan, whole))
+            yield Compiled(model, plan, whole, proof, options)
+
+
+def _packings(model: PrivateModel, parameters: ParameterSet) -> tuple[Packing, ...]:
+    if model.power > 1:
+        return ("slots",)
+    few = model.encoding.inputs <= parameters.ring.degree
+    return ("rows", "products") if few else ("rows",)
+
+
+@dataclass(frozen=True)
+class _Shares:
+    """What a share of the bits leads to."""
+
+    model: PrivateModel
+    folded: _Folded
+    output: Reals
+    parameters: ParameterSet
+    options: CompileOptions
+
+    def proof(self, weight_bits: int, output_bits: int, encoded: Reals) -> tuple[Proof | None, int]:
+        """Return what is proved with so many bits for weights, and the bits left for inputs."""
+        bounds, power = self.model.encoding.bounds, self.model.power
+        steps = np.rint(self.folded.weights * 2.0**weight_bits)
+        if not 1 <= np.abs(steps).max() < 2.0**_WEIGHT_BITS:
+            return None, 0
+        rounded = steps * 2.0**-weight_bits
+        room = math.log2(self.parameters.ring.modulus / 2) - output_bits
+        largest = self._largest(rounded, bounds)
+        input_bits = math.floor((room - math.log2(largest * _HEADROOM)) / power) - weight_bits
+        input_bits = min(input_bits, MOST_INPUT_BITS["rows" if power == 1 else "slots"])
+        if input_bits < 4:
+            return None, 0
+        errors = linear_errors(
+            rounded,
+            input_bits=input_bits,
+            rows=self.options.max_rows,
+            slots_of=self.parameters.ring.degree if power > 1 else 0,
+        )
+        certain, _ = self._errors(rounded, bounds[None], errors.inputs, errors.certain)
+        likely, noise = self._errors(rounded, bounds[None], errors.inputs, errors.likely)
+        calibration, _ = self._errors(
+            rounded, np.abs(encoded), errors.inputs, errors.likely, encoded
+        )
+        reached = math.log2(largest + certain) + power * (input_bits + weight_bits)
+        if reached >= room:
+            return None, 0
+        flooding = 0.0
+        if self.options.profile == "shareable":
+            flooding = flooding_deviation(noise, self.options.releases)
+        return (
+            Proof(certain, likely, calibration, largest, room - reached, flooding),
+            input_bits,
+        )
+
+    def _largest(self, rounded: Reals, bounds: Reals) -> float:
+        """Return the largest absolute score of any row, without the owner's offset."""
+        hidden = np.abs(rounded) @ bounds
+        if self.model.power == 1:
+            return float(hidden.max())
+        hidden = (hidden + np.abs(self.folded.bias)) ** self.model.power
+        return float((np.abs(self.output) @ hidden).max())
+
+    def _errors(
+        self,
+        rounded: Reals,
+        absolute: Reals,
+        inputs: Reals,
+        noise: Reals,
+        encoded: Reals | None = None,
+    ) -> tuple[float, float]:
+        """Return the largest error of scores, and that by noise alone.
+
+        Args:
+            rounded: Weights as they were rounded.
+            absolute: float64 [n, G], absolute inputs.
+            inputs: float64 [H], errors of hidden units by rounded inputs.
+            noise: float64 [H], errors of hidden units by noise.
+            encoded: The inputs themselves where they are known.
+        """
+        exact, power = self.folded.weights, self.model.power
+        fixed = inputs + weight_errors(exact, rounded, absolute)
+        if power == 1:
+            total = float((absolute @ np.abs(exact).T).max())
+            return float((fixed + noise).max()) + DECODING * total, float(noise.max())
+        if encoded is None:
+            hidden = absolute @ np.abs(exact).T + np.abs(self.folded.bias)
+        else:
+            hidden = np.abs(encoded @ exact.T + self.folded.bias)
+        factors = np.abs(self.output)
+        grown = power_errors(hidden, fixed + noise, factors, power)
+        lost = (hidden**power @ np.abs(self.output - self.folded.output).T).max(axis=1)
+        total = DECODING * (hidden**power @ factors.T).max(axis=1)
+        by_noise = power_errors(hidden + fixed, noise, factors, power)
+        return float((grown + lost + total).max()), float(by_noise.max())
+
+
+def _whole(
+    folded: _Folded, weight_bits: int, input_bits: int, output: Reals | None
+) -> WholeWeights:
+    weights = np.rint(folded.weights * 2.0**weight_bits).astype(np.int32)
+    if not len(folded.signs) and output is None:
+        return WholeWeights(weights)
+    step = weight_bits + input_bits
+    bias = tuple(_steps(number, step) for number in folded.bias)
+    if output is None:
+        return WholeWeights(weights, bias, folded.signs)
+    return WholeWeights(weights, bias, output=output.astype(np.int32))
+
+
+def _steps(number: float, bits: int) -> int:
+    """Return a number as whole steps, exactly rounded at any size."""
+    numerator, denominator = float(number).as_integer_ratio()
+    return (2 * (numerator << bits) + denominator) // (2 * denominator)
+
+
+def _digest(plan: Plan, whole: WholeWeights) -> str:
+    """SHA-256 over everything the scorer computes with."""
+    described = plan.to_dict() | {"whole": whole.digest}
+    return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()

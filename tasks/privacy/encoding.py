@@ -1,0 +1,173 @@
+"""From raw columns to the numbers that are encrypted: public, and done by the data owner.
+
+The scorer publishes it, the owner computes it before encryption, so it may bend as it likes: signed
+logarithms, standardisation, hinges at knots. Its outputs are bounded, which is what lets the
+compiler prove that nothing wraps around under encryption.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Reals = NDArray[np.float64]
+
+Beyond = Literal["refuse", "clip"]
+
+
+class RowError(ValueError):
+    """Rows that cannot be scored.
+
+    Attributes:
+        rows: Their places.
+        reasons: Why, for each.
+    """
+
+    def __init__(self, rows: Sequence[int], reasons: Sequence[str]) -> None:
+        self.rows, self.reasons = list(rows), list(reasons)
+        shown = "; ".join(f"row {row}: {why}" for row, why in zip(rows, reasons, strict=True))
+        super().__init__(shown if len(rows) <= 3 else f"{len(rows)} rows, such as {shown[:300]}")
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """F columns as G bounded inputs.
+
+    Attributes:
+        columns: Names of the F columns.
+        mean: float64 [F], subtracted (after the logarithm).
+        scale: float64 [F], divided by.
+        limits: float64 [F]: standardised values lie within plus and minus these.
+        knots: float64 [F, K], standardised: adds ``max(z - knot, 0)`` for each.
+        signed_log: Whether values become ``sign(v) * ln(1 + |v|)`` first.
+        beyond: What happens to a value outside its limits.
+    """
+
+    columns: tuple[str, ...]
+    mean: Reals
+    scale: Reals
+    limits: Reals
+    knots: Reals = field(default_factory=lambda: np.zeros((0, 0)))
+    signed_log: bool = False
+    beyond: Beyond = "refuse"
+
+    def __post_init__(self) -> None:
+        """Bring the arrays into shape.
+
+        Raises:
+            ValueError: When lengths differ, or a scale or limit is not positive and finite.
+        """
+        width = len(self.columns)
+        for name in ("mean", "scale", "limits"):
+            values = np.asarray(getattr(self, name), np.float64)
+            if values.shape != (width,) or not np.isfinite(values).all():
+                raise ValueError(f"encoding.{name} must be {width} finite numbers")
+            object.__setattr__(self, name, values)
+        if not ((self.scale > 0).all() and (self.limits > 0).all()):
+            raise ValueError("encoding.scale and encoding.limits must be positive")
+        knots = np.asarray(self.knots, np.float64).reshape(width, -1) if width else self.knots
+        object.__setattr__(self, "knots", knots)
+
+    @property
+    def inputs(self) -> int:
+        """Number of inputs G: ``F * (1 + K)``."""
+        return len(self.columns) * (1 + int(self.knots.shape[1]))
+
+    @property
+    def bounds(self) -> Reals:
+        """Largest absolute value of each input, float64 [G]."""
+        hinges = np.maximum(self.limits[:, None] - self.knots, 0.0)
+        return np.concatenate([self.limits, hinges.ravel()])
+
+    def encode(self, rows: ArrayLike) -> Reals:
+        """Return the inputs of rows.
+
+        Args:
+            rows: [n, F] numbers.
+
+        Returns:
+            float64 [n, G]: standardised columns, then the hinges column by column.
+
+        Raises:
+            RowError: On rows that are not finite or, if so told, outside the limits.
+            ValueError: When the number of columns is another.
+        """
+        values = np.asarray(rows, np.float64)
+        if values.ndim != 2 or values.shape[1] != len(self.columns):
+            raise ValueError(f"rows have shape [n, {len(self.columns)}], not {list(values.shape)}")
+        _refuse(~np.isfinite(values), self.columns, "is not a finite number")
+        if self.signed_log:
+            values = np.sign(values) * np.log1p(np.abs(values))
+        z = (values - self.mean) / self.scale
+        if self.beyond == "refuse":
+            # A step of rounding beyond the limit is no other value.
+            _refuse(
+                np.abs(z) > self.limits * (1 + 1e-12),
+                self.columns,
+                "lies outside what the model was compiled for",
+            )
+        z = np.clip(z, -self.limits, self.limits)
+        if not self.knots.shape[1]:
+            return z
+        hinges = np.maximum(z[:, :, None] - self.knots, 0.0)
+        return np.concatenate([z, hinges.reshape(len(z), -1)], axis=1)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the encoding as JSON data."""
+        return {
+            "columns": list(self.columns),
+            "mean": self.mean.tolist(),
+            "scale": self.scale.tolist(),
+            "limits": self.limits.tolist(),
+            "knots": self.knots.tolist(),
+            "signed_log": self.signed_log,
+            "beyond": self.beyond,
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Encoding:
+        """Rebuild from `to_dict`."""
+        if data["beyond"] not in {"refuse", "clip"}:
+            raise ValueError(f"encoding.beyond is 'refuse' or 'clip', not {data['beyond']!r}")
+        return cls(
+            tuple(data["columns"]),
+            np.asarray(data["mean"], np.float64),
+            np.asarray(data["scale"], np.float64),
+            np.asarray(data["limits"], np.float64),
+            np.asarray(data["knots"], np.float64),
+            bool(data["signed_log"]),
+            data["beyond"],
+        )
+
+
+def plain_encoding(
+    rows: ArrayLike, columns: Sequence[str] | None = None, *, margin: float = 4.0
+) -> Encoding:
+    """Return an encoding that standardises, and refuses values far beyond those of calibration.
+
+    Args:
+        rows: [n, F] calibration rows.
+        columns: Names; default ``x0``, ``x1`` ...
+        margin: Limits are so many times the largest standardised value of the calibration rows.
+
+    Example:
+        >>> plain_encoding([[0.0], [2.0]]).encode([[2.0]]).tolist()
+        [[1.0]]
+    """
+    values = np.asarray(rows, np.float64)
+    mean, scale = values.mean(axis=0), values.std(axis=0)
+    scale[scale < 1e-12] = 1.0
+    limits = margin * np.maximum(np.abs((values - mean) / scale).max(axis=0), 1.0)
+    names = tuple(columns or (f"x{i}" for i in range(values.shape[1])))
+    return Encoding(names, mean, scale, limits)
+
+
+def _refuse(wrong: NDArray[np.bool_], columns: Sequence[str], why: str) -> None:
+    rows = np.flatnonzero(wrong.any(axis=1))
+    if len(rows):
+        reasons = [f"{columns[int(np.argmax(wrong[row]))]} {why}" for row in rows]
+        raise RowError(rows.tolist(), reasons)

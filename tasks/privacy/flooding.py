@@ -1,0 +1,37 @@
+"""Noise that hides the noise: what must be added before a decrypted score leaves its owner.
+
+A decrypted CKKS value contains the noise of its ciphertext, and whoever sees value and ciphertext
+learns the secret key (Li and Micciancio 2021, IND-CPA-D). Added noise of
+
+    sigma = sqrt(12 * releases) * 2**(security / 2) * noise
+
+hides it for so many releases (Li, Micciancio, Schultz and Sorrell 2022, as OpenFHE's
+NOISE_FLOODING_DECRYPT applies it); a key keeps count and stops at its budget.
+"""
+
+from __future__ import annotations
+
+import math
+
+STATISTICAL_BITS = 30
+RELEASES = 1_024
+"""Answers that a key may release."""
+
+TAIL = 7.5
+"""Deviations that a normal variable exceeds with probability below 2**-43."""
+
+
+def flooding_deviation(noise: float, releases: int = RELEASES) -> float:
+    """Return the standard deviation of the noise to add, in the unit of ``noise``.
+
+    Args:
+        noise: Largest error of what is released.
+        releases: How many answers will be.
+
+    Example:
+        >>> round(flooding_deviation(1.0) / 1e6, 2)
+        3.63
+    """
+    if releases < 1:
+        raise ValueError(f"a budget of {releases} releases allows none")
+    return math.sqrt(12 * releases * 2.0**STATISTICAL_BITS) * noise
