@@ -21,7 +21,8 @@ def _whole(words: Words) -> Numbers:
 def _words(numbers: Numbers, ring: Ring) -> Words:
     """Return numbers [..., K, N] modulo their primes."""
     primes = np.array(ring.primes, dtype=object)[:, None]
-    return (numbers % primes).astype(np.uint64)
+    words: Words = (numbers % primes).astype(np.uint64)
+    return words
 
 
 def weighted_sums_reference(inputs: Words, weights: NDArray[np.int32], ring: Ring) -> Words:

@@ -145,14 +145,19 @@ class Encoding:
 
 
 def plain_encoding(
-    rows: ArrayLike, columns: Sequence[str] | None = None, *, margin: float = 4.0
+    rows: ArrayLike,
+    columns: Sequence[str] | None = None,
+    *,
+    margin: float = 4.0,
+    beyond: Beyond = "refuse",
 ) -> Encoding:
-    """Return an encoding that standardises, and refuses values far beyond those of calibration.
+    """Return an encoding that standardises, with limits far beyond the calibration rows.
 
     Args:
         rows: [n, F] calibration rows.
         columns: Names; default ``x0``, ``x1`` ...
         margin: Limits are so many times the largest standardised value of the calibration rows.
+        beyond: What happens to values outside of them.
 
     Example:
         >>> plain_encoding([[0.0], [2.0]]).encode([[2.0]]).tolist()
@@ -163,7 +168,7 @@ def plain_encoding(
     scale[scale < 1e-12] = 1.0
     limits = margin * np.maximum(np.abs((values - mean) / scale).max(axis=0), 1.0)
     names = tuple(columns or (f"x{i}" for i in range(values.shape[1])))
-    return Encoding(names, mean, scale, limits)
+    return Encoding(names, mean, scale, limits, beyond=beyond)
 
 
 def _refuse(wrong: NDArray[np.bool_], columns: Sequence[str], why: str) -> None:

@@ -1,0 +1,104 @@
+"""What the benchmarks of encrypted scoring share: data, an owner with a scorer, times by CPU."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from connectors.private.client.offer import Offer
+from connectors.private.client.owner import Owner, Sealed
+from connectors.private.client.seal import Seal
+from tasks.privacy.compile import Compiled, CompileOptions, compile_model
+from tasks.privacy.model import PrivateModel
+from tasks.privacy.score import EncryptedScorer
+
+Reals = NDArray[np.float64]
+
+
+def credit_rows(n_train: int, n_test: int, seed: int) -> tuple[Reals, Any, Reals, Any]:
+    """Return rows of 30 columns, 3 % of them positive, to fit on and to score, with labels."""
+    from sklearn.datasets import make_classification
+
+    x, y = make_classification(
+        n_train + n_test,
+        30,
+        n_informative=12,
+        n_redundant=6,
+        weights=[0.97],
+        class_sep=0.8,
+        flip_y=0.01,
+        random_state=seed,
+    )
+    return x[:n_train], y[:n_train], x[n_train:], y[n_train:]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A compiled model, its owner and its scorer."""
+
+    compiled: Compiled
+    owner: Owner
+    scorer: EncryptedScorer
+
+
+def pair_of(model: PrivateModel, calibration: Reals, options: CompileOptions) -> Pair:
+    """Compile a model and make a key for it."""
+    compiled = compile_model(model, calibration, options)
+    offer = Offer(
+        name="benchmark",
+        plan=compiled.plan,
+        encoding=model.encoding,
+        offset=model.offset,
+        readout=model.readout,
+        flooding=compiled.proof.flooding,
+        releases=options.releases,
+        error=compiled.proof.likely_calibration,
+    )
+    owner = Owner(offer, Seal(compiled.plan.parameters))
+    return Pair(compiled, owner, EncryptedScorer(compiled.plan, compiled.whole))
+
+
+@dataclass(frozen=True)
+class Trip:
+    """One way of rows there and back.
+
+    Attributes:
+        scores: Decrypted.
+        sealed: What was sent.
+        answer_bytes: Size of what came back.
+        encrypt: CPU seconds of the owner before.
+        score: CPU seconds of the scorer, reading and writing included.
+        decrypt: CPU seconds of the owner after.
+    """
+
+    scores: Reals
+    sealed: Sealed
+    answer_bytes: int
+    encrypt: float
+    score: float
+    decrypt: float
+
+
+def trip(pair: Pair, rows: Reals, repeats: int = 1) -> Trip:
+    """Send rows there and back; CPU times are the median of the repeats."""
+    sealed, encrypt = timed(lambda: pair.owner.encrypt(rows), repeats)
+    answer, score = timed(
+        lambda: pair.scorer.score(sealed.packing, sealed.rows, sealed.content), repeats
+    )
+    scores, decrypt = timed(lambda: pair.owner.decrypt(sealed, answer), repeats)
+    return Trip(scores, sealed, len(answer), encrypt, score, decrypt)
+
+
+def timed(call: Callable[[], Any], repeats: int = 1) -> tuple[Any, float]:
+    """Return what a call gives and the median of its CPU seconds."""
+    taken = []
+    for _ in range(repeats):
+        start = time.process_time()
+        given = call()
+        taken.append(time.process_time() - start)
+    return given, float(np.median(taken))
