@@ -1,10 +1,10 @@
 """Encrypted logistic regression of 30 columns against the two ways that TenSEAL's tutorials show.
 
-Rows of 30 columns, 3 % positive; every seed draws data, key and noise anew. Owner and scorer run in
-this process on one thread; figures are CPU time, the scorer's with reading the request and
-writing the answer. The tutorial encrypts row by row and takes ``dot`` of each; the batched tensor holds
-4,096 rows and takes ``mm``. Both get the same weights; their own reading and writing is left out, in
-their favour.
+Rows of 30 columns, 3 % positive; every seed draws data, key and noise anew. Owner and scorer run
+in this process on one thread; figures are CPU time, the scorer's with reading the request and
+writing the answer. The tutorial encrypts row by row and takes ``dot`` of each; the batched tensor
+holds 4,096 rows and takes ``mm``. Both get the same weights; their own reading and writing is left
+out, in their favour.
 """
 
 from __future__ import annotations
