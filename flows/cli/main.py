@@ -38,6 +38,9 @@ class PenstockCommands(LazyGroup):
         "export": LazyCommand(
             "flows.cli.export", "Write a model in another format: ONNX, OpenVINO, phones, boards."
         ),
+        "private": LazyCommand(
+            "flows.cli.private", "Score encrypted rows, or have rows scored unseen."
+        ),
         "simulate": LazyCommand("flows.cli.simulate", "Generate transactions to work on."),
         "schedule": LazyCommand(
             "flows.cli.schedule", "Place jobs on devices: profile, tune, simulate, apply."

@@ -7,8 +7,6 @@ wrap-around is excluded by proof instead of being looked for.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -21,7 +19,7 @@ from tasks.privacy.bounds import DECODING, linear_errors, power_errors, weight_e
 from tasks.privacy.flooding import RELEASES, TAIL, flooding_deviation
 from tasks.privacy.model import ModelError, PrivateModel
 from tasks.privacy.parameters import SETS, ParameterError, ParameterSet
-from tasks.privacy.plan import Packing, Plan, WholeWeights
+from tasks.privacy.plan import Packing, Plan, WholeWeights, digest_of
 
 Reals = NDArray[np.float64]
 
@@ -220,7 +218,7 @@ def _candidates(
                 packings=_packings(model, parameters),
                 digest="",
             )
-            plan = replace(plan, digest=_digest(plan, whole))
+            plan = replace(plan, digest=digest_of(plan, whole))
             yield Compiled(model, plan, whole, proof, options)
 
 
@@ -335,9 +333,3 @@ def _steps(number: float, bits: int) -> int:
     """Return a number as whole steps, exactly rounded at any size."""
     numerator, denominator = float(number).as_integer_ratio()
     return (2 * (numerator << bits) + denominator) // (2 * denominator)
-
-
-def _digest(plan: Plan, whole: WholeWeights) -> str:
-    """SHA-256 over everything the scorer computes with."""
-    described = plan.to_dict() | {"whole": whole.digest}
-    return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()

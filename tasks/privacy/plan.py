@@ -6,7 +6,6 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -153,8 +152,9 @@ class WholeWeights:
             np.asarray(data["output"], np.int32).reshape(len(data["output"]), len(data["weights"])),
         )
 
-    @cached_property
-    def digest(self) -> str:
-        """SHA-256 over them, hexadecimal."""
-        text = json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(text.encode()).hexdigest()
+
+def digest_of(plan: Plan, whole: WholeWeights) -> str:
+    """Return the SHA-256 over everything the scorer computes with, hexadecimal."""
+    told = plan.to_dict() | {"digest": "", "whole": whole.to_dict()}
+    text = json.dumps(told, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -52,7 +52,7 @@ class Readout:
             raise ValueError("readout.thresholds must rise within 0 .. 1")
 
     def outcome(self, scores: Reals) -> Reals:
-        """Return probabilities [n, O], or the scores themselves where they are values."""
+        """Return probabilities [n, O], or the scores themselves where they are values; NaN stays."""
         if self.kind == "value":
             return scores
         if self.kind == "class":
@@ -60,7 +60,8 @@ class Readout:
             shares: Reals = shifted / shifted.sum(axis=1, keepdims=True)
             return shares
         z = scores if self.floor is None else np.maximum(scores, self.floor)
-        log_odds = self.c - self.a * np.logaddexp(0.0, -z) + self.b * np.logaddexp(0.0, z)
+        with np.errstate(invalid="ignore"):
+            log_odds = self.c - self.a * np.logaddexp(0.0, -z) + self.b * np.logaddexp(0.0, z)
         probability: Reals = 0.5 * (1.0 + np.tanh(0.5 * log_odds))
         return probability
 

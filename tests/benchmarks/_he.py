@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from connectors.private.client.offer import Offer
+from connectors.private.bundle import make_offer
 from connectors.private.client.owner import Owner, Sealed
 from connectors.private.client.seal import Seal
 from tasks.privacy.compile import Compiled, CompileOptions, compile_model
@@ -49,16 +49,7 @@ class Pair:
 def pair_of(model: PrivateModel, calibration: Reals, options: CompileOptions) -> Pair:
     """Compile a model and make a key for it."""
     compiled = compile_model(model, calibration, options)
-    offer = Offer(
-        name="benchmark",
-        plan=compiled.plan,
-        encoding=model.encoding,
-        offset=model.offset,
-        readout=model.readout,
-        flooding=compiled.proof.flooding,
-        releases=options.releases,
-        error=compiled.proof.likely_calibration,
-    )
+    offer = make_offer(compiled, "benchmark", calibration)
     owner = Owner(offer, Seal(compiled.plan.parameters))
     return Pair(compiled, owner, EncryptedScorer(compiled.plan, compiled.whole))
 

@@ -39,6 +39,9 @@ class Offer:
         flooding: Deviation of the noise to add before scores leave their owner; 0: they may not.
         releases: How many answers a key may release.
         error: Largest error of a score, proved for rows such as the model was compiled on.
+        canaries: float64 [n, F], rows whose scores are known.
+        canary_scores: float64 [n, O], those scores.
+        scorer: Ed25519 key that answers are signed with, hexadecimal; empty: not known yet.
     """
 
     name: str
@@ -49,6 +52,9 @@ class Offer:
     flooding: float
     releases: int
     error: float
+    canaries: Reals
+    canary_scores: Reals
+    scorer: str = ""
 
     def to_json(self) -> str:
         """Return the offer as text."""
@@ -63,6 +69,9 @@ class Offer:
             "flooding": self.flooding,
             "releases": self.releases,
             "error": self.error,
+            "canaries": self.canaries.tolist(),
+            "canary_scores": self.canary_scores.tolist(),
+            "scorer": self.scorer,
         }
         return json.dumps(data, indent=1, allow_nan=False)
 
@@ -85,14 +94,37 @@ class Offer:
                 flooding=float(data["flooding"]),
                 releases=int(data["releases"]),
                 error=float(data["error"]),
+                canaries=np.asarray(data["canaries"], np.float64),
+                canary_scores=np.asarray(data["canary_scores"], np.float64),
+                scorer=str(data["scorer"]),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise OfferError(f"this is no offer of a scorer ({error!r})") from error
         if not known:
             raise OfferError(f"offers of version {data['version']} are not read here")
-        if offer.offset.shape != (offer.plan.scores,) or offer.encoding.inputs != offer.plan.inputs:
-            raise OfferError("the offer's plan, encoding and offset do not fit each other")
+        offer._check()
         return offer
+
+    def _check(self) -> None:
+        """Check that the parts fit each other.
+
+        Raises:
+            OfferError: They do not.
+        """
+        scores, columns = self.plan.scores, len(self.encoding.columns)
+        n = len(self.canaries)
+        shapes = {
+            "offset": (self.offset, (scores,)),
+            "canaries": (self.canaries, (n, columns)),
+            "canary_scores": (self.canary_scores, (n, scores)),
+        }
+        for name, (value, shape) in shapes.items():
+            if value.shape != shape or not np.isfinite(value).all():
+                raise OfferError(f"the offer's {name} are not {list(shape)} finite numbers")
+        if self.encoding.inputs != self.plan.inputs:
+            raise OfferError("the offer's encoding and plan do not fit each other")
+        if not n:
+            raise OfferError("the offer has no canaries, so a wrong model could not be told")
 
     @classmethod
     def read(cls, path: Path) -> Offer:

@@ -17,7 +17,7 @@ from tasks.fraud.heads.onnx_graph import GraphBuilder
 
 Float = NDArray[np.float64]
 
-_LIMIT = 8.0
+LIMIT = 8.0
 """Standardised values are clipped here: one absurd value must not decide alone."""
 
 
@@ -48,7 +48,7 @@ class Scaling:
     def encode(self, x: NDArray[np.float32]) -> Float:
         """Return float64 [n, G]: standardised features, then the hinges feature by feature."""
         z = (_signed_log(x) - self.mean) / self.scale
-        z = np.clip(z, -_LIMIT, _LIMIT)
+        z = np.clip(z, -LIMIT, LIMIT)
         if self.knots.shape[1] == 0:
             return z
         hinges = np.maximum(z[:, :, None] - self.knots, 0.0)
@@ -66,7 +66,7 @@ class Scaling:
         value = graph.node("Mul", [graph.node("Sign", [exact]), graph.node("Log", [above_zero])])
         centred = graph.node("Sub", [value, _float64(graph, self.mean)])
         z = graph.node("Div", [centred, _float64(graph, self.scale)])
-        z = graph.node("Clip", [z, _float64(graph, -_LIMIT), _float64(graph, _LIMIT)])
+        z = graph.node("Clip", [z, _float64(graph, -LIMIT), _float64(graph, LIMIT)])
         count = self.knots.shape[1]
         if count == 0:
             return z
@@ -89,7 +89,7 @@ def fit_scaling(x: NDArray[np.float32], *, knots: int = 0) -> Scaling:
     mean = values.mean(axis=0)
     scale = values.std(axis=0)
     scale[scale < 1e-9] = 1.0
-    z = np.clip((values - mean) / scale, -_LIMIT, _LIMIT)
+    z = np.clip((values - mean) / scale, -LIMIT, LIMIT)
     shares = np.arange(1, knots + 1) / (knots + 1)
     places = np.quantile(z, shares, axis=0).T if knots else np.zeros((x.shape[1], 0))
     return Scaling(mean, scale, np.ascontiguousarray(places))

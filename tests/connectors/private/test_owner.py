@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from connectors.private.bundle import make_offer
 from connectors.private.client.offer import Offer, OfferError
 from connectors.private.client.owner import AnswerError, Owner
 from connectors.private.client.seal import Seal
@@ -28,16 +29,7 @@ class Pair:
     def __init__(self, kind: str) -> None:
         self.model = made(kind)
         self.compiled = compile_model(self.model, rows(500))
-        self.offer = Offer(
-            name=kind,
-            plan=self.compiled.plan,
-            encoding=self.model.encoding,
-            offset=self.model.offset,
-            readout=self.model.readout,
-            flooding=self.compiled.proof.flooding,
-            releases=self.compiled.options.releases,
-            error=self.compiled.proof.likely_calibration,
-        )
+        self.offer = make_offer(self.compiled, kind, rows(500))
         self.owner = Owner(self.offer, Seal(self.compiled.plan.parameters))
         self.scorer = EncryptedScorer(self.compiled.plan, self.compiled.whole)
 

@@ -1,0 +1,134 @@
+"""What happened, in a log whose lines hold each other: a changed or lost line is found.
+
+Every line holds the digest of the line before it and its own. The digest of a request's line goes
+back to the owner inside the signed answer, as a receipt: who rewrites the log from some line on
+must also collect every receipt that was given since.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from connectors.private.client.documents import canonical
+from infra.errors import ConfigurationError
+
+FIRST = "0" * 64
+"""Digest before the first line."""
+
+_TAIL_BYTES = 64 * 1024
+_REMEDY = "Look at it with 'penstock private audit', keep it, and begin a new one beside it"
+
+
+@dataclass(frozen=True, slots=True)
+class AuditReport:
+    """What a verifier found.
+
+    Attributes:
+        lines: Lines read.
+        head: Digest of the last one.
+        trouble: What is wrong, with its line; empty: nothing.
+        missing: Receipts that no line has.
+    """
+
+    lines: int
+    head: str
+    trouble: str
+    missing: tuple[str, ...]
+
+    @property
+    def sound(self) -> bool:
+        """Whether nothing is wrong."""
+        return not self.trouble and not self.missing
+
+
+class AuditLog:
+    """Appends lines; one process at a time."""
+
+    def __init__(self, path: Path) -> None:
+        """Go on where the log ends.
+
+        Raises:
+            ConfigurationError: When its last line is cut off or changed.
+        """
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._number, self.head = _end(path)
+        self._file = path.open("a", encoding="ascii")
+
+    def note(self, event: str, **facts: Any) -> str:
+        """Append a line and return its digest.
+
+        Args:
+            event: What happened.
+            facts: JSON data: digests, ids, counts, verdicts; never contents.
+        """
+        line = {"n": self._number + 1, "event": event, "before": self.head, **facts}
+        digest = _digest(line)
+        self._file.write(canonical({**line, "digest": digest}).decode("ascii") + "\n")
+        self._file.flush()
+        self._number, self.head = self._number + 1, digest
+        return digest
+
+    def sync(self) -> None:
+        """Bring what was written to the disk."""
+        os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        """End."""
+        self.sync()
+        self._file.close()
+
+
+def verify_log(path: Path, receipts: Iterable[str] = ()) -> AuditReport:
+    """Check every line of a log, and that it has the lines of given receipts.
+
+    Args:
+        path: The log.
+        receipts: Digests that answers held.
+    """
+    waited = set(receipts)
+    before, number, trouble = FIRST, 0, ""
+    with path.open(encoding="ascii", errors="replace") as file:
+        for number, text in enumerate(file, 1):
+            try:
+                line = json.loads(text)
+                digest = line.pop("digest")
+                right = (line["n"], line["before"], digest) == (number, before, _digest(line))
+            except (KeyError, TypeError, ValueError, AttributeError):
+                right = False
+            if not right:
+                trouble = f"line {number} was changed, or a line before it is missing"
+                break
+            before = digest
+            waited.discard(digest)
+    return AuditReport(number, before, trouble, tuple(sorted(waited)))
+
+
+def _digest(line: Mapping[str, Any]) -> str:
+    return hashlib.sha256(canonical(line)).hexdigest()
+
+
+def _end(path: Path) -> tuple[int, str]:
+    """Return number and digest of the last line."""
+    if not path.is_file() or not path.stat().st_size:
+        return 0, FIRST
+    with path.open("rb") as file:
+        file.seek(-min(_TAIL_BYTES, path.stat().st_size), os.SEEK_END)
+        last = file.read().splitlines(keepends=True)[-1]
+    try:
+        line = json.loads(last)
+        digest = line.pop("digest")
+        sound = last.endswith(b"\n") and digest == _digest(line)
+        end = int(line["n"]), str(digest)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ConfigurationError(
+            f"{path}: the last line cannot be read ({error})", _REMEDY
+        ) from error
+    if not sound:
+        raise ConfigurationError(f"{path}: the last line is cut off or changed", _REMEDY)
+    return end

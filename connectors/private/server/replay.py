@@ -1,0 +1,62 @@
+"""No request counts twice: a window of time, and the nonces seen within it."""
+
+from __future__ import annotations
+
+from collections import deque
+
+
+class ReplayError(ValueError):
+    """A request is too old, from the future, or was seen before."""
+
+
+class ReplayWindow:
+    """Remembers what came within a window.
+
+    Nonces are kept in memory. A server that starts knows none, so it takes no request that was
+    made before it started.
+    """
+
+    def __init__(self, seconds: float, started: float) -> None:
+        """Begin.
+
+        Args:
+            seconds: How old a request may be, and how far another clock ahead.
+            started: When this server did, seconds since 1970.
+        """
+        self._seconds, self._started = seconds, started
+        self._seen: set[str] = set()
+        self._order: deque[tuple[float, str]] = deque()
+
+    def __len__(self) -> int:
+        return len(self._seen)
+
+    def take(self, key: str, nonce: str, made: float, now: float) -> None:
+        """Note a request.
+
+        Args:
+            key: Whose it is.
+            nonce: Its nonce.
+            made: When it says it was made, seconds since 1970.
+            now: Seconds since 1970.
+
+        Raises:
+            ReplayError: When it must not count.
+        """
+        if abs(now - made) > self._seconds:
+            raise ReplayError(
+                f"the request was made {now - made:.0f} s ago by your clock; at most"
+                f" {self._seconds:g} s are taken: send it afresh, with the right time"
+            )
+        if made < self._started:
+            raise ReplayError("the request is older than this server; send it afresh")
+        self._forget(now)
+        name = f"{key}:{nonce}"
+        if name in self._seen:
+            raise ReplayError("this very request came before; send it afresh")
+        self._seen.add(name)
+        # One that is dated ahead can come again until it is too old by its own date.
+        self._order.append((max(made, now) + self._seconds, name))
+
+    def _forget(self, now: float) -> None:
+        while self._order and self._order[0][0] < now:
+            self._seen.discard(self._order.popleft()[1])
