@@ -52,7 +52,7 @@ class Readout:
             raise ValueError("readout.thresholds must rise within 0 .. 1")
 
     def outcome(self, scores: Reals) -> Reals:
-        """Return probabilities [n, O], or the scores themselves where they are values; NaN stays."""
+        """Return probabilities [n, O], or the scores where they are values; NaN stays."""
         if self.kind == "value":
             return scores
         if self.kind == "class":

@@ -167,6 +167,27 @@ class ModelServerProcess(ApiProcess):
     ready = "/v2/health/ready"
 
 
+class PrivateServerProcess(ApiProcess):
+    """A running scorer of ciphertexts."""
+
+    module = "connectors.private.server.server"
+    prefix = "PENSTOCK_PRIVATE_"
+
+
+@contextmanager
+def running_private(
+    home: Path, settings: Mapping[str, Any], tokens: str = ""
+) -> Iterator[PrivateServerProcess]:
+    """A scorer of ciphertexts for the length of a ``with`` block."""
+    server = PrivateServerProcess(home, {"home": home, **settings}, tokens)
+    try:
+        server.wait_ready()
+        yield server
+    finally:
+        server.stop()
+        server.kill()
+
+
 @contextmanager
 def running_models(
     home: Path, settings: Mapping[str, Any], tokens: str = ""

@@ -221,3 +221,7 @@ def _parsed(argv: Sequence[str] | None) -> argparse.Namespace:
 def _say(line: dict[str, Any]) -> None:
     sys.stdout.write(json.dumps(line, allow_nan=False) + "\n")
     sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
