@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup jars export-venv demo demo-live test coverage test-stream test-long chaos class-lists lint format bench bench-smoke bench-gpu lite lite-arm64 up down status doctor freeze clean purge
+.PHONY: help setup jars export-venv demo demo-live test coverage test-stream test-long chaos class-lists lint format bench bench-smoke bench-gpu client lite lite-arm64 up down status doctor freeze clean purge
 MAKEFLAGS += --no-print-directory
 
 BIN := .venv/bin
@@ -76,6 +76,9 @@ bench-gpu: setup ## Every figure that needs a CUDA device, appended to docs/benc
 
 lite: ## Build the wheel of penstock-lite, for machines with ONNX Runtime alone
 	$(require-setup)@$(BIN)/python -m infra.lite.build
+
+client: ## Build the wheel of penstock-client, for owners of data that is scored encrypted
+	$(require-setup)@$(BIN)/python -m infra.lite.build --project connectors/private/client
 
 lite-arm64: lite ## The packages that penstock-lite needs on 64-bit ARM, pinned with their digests
 	@infra/lite/arm64.sh

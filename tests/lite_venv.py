@@ -1,4 +1,4 @@
-"""An empty environment with `penstock-lite` and what it needs, as on a machine of a line."""
+"""An empty environment with one of the small wheels and what it needs, as on another machine."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from infra.lite.build import CHECKOUT, build_wheel
+from infra.lite.build import CHECKOUT, PROJECT, build_wheel
 
 LIMIT = 2 * 2**30
 """Bytes of address space that a box of 2 GB leaves to it at most."""
@@ -22,14 +22,14 @@ class UnreachableError(RuntimeError):
     """Neither uv's cache nor the registry has the packages."""
 
 
-def make_environment(folder: Path) -> Path:
+def make_environment(folder: Path, project: str = PROJECT) -> Path:
     """Return the ``bin`` folder of a new environment with the wheel, built now.
 
     Raises:
         UnreachableError: When its packages are neither cached nor to be fetched.
     """
     uv = Path(sys.executable).with_name("uv")
-    wheel = folder / build_wheel(str(folder))
+    wheel = folder / build_wheel(str(folder), project=project)
     made = folder / "venv"
     subprocess.run([uv, "venv", "--quiet", "--python", sys.executable, made], check=True)
     command = [uv, "pip", "install", "--quiet", "--python", made / "bin" / "python"]

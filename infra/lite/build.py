@@ -1,9 +1,10 @@
-"""Builds the wheel of ``penstock-lite`` out of the checkout's own files.
+"""Builds the wheels of ``penstock-lite`` and ``penstock-client`` out of the checkout's own files.
 
-Beginning with the entries that ``pyproject.toml`` names, every import is followed: what it leads to
-is the wheel, under one package name, and no line of it is kept twice. An import of anything but the
-standard library and the wheel's dependencies ends the build. The wheel is the same to the byte
-wherever it is built. It is also a build back end (PEP 517), with the standard library alone.
+Beginning with the entries that a ``pyproject.toml`` names, every import is followed: what it leads
+to is the wheel, under one package name, and no line of it is kept twice. An import of anything but
+the standard library and the wheel's dependencies ends the build. The wheel is the same to the byte
+wherever it is built. It is also a build back end (PEP 517) of the project it lies beside, with the
+standard library alone.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ from typing import Any
 
 HERE = Path(__file__).resolve().parent
 CHECKOUT = HERE.parents[1]
+PROJECT = "infra/lite"
+"""Folder of the ``pyproject.toml`` that is built unless told otherwise."""
 MOMENT = (1980, 1, 1, 0, 0, 0)
 """The earliest that a zip file can tell."""
 TAG = "py3-none-any"
@@ -67,11 +70,11 @@ class Plan:
         return f"{self.package}.{module}"
 
 
-def read_plan(checkout: Path = CHECKOUT) -> Plan:
-    """Return the plan of a checkout."""
-    told = tomllib.loads((checkout / "infra/lite/pyproject.toml").read_text(encoding="utf-8"))
+def read_plan(checkout: Path = CHECKOUT, project: str = PROJECT) -> Plan:
+    """Return the plan of a project of a checkout."""
+    told = tomllib.loads((checkout / project / "pyproject.toml").read_text(encoding="utf-8"))
     house = tomllib.loads((checkout / "pyproject.toml").read_text(encoding="utf-8"))
-    tool = told["tool"]["penstock-lite"]
+    tool = told["tool"]["penstock-wheel"]
     return Plan(
         name=told["project"]["name"],
         version=house["project"]["version"],
@@ -125,10 +128,12 @@ def build_wheel(
     wheel_directory: str,
     config_settings: Mapping[str, Any] | None = None,
     metadata_directory: str | None = None,
+    *,
+    project: str = PROJECT,
 ) -> str:
     """Write the wheel into a folder and return its name (PEP 517)."""
     del config_settings, metadata_directory
-    plan = read_plan()
+    plan = read_plan(project=project)
     stem = f"{plan.name.replace('-', '_')}-{plan.version}"
     files = wheel_files(plan)
     files |= {f"{stem}.dist-info/{name}": text for name, text in _about(plan).items()}
@@ -150,7 +155,7 @@ def build_wheel(
 def build_sdist(sdist_directory: str, config_settings: object = None) -> str:
     """Refuse: the sources are the checkout (PEP 517)."""
     del sdist_directory, config_settings
-    raise BuildError("penstock-lite has no source archive; build the wheel from the checkout")
+    raise BuildError("there is no source archive; build the wheel from the checkout")
 
 
 def _rewritten(text: str, path: Path, plan: Plan, checkout: Path) -> tuple[str, list[str]]:
@@ -167,7 +172,7 @@ def _rewritten(text: str, path: Path, plan: Plan, checkout: Path) -> tuple[str, 
         for name in names:
             top = name.split(".")[0]
             if top not in plan.floors and top not in plan.allowed:
-                raise BuildError(f"{path}:{node.lineno}: imports {name}, which a line has not")
+                raise BuildError(f"{path}:{node.lineno}: imports {name}, no dependency of it")
             if top not in plan.floors:
                 continue
             if isinstance(node, ast.Import):
@@ -212,13 +217,14 @@ def main() -> None:
     """Build the wheel into a folder and say where it lies."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--out", type=Path, default=CHECKOUT / ".penstock" / "dist")
-    out = parser.parse_args().out
+    parser.add_argument("--project", default=PROJECT, help="folder of the pyproject.toml")
+    args = parser.parse_args()
     try:
-        path = out / build_wheel(str(out))
+        path = args.out / build_wheel(str(args.out), project=args.project)
     except BuildError as error:
-        sys.exit(f"lite: {error}")
+        sys.exit(f"{args.project}: {error}")
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    sys.stdout.write(f"lite: {path}, {path.stat().st_size / 1000:.0f} kB, sha256 {digest}\n")
+    sys.stdout.write(f"{path}, {path.stat().st_size / 1000:.0f} kB, sha256 {digest}\n")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """From raw columns to the numbers that are encrypted: public, and done by the data owner.
 
 The scorer publishes it, the owner computes it before encryption, so it may bend as it likes: signed
-logarithms, standardisation, hinges at knots. Its outputs are bounded, which is what lets the
-compiler prove that nothing wraps around under encryption.
+logarithms, standardisation, hinges at knots, steps at thresholds. Its outputs are bounded, which is
+what lets the compiler prove that nothing wraps around under encryption.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class RowError(ValueError):
 
 @dataclass(frozen=True)
 class Encoding:
-    """F columns as G bounded inputs.
+    """F columns as G bounded inputs: standardised columns, hinges, steps, in this order.
 
     Attributes:
         columns: Names of the F columns.
@@ -45,6 +45,7 @@ class Encoding:
         knots: float64 [F, K], standardised: adds ``max(z - knot, 0)`` for each.
         signed_log: Whether values become ``sign(v) * ln(1 + |v|)`` first.
         beyond: What happens to a value outside its limits.
+        steps: Pairs of a column's place and a threshold; adds 1 where the raw value lies above.
     """
 
     columns: tuple[str, ...]
@@ -54,6 +55,7 @@ class Encoding:
     knots: Reals = field(default_factory=lambda: np.zeros((0, 0)))
     signed_log: bool = False
     beyond: Beyond = "refuse"
+    steps: tuple[tuple[int, float], ...] = ()
 
     def __post_init__(self) -> None:
         """Bring the arrays into shape.
@@ -69,19 +71,21 @@ class Encoding:
             object.__setattr__(self, name, values)
         if not ((self.scale > 0).all() and (self.limits > 0).all()):
             raise ValueError("encoding.scale and encoding.limits must be positive")
+        if not all(0 <= place < width and np.isfinite(limit) for place, limit in self.steps):
+            raise ValueError(f"encoding.steps are finite thresholds of columns 0 to {width - 1}")
         knots = np.asarray(self.knots, np.float64).reshape(width, -1) if width else self.knots
         object.__setattr__(self, "knots", knots)
 
     @property
     def inputs(self) -> int:
-        """Number of inputs G: ``F * (1 + K)``."""
-        return len(self.columns) * (1 + int(self.knots.shape[1]))
+        """Number of inputs G: ``F * (1 + K)`` and one for each step."""
+        return len(self.columns) * (1 + int(self.knots.shape[1])) + len(self.steps)
 
     @property
     def bounds(self) -> Reals:
         """Largest absolute value of each input, float64 [G]."""
         hinges = np.maximum(self.limits[:, None] - self.knots, 0.0)
-        return np.concatenate([self.limits, hinges.ravel()])
+        return np.concatenate([self.limits, hinges.ravel(), np.ones(len(self.steps))])
 
     def encode(self, rows: ArrayLike) -> Reals:
         """Return the inputs of rows.
@@ -90,7 +94,7 @@ class Encoding:
             rows: [n, F] numbers.
 
         Returns:
-            float64 [n, G]: standardised columns, then the hinges column by column.
+            float64 [n, G]: standardised columns, the hinges column by column, the steps.
 
         Raises:
             RowError: On rows that are not finite or, if so told, outside the limits.
@@ -100,6 +104,7 @@ class Encoding:
         if values.ndim != 2 or values.shape[1] != len(self.columns):
             raise ValueError(f"rows have shape [n, {len(self.columns)}], not {list(values.shape)}")
         _refuse(~np.isfinite(values), self.columns, "is not a finite number")
+        parts = [self._steps(values)] if self.steps else []
         if self.signed_log:
             values = np.sign(values) * np.log1p(np.abs(values))
         z = (values - self.mean) / self.scale
@@ -111,10 +116,14 @@ class Encoding:
                 "lies outside what the model was compiled for",
             )
         z = np.clip(z, -self.limits, self.limits)
-        if not self.knots.shape[1]:
-            return z
-        hinges = np.maximum(z[:, :, None] - self.knots, 0.0)
-        return np.concatenate([z, hinges.reshape(len(z), -1)], axis=1)
+        if self.knots.shape[1]:
+            parts.insert(0, np.maximum(z[:, :, None] - self.knots, 0.0).reshape(len(z), -1))
+        return np.concatenate([z, *parts], axis=1) if parts else z
+
+    def _steps(self, values: Reals) -> Reals:
+        places = [place for place, _ in self.steps]
+        limits = np.array([limit for _, limit in self.steps])
+        return (values[:, places] > limits).astype(np.float64)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the encoding as JSON data."""
@@ -126,6 +135,7 @@ class Encoding:
             "knots": self.knots.tolist(),
             "signed_log": self.signed_log,
             "beyond": self.beyond,
+            "steps": [[place, limit] for place, limit in self.steps],
         }
 
     @classmethod
@@ -141,6 +151,7 @@ class Encoding:
             np.asarray(data["knots"], np.float64),
             bool(data["signed_log"]),
             data["beyond"],
+            tuple((int(place), float(limit)) for place, limit in data["steps"]),
         )
 
 

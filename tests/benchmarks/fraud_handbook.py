@@ -75,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options.add_argument("--no-graph", action="store_true", help="leave the graph part out")
     args = options.parse_args(argv)
     with stopwatch() as timing, network_threads(SETTINGS):
-        tx, config = _load(args)
+        tx, config = load_stream(args)
         features = build_features(tx, config)
         plan = make_plan(tx, config, protocol=None)
         folds = plan.validation if args.validation else plan.test
@@ -97,7 +97,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _load(args: Any) -> tuple[Transactions, DatasetConfig]:
+def load_stream(args: Any) -> tuple[Transactions, DatasetConfig]:
     """Read the stream (or simulate a small bank) and set the folds asked for."""
     config = DatasetConfig.from_toml(CONFIG)
     split = replace(config.split, folds=args.folds, test_start=args.test_start)

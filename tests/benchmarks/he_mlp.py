@@ -18,7 +18,7 @@ from tasks.privacy.compile import CompileOptions
 from tasks.privacy.encoding import plain_encoding
 from tasks.privacy.model import PrivateModel, power_model
 from tests.benchmarks._harness import emit, parser, run_program
-from tests.benchmarks._he import credit_rows, pair_of, timed, trip
+from tests.benchmarks._he import credit_rows, pair_of, tenseal_layers, trip
 
 Reals = NDArray[np.float64]
 TRAIN, HIDDEN = 20_000, 16
@@ -75,34 +75,6 @@ def measured(
     }
 
 
-def naive(model: PrivateModel, x: Reals, rows: int) -> float:
-    """Return the rows per CPU second of TenSEAL's layers, a row per ciphertext."""
-    import tenseal
-
-    context = tenseal.context(
-        tenseal.SCHEME_TYPE.CKKS, 8192, -1, [40, 26, 26, 26, 26, 40], n_threads=1
-    )
-    context.global_scale = 2**26
-    context.generate_galois_keys()
-    sealed = [tenseal.ckks_vector(context, row.tolist()) for row in x[:rows]]
-    first, second = model.weights.T.tolist(), model.output[0].tolist()
-    bias = model.bias.tolist()
-
-    def score() -> list[Any]:
-        found = []
-        for one in sealed:
-            hidden = one.mm(first) + bias
-            hidden.square_()
-            found.append(hidden.dot(second))
-        return found
-
-    scores, seconds = timed(score)
-    clear = model.score_encoded(x[:rows])[:, 0] - model.offset[0]
-    error = np.abs(np.array([one.decrypt()[0] for one in scores]) - clear).max()
-    assert error < 0.2 * max(1.0, np.abs(clear).max()), error
-    return rows / seconds
-
-
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the benchmark."""
     made = parser("he-mlp", __doc__.splitlines()[0])
@@ -124,7 +96,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     x, y, test, _ = credit_rows(TRAIN, 100, args.seed)
     model = fitted(x, y, 2, args.seed, steps)
     inputs = (test - model.encoding.mean) / model.encoding.scale
-    figures["naive_rows_s"] = naive(model, inputs, 2 if args.smoke else 20)
+    figures["naive_rows_s"] = tenseal_layers(model, inputs[: 2 if args.smoke else 20])
     figures["ratio"] = figures["square_rows_s"] / figures["naive_rows_s"]
     emit(figures, args)
 
