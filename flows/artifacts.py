@@ -67,6 +67,21 @@ def publish_scores(record: dict[str, Any]) -> None:
     create_table_artifact(rows, key=f"{artifact_key(record['model'])}-scores")
 
 
+def publish_private_batch(record: dict[str, Any]) -> None:
+    """Show what came of a table that was scored encrypted."""
+    told = {
+        "rows": f"{record['rows']:,}",
+        "refused": f"{record['refused']:,}",
+        **{f"band {name}": f"{n:,}" for name, n in record["bands"].items()},
+        "sent": f"{record['up_bytes'] / 1e6:,.1f} MB",
+        "received": f"{record['down_bytes'] / 1e6:,.1f} MB",
+        "receipts": " ".join(record["receipts"]),
+        "file": record["out"],
+    }
+    rows = [{"what": what, "value": value} for what, value in told.items()]
+    create_table_artifact(rows, key="encrypted-batch")
+
+
 def publish_cleaning(record: dict[str, Any]) -> None:
     """Show what a cleaning run did to a table, and where its report is."""
     told = {

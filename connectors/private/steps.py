@@ -1,0 +1,160 @@
+"""Steps of the owner's batch job, as Prefect tasks: seal, have scored, open.
+
+Between them lie files, so that a step that is run again does not encrypt again. What is secret, the
+key, is read where it is used and never passes between steps.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from prefect import task
+
+from connectors.private.client.http import Scorer, ScorerError
+from connectors.private.client.key_file import KeyFile
+from connectors.private.client.messages import AnswerHeader, RequestHeader, read_message
+from connectors.private.client.offer import Offer
+from connectors.private.client.sealed_file import read_sealed, write_sealed
+from connectors.private.client.session import Session
+from connectors.private.client.tables import TableError, read_rows, write_scores
+
+Record = dict[str, Any]
+
+PASSPHRASE = "PENSTOCK_PRIVATE_PASSPHRASE"  # noqa: S105 - the name of a variable
+TOKEN = "PENSTOCK_TOKEN"  # noqa: S105 - the name of a variable
+
+
+@task(name="seal-rows", timeout_seconds=3_600)
+def seal_rows(rows: str, offer: str, key: str, folder: str, most_rows: int) -> Record:
+    """Encrypt a table in parts that a scorer takes.
+
+    Args:
+        rows: CSV, ``.npy`` or Parquet file with the columns of the offer.
+        offer: The scorer's offer.
+        key: Key file.
+        folder: For the sealed parts.
+        most_rows: Rows of a part.
+
+    Returns:
+        Files, rows and refused rows with their reasons.
+    """
+    session = _session(offer, key)
+    table = _table(Path(rows), session.offer.encoding.columns)
+    begun = time.process_time()
+    place = Path(folder)
+    place.mkdir(parents=True, exist_ok=True)
+    files, sent = [], 0
+    refused: dict[int, str] = {}
+    for start in range(0, len(table), most_rows):
+        sealed = session.seal(table[start : start + most_rows])
+        path = place / f"{start:09d}.sealed"
+        write_sealed(path, sealed)
+        files.append(str(path))
+        refused |= {start + row: why for row, why in sealed.refused.items()}
+        sent += len(sealed.sealed.content)
+    return {
+        "files": files,
+        "rows": len(table),
+        "refused": {str(row): why for row, why in refused.items()},
+        "up_bytes": sent,
+        "cpu_seconds": time.process_time() - begun,
+    }
+
+
+def _again(_task: Any, _run: Any, state: Any) -> bool:
+    """Try again what may succeed later: nobody answers, or the scorer is busy."""
+    error = state.result(raise_on_failure=False)
+    return isinstance(error, ScorerError) and error.status in {0, 429, 503}
+
+
+@task(
+    name="score-sealed",
+    retries=3,
+    retry_delay_seconds=[1, 5, 20],
+    retry_condition_fn=_again,
+    timeout_seconds=600,
+)
+def score_sealed(file: str, offer: str, key: str, url: str, authority: str = "") -> Record:
+    """Have one sealed part scored; each try is a request of its own.
+
+    Returns:
+        File of the answer, digest of its request, receipt, seconds.
+    """
+    session = _session(offer, key)
+    sealed = read_sealed(Path(file))
+    request = session.request(sealed)
+    size = session.offer.plan.answer_bytes(sealed.sealed.packing, sealed.sealed.rows)
+    begun = time.perf_counter()
+    answer = Scorer(url, os.environ.get(TOKEN, ""), authority).score(request, size)
+    seconds = time.perf_counter() - begun
+    path = Path(file).with_suffix(".answer")
+    path.write_bytes(answer)
+    return {
+        "sealed": file,
+        "answer": str(path),
+        "request": read_message(RequestHeader, request).digest,
+        "receipt": read_message(AnswerHeader, answer).header.audit,
+        "down_bytes": len(answer),
+        "seconds": seconds,
+    }
+
+
+@task(name="open-answers", timeout_seconds=3_600)
+def open_answers(
+    answers: list[Record], refused: dict[str, str], offer: str, key: str, out: str, *, values: bool
+) -> Record:
+    """Check and decrypt all answers, and write one table.
+
+    Args:
+        answers: What `score_sealed` returned, in order.
+        refused: Row -> why it was not sent.
+        offer: The scorer's offer.
+        key: Key file.
+        out: CSV to write.
+        values: Whether scores are written, or bands alone, which may leave.
+
+    Returns:
+        File, and how many rows reached each band.
+    """
+    session = _session(offer, key)
+    parts = [
+        session.open(
+            read_sealed(Path(one["sealed"])), one["request"], Path(one["answer"]).read_bytes()
+        )
+        for one in answers
+    ]
+    scores = np.concatenate(parts)
+    readout = session.offer.readout
+    why = {int(row): text for row, text in refused.items()}
+    Path(out).parent.mkdir(parents=True, exist_ok=True)
+    write_scores(Path(out), scores, readout, why, values=values)
+    known = ~np.isnan(scores[:, 0])
+    bands: dict[str, int] = {name: 0 for name, _ in readout.thresholds}
+    if readout.kind == "probability":
+        for band in readout.bands(readout.outcome(scores[known])[:, 0]):
+            bands[band or "none"] = bands.get(band or "none", 0) + 1
+    return {"out": str(Path(out).resolve()), "bands": bands}
+
+
+def _session(offer: str, key: str) -> Session:
+    return Session(Offer.read(Path(offer)), KeyFile.read(Path(key), os.environ.get(PASSPHRASE, "")))
+
+
+def _table(path: Path, columns: tuple[str, ...]) -> NDArray[np.float64]:
+    if path.suffix != ".parquet":
+        return read_rows(path, columns)
+    from connectors.files import read_table
+
+    table = read_table(path)
+    missing = [name for name in columns if name not in table.column_names]
+    if missing:
+        raise TableError(
+            f"{path} lacks {len(missing)} columns of the model, such as {missing[0]!r}"
+        )
+    found = [table.column(name).to_numpy().astype(np.float64) for name in columns]
+    return np.stack(found, axis=1)
