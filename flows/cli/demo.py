@@ -68,8 +68,10 @@ def demo(
         console.rule("4. live traffic")
         serve_live(console, data, Path(record["report"]), folder / "live")
     lines = [f"report    {nearby(record['report'])}", f"scores    {nearby(scored['out'])}"]
+    console.rule("5. scored unseen")
+    score_unseen(console, data, Path(record["report"]), folder / "private")
     if inspect:
-        console.rule("5. inspecting cast parts")
+        console.rule("6. inspecting cast parts")
         lines += inspect_line(console, folder / "line", seed)
     console.rule("done")
     penstock = own_command()
@@ -90,7 +92,7 @@ def serve_live(console: Console, data: Path, report: Path, folder: Path) -> None
     from infra.files import write_atomically
     from infra.settings import get_settings
     from tasks.fraud.bundle import Bundle
-    from tasks.fraud.report.live import with_live
+    from tasks.fraud.report.added import with_added
 
     settings = get_settings()
     bundle = Bundle.load(model_folder(settings, "registry:demo"))
@@ -107,11 +109,46 @@ def serve_live(console: Console, data: Path, report: Path, folder: Path) -> None
     for each in found.examples[:2]:
         reasons = "; ".join(each["reasons"])
         console.print(f"{each['decision']} at {each['score']:.3f}: {reasons}", highlight=False)
-    html = with_live(
+    html = with_added(
         report.read_text(encoding="utf-8"),
-        asdict(found),
+        "live",
+        "Live",
+        f=asdict(found),
         link="live/live.json",
         amount=bundle.config.amount,
+    )
+    write_atomically(report, html)
+
+
+def score_unseen(console: Console, data: Path, report: Path, folder: Path) -> None:
+    """Have payments scored encrypted by another process, and add what came of it to the report."""
+    from dataclasses import asdict
+
+    from connectors.flink.start import model_folder
+    from flows.private_demo import run_private
+    from infra.files import write_atomically
+    from infra.settings import get_settings
+    from tasks.fraud.bundle import Bundle
+    from tasks.fraud.report.added import with_added
+
+    settings = get_settings()
+    bundle = Bundle.load(model_folder(settings, "registry:demo"))
+    with console.status("scored unseen") as status:
+        found = run_private(settings, data, bundle, folder, tell=status.update)
+    console.print(
+        f"{found.rows:,} payments scored by a process that saw ciphertexts alone"
+        f" ({found.security_bits} bits of security): {found.same:,} with the same decision\n"
+        f"log-odds within {found.difference:.1e} (proved: {found.proved:.1e});"
+        f" {found.up_bytes:,.0f} bytes up and {found.down_bytes:,.0f} down a payment;"
+        f" {found.owner_ms:.0f} ms with the owner, {found.scorer_ms:.0f} ms there and back",
+        highlight=False,
+    )
+    html = with_added(
+        report.read_text(encoding="utf-8"),
+        "private",
+        "Scored unseen",
+        f=asdict(found),
+        link="private/private.json",
     )
     write_atomically(report, html)
 

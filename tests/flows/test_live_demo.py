@@ -13,7 +13,7 @@ from flows.live_demo import run_live
 from flows.live_traffic import divided
 from infra.errors import ServiceError
 from infra.settings import get_settings
-from tasks.fraud.report.live import with_live
+from tasks.fraud.report.added import with_added
 from tests.integrity.stream_banks import cards_bank
 
 PAGE = "<nav><!-- live link --></nav><main><!-- live --></main>"
@@ -53,13 +53,13 @@ def test_api_and_stream_agree(bank, tmp_path):
     assert len(told) == 3
     kept = json.loads((tmp_path / "live" / "live.json").read_text())
     assert kept["payments"] == 150
-    page = with_live(PAGE, asdict(found), link="live/live.json", amount=made.config.amount)
+    shown = {"f": asdict(found), "link": "live/live.json", "amount": made.config.amount}
+    page = with_added(PAGE, "live", "Live", **shown)
     assert 'href="#live"' in page
     assert 'href="live/live.json"' in page
-    again = with_live(page, asdict(found), link="live/live.json", amount=made.config.amount)
-    assert again == page
+    assert with_added(page, "live", "Live", **shown) == page
 
 
 def test_a_report_without_a_place_for_it_is_told():
     with pytest.raises(ValueError, match="no place"):
-        with_live("<html></html>", {}, link="x", amount="cents")
+        with_added("<html></html>", "live", "Live")
