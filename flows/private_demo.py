@@ -117,9 +117,8 @@ def _features(data: Path, bundle: Bundle) -> NDArray[np.float64]:
     from tasks.fraud.ingest.checks import check
 
     checked = check(read_table(data), bundle.config, str(data)).transactions
-    return build_features(checked, bundle.config, categories=bundle.categories).values.astype(
-        np.float64
-    )
+    known = {column: tuple(values) for column, values in bundle.categories.items()}
+    return build_features(checked, bundle.config, categories=known).values.astype(np.float64)
 
 
 @contextmanager
