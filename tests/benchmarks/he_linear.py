@@ -4,7 +4,8 @@ Rows of 30 columns, 3 % positive; every seed draws data, key and noise anew. Own
 in this process on one thread; figures are CPU time, the scorer's with reading the request and
 writing the answer. The tutorial encrypts row by row and takes ``dot`` of each; the batched tensor
 holds 4,096 rows and takes ``mm``. Both get the same weights; their own reading and writing is left
-out, in their favour.
+out, in their favour. The best that TenSEAL could be brought to (a vector per column, no rescaling)
+stands beside them, with reading and without.
 """
 
 from __future__ import annotations
@@ -119,6 +120,33 @@ def batched_tensor(x: Reals, weights: Reals, rows: int) -> float:
     return rows / seconds
 
 
+def best_of_tenseal(x: Reals, weights: Reals) -> tuple[float, float]:
+    """Return rows per CPU second of the fastest way found in TenSEAL: with reading, and without.
+
+    A vector per column, 2,048 rows in its slots, times a number each, no rescaling, N = 4,096.
+    """
+    import tenseal
+
+    context = tenseal.context(tenseal.SCHEME_TYPE.CKKS, 4096, -1, [54, 55], n_threads=1)
+    context.global_scale, context.auto_rescale = 2**22, False
+    part = x[:2_048]
+    sent = [
+        tenseal.ckks_vector(context, tenseal.plain_tensor(column.tolist())).serialize()
+        for column in part.T
+    ]
+
+    def score(vectors: list[Any]) -> Any:
+        total = vectors[0] * float(weights[0])
+        for vector, weight in zip(vectors[1:], weights[1:], strict=True):
+            total.add_(vector * float(weight))
+        return total
+
+    vectors, reading = timed(lambda: [tenseal.ckks_vector_from(context, one) for one in sent], 5)
+    total, computing = timed(lambda: score(vectors), 5)
+    assert np.abs(np.array(total.decrypt()) - part @ weights).max() < 0.1
+    return len(part) / (reading + computing), len(part) / computing
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the benchmark."""
     made = parser("he-linear", __doc__.splitlines()[0])
@@ -141,6 +169,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     test, weights = (test - model.encoding.mean) / model.encoding.scale, model.weights[0]
     figures["tenseal_tutorial_rows_s"] = tutorial(test, weights, 5 if args.smoke else 60)
     figures["tenseal_tensor_rows_s"] = batched_tensor(test, weights, 500 if args.smoke else 4_096)
+    with_reading, computing = best_of_tenseal(test, weights)
+    figures |= {"tenseal_best_rows_s": with_reading, "tenseal_best_compute_rows_s": computing}
     figures["ratio"] = figures["server_rows_per_core_s"] / figures["tenseal_tutorial_rows_s"]
     figures |= {"rows": rows, "seeds": seeds}
     emit(figures, args)
