@@ -156,9 +156,8 @@ class BranchRound:
         self._require_enough(signatures, "confirmed")
         if not set(signatures) <= set(self._survivors):
             raise ProtocolError("branches confirmed that sent no values")
-        text = survivors_text(self._occasion, self._survivors)
         for place, signature in signatures.items():
-            _verify(self._roster, place, signature, text)
+            check_signature(self._roster, self._occasion, place, signature, self._survivors)
         size = shamir.SHARE_BYTES
         return {
             place: both[:size] if place in self._survivors else both[size:]
@@ -191,6 +190,17 @@ def check_keys(roster: Roster, occasion: Occasion, place: int, record: bytes) ->
             seal_letter(trial, key, occasion, 0, 0, b"")
         except ValueError:
             raise ProtocolError(f"branch {roster.names[place]!r} sent a degenerate key") from None
+
+
+def check_signature(
+    roster: Roster, occasion: Occasion, place: int, signature: bytes, survivors: Sequence[int]
+) -> None:
+    """Check what a branch answered to `confirm`.
+
+    Raises:
+        ProtocolError: When it did not sign these survivors.
+    """
+    _verify(roster, place, signature, survivors_text(occasion, survivors))
 
 
 def keys_text(occasion: Occasion, place: int, public: bytes) -> bytes:

@@ -11,10 +11,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from tasks.privacy.federated.expander import KEY_BYTES, chosen, normal_steps
 from tasks.privacy.federated.moments import encoding_of, moment_name, row_sums
+from tasks.privacy.federated.network import Network
 from tasks.privacy.federated.plan import LocalTraining, TrainingPlan
 from tasks.privacy.federated.records import ProtocolError
 from tasks.privacy.federated.roster import Roster
-from tasks.privacy.federated.network import Network
 
 logger = logging.getLogger(__name__)
 

@@ -48,4 +48,5 @@ def normal_steps(key: bytes, count: int, deviation: float) -> NDArray[np.int64]:
     uniform = ((words(key, count) >> np.uint64(11)) + 0.5) * 2.0**-53
     # 1 - 2**-54 rounds to 1, of which the inverse is infinite.
     normal = ndtri(np.minimum(uniform, 1 - 2.0**-53))
-    return np.rint(deviation * normal).astype(np.int64)
+    steps: NDArray[np.int64] = np.rint(deviation * normal).astype(np.int64)
+    return steps

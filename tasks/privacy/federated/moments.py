@@ -18,7 +18,8 @@ LIMIT = 8.0
 def signed_log(x: NDArray[np.float32] | Reals) -> Reals:
     """Return ``sign(v) * ln(1 + |v|)`` in float64."""
     values = np.asarray(x, np.float64)
-    return np.sign(values) * np.log1p(np.abs(values))
+    logs: Reals = np.sign(values) * np.log1p(np.abs(values))
+    return logs
 
 
 def row_sums(x: NDArray[np.float32] | Reals) -> Reals:

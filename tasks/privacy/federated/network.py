@@ -135,4 +135,5 @@ def _shrinking(inputs: list[Reals], backs: list[Reals], clip: float) -> Reals:
         np.square(back).sum(axis=1) * (np.square(value).sum(axis=1) + 1.0)
         for value, back in zip(inputs, backs, strict=True)
     )
-    return np.minimum(1.0, clip / np.sqrt(np.maximum(squares, 1e-300)))
+    factor: Reals = np.minimum(1.0, clip / np.sqrt(np.maximum(squares, 1e-300)))
+    return factor

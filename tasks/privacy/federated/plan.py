@@ -10,7 +10,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from tasks.privacy.encoding import Encoding
@@ -64,7 +64,8 @@ class Privacy:
         noise: Deviation of the noise in a sum, relative to ``clip``.
         rate: Probability with which a row is drawn in a round.
         delta: Probability with which epsilon may be exceeded; below 1 / rows.
-        learning_rate: Of the coordinator's Adam steps (they see the noisy sums only).
+        learning_rate: Of the coordinator's first step; falls to nothing by a cosine.
+        momentum: Of the coordinator's steps.
     """
 
     rows: int
@@ -72,12 +73,15 @@ class Privacy:
     noise: float = 1.0
     rate: float = 0.02
     delta: float = 1e-6
-    learning_rate: float = 0.02
+    learning_rate: float = 0.3
+    momentum: float = 0.9
 
     def __post_init__(self) -> None:
         """Validate, naming the fix."""
         if self.rows < 1 or not (self.clip > 0 and self.noise > 0 and self.learning_rate > 0):
             raise ValueError("private.rows, clip, noise and learning_rate must be positive")
+        if not 0 <= self.momentum < 1:
+            raise ValueError(f"private.momentum lies in [0, 1), not {self.momentum}")
         if not 0 < self.rate <= 1:
             raise ValueError(f"private.rate lies within (0, 1], not {self.rate}")
         if not 0 < self.delta < 1 / self.rows:
@@ -198,8 +202,7 @@ class TrainingPlan:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the plan as JSON data."""
-        data = asdict(replace(self, scaling=None))
-        return data | {"scaling": self.scaling and self.scaling.to_dict()}
+        return asdict(self) | {"scaling": self.scaling and self.scaling.to_dict()}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> TrainingPlan:

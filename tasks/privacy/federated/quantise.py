@@ -89,8 +89,10 @@ class Quantiser:
         if not within.all():
             place = int(np.argmin(within))
             raise RangeError(branch, name(place), float(values[place]), self.limit)
-        return np.rint(values * 2.0**self.bits).astype(np.int64)
+        steps: Steps = np.rint(values * 2.0**self.bits).astype(np.int64)
+        return steps
 
     def values(self, steps: Steps) -> Reals:
         """Return steps as numbers."""
-        return steps * 2.0**-self.bits
+        values: Reals = steps * 2.0**-self.bits
+        return values

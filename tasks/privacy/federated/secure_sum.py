@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from tasks.privacy.federated import shamir
 from tasks.privacy.federated.branch_round import (
     COMMITMENT_BYTES,
-    KEYS_BYTES,
     check_keys,
+    check_signature,
     commitment,
 )
 from tasks.privacy.federated.expander import words
@@ -41,7 +41,7 @@ Ask = Callable[[Mapping[int, Request]], dict[int, bytes]]
 
 
 class TooFewBranchesError(RuntimeError):
-    """A sum was given up: fewer branches stayed than the threshold asks for. Nothing was learned."""
+    """A sum was given up: fewer branches stayed than the threshold says. Nothing was learned."""
 
 
 class ShareMismatchError(RuntimeError):
@@ -111,6 +111,8 @@ class SecureSum:
         }
         listed = pack_places(sorted(masked))
         signed = self._put("confirm", task, dict.fromkeys(masked, listed))
+        for place, signature in signed.items():
+            check_signature(self._roster, self._occasion, place, signature, sorted(masked))
         shown = self._put("reveal", task, dict.fromkeys(signed, pack(signed)))
         shares = {
             place: self._pieces(body, shamir.SHARE_BYTES, set(letters))

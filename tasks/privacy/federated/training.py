@@ -90,7 +90,8 @@ class FederatedTraining:
         plan: What was agreed on.
         roster: With whom.
         parameters: float64 [d], after the last round.
-        totals: The last sum, for who wants to look.
+        last: The last sum; None before it.
+        session: Name of the training, 32 bytes.
     """
 
     def __init__(
@@ -122,7 +123,7 @@ class FederatedTraining:
         self._encoding = plan.scaling
         self._sums = 0
         self._rounds = 0
-        self._adam = _Adam(len(self.parameters))
+        self._velocity = np.zeros_like(self.parameters)
 
     @property
     def model(self) -> FederatedModel:
@@ -179,14 +180,15 @@ class FederatedTraining:
         return float(mean[-1]), rows
 
     def _private_step(self) -> tuple[float, int]:
-        """Take an Adam step along the noisy mean gradient."""
+        """Step against the noisy mean gradient, with momentum (of noisy sums only: it is free)."""
         private = self.plan.private
         assert private is not None  # noqa: S101 - asked before
         steps = self._summed("gradient", self._content()).steps
         mean = self.plan.quantiser("gradient").values(steps) / (private.rate * private.rows)
         progress = self._rounds / self.plan.rounds
         rate = private.learning_rate * 0.5 * (1.0 + math.cos(math.pi * progress))
-        self.parameters = self.parameters - rate * self._adam.direction(mean)
+        self._velocity = private.momentum * self._velocity + mean
+        self.parameters = self.parameters - rate * self._velocity
         return math.nan, 0
 
     def _summed(self, task: str, content: bytes) -> Total:
@@ -200,19 +202,5 @@ class FederatedTraining:
         numbers: list[Any] = [self.parameters]
         if self.plan.scaling is None and self._encoding is not None:
             numbers += [self._encoding.mean, self._encoding.scale]
-        return np.concatenate(numbers).astype("<f8", copy=False).tobytes()
-
-
-class _Adam:
-    """Kingma and Ba 2015; of noisy gradients only, so it costs no privacy."""
-
-    def __init__(self, width: int) -> None:
-        self._mean, self._square, self._count = np.zeros(width), np.zeros(width), 0
-
-    def direction(self, gradient: Reals) -> Reals:
-        self._count += 1
-        self._mean += 0.1 * (gradient - self._mean)
-        self._square += 0.01 * (np.square(gradient) - self._square)
-        mean = self._mean / (1 - 0.9**self._count)
-        square = self._square / (1 - 0.99**self._count)
-        return mean / (np.sqrt(square) + 1e-8)
+        content: bytes = np.concatenate(numbers).astype("<f8", copy=False).tobytes()
+        return content
