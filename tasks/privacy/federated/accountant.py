@@ -64,6 +64,18 @@ def epsilon_of(costs: Sequence[float], delta: float, orders: Sequence[float] = O
     return max(min(found), 0.0)
 
 
+def step_costs(rate: float, noise: float) -> tuple[float, ...]:
+    """Return the Rényi divergence of one step at each of `ORDERS`; of n steps it is n times that.
+
+    Args:
+        rate: Probability with which a row takes part in a step.
+        noise: Deviation of the noise in units of the sensitivity; 0: no privacy.
+    """
+    if noise == 0:
+        return tuple(math.inf for _ in ORDERS)
+    return tuple(renyi_cost(rate, noise, order) for order in ORDERS)
+
+
 def epsilon(rate: float, noise: float, steps: int, delta: float) -> float:
     """Return epsilon after so many steps.
 
@@ -79,9 +91,7 @@ def epsilon(rate: float, noise: float, steps: int, delta: float) -> float:
     """
     if steps == 0:
         return 0.0
-    if noise == 0:
-        return math.inf
-    return epsilon_of([steps * renyi_cost(rate, noise, order) for order in ORDERS], delta)
+    return epsilon_of([steps * cost for cost in step_costs(rate, noise)], delta)
 
 
 def noise_for(target: float, rate: float, steps: int, delta: float) -> float:

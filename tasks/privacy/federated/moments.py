@@ -49,5 +49,5 @@ def encoding_from(columns: Sequence[str], sums: Reals) -> Encoding:
     mean = sums[1 : 1 + width] / count
     variance = np.maximum(sums[1 + width :] / count - np.square(mean), 0.0)
     # What sums in whole steps cannot tell from a constant is one.
-    scale = np.where(variance > 1e-9, np.sqrt(variance), 1.0)
+    scale = np.where(variance > 1e-6, np.sqrt(variance), 1.0)
     return encoding_of(columns, mean, scale)

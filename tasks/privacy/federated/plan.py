@@ -138,13 +138,9 @@ class TrainingPlan:
     @property
     def epsilon(self) -> float:
         """Epsilon of a transaction after all rounds; infinite without noise."""
-        return self.epsilon_after(self.rounds)
-
-    def epsilon_after(self, rounds: int) -> float:
-        """Return epsilon of a transaction after so many rounds."""
         if self.private is None:
-            return math.inf if rounds else 0.0
-        return epsilon(self.private.rate, self.private.noise, rounds, self.private.delta)
+            return math.inf
+        return epsilon(self.private.rate, self.private.noise, self.rounds, self.private.delta)
 
     def width(self, task: str) -> int:
         """Return the length of the vector that a task sums."""

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from tasks.privacy.encoding import Encoding
+from tasks.privacy.federated.accountant import epsilon_of, step_costs
 from tasks.privacy.federated.branch import NONCE_BYTES, session_of
 from tasks.privacy.federated.masks import Occasion
 from tasks.privacy.federated.moments import encoding_from
@@ -123,6 +124,8 @@ class FederatedTraining:
         self._encoding = plan.scaling
         self._sums = 0
         self._rounds = 0
+        private = plan.private
+        self._costs = step_costs(private.rate, private.noise) if private else ()
         self._velocity = np.zeros_like(self.parameters)
 
     @property
@@ -165,7 +168,7 @@ class FederatedTraining:
             rows=rows,
             survivors=tuple(names[place] for place in total.survivors),
             left=tuple(names[place] for place in total.left),
-            epsilon=self.plan.epsilon_after(self._rounds),
+            epsilon=self._spent(),
             up=total.up,
             down=total.down,
             seconds=time.perf_counter() - begun,
@@ -187,9 +190,17 @@ class FederatedTraining:
         mean = self.plan.quantiser("gradient").values(steps) / (private.rate * private.rows)
         progress = self._rounds / self.plan.rounds
         rate = private.learning_rate * 0.5 * (1.0 + math.cos(math.pi * progress))
+        private = plan.private
+        self._costs = step_costs(private.rate, private.noise) if private else ()
         self._velocity = private.momentum * self._velocity + mean
         self.parameters = self.parameters - rate * self._velocity
         return math.nan, 0
+
+    def _spent(self) -> float:
+        """Return epsilon of a transaction after the rounds so far."""
+        if self.plan.private is None:
+            return math.inf
+        return epsilon_of([self._rounds * cost for cost in self._costs], self.plan.private.delta)
 
     def _summed(self, task: str, content: bytes) -> Total:
         occasion = Occasion(self.session, self._sums)
