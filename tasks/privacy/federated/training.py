@@ -190,8 +190,6 @@ class FederatedTraining:
         mean = self.plan.quantiser("gradient").values(steps) / (private.rate * private.rows)
         progress = self._rounds / self.plan.rounds
         rate = private.learning_rate * 0.5 * (1.0 + math.cos(math.pi * progress))
-        private = plan.private
-        self._costs = step_costs(private.rate, private.noise) if private else ()
         self._velocity = private.momentum * self._velocity + mean
         self.parameters = self.parameters - rate * self._velocity
         return math.nan, 0

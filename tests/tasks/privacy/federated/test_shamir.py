@@ -49,10 +49,10 @@ class TestShares:
         }
         missing = 0
         for place, value in points.items():
-            for another in points:
-                if another != place:
-                    value = value * (4 - another) * pow(place - another, -1, PRIME) % PRIME
-            missing = (missing + value) % PRIME
+            others = [other for other in points if other != place]
+            above = math.prod(4 - other for other in others)
+            below = math.prod(place - other for other in others)
+            missing = (missing + value * above * pow(below, -1, PRIME)) % PRIME
         assert combine(known | {4: missing.to_bytes(SHARE_BYTES, "big")}, 4) == other
 
     def test_differ_each_time(self):

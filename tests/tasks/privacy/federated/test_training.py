@@ -181,7 +181,7 @@ class TestPrivate:
             assert np.linalg.norm(whole - steps(everything != row)) <= sensitivity
 
     def test_exact_sums_are_not_in_a_private_plan(self):
-        with pytest.raises(ValueError, match="needs plan.scaling from public rows"):
+        with pytest.raises(ValueError, match=r"needs plan\.scaling from public rows"):
             plan(private=Privacy(rows=100))
         each = parts()
         made = simulation(private_plan(1_000), each, threshold=3)
@@ -232,7 +232,7 @@ class TestBranch:
         for content in (b"", good.tobytes()[:-1], bad.tobytes()):
             with pytest.raises(ProtocolError, match="do not fit it"):
                 work.steps("average", 1, content)
-        with pytest.raises(ProtocolError, match="scales .* must be positive"):
+        with pytest.raises(ProtocolError, match=r"scales .* must be positive"):
             work.steps("average", 1, np.append(good[:-1], 0.0).tobytes())
 
     def test_rows_and_identity_are_checked(self):
