@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import ipaddress
 import os
-import secrets
 import signal
 import socket
 import struct
 import subprocess
 import sys
+from contextlib import ExitStack
 
 import numpy as np
 import pytest
@@ -44,10 +44,10 @@ NAMES = [f"branch-{i:03d}" for i in range(4)]
 
 def parts(rows=80):
     rng = np.random.default_rng(1)
-    each = [
-        (rng.normal(size=(rows, 3)).astype(np.float32), rng.integers(0, 2, rows)) for _ in NAMES
-    ]
-    return dict(zip(NAMES, each, strict=True))
+    return {
+        name: (rng.normal(size=(rows, 3)).astype(np.float32), rng.integers(0, 2, rows))
+        for name in NAMES
+    }
 
 
 def plan(**changes):
@@ -57,9 +57,8 @@ def plan(**changes):
 class Site:
     """A coordinator and four branches."""
 
-    def __init__(self, branches, coordinator, agreed, ask=None):
-        self.branches, self.coordinator = branches, coordinator
-        self.ask = ask or coordinator.ask
+    def __init__(self, branches, coordinator, agreed, stack):
+        self.branches, self.coordinator, self.leave = branches, coordinator, stack.close
         self.training = FederatedTraining(
             agreed, branches.roster, self.asked, coordinator.present, coordinator.nonce
         )
@@ -69,30 +68,32 @@ class Site:
         """Do what a test wants done before a stage, once."""
         stage = next(iter(requests.values())).stage
         self.before.pop(stage, lambda: None)()
-        return self.ask(requests)
+        return self.coordinator.ask(requests)
 
 
 @pytest.fixture
 def site(tmp_path, end_with_run):
     """Starts one: ``site(plan, settings)``."""
-    opened = []
+    groups = []
 
-    def start(agreed=None, settings=None, *, threshold=3, authority=None):
-        agreed = agreed or plan()
-        branches = LocalBranches(tmp_path, parts(), threshold=threshold, started=end_with_run)
-        opened.append(branches.__enter__())
-        coordinator = Coordinator(agreed, branches.roster, settings)
-        opened.append(coordinator.__enter__())
-        branches.start(agreed, CoordinatorAddress("127.0.0.1", coordinator.port, authority))
-        coordinator.wait_for(4, 60)
-        return Site(branches, coordinator, agreed)
+    def started(group):
+        groups.append(group)
+        end_with_run(group)
 
-    yield start
-    for one in reversed(opened):
-        one.__exit__(None, None, None)
-    for one in opened:
-        for process in getattr(one, "processes", {}).values():
-            end_with_run(-process.pid)
+    with ExitStack() as stack:
+
+        def start(agreed=None, settings=None, *, authority=None):
+            agreed = agreed or plan()
+            branches = LocalBranches(tmp_path, parts(), threshold=3, started=started)
+            stack.enter_context(branches)
+            coordinator = stack.enter_context(Coordinator(agreed, branches.roster, settings))
+            branches.start(agreed, CoordinatorAddress("127.0.0.1", coordinator.port, authority))
+            coordinator.wait_for(4, 60)
+            return Site(branches, coordinator, agreed, stack)
+
+        yield start
+    for group in groups:
+        end_with_run(-group)
 
 
 class TestRounds:
@@ -105,10 +106,8 @@ class TestRounds:
             assert report.loss == expected.loss
             np.testing.assert_array_equal(made.training.last.steps, alone.last.steps)
         np.testing.assert_array_equal(made.training.parameters, alone.parameters)
-        made.coordinator.__exit__(None, None, None)
-        codes = [process.wait(20) for process in made.branches.processes.values()]
-        assert codes == [0, 0, 0, 0]
-        made.coordinator.__enter__()  # for the fixture to leave
+        made.leave()
+        assert [process.returncode for process in made.branches.processes.values()] == [0] * 4
 
     def test_go_on_when_a_branch_dies_in_the_middle_and_comes_back(self, site):
         made = site()
@@ -149,7 +148,7 @@ class TestRounds:
 
     def test_end_with_the_reason_when_a_branch_refuses(self, site):
         made = site(plan(limit=1e-6))
-        with pytest.raises(RefusedError, match="'branch-00.' refuses: .*change of layer 0 weight"):
+        with pytest.raises(RefusedError, match=r"'branch-00.' refuses: .*change of layer 0"):
             made.training.step()
         wait_for(lambda: "RangeError" in made.branches.log("branch-000"))
 
@@ -159,12 +158,10 @@ class TestRounds:
             settings=CoordinatorSettings(certificate=certificate, key=key), authority=certificate
         )
         assert len(made.training.step().survivors) == 4
-        with (
-            pytest.raises(TimeoutError),
-            socket.create_connection(("127.0.0.1", made.coordinator.port), 5) as plain,
-        ):
+        with socket.create_connection(("127.0.0.1", made.coordinator.port), 5) as plain:
             plain.settimeout(0.3)
-            plain.recv(1)  # the coordinator waits for a handshake, and greets nobody else
+            with pytest.raises(TimeoutError):
+                plain.recv(1)  # the coordinator waits for a handshake, and greets nobody else
 
 
 class TestDoor:
@@ -199,7 +196,7 @@ class TestDoor:
         [
             b"",
             b"GET / HTTP/1.1\r\n\r\n",
-            secrets.token_bytes(300),
+            bytes(range(256)),
             struct.pack(">II", 2, 0) + b"{}",
         ],
     )
@@ -271,7 +268,7 @@ def self_signed(folder):
     """Write a certificate for 127.0.0.1 and its key."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "coordinator")])
-    now = datetime.datetime.now(datetime.UTC)
+    now = dt.datetime.now(dt.UTC)
     local = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
     certificate = (
         x509.CertificateBuilder()
@@ -279,8 +276,8 @@ def self_signed(folder):
         .issuer_name(name)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(hours=1))
-        .not_valid_after(now + datetime.timedelta(hours=1))
+        .not_valid_before(now - dt.timedelta(hours=1))
+        .not_valid_after(now + dt.timedelta(hours=1))
         .add_extension(x509.SubjectAlternativeName([local]), critical=False)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .sign(key, hashes.SHA256())
