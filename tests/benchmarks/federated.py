@@ -249,9 +249,7 @@ def processes(args: Any) -> dict[str, Any]:
         "bytes_down_per_round": max(report.down for report in reports),
         "parameters": plan.network.parameters,
         "killed": len(shrunk.left),
-        "process_dropouts_survived": len(shrunk.survivors)
-        == len(after.survivors)
-        == count - killed,
+        "process_survivors": [len(shrunk.survivors), len(after.survivors)],
     }
 
 
@@ -268,7 +266,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     made.add_argument("--seeds", type=int, default=0, help="seeds (default 10)")
     args = made.parse_args(argv)
     seeds = args.seeds or (1 if args.smoke else 10)
-    small = (100, 32, 2, 2) if args.smoke else (1_500, 60, 15, 200)
+    small = (200, 32, 2, 2) if args.smoke else (1_500, 60, 15, 200)
     args.cards, args.days, args.rounds, args.private_rounds = small
     found = [one_seed(args, args.seed + i) for i in range(seeds)]
     columns = {key: [one[key] for one in found] for key in found[0]}

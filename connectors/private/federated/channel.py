@@ -37,16 +37,10 @@ class Message:
 
 
 class Channel:
-    """Sends and receives messages.
-
-    Attributes:
-        sent: Bytes sent so far.
-        received: Bytes received so far.
-    """
+    """Sends and receives messages over one connection."""
 
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
-        self.sent = self.received = 0
 
     def send(self, message: Message, *, seconds: float) -> None:
         """Send a message.
@@ -63,7 +57,6 @@ class Channel:
             self._connection.sendall(content)
         except OSError as error:
             raise ChannelError(f"a message could not be sent ({error})") from error
-        self.sent += len(content)
 
     def receive(self, *, most: int, seconds: float) -> Message:
         """Return the next message.
@@ -113,7 +106,6 @@ class Channel:
             if not piece:
                 raise ChannelError("the other side closed the connection")
             content += piece
-        self.received += count
         return bytes(content)
 
 

@@ -19,7 +19,7 @@ from tasks.privacy.federated.network import Network
 from tasks.privacy.federated.quantise import MOST, Quantiser
 from tasks.privacy.federated.roster import Roster
 
-TAIL = 8.4
+TAIL = 12.0
 """Deviations that a noise from `expander.normal_steps` never exceeds."""
 LARGEST_LOG = 100.0
 """Signed logarithms of finite numbers that features hold: e**100 is beyond float32."""
@@ -190,6 +190,41 @@ class TrainingPlan:
         noise = math.ceil(TAIL * self.noise_deviation(roster))
         if branches * (noise + self.quantiser("gradient").largest) > MOST:
             raise ValueError("plan: gradients and noise do not fit 64 bits; take fewer bits")
+
+    @classmethod
+    def from_settings(
+        cls,
+        columns: tuple[str, ...],
+        settings: Mapping[str, Any],
+        *,
+        rows: int,
+        scaling: Encoding | None = None,
+    ) -> TrainingPlan:
+        """Return the plan that settings as a person writes them come to.
+
+        Args:
+            columns: Names of the features.
+            settings: Fields of the plan; ``local`` and ``private`` are mappings of theirs.
+            rows: Rows of all branches, for ``private.rows`` unless it is given.
+            scaling: Encoding from public rows.
+
+        Raises:
+            ValueError: On a field that there is not, or a value that does not fit.
+        """
+        chosen = dict(settings)
+        local, private = chosen.pop("local", None) or {}, chosen.pop("private", None)
+        if "hidden" in chosen:
+            chosen["hidden"] = tuple(chosen["hidden"])
+        try:
+            return cls(
+                columns=columns,
+                local=LocalTraining(**local),
+                private=None if private is None else Privacy(**({"rows": rows} | private)),
+                scaling=scaling,
+                **chosen,
+            )
+        except TypeError as error:
+            raise ValueError(f"settings of the training: {error}") from error
 
     @property
     def digest(self) -> bytes:

@@ -56,8 +56,8 @@ class Total:
         steps: int64 [d], the sum over the survivors.
         survivors: Places of the branches in it.
         left: Places of those that gave letters and no values, whose masks were rebuilt.
-        up: Largest number of bytes that a branch sent.
-        down: Largest number of bytes that a branch was sent.
+        up: Largest number of bytes that a branch sent, without frames.
+        down: Largest number of bytes that a branch was sent, without frames.
     """
 
     steps: Steps

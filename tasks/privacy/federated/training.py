@@ -10,38 +10,18 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
-from tasks.privacy.encoding import Encoding
 from tasks.privacy.federated.accountant import epsilon_of, step_costs
 from tasks.privacy.federated.branch import NONCE_BYTES, session_of
 from tasks.privacy.federated.masks import Occasion
+from tasks.privacy.federated.model import FederatedModel
 from tasks.privacy.federated.moments import encoding_from
-from tasks.privacy.federated.network import Network
 from tasks.privacy.federated.plan import TrainingPlan
 from tasks.privacy.federated.roster import Roster
 from tasks.privacy.federated.secure_sum import Ask, SecureSum, Total
 
 Reals = NDArray[np.float64]
-
-
-@dataclass(frozen=True, slots=True)
-class FederatedModel:
-    """What was trained.
-
-    Attributes:
-        encoding: From raw features to inputs.
-        network: Its shape.
-        parameters: float64 [d].
-    """
-
-    encoding: Encoding
-    network: Network
-    parameters: Reals
-
-    def logits(self, x: ArrayLike) -> Reals:
-        """Return log-odds [n] of raw rows [n, F]."""
-        return self.network.logits(self.parameters, self.encoding.encode(x))
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,7 +34,7 @@ def framed(header: bytes, body: bytes = b"") -> bytes:
 
 
 class TestMessages:
-    def test_arrive_as_sent_and_are_counted(self, ends):
+    def test_arrive_as_sent(self, ends):
         channel, theirs = ends
         other = Channel(theirs)
         sent = Message({"stage": "values", "round": 3}, bytes(range(256)) * 40)
@@ -42,7 +42,6 @@ class TestMessages:
         sender.start()
         assert channel.receive(most=20_000, seconds=5) == sent
         sender.join()
-        assert channel.received == other.sent > len(sent.body)
 
     def test_a_size_beyond_the_limit_is_refused_unread(self, ends):
         channel, theirs = ends

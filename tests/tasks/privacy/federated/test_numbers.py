@@ -88,7 +88,10 @@ class TestDraws:
         from tasks.privacy.federated import expander
         from tasks.privacy.federated.plan import TAIL
 
-        edges = np.array([0, (1 << 64) - 1], np.uint64)
+        low, high, one = 0, (1 << 64) - 1, 1
+        edges = np.array([low, one, high, high - 1, low, low, high, high], np.uint64)
         monkeypatch.setattr(expander, "words", lambda key, count: edges)
-        largest = np.abs(normal_steps(self.KEY, 2, 1e9)).max()
-        assert 8e9 < largest <= TAIL * 1e9
+        steps = normal_steps(self.KEY, 4, 1e9)
+        assert 11e9 < np.abs(steps).max() <= TAIL * 1e9
+        assert steps[0] == -steps[1]
+        assert np.abs(steps[2:]).max() <= 1
