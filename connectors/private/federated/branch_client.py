@@ -15,7 +15,7 @@ from connectors.api.settings import is_loopback
 from connectors.private.federated.channel import Channel, ChannelError, Message, text_of
 from connectors.private.federated.coordinator import HANDSHAKE_SECONDS, most_request
 from connectors.private.federated.handshake import RefusedError, join
-from tasks.privacy.federated.branch import Branch, session_of
+from tasks.privacy.federated.branch import Branch, Spending, session_of
 from tasks.privacy.federated.branch_work import BranchWork
 from tasks.privacy.federated.quantise import RangeError
 from tasks.privacy.federated.records import ProtocolError, Request
@@ -65,9 +65,10 @@ class BranchClient:
         work: BranchWork,
         identity: Ed25519PrivateKey,
         address: CoordinatorAddress,
+        spending: Spending | None = None,
     ) -> None:
         self._roster, self._work, self._identity = roster, work, identity
-        self._address = address
+        self._address, self._spending = address, spending
         self._nonce = b""
         self._branch: Branch | None = None
         self._most = most_request(work.plan, roster)
@@ -123,7 +124,7 @@ class BranchClient:
         )
         if self._branch is None:
             session = session_of(self._roster, work.plan, nonce)
-            self._branch = Branch(self._roster, work, self._identity, session)
+            self._branch = Branch(self._roster, work, self._identity, session, self._spending)
             self._nonce = nonce
         elif nonce != self._nonce:
             raise RefusedError(

@@ -1,8 +1,11 @@
-"""A branch on disk: its part of the plan, its rows, its identity key. Nothing is pickled.
+"""A branch on disk.
 
-branch.json    name, coordinator's address, plan, roster
-rows.npz       x float32 [n, F], y int8 [n]
-identity.key   32 bytes of an Ed25519 key, for the owner's eyes alone
+    branch.json    name, coordinator's address, plan, roster
+    rows.npz       x float32 [n, F], y int8 [n]
+    identity.key   32 bytes of an Ed25519 key, for the owner's eyes alone
+    ledger.txt     what has left (`connectors.private.federated.ledger`)
+
+Nothing is pickled.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ from connectors.private.federated.branch_client import CoordinatorAddress
 from tasks.privacy.federated.plan import TrainingPlan
 from tasks.privacy.federated.roster import Roster
 
-SETTINGS, ROWS, IDENTITY = "branch.json", "rows.npz", "identity.key"
+SETTINGS, ROWS, IDENTITY, LEDGER = "branch.json", "rows.npz", "identity.key", "ledger.txt"
 KEY_BYTES = 32
 
 

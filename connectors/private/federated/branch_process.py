@@ -10,7 +10,8 @@ import logging
 from pathlib import Path
 
 from connectors.private.federated.branch_client import BranchClient
-from connectors.private.federated.branch_folder import read_branch, read_identity
+from connectors.private.federated.branch_folder import LEDGER, read_branch, read_identity
+from connectors.private.federated.ledger import Ledger
 from tasks.privacy.federated.branch_work import BranchWork
 
 logger = logging.getLogger(__name__)
@@ -25,7 +26,9 @@ def main() -> None:
     settings, x, y = read_branch(folder)
     work = BranchWork(settings.plan, settings.roster, settings.name, x, y)
     logger.info("branch %r has %d rows", settings.name, len(y))
-    BranchClient(settings.roster, work, read_identity(folder), settings.address).run()
+    ledger = Ledger(folder / LEDGER, settings.plan.digest)
+    identity = read_identity(folder)
+    BranchClient(settings.roster, work, identity, settings.address, ledger).run()
 
 
 if __name__ == "__main__":

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
+from typing import Protocol
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
@@ -14,6 +16,33 @@ from tasks.privacy.federated.records import ProtocolError, Request, cut, pack, u
 from tasks.privacy.federated.roster import Roster
 
 NONCE_BYTES = 32
+
+
+class Spending(Protocol):
+    """Counts the vectors that left for one plan."""
+
+    def spent(self, task: str) -> int:
+        """Return how many have left for a task."""
+        ...
+
+    def spend(self, task: str) -> None:
+        """Count one that leaves now."""
+        ...
+
+
+class Spent:
+    """Counts in memory."""
+
+    def __init__(self) -> None:
+        self._counts: Counter[str] = Counter()
+
+    def spent(self, task: str) -> int:
+        """Return how many have left for a task."""
+        return self._counts[task]
+
+    def spend(self, task: str) -> None:
+        """Count one that leaves now."""
+        self._counts[task] += 1
 
 
 def session_of(roster: Roster, plan: TrainingPlan, nonce: bytes) -> bytes:
@@ -30,9 +59,21 @@ class Branch:
     """
 
     def __init__(
-        self, roster: Roster, work: BranchWork, identity: Ed25519PrivateKey, session: bytes
+        self,
+        roster: Roster,
+        work: BranchWork,
+        identity: Ed25519PrivateKey,
+        session: bytes,
+        spending: Spending | None = None,
     ) -> None:
         """Join a session.
+
+        Args:
+            roster: Who takes part.
+            work: The rows.
+            identity: Key of this branch in the roster.
+            session: Name of the training.
+            spending: Counts what leaves; None: in memory.
 
         Raises:
             ValueError: When the identity is not that of the roster.
@@ -44,7 +85,7 @@ class Branch:
         self._identity, self._session = identity, session
         self._me = roster.names.index(work.name)
         self._last = -1
-        self._asked = dict.fromkeys(work.plan.tasks, 0)
+        self._spending = spending or Spent()
         self._task = ""
         self._round: BranchRound | None = None
 
@@ -69,9 +110,9 @@ class Branch:
 
     def _begun(self, request: Request) -> BranchRound:
         """Begin a sum, if the plan still has one."""
-        asked = self._asked.get(request.task)
-        if asked is None:
-            raise ProtocolError(f"the plan has tasks {list(self._asked)}, not {request.task!r}")
+        tasks = self.work.plan.tasks
+        if request.task not in tasks:
+            raise ProtocolError(f"the plan has tasks {list(tasks)}, not {request.task!r}")
         if request.round <= self._last:
             raise ProtocolError(f"sum {request.round} comes again: no mask serves twice")
         self._last, self._task = request.round, request.task
@@ -89,7 +130,7 @@ class Branch:
                 return committed + pack(letters)
             case "values":
                 box, content = cut(request.body)
-                self._count(request.task)
+                self._spend(request.task)
                 steps = self.work.steps(request.task, request.round, content)
                 letters = unpack(box, LETTER_BYTES, branches)
                 return current.values(letters, steps).astype("<u8", copy=False).tobytes()
@@ -100,10 +141,9 @@ class Branch:
             case _:
                 raise ProtocolError(f"there is no stage {request.stage!r}")
 
-    def _count(self, task: str) -> None:
+    def _spend(self, task: str) -> None:
         """Keep within the plan: every vector that leaves is paid for, summed in the end or not."""
-        if self._asked[task] >= self.work.plan.tasks[task]:
-            raise ProtocolError(
-                f"the plan has {self.work.plan.tasks[task]} sums of task {task!r}, all answered"
-            )
-        self._asked[task] += 1
+        most = self.work.plan.tasks[task]
+        if self._spending.spent(task) >= most:
+            raise ProtocolError(f"the plan has {most} sums of task {task!r}, all answered")
+        self._spending.spend(task)

@@ -34,9 +34,9 @@ def chosen(key: bytes, count: int, rate: float) -> NDArray[np.intp]:
 def normal_steps(key: bytes, count: int, deviation: float) -> NDArray[np.int64]:
     """Return normal numbers rounded to whole steps, int64 [count].
 
-    A sign and a probability below one half of 106 bits each, by the inverse of the distribution: the
-    tail is as fine as the middle and ends at 11.9 deviations. Whole steps, many to a deviation,
-    leave no trace of floating point in the low bits (Mironov 2012).
+    They come from a sign and a probability below one half, of 106 bits, by the inverse of the
+    distribution: the tail is as fine as the middle and ends at 11.9 deviations. Whole steps, many
+    to a deviation, leave no trace of floating point in the low bits (Mironov 2012).
 
     Args:
         key: 32 bytes.

@@ -132,6 +132,18 @@ class TestRounds:
         made.coordinator.wait_for(4, 30)
         assert len(made.training.step().survivors) == 4
 
+    def test_are_no_more_than_the_plan_has_though_a_branch_starts_anew(self, site):
+        made = site(plan(rounds=3))
+        made.training.step()
+        made.before["confirm"] = lambda: made.branches.kill("branch-000")
+        made.training.step()
+        made.branches.start_one("branch-000")
+        made.coordinator.wait_for(4, 60)
+        made.training.step()
+        with pytest.raises(RefusedError, match="'branch-000' refuses: the plan has 3 sums"):
+            made.training.step()
+        wait_for(lambda: "the plan has 3 sums" in made.branches.log("branch-000"))
+
     def test_below_the_threshold_are_given_up(self, site):
         made = site()
         made.training.step()
