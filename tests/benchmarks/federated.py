@@ -212,7 +212,7 @@ def one_seed(args: Any, seed: int) -> dict[str, Any]:
 
 def processes(args: Any) -> dict[str, Any]:
     """Time rounds of real processes, and kill three of ten in the middle of one."""
-    count, threshold, killed = (4, 3, 1) if args.smoke else (BRANCHES, THRESHOLD, LEAVING)
+    count, threshold, killed = (3, 2, 1) if args.smoke else (BRANCHES, THRESHOLD, LEAVING)
     bank = grown(args.cards, args.days, args.seed)
     plan = TrainingPlan(bank.columns, rounds=args.rounds + 2)
     parts = {f"branch-{i:02d}": part for i, part in enumerate(bank.parts[:count])}
@@ -266,7 +266,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     made.add_argument("--seeds", type=int, default=0, help="seeds (default 10)")
     args = made.parse_args(argv)
     seeds = args.seeds or (1 if args.smoke else 10)
-    small = (200, 32, 2, 2) if args.smoke else (1_500, 60, 15, 200)
+    small = (160, 32, 2, 2) if args.smoke else (1_500, 60, 15, 200)
     args.cards, args.days, args.rounds, args.private_rounds = small
     found = [one_seed(args, args.seed + i) for i in range(seeds)]
     columns = {key: [one[key] for one in found] for key in found[0]}

@@ -152,10 +152,11 @@ class TrainingPlan:
 
     @property
     def tasks(self) -> dict[str, int]:
-        """Tasks that branches answer -> how often."""
+        """Tasks that branches answer -> how often at most."""
         if self.private is not None:
             return {"gradient": self.rounds}
-        return ({} if self.scaling else {"moments": 1}) | {"average": self.rounds}
+        told = {} if self.scaling else {"moments": self.rounds}  # one, unless it is given up
+        return told | {"average": self.rounds}
 
     def quantiser(self, task: str) -> Quantiser:
         """Return the quantiser of a task's values."""

@@ -137,7 +137,7 @@ class SecureSum:
             raise TooFewBranchesError(
                 f"sum {self._occasion.round} ({task}) was given up at {stage!r}: {len(answers)} of"
                 f" {len(self._roster.names)} branches answered, it takes {self._roster.threshold}."
-                " Start the missing ones and run it again"
+                " Start the missing ones and go on with the next round"
             )
         return answers
 

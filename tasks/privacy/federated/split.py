@@ -9,6 +9,7 @@ SIZES, FRAUDS = 2.0, 0.5
 """Dirichlet concentrations: the lower, the more uneven the sizes and the frauds of branches."""
 RISKY = 3
 """Frauds from which on an entity goes where the frauds go."""
+DRAWS = 100
 
 
 def split_by_entity(
@@ -26,16 +27,23 @@ def split_by_entity(
         seed: Of the split.
 
     Raises:
-        ValueError: When a branch would be empty.
+        ValueError: When a branch stays empty however often they are drawn.
     """
     codes, labels = np.asarray(entity, np.int64), np.asarray(label, np.float64)
     rng = np.random.default_rng(seed)
+    for _ in range(DRAWS):
+        found = _drawn(codes, labels, branches, rng)
+        if len(np.unique(found)) == branches:
+            return found
+    raise ValueError(f"{branches} branches leave one without rows; take fewer")
+
+
+def _drawn(
+    codes: NDArray[np.int64], labels: NDArray[np.float64], branches: int, rng: np.random.Generator
+) -> NDArray[np.int64]:
     count = int(codes.max(initial=-1)) + 1
     home = rng.choice(branches, count, p=rng.dirichlet(np.full(branches, SIZES)))
     risky = np.flatnonzero(np.bincount(codes, labels, count) >= RISKY)
     home[risky] = rng.choice(branches, len(risky), p=rng.dirichlet(np.full(branches, FRAUDS)))
     found: NDArray[np.int64] = home[codes].astype(np.int64)
-    missing = sorted(set(range(branches)) - set(found.tolist()))
-    if missing:
-        raise ValueError(f"{branches} branches leave {missing} empty; take fewer, or another seed")
     return found

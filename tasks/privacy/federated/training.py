@@ -128,8 +128,8 @@ class FederatedTraining:
         """Run one round, before the first also the sums for the scaling.
 
         Raises:
-            TooFewBranchesError: When too few stayed; the model is as before, and the round may be
-                run again while the plan of the branches has one left.
+            TooFewBranchesError: When too few stayed; the model is as before. A round of the plan is
+                used up: branches count what they have answered, summed in the end or not.
         """
         begun = time.perf_counter()
         if self._encoding is None:
@@ -137,8 +137,8 @@ class FederatedTraining:
             self._encoding = encoding_from(
                 self.plan.columns, self.plan.quantiser("moments").values(sums)
             )
-        loss, rows = self._private_step() if self.plan.private else self._average_step()
         self._rounds += 1
+        loss, rows = self._private_step() if self.plan.private else self._average_step()
         total = self.last
         assert total is not None  # noqa: S101 - a sum has just been taken
         names = self.roster.names
@@ -168,7 +168,7 @@ class FederatedTraining:
         assert private is not None  # noqa: S101 - asked before
         steps = self._summed("gradient", self._content()).steps
         mean = self.plan.quantiser("gradient").values(steps) / (private.rate * private.rows)
-        progress = self._rounds / self.plan.rounds
+        progress = (self._rounds - 1) / self.plan.rounds
         rate = private.learning_rate * 0.5 * (1.0 + math.cos(math.pi * progress))
         self._velocity = private.momentum * self._velocity + mean
         self.parameters = self.parameters - rate * self._velocity

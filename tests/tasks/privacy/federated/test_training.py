@@ -118,10 +118,13 @@ class TestAverage:
         made = simulation(plan(), parts(), threshold=3, leaves=leaves)
         made.training.step()
         before = made.training.parameters.copy()
-        with pytest.raises(TooFewBranchesError, match="Start the missing ones and run it again"):
+        with pytest.raises(TooFewBranchesError, match="Start the missing ones"):
             made.training.step()
         np.testing.assert_array_equal(made.training.parameters, before)
-        assert len(made.training.step().survivors) == 4
+        report = made.training.step()
+        assert len(report.survivors) == 4
+        assert report.round == 3
+        assert made.training.finished
 
     def test_learns(self):
         made = simulation(plan(rounds=12), parts(rows=600), threshold=3)
