@@ -101,7 +101,7 @@ def federated_train(
         git_commit=job["git_commit"],
     )
     folder = home / "federated" / f"{dataset}-{plan.digest.hex()[:8]}"
-    shutil.rmtree(folder, ignore_errors=True)  # rows of an earlier rehearsal
+    shutil.rmtree(folder, ignore_errors=True)  # an earlier rehearsal of the same plan
     with tracked_run(request) as run:
         waiting = CoordinatorSettings(answer_seconds=answer_seconds)
         with (

@@ -31,6 +31,8 @@ def test_branches_train_a_model_together(rehearsed):
     assert rehearsed["figures"]["auc"] > 0.6
     model = FederatedModel.from_dict(json.loads(Path(rehearsed["model"]).read_text()))
     assert np.isfinite(model.logits(np.zeros((2, len(model.encoding.columns))))).all()
+    kept = {path.name for path in Path(rehearsed["model"]).parent.rglob("*") if path.is_file()}
+    assert kept == {"model.json", "branch.json", "branch.log", "ledger.txt"}
 
 
 def test_every_round_is_tracked(rehearsed):

@@ -13,8 +13,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from connectors.api.settings import is_loopback
 from connectors.private.federated.channel import Channel, ChannelError, Message, text_of
-from connectors.private.federated.coordinator import HANDSHAKE_SECONDS, most_request
 from connectors.private.federated.handshake import RefusedError, join
+from connectors.private.federated.limits import HANDSHAKE_SECONDS, most_request
 from tasks.privacy.federated.branch import Branch, Spending, session_of
 from tasks.privacy.federated.branch_work import BranchWork
 from tasks.privacy.federated.quantise import RangeError

@@ -23,6 +23,7 @@ from connectors.api.settings import is_loopback
 from connectors.listener import bound_listener
 from connectors.private.federated.channel import Channel, ChannelError, Message, text_of
 from connectors.private.federated.handshake import RefusedError, admit, welcome
+from connectors.private.federated.limits import HANDSHAKE_SECONDS, most_answer
 from tasks.privacy.federated.branch import NONCE_BYTES
 from tasks.privacy.federated.plan import TrainingPlan
 from tasks.privacy.federated.records import Request
@@ -30,7 +31,6 @@ from tasks.privacy.federated.roster import Roster
 
 logger = logging.getLogger(__name__)
 
-HANDSHAKE_SECONDS = 10.0
 MOST_HANDSHAKES = 16
 
 
@@ -233,15 +233,3 @@ class Coordinator:
 
     def _missing(self) -> list[str]:
         return [name for i, name in enumerate(self._roster.names) if i not in self._channels]
-
-
-def most_answer(plan: TrainingPlan, roster: Roster) -> int:
-    """Return the most bytes that an answer of a branch can have."""
-    letters = 64 + 128 * len(roster.names)
-    return letters + 8 * max(plan.width(task) for task in plan.tasks)
-
-
-def most_request(plan: TrainingPlan, roster: Roster) -> int:
-    """Return the most bytes that a request to a branch can have."""
-    keys = 64 + 160 * len(roster.names)
-    return keys + 8 * (plan.network.parameters + 2 * len(plan.columns))

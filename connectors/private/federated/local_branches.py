@@ -16,6 +16,8 @@ from numpy.typing import ArrayLike
 
 from connectors.private.federated.branch_client import CoordinatorAddress
 from connectors.private.federated.branch_folder import (
+    IDENTITY,
+    ROWS,
     BranchSettings,
     make_identity,
     write_rows,
@@ -28,7 +30,7 @@ STOP_SECONDS = 5.0
 
 
 class LocalBranches:
-    """Processes of branches; as a context it ends them, whatever happens.
+    """Processes of branches; as a context it ends them and removes their rows, whatever happens.
 
     Attributes:
         roster: Who takes part.
@@ -77,6 +79,9 @@ class LocalBranches:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+        for folder in self._folders.values():
+            for copied in (ROWS, IDENTITY):
+                (folder / copied).unlink(missing_ok=True)
 
     def start(self, plan: TrainingPlan, address: CoordinatorAddress) -> None:
         """Start all branches."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 
 import numpy as np
@@ -12,12 +13,14 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from tasks.privacy.encoding import plain_encoding
 from tasks.privacy.federated.branch import Branch
 from tasks.privacy.federated.branch_work import BranchWork, train_locally
+from tasks.privacy.federated.model import FederatedModel
 from tasks.privacy.federated.moments import encoding_from, row_sums, signed_log
 from tasks.privacy.federated.plan import LocalTraining, Privacy, TrainingPlan
 from tasks.privacy.federated.quantise import RangeError
 from tasks.privacy.federated.records import ProtocolError, Request
 from tasks.privacy.federated.secure_sum import TooFewBranchesError
 from tasks.privacy.federated.simulate import simulation
+from tasks.privacy.model import ModelError
 
 COLUMNS = ("amount", "hour", "risk")
 WEIGHTS = np.array([1.5, -1.0, 0.5])
@@ -255,6 +258,28 @@ class TestBranch:
         work = BranchWork(plan(), roster, "branch-000", x, y)
         with pytest.raises(ValueError, match="none of the roster"):
             Branch(roster, work, Ed25519PrivateKey.generate(), bytes(32))
+
+
+class TestModel:
+    def test_comes_back_from_json(self):
+        made = simulation(plan(), parts(), threshold=3)
+        made.training.step()
+        model, x = made.training.model, parts()[1][0]
+        again = FederatedModel.from_dict(json.loads(json.dumps(model.to_dict())))
+        np.testing.assert_array_equal(again.logits(x), model.logits(x))
+        with pytest.raises(ValueError, match="finite parameters"):
+            FederatedModel.from_dict(model.to_dict() | {"parameters": [math.nan]})
+
+    def test_without_hidden_layers_can_be_scored_encrypted(self):
+        made = simulation(plan(hidden=()), parts(), threshold=3)
+        made.training.step()
+        model, x = made.training.model, parts()[1][0]
+        scores = model.for_encrypted_scoring().score(x)
+        np.testing.assert_allclose(scores[:, 0], model.logits(x), rtol=1e-12)
+        deep = simulation(plan(), parts(), threshold=3)
+        deep.training.step()
+        with pytest.raises(ModelError, match=r"train it with hidden=\(\)"):
+            deep.training.model.for_encrypted_scoring()
 
 
 class TestPlan:
