@@ -32,6 +32,8 @@ from tasks.privacy.federated.roster import Roster
 logger = logging.getLogger(__name__)
 
 MOST_HANDSHAKES = 16
+ACCEPT_SECONDS = 0.25
+"""How often the door looks whether it is to close: closing a socket wakes nobody who accepts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +98,7 @@ class Coordinator:
             fix="Choose another port, or 0 for any free one",
         )
         self._listener.listen(MOST_HANDSHAKES)
+        self._listener.settimeout(ACCEPT_SECONDS)
         self._pool = ThreadPoolExecutor(len(self._roster.names), "branch")
         self._accepting = threading.Thread(target=self._accept, name="coordinator", daemon=True)
         self._accepting.start()
@@ -118,10 +121,8 @@ class Coordinator:
             except ChannelError:
                 logger.info("a branch was gone before the end")
             channel.close()
-        # Closing a socket does not wake who waits in accept; shutting it down does.
-        self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
         self._accepting.join()
+        self._listener.close()
         self._pool.shutdown()
 
     @property
@@ -196,9 +197,11 @@ class Coordinator:
             self._handshakes.acquire()
             try:
                 connection, _ = self._listener.accept()
-            except OSError:
+            except OSError as error:
                 self._handshakes.release()
-                time.sleep(0.05)  # closing, or out of file handles
+                if not isinstance(error, TimeoutError):
+                    logger.warning("no connection could be accepted: %s", error)
+                    time.sleep(ACCEPT_SECONDS)  # out of file handles, most likely
                 continue
             threading.Thread(target=self._greet, args=(connection,), daemon=True).start()
 

@@ -122,7 +122,7 @@ class TestRounds:
         assert len(made.training.step().survivors) == 4
 
     def test_go_on_without_one_that_is_too_slow_which_may_rejoin(self, site):
-        made = site(settings=CoordinatorSettings(answer_seconds=1.0))
+        made = site(settings=CoordinatorSettings(answer_seconds=2.5))
         made.training.step()
         sleeper = made.branches.processes["branch-001"].pid
         made.before["values"] = lambda: os.kill(sleeper, signal.SIGSTOP)
