@@ -224,6 +224,21 @@ class TestDoor:
         with pytest.raises(TimeoutError, match=r"0 of 1 branches came .* missing: \['branch-000'"):
             coordinator.wait_for(1, 0.05)
 
+    def test_a_coordinator_with_another_certificate_is_not_trusted(self, door, tmp_path):
+        _, roster, keys = door
+        for name in ("own", "other"):
+            (tmp_path / name).mkdir()
+        certificate, key = self_signed(tmp_path / "own")
+        stranger, _ = self_signed(tmp_path / "other")
+        settings = CoordinatorSettings(certificate=certificate, key=key)
+        with Coordinator(plan(), roster, settings) as coordinator:
+            client = self.client(coordinator, roster, keys["branch-001"])
+            client._address = CoordinatorAddress(
+                "127.0.0.1", coordinator.port, stranger, retry_seconds=0.1
+            )
+            with pytest.raises(ChannelError, match="certificate verify failed"):
+                client.run()
+
     def test_nobody_there_is_told_after_some_tries(self, door):
         coordinator, roster, keys = door
         lonely = self.client(coordinator, roster, keys["branch-001"])
