@@ -1,0 +1,1 @@
+"""Federated training between processes: a coordinator, and branches that connect to it."""

@@ -1,0 +1,65 @@
+"""What a branch has answered, on disk: a process that starts anew does not forget what it spent.
+
+One line per vector, written and flushed before it leaves: digest of the plan, and task. The plan
+bounds their number, and with it epsilon, however often branch or coordinator are restarted.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from pathlib import Path
+
+
+class LedgerError(ValueError):
+    """The ledger cannot be read or written: without it a branch answers nothing."""
+
+
+class Ledger:
+    """The vectors that left for one plan."""
+
+    def __init__(self, path: Path, plan: bytes) -> None:
+        """Open the ledger, or begin one.
+
+        Args:
+            path: File; other plans' lines in it stay.
+            plan: Digest of the plan.
+
+        Raises:
+            LedgerError: When a line is none, which may hide one that was spent.
+        """
+        self._path, self._plan = path, plan.hex()
+        self._spent: Counter[str] = Counter()
+        try:
+            content = path.read_text("ascii") if path.exists() else ""
+        except (OSError, ValueError) as error:
+            raise LedgerError(f"{path} cannot be read ({error})") from error
+        for number, line in enumerate(content.splitlines(), 1):
+            words = line.split(" ")
+            if len(words) != 2 or len(words[0]) != 64:
+                raise LedgerError(
+                    f"{path}:{number} is no line of a ledger; repair it, or begin a plan anew"
+                    " (another seed makes another plan) and move the file away"
+                )
+            if words[0] == self._plan:
+                self._spent[words[1]] += 1
+
+    def spent(self, task: str) -> int:
+        """Return how many vectors have left for a task."""
+        return self._spent[task]
+
+    def spend(self, task: str) -> None:
+        """Write down that one leaves.
+
+        Raises:
+            LedgerError: When it cannot be written; then it must not leave.
+        """
+        try:
+            handle = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+            with os.fdopen(handle, "w", encoding="ascii") as file:
+                file.write(f"{self._plan} {task}\n")
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise LedgerError(f"{self._path} cannot be written ({error})") from error
+        self._spent[task] += 1

@@ -1,0 +1,302 @@
+"""A fraud head trained over branches that show nobody their rows, against one that sees them all.
+
+Ten branches share the simulated card payments by terminal: of uneven sizes, and with the frauded
+terminals shared out apart. All ways train the same network and are judged on the same later
+payments. One bank with all rows, and every branch alone, train for several numbers of epochs of
+which the best on the test counts, in their favour; the branches together train once by the plan.
+Every sum of every seed is compared, bit for bit, with the sum of what the branches quantised. In
+the runs with drop-outs three of ten branches fail at a random message of every round. Sums of all
+seeds run in this process, message by message as over the line; time and bytes are of processes.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from connectors.private.federated.branch_client import CoordinatorAddress
+from connectors.private.federated.coordinator import Coordinator
+from connectors.private.federated.local_branches import LocalBranches
+from tasks.fraud.dataset import DatasetConfig
+from tasks.fraud.evaluation.metrics import roc_auc
+from tasks.fraud.features import build_features
+from tasks.fraud.ingest.checks import check
+from tasks.fraud.simulate import CARDS_SCHEMA, CardsConfig, simulate_cards
+from tasks.privacy.federated.branch_round import STAGES
+from tasks.privacy.federated.branch_work import BranchWork, train_locally
+from tasks.privacy.federated.moments import encoding_from, row_sums
+from tasks.privacy.federated.plan import Privacy, TrainingPlan
+from tasks.privacy.federated.records import Request
+from tasks.privacy.federated.simulate import Simulation, simulation
+from tasks.privacy.federated.split import split_by_entity
+from tasks.privacy.federated.training import FederatedTraining
+from tests.benchmarks._harness import emit, parser, run_program, stopwatch, table
+
+CONFIG = Path(__file__).resolve().parents[2] / "tasks" / "fraud" / "datasets" / "handbook.toml"
+BRANCHES, THRESHOLD, COLLUDING, LEAVING = 10, 7, 1, 3
+DAY = 86_400_000
+TEST_DAYS, DELAY_DAYS, WARM_DAYS = 14, 7, 7
+T_95 = {10: 2.262, 12: 2.201, 20: 2.093}
+"""Two-sided Student factors of so many seeds."""
+
+Part = tuple[NDArray[np.float32], NDArray[np.int8]]
+
+
+@dataclass(frozen=True)
+class Bank:
+    """Rows of one seed.
+
+    Attributes:
+        columns: Names of the features.
+        parts: Training rows of each branch.
+        test: Later rows, of all.
+    """
+
+    columns: tuple[str, ...]
+    parts: list[Part]
+    test: Part
+
+    @property
+    def together(self) -> Part:
+        """Training rows of all branches."""
+        return np.concatenate([x for x, _ in self.parts]), np.concatenate(
+            [y for _, y in self.parts]
+        )
+
+
+def payments(cards: int, days: int, seed: int) -> tuple[Any, Any]:
+    """Return simulated payments and their features."""
+    config = DatasetConfig.from_toml(CONFIG)
+    bank = CardsConfig(cards=cards, terminals=2 * cards, days=days, seed=seed)
+    rows = pa.Table.from_batches(list(simulate_cards(bank)), CARDS_SCHEMA)
+    tx = check(rows, config, "simulated").transactions
+    return tx, build_features(tx, config)
+
+
+def grown(cards: int, days: int, seed: int) -> Bank:
+    """Return the rows of a seed, shared out; labels of the test's last week are not trained on."""
+    tx, features = payments(cards, days, seed)
+    day = (tx.time - tx.time[0]) // DAY
+    train = (day >= WARM_DAYS) & (day < days - TEST_DAYS - DELAY_DAYS)
+    test = day >= days - TEST_DAYS
+    branch = split_by_entity(tx.entities["terminal"], tx.label * train, BRANCHES, seed)
+    parts = [
+        (features.values[train & (branch == place)], tx.label[train & (branch == place)])
+        for place in range(BRANCHES)
+    ]
+    return Bank(features.names, parts, (features.values[test], tx.label[test]))
+
+
+def alone(plan: TrainingPlan, part: Part, test: Part, grid: Sequence[int]) -> float:
+    """Return the best AUC on the test of a training without others, over numbers of epochs."""
+    x, y = part
+    encoding = encoding_from(plan.columns, row_sums(x))
+    inputs, labels, network = encoding.encode(x), y.astype(np.float64), plan.network
+    later = encoding.encode(test[0])
+    found = []
+    for epochs in grid:
+        parameters = network.initial(plan.seed)
+        for epoch in range(epochs):
+            parameters = train_locally(
+                network, parameters, inputs, labels, plan.local,
+                seed=(plan.seed, epoch), progress=epoch / epochs,
+            )  # fmt: skip
+        found.append(roc_auc(test[1], network.logits(parameters, later)))
+    return max(found)
+
+
+class Witness(BranchWork):
+    """Work that keeps what it gave, before any mask."""
+
+    def steps(self, task: str, round_number: int, content: bytes) -> NDArray[np.int64]:
+        self.given = super().steps(task, round_number, content)
+        return self.given
+
+
+@dataclass
+class Outcome:
+    """What a training came to.
+
+    Attributes:
+        auc: On the test.
+        equal: Whether every sum was, bit for bit, that of its parts.
+        survivors: Branches in each sum.
+        epsilon: Spent.
+    """
+
+    auc: float
+    equal: bool
+    survivors: list[int]
+    epsilon: float
+
+
+def together(plan: TrainingPlan, bank: Bank, seed: int, *, leaving: int = 0) -> Outcome:
+    """Train over the branches; in every round some of them fail at a random message."""
+    rng = np.random.default_rng([seed, 77])
+    absent: dict[int, dict[int, str]] = {}
+
+    def leaves(stage: str, number: int, place: int) -> bool:
+        if number not in absent:
+            who = rng.choice(BRANCHES, leaving, replace=False)
+            absent[number] = {int(p): str(rng.choice(STAGES)) for p in who}
+        at = absent[number].get(place)
+        return at is not None and STAGES.index(stage) >= STAGES.index(at)
+
+    made = simulation(plan, bank.parts, threshold=THRESHOLD, colluding=COLLUDING, leaves=leaves)
+    for branch, (x, y) in zip(made.branches, bank.parts, strict=True):
+        branch.work = Witness(plan, branch.roster, branch.work.name, x, y)
+    equal, survivors, report = True, [], None
+    while not made.training.finished:
+        report = made.training.step()
+        equal &= same(made)
+        survivors.append(len(report.survivors))
+    auc = roc_auc(bank.test[1], made.training.model.logits(bank.test[0]))
+    return Outcome(auc, equal, survivors, report.epsilon if report else 0.0)
+
+
+def same(made: Simulation) -> bool:
+    """Tell whether the last sum is that of its survivors' steps."""
+    total = made.training.last
+    assert total is not None
+    plain = np.sum([made.branches[place].work.given for place in total.survivors], axis=0)
+    return bool(np.array_equal(plain, total.steps))
+
+
+def private(plan: TrainingPlan, bank: Bank, rounds: int, other: Any) -> TrainingPlan:
+    """Return the plan with noise; features are scaled by another bank's payments."""
+    rows = sum(len(y) for _, y in bank.parts)
+    return TrainingPlan(
+        plan.columns,
+        hidden=(16,),
+        rounds=rounds,
+        private=Privacy(rows=rows, rate=0.05, noise=1.5, learning_rate=4.0),
+        scaling=encoding_from(plan.columns, row_sums(other.values)),
+    )
+
+
+def one_seed(args: Any, seed: int) -> dict[str, Any]:
+    """Measure one seed."""
+    bank = grown(args.cards, args.days, seed)
+    plan = TrainingPlan(bank.columns, rounds=args.rounds)
+    grid = [max(1, args.rounds // 3), args.rounds, 2 * args.rounds]
+    whole = together(plan, bank, seed)
+    shrunk = together(plan, bank, seed, leaving=LEAVING)
+    _, other = payments(args.cards // 5, 40, seed + 1_000)
+    noisy = together(private(plan, bank, args.private_rounds, other), bank, seed)
+    rates, sizes = ([f(y) for _, y in bank.parts] for f in (np.mean, len))
+    return {
+        "auc_central": alone(plan, bank.together, bank.test, grid),
+        "auc_fed": whole.auc,
+        "auc_fed_dropouts": shrunk.auc,
+        "auc_local": float(np.mean([alone(plan, p, bank.test, grid) for p in bank.parts])),
+        "auc_fed_dp": noisy.auc,
+        "epsilon": noisy.epsilon,
+        "bit_equal": whole.equal and shrunk.equal and noisy.equal,
+        "sums": len(whole.survivors) + len(shrunk.survivors) + len(noisy.survivors),
+        "fewest": min(shrunk.survivors),
+        "completed": len(shrunk.survivors) / plan.rounds,
+        "rows_min": min(sizes),
+        "rows_max": max(sizes),
+        "fraud_rate_min": min(rates),
+        "fraud_rate_max": max(rates),
+    }
+
+
+def processes(args: Any) -> dict[str, Any]:
+    """Time rounds of real processes, and kill three of ten in the middle of one."""
+    count, threshold, killed = (3, 2, 1) if args.smoke else (BRANCHES, THRESHOLD, LEAVING)
+    bank = grown(args.cards, args.days, args.seed)
+    plan = TrainingPlan(bank.columns, rounds=args.rounds + 2)
+    parts = {f"branch-{i:02d}": part for i, part in enumerate(bank.parts[:count])}
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        LocalBranches(Path(folder), parts, threshold=threshold) as branches,
+        Coordinator(plan, branches.roster) as coordinator,
+    ):
+        branches.start(plan, CoordinatorAddress("127.0.0.1", coordinator.port))
+        coordinator.wait_for(count, 120)
+        doomed: list[str] = []
+
+        def ask(requests: dict[int, Request]) -> dict[int, bytes]:
+            if next(iter(requests.values())).stage == "values":
+                while doomed:
+                    branches.kill(doomed.pop())
+            return coordinator.ask(requests)
+
+        training = FederatedTraining(
+            plan, branches.roster, ask, coordinator.present, coordinator.nonce
+        )
+        training.step()
+        with stopwatch() as took:
+            reports = [training.step() for _ in range(args.rounds - 1)]
+        doomed += list(parts)[:killed]
+        begun = time.perf_counter()
+        shrunk = training.step()
+        after = training.step()
+    return {
+        "seconds_per_round": float(np.median([report.seconds for report in reports])),
+        "coordinator_cpu_ms_per_round": 1e3 * took.cpu / len(reports),
+        "seconds_of_rounds_after_kill": time.perf_counter() - begun,
+        "bytes_up_per_round": max(report.up for report in reports),
+        "bytes_down_per_round": max(report.down for report in reports),
+        "parameters": plan.network.parameters,
+        "killed": len(shrunk.left),
+        "process_survivors": [len(shrunk.survivors), len(after.survivors)],
+    }
+
+
+def interval(values: Sequence[float]) -> list[float]:
+    """Return the 95 % interval of a mean."""
+    factor = T_95.get(len(values), 2.3)
+    half = factor * float(np.std(values, ddof=1)) / len(values) ** 0.5 if len(values) > 1 else 0.0
+    return [float(np.mean(values)) - half, float(np.mean(values)) + half]
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the benchmark."""
+    made = parser("federated", __doc__.splitlines()[0])
+    made.add_argument("--seeds", type=int, default=0, help="seeds (default 10)")
+    args = made.parse_args(argv)
+    seeds = args.seeds or (1 if args.smoke else 10)
+    small = (160, 32, 2, 2) if args.smoke else (1_500, 60, 15, 200)
+    args.cards, args.days, args.rounds, args.private_rounds = small
+    found = [one_seed(args, args.seed + i) for i in range(seeds)]
+    columns = {key: [one[key] for one in found] for key in found[0]}
+    aucs = [key for key in columns if key.startswith("auc_")]
+    if not args.json:
+        rows = [[args.seed + i, *(one[key] for key in aucs)] for i, one in enumerate(found)]
+        table("AUC on the same later payments", ("seed", *aucs), rows)
+    gap = np.subtract(columns["auc_central"], columns["auc_fed"])
+    dropped = np.subtract(columns["auc_fed"], columns["auc_fed_dropouts"])
+    figures: dict[str, Any] = {key: float(np.mean(columns[key])) for key in aucs}
+    figures |= {f"{key}_std": float(np.std(columns[key])) for key in aucs}
+    figures |= {
+        "auc_gap": float(gap.mean()),
+        "auc_gap_interval": interval(gap),
+        "auc_dropout_loss_interval": interval(dropped),
+        "auc_gain_over_local": figures["auc_fed"] - figures["auc_local"],
+        "bit_equal": all(columns["bit_equal"]),
+        "sums_compared": sum(columns["sums"]),
+        "dropouts_survived": min(columns["completed"]),
+        "fewest_survivors": min(columns["fewest"]),
+        "epsilon": max(columns["epsilon"]),
+        "delta": 1e-6,
+        "branches": BRANCHES,
+        "threshold": THRESHOLD,
+        "seeds": seeds,
+    }
+    for key in ("rows_min", "rows_max", "fraud_rate_min", "fraud_rate_max"):
+        figures[f"{key}_median"] = float(np.median(columns[key]))
+    emit(figures | processes(args), args)
+
+
+if __name__ == "__main__":
+    run_program("federated", main)
