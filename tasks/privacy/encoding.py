@@ -69,7 +69,7 @@ class Encoding:
             object.__setattr__(self, name, values)
         if not ((self.scale > 0).all() and (self.limits > 0).all()):
             raise ValueError("encoding.scale and encoding.limits must be positive")
-        knots = np.asarray(self.knots, np.float64).reshape(width, -1) if width else self.knots
+        knots = np.asarray(self.knots, np.float64).reshape(width, -1 if width else 0)
         object.__setattr__(self, "knots", knots)
 
     @property
