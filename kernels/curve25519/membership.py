@@ -1,11 +1,11 @@
 """Whether u is the coordinate of a point of Curve25519 and not of its twist, for many u at once.
 
-X25519 computes with either, and keeps which of both it was: a blinded value would tell one bit about what
-was hashed. So hashes are tried until one lies on the curve: ``u**3 + 486662 u**2 + u`` is a square modulo
-p = 2**255 - 19, that is, its power (p - 1) / 2 is 1.
+X25519 computes with either, and keeps which of both it was: a blinded value would tell one bit
+about what was hashed. So hashes are tried until one lies on the curve: ``u**3 + 486662 u**2 + u``
+is a square modulo p = 2**255 - 19, that is, its power (p - 1) / 2 is 1.
 
-Numbers are ten limbs of 26 and 25 bits in turn (Bernstein, PKC 2006), limb by limb over 64 numbers, so that
-the vector unit multiplies. Python's ``pow`` takes forty times as long.
+Numbers are ten limbs of 26 and 25 bits in turn (Bernstein, PKC 2006), limb by limb over 64 numbers,
+so that the vector unit multiplies. Python's ``pow`` takes forty times as long.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def _carry(a: Any) -> None:
 
 @compiled_releasing
 def _times(a: Any, b: Any, scratch: Any, out: Any) -> None:
-    """Multiply; out may be a or b. Limb products of two odd places count twice, wrapped ones 19 times."""
+    """Multiply; out may be a or b. Products of two odd limbs count twice, wrapped ones 19 times."""
     scratch[:] = WORD(0)
     for i in range(_LIMBS):
         for j in range(_LIMBS):

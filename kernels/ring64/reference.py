@@ -19,9 +19,8 @@ def product_reference(rows: Words, weights: Words) -> Words:
 
 def squares_reference(numbers: list[int], signs: list[int], cut: int) -> float:
     """Return the signed sum of squares of numbers divided by ``2**cut``, nothing cut."""
-    return sum(
-        sign * (number / 2**cut) ** 2 for number, sign in zip(numbers, signs, strict=True)
-    )
+    terms = zip(numbers, signs, strict=True)
+    return float(sum(sign * (number / 2.0**cut) ** 2 for number, sign in terms))
 
 
 def negative_reference(number: int, bits: int) -> bool:

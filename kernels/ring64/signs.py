@@ -1,9 +1,9 @@
 """The sign of a shared number, and nothing else: one opened word, then shared truth tables.
 
-A shared v is masked by a dealt r, both modulo 2**b, and ``c = v + r`` is opened. The top bit of v is
-that of c, plus that of r, plus the borrow "low bits of c < low bits of r" (Damgard et al., TCC 2006).
-Parties know c; of r they hold truth tables, each the exclusive or of two uniform ones (Ishai et al.,
-TCC 2013, one-time truth tables):
+A shared v is masked by a dealt r, both modulo 2**b, and ``c = v + r`` is opened. The top bit of v
+is that of c, plus that of r, plus the borrow "low bits of c < low bits of r" (Damgard et al., TCC
+2006). Parties know c; of r they hold truth tables, each the exclusive or of two uniform ones (Ishai
+et al., TCC 2013, one-time truth tables):
 
 1. for each digit of 5 bits, two tables of 32 bits, looked up at the digit of c: less, equal;
 2. for each 3 digits, two tables of 64 bits that combine the six results, looked up at their opened
@@ -65,7 +65,7 @@ _UPPER = np.array([_upper_half(bit) for bit in range(6)], np.uint64)
 
 
 def _group_tables() -> Words:
-    """Return the tables of step 2 over (less0, equal0, less1, equal1, less2, equal2): less, equal."""
+    """Return both tables of step 2, over (less0, equal0, less1, equal1, less2, equal2)."""
     less = equal = 0
     for place in range(1 << GROUP_BITS):
         bits = [place >> i & 1 for i in range(GROUP_BITS)]

@@ -9,12 +9,12 @@ where ``wrap`` is "top bit of r and not top bit of c" (the masked number lies in
 the ring) and ``borrow`` is 0 or 1. Leaving out the borrow gives t within one step of ``a / 2**s``,
 always: nothing wraps with any probability. With ``C = (c >> s) - 2**(k - 2 - s)``, ``R = r >> s``,
 ``m = top bit of r * 2**(k - s)``, ``u = 1 - top bit of c`` and ``rho = R - u m``, t is ``C - rho``,
-and its square is ``C**2 - 2 C rho + R**2 + u (m**2 - 2 R m)``: linear in what the dealer shared. So one
-opening cuts and squares. (Truncation by a dealt pair: Catrina and Saxena, FC 2010; exact wrap from the
-top bit: Escudero et al., CRYPTO 2020; squares from a dealt square: Beaver, CRYPTO 1991.)
+and its square is ``C**2 - 2 C rho + R**2 + u (m**2 - 2 R m)``: linear in what the dealer shared. So
+one opening cuts and squares. (Truncation by a dealt pair: Catrina and Saxena, FC 2010; exact wrap
+from the top bit: Escudero et al., CRYPTO 2020; squares from a dealt square: Beaver, CRYPTO 1991.)
 
-m and ``m**2 - 2 R m`` are multiples of 2**(k - s): their quotients are shared modulo 2**32, two in a
-word, which is enough where ``s <= k - 32``.
+m and ``m**2 - 2 R m`` are multiples of 2**(k - s): their quotients are shared modulo 2**32, two in
+a word, which is enough where ``s <= k - 32``.
 """
 
 from __future__ import annotations
@@ -51,7 +51,9 @@ def _deal(masks: Any, signs: Any, bits: int, cut: int, out: Any) -> None:
 
 
 @compiled_releasing
-def _evaluate(opened: Any, shares: Any, signs: Any, first: Any, bits: int, cut: int, out: Any) -> None:
+def _evaluate(
+    opened: Any, shares: Any, signs: Any, first: Any, bits: int, cut: int, out: Any
+) -> None:
     n_rows, units = opened.shape
     ring = WORD(64 - bits)
     step, top, gap = WORD(cut), WORD(bits - 1), WORD(bits - cut)

@@ -8,6 +8,7 @@ parts, then single bytes), because narrowing a whole column is what vector units
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -73,7 +74,7 @@ def signed(words: Words, bits: int) -> NDArray[np.int64]:
     return numbers
 
 
-def _planes(size: int, width: int) -> Iterator[tuple[int, np.dtype[np.unsignedinteger], int]]:
+def _planes(size: int, width: int) -> Iterator[tuple[int, np.dtype[Any], int]]:
     """Yield where each plane starts, what it holds, and how far words are shifted for it."""
     if not 1 <= width <= WORD_BYTES:
         raise ValueError(f"a word has 1 to {WORD_BYTES} bytes, not {width}")

@@ -1,8 +1,9 @@
 """One party as a process of its own: ``python -m connectors.private.joint settings.json``.
 
-Settings are JSON: ``task`` (``score`` or ``intersect``), ``door`` and, to score, the other fields of
-`PartyConfig`; ``input``, an ``.npy`` file of rows, or a text file with a key on each line; ``output``, a new
-``.npz`` file. What went wrong is written to standard error, and the exit status is 1.
+Settings are JSON: ``task`` (``score`` or ``intersect``), ``door`` and, to score, the other fields
+of `PartyConfig`; ``input``, an ``.npy`` file of rows, or a text file with a key on each line;
+``output``, a new ``.npz`` file. What went wrong is written to standard error, and the exit status
+is 1.
 """
 
 from __future__ import annotations
@@ -45,13 +46,15 @@ def main(arguments: list[str]) -> int:
 
 
 def _door(fields: dict[str, Any]) -> Door:
-    paths = ("certificate", "key", "peer_certificate")
-    return Door(**{name: Path(v) if name in paths else v for name, v in fields.items()})
+    return Door(**_paths(fields, ("certificate", "key", "peer_certificate")))
 
 
 def _config(door: Door, fields: dict[str, Any]) -> PartyConfig:
-    paths = ("plan", "part", "deal", "dealer_key", "ledger")
-    return PartyConfig(door, **{name: Path(v) if name in paths else v for name, v in fields.items()})
+    return PartyConfig(door, **_paths(fields, ("plan", "part", "deal", "dealer_key", "ledger")))
+
+
+def _paths(fields: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
+    return {name: Path(v) if name in names else v for name, v in fields.items()}
 
 
 if __name__ == "__main__":

@@ -73,9 +73,7 @@ def agree(channel: Channel, own: Hello, *, same: tuple[str, ...]) -> Hello:
     for name in ("protocol", "task", *same):
         mine, theirs = getattr(own, name), getattr(other, name)
         if mine != theirs:
-            raise AgreementError(
-                f"{name} differs: {mine!r} here, {theirs!r} there; {_MENDS[name]}"
-            )
+            raise AgreementError(f"{name} differs: {mine!r} here, {theirs!r} there; {_MENDS[name]}")
     return other
 
 

@@ -1,7 +1,8 @@
 """Frames between two parties: one thread owns the TLS socket, sends what is due, reads what comes.
 
-Reading never waits for writing, so two parties that both send much cannot block each other. A thread that
-computes hands over frames and takes them; whatever goes wrong on the wire is raised there.
+Reading never waits for writing, so two parties that both send much cannot block each other. A
+thread that computes hands over frames and takes them; whatever goes wrong on the wire is raised
+there.
 """
 
 from __future__ import annotations
@@ -74,7 +75,7 @@ class Channel:
         self._filled = 0
         self._bell, self._ear = socket.socketpair()
         for one in (self._bell, self._ear, secured):
-            one.setblocking(False)
+            one.settimeout(0)
         self._thread = threading.Thread(target=self._run, name="joint-channel", daemon=True)
         self._thread.start()
 
@@ -84,7 +85,7 @@ class Channel:
         Raises:
             JointError: When the channel has failed.
         """
-        view = memoryview(content).cast("B")
+        view = memoryview(content.data if isinstance(content, np.ndarray) else content)
         with self._news:
             if self._failure:
                 raise self._failure
@@ -94,7 +95,7 @@ class Channel:
             self._free = self._link.left(time.monotonic(), self._free, size)
             due = self._free + self._link.latency_s
             self._outbox.append((due, memoryview(header)))
-            if len(view):
+            if len(view) > 0:
                 self._outbox.append((due, view))
             self.sent += size
         self._ring()
@@ -148,7 +149,11 @@ class Channel:
     # What follows runs in the channel's own thread.
 
     def _run(self) -> None:
-        with contextlib.closing(self._socket), contextlib.closing(self._ear), self._watch() as watch:
+        with (
+            contextlib.closing(self._socket),
+            contextlib.closing(self._ear),
+            self._watch() as watch,
+        ):
             try:
                 self._serve(watch)
                 self._leave()
@@ -200,7 +205,6 @@ class Channel:
 
     def _leave(self) -> None:
         """Say that no more comes, and read away what does: closing over it would undo our last."""
-        self._socket.setblocking(True)
         self._socket.settimeout(_LINGER_S)
         end = time.monotonic() + _LINGER_S
         with contextlib.suppress(OSError):
@@ -226,7 +230,7 @@ class Channel:
 
     def _read(self) -> None:
         while self._waiting < _MOST_WAITING:
-            target = self._header if self._content is None else memoryview(self._content)
+            target = self._header if self._content is None else self._content.data
             try:
                 while self._filled < len(target):
                     count = self._socket.recv_into(target[self._filled :])

@@ -1,8 +1,9 @@
 """A deal on the disk: one file for each party, signed by the dealer, read batch by batch.
 
-Bytes in order: ``PSTKDEAL``; length of the head (4, little-endian); the head, JSON; the party's seed (32);
-SHA-256 of each batch (32 each); the dealer's Ed25519 signature over all before it (64); the batches, each of
-the same length: uint64, section by section. A file is secret: its mode is 0600.
+Bytes in order: ``PSTKDEAL``; length of the head (4, little-endian); the head, JSON; the party's
+seed (32); SHA-256 of each batch (32 each); the dealer's Ed25519 signature over all before it (64);
+the batches, each of the same length: uint64, section by section. A file is secret: its mode is
+0600.
 """
 
 from __future__ import annotations
@@ -116,7 +117,7 @@ class DealFile:
         (length,) = LENGTH.unpack(begin[len(MAGIC) :])
         if begin[: len(MAGIC)] != MAGIC or length > _MOST_HEAD:
             raise DealError(f"{self._path} is no deal")
-        self.head = DealHead.from_bytes(self._read(start, length))
+        self.head = DealHead.from_bytes(bytes(self._read(start, length)))
         signed = start + length + SEED_BYTES + DIGEST_BYTES * self.head.batches
         content = self._read(0, signed + SIGNATURE_BYTES)
         try:
@@ -131,7 +132,7 @@ class DealFile:
                 f"{self._path} is party {head.party}'s and of plan {head.plan[:12]}, not party"
                 f" {party}'s of {plan.digest[:12]}; let the dealer deal for this plan"
             )
-        self.seed = content[start + length :][:SEED_BYTES]
+        self.seed = bytes(content[start + length :][:SEED_BYTES])
         digests = content[start + length + SEED_BYTES : signed]
         self._digests = [
             digests[at : at + DIGEST_BYTES] for at in range(0, len(digests), DIGEST_BYTES)

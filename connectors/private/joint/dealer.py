@@ -1,8 +1,8 @@
 """The trusted dealer: writes what two parties need before they know what they will score.
 
-It is a third house that both trust; with whom it must not plot, and what it could learn if it did, is told
-in ``tasks.privacy.shares``. It needs the plan, which has no weights, and no connection to either party
-while they score.
+It is a third house that both trust; with whom it must not plot, and what it could learn if it did,
+is told in ``tasks.privacy.shares``. It needs the plan, which has no weights, and no connection to
+either party while they score.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ class DealConfig:
     Attributes:
         plan: Of the model.
         key: The dealer's private key, as of `make_dealer_key`.
-        folder: Where ``party-0.deal`` and ``party-1.deal`` are written; each goes to its party alone, by a
-            way as confidential as a key's, and is then deleted here.
+        folder: Where ``party-0.deal`` and ``party-1.deal`` are written; each goes to its party
+            alone, by a way as confidential as a key's, and is then deleted here.
         rows: How many rows can be scored with it, rounded up to whole batches.
         batch_rows: Rows of a batch; a session uses up whole batches.
         dealer: Name of the dealer, for people.

@@ -1,7 +1,7 @@
 """Drives protocols over a channel, several batches at once, so that no side waits idly.
 
-Both sides start and resume their batches in the same order, which depends on nothing but their number. So
-messages come in the order in which they are awaited, without a label.
+Both sides start and resume their batches in the same order, which depends on nothing but their
+number. So messages come in the order in which they are awaited, without a label.
 """
 
 from __future__ import annotations

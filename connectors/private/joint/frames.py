@@ -1,8 +1,8 @@
 """Frames on the wire: 16 bytes of header, then content of a length that the kind allows.
 
-Header, little-endian: ``PJ``, version (1), kind (1 byte), length (4), sequence number (8), counted from 0 in
-each direction. TLS already forbids changes on the way; numbers and kinds catch a party that is out of
-step, lengths are checked before a byte of memory is taken.
+Header, little-endian: ``PJ``, version (1), kind (1 byte), length (4), sequence number (8), counted
+from 0 in each direction. TLS already forbids changes on the way; numbers and kinds catch a party
+that is out of step, lengths are checked before a byte of memory is taken.
 """
 
 from __future__ import annotations

@@ -66,9 +66,7 @@ def run_intersection(door: Door, keys: Sequence[str] | Sequence[bytes]) -> Inter
         longest = max(len(listed), other.rows)
         chunks = range(0, longest, CHUNK_KEYS)
         try:
-            tags = list(
-                drive(channel, (blinder.step(at, CHUNK_KEYS, other.rows) for at in chunks))
-            )
+            tags = list(drive(channel, (blinder.step(at, CHUNK_KEYS, other.rows) for at in chunks)))
         except PointError as error:
             raise WireError(str(error)) from error
         own, others = (np.concatenate([pair[side] for pair in tags]) for side in (0, 1))
@@ -77,5 +75,3 @@ def run_intersection(door: Door, keys: Sequence[str] | Sequence[bytes]) -> Inter
         channel.send(Kind.DONE)
         channel.receive(Kind.DONE, 0)
     return IntersectionResult(found, channel.sent, online, cpu)
-
-

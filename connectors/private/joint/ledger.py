@@ -1,8 +1,9 @@
 """Which dealt batches were used: written to the disk before the first message that depends on them.
 
-One line per use: id of the deal, first batch, number of batches, time. A line that a crash cut short
-was never relied on and is removed. Keep the file with the deals and restore neither without the other: a
-ledger from yesterday does not know today's use (the other party's does, and the later of both holds).
+One line per use: id of the deal, first batch, number of batches, time. A line that a crash cut
+short was never relied on and is removed. Keep the file with the deals and restore neither without
+the other: a ledger from yesterday does not know today's use (the other party's does, and the later
+of both holds).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Networks as delay: what a session would take between two cities, measured on one machine.
 
-A frame leaves when the frames before it have left, takes its bytes at the given rate and then the latency.
-It is held back by that and then sent over loopback, whose own time comes on top.
+A frame leaves when the frames before it have left, takes its bytes at the given rate and then the
+latency. It is held back by that and then sent over loopback, whose own time comes on top.
 """
 
 from __future__ import annotations

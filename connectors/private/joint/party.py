@@ -30,6 +30,7 @@ from tasks.privacy.encoding import RowError
 from tasks.privacy.shares.linear import open_weights
 from tasks.privacy.shares.part import Part
 from tasks.privacy.shares.plan import JointPlan
+from tasks.privacy.shares.rehearsal import load_kernels
 from tasks.privacy.shares.scoring import BatchScorer, Outcome
 from tasks.privacy.shares.steps import Steps
 
@@ -104,8 +105,8 @@ def run_party(config: PartyConfig, rows: ArrayLike) -> PartyResult:
 
     Args:
         config: This party's side.
-        rows: [n, F of the party] raw rows, in the order on which both agreed; [n, 0] of a party that
-            has weights alone.
+        rows: [n, F of the party] raw rows, in the order on which both agreed; [n, 0] of a party
+            that has weights alone.
 
     Raises:
         RowError: When the plan's encoding refuses rows; the other party is told that much.
@@ -115,6 +116,7 @@ def run_party(config: PartyConfig, rows: ArrayLike) -> PartyResult:
     party = config.door.party
     plan, part = read_plan(config.plan), read_part(config.part)
     part.check(plan, party)
+    load_kernels(plan)
     dealer = read_public_key(config.dealer_key)
     with DealFile(config.deal, plan, party, dealer) as deal:
         channel = open_channel(config.door, most_bytes(plan, deal.head.rows))
@@ -131,9 +133,7 @@ def run_party(config: PartyConfig, rows: ArrayLike) -> PartyResult:
             online, cpu = time.perf_counter() - start[0], time.process_time() - start[1]
             channel.send(Kind.DONE)
             channel.receive(Kind.DONE, 0)
-    return PartyResult(
-        outcome, len(inputs), first, channel.sent, channel.received, online, cpu
-    )
+    return PartyResult(outcome, len(inputs), first, channel.sent, channel.received, online, cpu)
 
 
 def most_bytes(plan: JointPlan, rows: int) -> int:
@@ -208,9 +208,7 @@ class _Session:
             return None
         return np.concatenate([part for part in found if part is not None])
 
-    def _batches(
-        self, scorer: BatchScorer, inputs: Reals, first: int
-    ) -> Iterator[Steps[Outcome]]:
+    def _batches(self, scorer: BatchScorer, inputs: Reals, first: int) -> Iterator[Steps[Outcome]]:
         size = self.deal.head.rows
         for number, start in enumerate(range(0, len(inputs), size), first):
             yield scorer.score(inputs[start : start + size], self.deal.material(number))

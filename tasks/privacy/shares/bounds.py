@@ -1,7 +1,8 @@
 """How far a joint score can be from the score in the clear, and how large anything can get: proved.
 
-Inputs and weights are rounded to steps; a hidden unit is cut to within one step of its value. Nothing
-else differs, and nothing is drawn by chance, so each bound holds for every row that it speaks of.
+Inputs and weights are rounded to steps; a hidden unit is cut to within one step of its value.
+Nothing else differs, and nothing is drawn by chance, so each bound holds for every row that it
+speaks of.
 """
 
 from __future__ import annotations
@@ -16,12 +17,12 @@ from tasks.privacy.model import PrivateModel
 Reals = NDArray[np.float64]
 
 DECODING = 2.0**-44
-"""Relative error of what stays in double precision: the model in the clear and the decoded score."""
+"""Relative error of double precision: of the model in the clear, and of the decoded score."""
 
 
 @dataclass(frozen=True)
 class Folded:
-    """A model as it is computed: weighted sums or, with hidden units, a signed sum of their squares.
+    """A model as it is computed: weighted sums or, with hidden units, a sum of signed squares.
 
     Attributes:
         weights: float64 [H, G].
@@ -63,7 +64,8 @@ class Bounds:
 def fold(model: PrivateModel, threshold: float) -> Folded:
     """Return a model with output weights folded into its hidden units and a threshold subtracted.
 
-    A unit ``v * (w x + b)**2`` is ``sign(v) * (sqrt|v| w x + sqrt|v| b)**2``. Adding units come last.
+    A unit ``v * (w x + b)**2`` is ``sign(v) * (sqrt|v| w x + sqrt|v| b)**2``. Adding units come
+    last.
     """
     if model.power == 1:
         return Folded(model.weights, model.offset - threshold, (), np.zeros(0))

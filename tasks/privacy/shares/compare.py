@@ -1,8 +1,8 @@
 """Whether a shared score reaches the threshold, and nothing else about it.
 
-The threshold is part of the model: it has been subtracted from the offset, so what is taken is a sign,
-exact for every number of the ring. How, is told in ``kernels.ring64.signs``. Three openings, of a masked
-score, 24 bits and 7 bits; the result is a shared bit.
+The threshold is part of the model: it has been subtracted from the offset, so what is taken is a
+sign, exact for every number of the ring. How, is told in ``kernels.ring64.signs``. Three openings,
+of a masked score, 24 bits and 7 bits; the result is a shared bit.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Compiles a model for joint scoring: bits, bytes, parts of the weights, a proved error.
 
-The compiler takes the narrowest words whose rounding keeps the tolerance and in which nothing can wrap,
-for any row that the encodings let through. What it can prove for no width it refuses.
+The compiler takes the narrowest words whose rounding keeps the tolerance and in which nothing can
+wrap, for any row that the encodings let through. What it can prove for no width it refuses.
 """
 
 from __future__ import annotations
@@ -15,7 +15,15 @@ from numpy.typing import ArrayLike, NDArray
 
 from kernels.ring64.signs import MOST_BITS
 from tasks.privacy.model import PrivateModel
-from tasks.privacy.shares.bounds import Bounds, Folded, Rounding, bound_any, bound_rows, fold, rounded
+from tasks.privacy.shares.bounds import (
+    Bounds,
+    Folded,
+    Rounding,
+    bound_any,
+    bound_rows,
+    fold,
+    rounded,
+)
 from tasks.privacy.shares.columns import split_encoding
 from tasks.privacy.shares.linear import fixed
 from tasks.privacy.shares.part import Part, split
@@ -220,9 +228,7 @@ def _spare(folded: Folded, rounding: Rounding, any_row: Bounds, width: int) -> f
     return min(bits, MOST_BITS) - 1 - steps - math.log2(any_row.score)
 
 
-def _proof(
-    folded: Folded, rounding: Rounding, any_row: Bounds, inputs: Reals, width: int
-) -> Proof:
+def _proof(folded: Folded, rounding: Rounding, any_row: Bounds, inputs: Reals, width: int) -> Proof:
     return Proof(
         certain=any_row.error,
         calibration=bound_rows(folded, rounding, inputs).error,

@@ -1,13 +1,14 @@
 """What the trusted dealer makes: numbers that belong together, never shown to one party in whole.
 
 **Trust.** The dealer knows every mask. Alone it learns nothing, because it sees no message of the
-parties; with the messages that one party sees it could read the other's inputs. So it is a third house
-(a clearing house, an auditor, a notary service), it keeps no copy, and its channel to the parties is
-as confidential as a key's.
+parties; with the messages that one party sees it could read the other's inputs. So it is a third
+house (a clearing house, an auditor, a notary service), it keeps no copy, and its channel to the
+parties is as confidential as a key's.
 
-The triples are matrix triples (Beaver, CRYPTO 1991; SecureML, S&P 2017) of inputs that one party holds
-in the clear and weights that the other holds in the clear: neither side needs shares of its operand, the
-mask of the weights stays the same for a deal, and all that must be sent is one word per row and unit.
+The triples are matrix triples (Beaver, CRYPTO 1991; SecureML, S&P 2017) of inputs that one party
+holds in the clear and weights that the other holds in the clear: neither side needs shares of its
+operand, the mask of the weights stays the same for a deal, and all that must be sent is one word
+per row and unit.
 """
 
 from __future__ import annotations

@@ -1,12 +1,13 @@
 """Private set intersection: which customers two parties share, and in which order both list them.
 
-Diffie-Hellman (Meadows, S&P 1986; Huberman et al., EC 1999) on Curve25519: each party hashes its keys to the
-curve, multiplies them by its secret scalar and sends them in random order; each multiplies what came by its
-own scalar and sends that back, hashed. Since ``a (b H(k)) = b (a H(k))``, equal keys meet as equal tags.
+Diffie-Hellman (Meadows, S&P 1986; Huberman et al., EC 1999) on Curve25519: each party hashes its
+keys to the curve, multiplies them by its secret scalar and sends them in random order; each
+multiplies what came by its own scalar and sends that back, hashed. Since ``a (b H(k)) = b (a
+H(k))``, equal keys meet as equal tags.
 
-Either party learns how many keys the other has and which of its own the other has too. About other keys it
-learns nothing without guessing scalars (decisional Diffie-Hellman, hash as random oracle). Semi-honest: a
-party that puts guessed keys into its list learns whether they are the other's.
+Either party learns how many keys the other has and which of its own the other has too. About other
+keys it learns nothing without guessing scalars (decisional Diffie-Hellman, hash as random oracle).
+Semi-honest: a party that puts guessed keys into its list learns whether they are the other's.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ Places = NDArray[np.int64]
 
 POINT_BYTES = 32
 TAG_BYTES = 16
-"""Of SHA-256 of a point multiplied twice: two of 2**32 keys meet by chance with probability 2**-65."""
+"""Of SHA-256 of a point multiplied twice; any two of 2**32 meet by chance with probability 2**-65."""
 _MOST_TRIES = 256
 
 
@@ -82,10 +83,13 @@ def as_bytes(keys: Sequence[str] | Sequence[bytes]) -> list[bytes]:
         KeyListError: When a key is listed twice: rows could not be aligned.
     """
     listed = [key.encode() if isinstance(key, str) else bytes(key) for key in keys]
-    if len(set(listed)) != len(listed):
-        seen: set[bytes] = set()
-        twice = next(i for i, key in enumerate(listed) if key in seen or seen.add(key))
-        raise KeyListError(f"the key of row {twice} is listed before; keep one row of each customer")
+    seen: dict[bytes, int] = {}
+    for row, key in enumerate(listed):
+        before = seen.setdefault(key, row)
+        if before != row:
+            raise KeyListError(
+                f"rows {before} and {row} have the same key; keep one row of each customer"
+            )
     return listed
 
 
@@ -127,7 +131,9 @@ class Blinder:
         try:
             made = b"".join(multiply(read(point.tobytes())) for point in points)
         except ValueError as error:
-            raise PointError("a point of small order came: the other party is no honest one") from error
+            raise PointError(
+                "a point of small order came: the other party is no honest one"
+            ) from error
         return np.frombuffer(made, np.uint8).reshape(-1, POINT_BYTES)
 
     def matched(self, own: Bytes, others: Bytes) -> Intersection:

@@ -5,8 +5,9 @@ the holder of the inputs sends ``E = X - A``, the holder of the weights once ``F
 
     X W = E W + A F + A B
 
-of which the first is computed where the weights are, the second where the inputs are. What either sees is
-uniform. Nothing is cut: the sums keep all bits of their products, so nothing is lost or wraps.
+of which the first is computed where the weights are, the second where the inputs are. What either
+sees is uniform. Nothing is cut: the sums keep all bits of their products, so nothing is lost or
+wraps.
 """
 
 from __future__ import annotations
@@ -49,8 +50,8 @@ class Layer:
 def open_weights(plan: JointPlan, party: Party, part: Part, seed: bytes) -> Steps[Layer]:
     """Exchange masked weights, once for all batches of a deal.
 
-    They are masked by what the deal fixes, so a deal serves one set of weights: it names the plan, the plan
-    names the part.
+    They are masked by what the deal fixes, so a deal serves one set of weights: it names the plan,
+    the plan names the part.
 
     Args:
         plan: Of the model.
@@ -114,12 +115,11 @@ def fixed(numbers: Reals, bits: int) -> Words:
         >>> fixed(np.array([1.5, -0.25]), 2).view(np.int64).tolist()
         [6, -1]
     """
-    return np.rint(numbers * 2.0**bits).astype(np.int64).view(np.uint64)
+    words: Words = np.rint(numbers * 2.0**bits).astype(np.int64).view(np.uint64)
+    return words
 
 
 def _columns(weights: Words, plan: JointPlan, party: Party) -> tuple[Words, Words]:
     """Return the weights of the party's inputs and of the other's."""
     first, second = weights[:, : plan.inputs[0]], weights[:, plan.inputs[0] :]
     return (first, second) if party == 0 else (second, first)
-
-

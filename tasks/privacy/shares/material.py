@@ -36,11 +36,11 @@ def drawn(seed: bytes, name: str, batch: int, shape: tuple[int, ...]) -> Words:
     info = f"penstock joint scoring 1/{name}/{batch}".encode()
     key = HKDF(algorithm=hashes.SHA256(), length=32, salt=None, info=info).derive(seed)
     size = 8 * int(np.prod(shape))
-    out = np.empty(size + _BLOCK_BYTES, np.uint8)
+    out = bytearray(size + _BLOCK_BYTES)
     # The key is used for this stream alone, so the counter may begin at zero.
     encryptor = Cipher(algorithms.AES256(key), modes.CTR(bytes(_BLOCK_BYTES))).encryptor()
-    encryptor.update_into(np.zeros(size, np.uint8), out)
-    return out[:size].view("<u8").reshape(shape)
+    encryptor.update_into(bytes(size), out)
+    return np.frombuffer(out, "<u8", size // 8).reshape(shape)
 
 
 @dataclass(frozen=True)

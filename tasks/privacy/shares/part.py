@@ -88,10 +88,13 @@ def split(weights: Words, start: Words, offset: Words, holder: str) -> tuple[Par
         offset: uint64 [O] or [0].
         holder: Who gets all; ``shared``: each a uniform share.
     """
-    whole = (weights, start, offset)
+    first = [_share(array, holder) for array in (weights, start, offset)]
+    one = Part(first[0], first[1], first[2])
+    return one, Part(weights - one.weights, start - one.start, offset - one.offset)
+
+
+def _share(whole: Words, holder: str) -> Words:
+    """Return party 0's share."""
     if holder == "shared":
-        one = [np.frombuffer(secrets.token_bytes(a.nbytes), np.uint64).reshape(a.shape) for a in whole]
-    else:
-        one = [a if holder == "party-0" else np.zeros_like(a) for a in whole]
-    other = [a - b for a, b in zip(whole, one, strict=True)]
-    return Part(*one), Part(*other)
+        return np.frombuffer(secrets.token_bytes(whole.nbytes), np.uint64).reshape(whole.shape)
+    return whole if holder == "party-0" else np.zeros_like(whole)

@@ -44,8 +44,8 @@ class JointPlan:
         input_bits: An input of 1 is ``2**input_bits`` steps.
         weight_bits: A weight of 1 is ``2**weight_bits`` steps.
         width: Bytes of a word that travels: what is computed with inputs fits ``8 * width`` bits.
-        signs: For each hidden unit, whether its square adds (1) or subtracts (-1); empty in a linear
-            model. Known to both parties: sorted, so that they tell two numbers and no more.
+        signs: For each hidden unit, whether its square adds (1) or subtracts (-1); empty in a
+            linear model. Known to both parties: sorted, so that they tell two numbers and no more.
         cut: Bits that hidden units lose before they are squared.
         parts: SHA-256 of either party's part of the weights, hexadecimal, each salted.
     """

@@ -56,3 +56,28 @@ def opened_xor(share: Words, width: int) -> Steps[Words]:
     """Open a number of which each party has a share by exclusive or."""
     other = yield from swapped(share, width)
     return share ^ other
+
+
+def together(first: Steps[T], second: Steps[T]) -> tuple[T, T]:
+    """Run both parties' steps in this process and return both results.
+
+    Raises:
+        ValueError: When one side expects something else than the other sends.
+    """
+    pair, results = (first, second), list[T]()
+    sent = [next(one) for one in pair]
+    while True:
+        for own, other in (sent, sent[::-1]):
+            if own.outgoing.size != other.incoming:
+                raise ValueError(f"{other.incoming} bytes are due, {own.outgoing.size} come")
+        steps = []
+        for one, content in zip(pair, (sent[1].outgoing, sent[0].outgoing), strict=True):
+            try:
+                steps.append(one.send(content))
+            except StopIteration as done:
+                results.append(done.value)
+        if len(results) == 2:
+            return results[0], results[1]
+        if results:
+            raise ValueError("one side has ended, the other goes on")
+        sent = steps
