@@ -33,13 +33,14 @@ _LOW = WORD(0xFFFFFFFF)
 @inlined
 def _carry(a: Any) -> None:
     """Bring limbs to 26 and 25 bits, but for a little in the lowest two."""
-    for i in range(_LIMBS):
+    n_limbs = len(a)
+    for i in range(n_limbs):
         width = WORD(26 - i % 2)
         mask = (WORD(1) << width) - WORD(1)
         for t in range(_LANES):
             over = a[i, t] >> width
             a[i, t] &= mask
-            if i < _LIMBS - 1:
+            if i < n_limbs - 1:
                 a[i + 1, t] += over
             else:
                 a[0, t] += over * WORD(19)
@@ -52,70 +53,62 @@ def _carry(a: Any) -> None:
 def _times(a: Any, b: Any, scratch: Any, out: Any) -> None:
     """Multiply; out may be a or b. Products of two odd limbs count twice, wrapped ones 19 times."""
     scratch[:] = WORD(0)
-    for i in range(_LIMBS):
-        for j in range(_LIMBS):
-            factor = WORD((2 if i % 2 and j % 2 else 1) * (19 if i + j >= _LIMBS else 1))
-            k = (i + j) % _LIMBS
+    n_limbs = len(a)  # not a constant to the compiler, which would unroll a hundred products
+    for i in range(n_limbs):
+        for j in range(n_limbs):
+            factor = WORD((2 if i % 2 and j % 2 else 1) * (19 if i + j >= n_limbs else 1))
+            k = (i + j) % n_limbs
             for t in range(_LANES):
                 scratch[k, t] += (a[i, t] & _LOW) * ((b[j, t] * factor) & _LOW)
     _carry(scratch)
     out[:] = scratch
 
 
-@compiled_releasing
-def _squared(a: Any, times: int, scratch: Any, out: Any) -> None:
-    out[:] = a
-    for _ in range(times):
-        _times(out, out, scratch, out)
+_STEPS = np.array(
+    [
+        # to, from, squared so many times, times
+        (1, 0, 1, -1),  # 2
+        (2, 1, 1, 1),  # 6
+        (3, 1, 2, 0),  # 9
+        (4, 3, 0, 1),  # 11
+        (4, 4, 1, 3),  # 31 = 2**5 - 1
+        (4, 4, 5, 4),  # 2**10 - 1
+        (5, 4, 10, 4),  # 2**20 - 1
+        (5, 5, 20, 5),  # 2**40 - 1
+        (4, 5, 10, 4),  # 2**50 - 1
+        (5, 4, 50, 4),  # 2**100 - 1
+        (5, 5, 100, 5),  # 2**200 - 1
+        (4, 5, 50, 4),  # 2**250 - 1
+        (4, 4, 4, 2),  # 2**254 - 10 = 2**4 * (2**250 - 1) + 6
+    ]
+)
+"""The power ``(p - 1) / 2`` by squarings and products of registers; the exponent reached beside."""
+_REGISTERS = 6
 
 
 @compiled_releasing
-def _characters(limbs: Any, out: Any) -> None:
-    """Set out to whether ``u (u (u + A) + 1)`` to the power ``2**254 - 10`` is 1."""
-    scratch = np.empty((_LIMBS, _LANES), np.uint64)
-    x, x2, x6, x9, run, long, other = (
-        np.empty((_LIMBS, _LANES), np.uint64),
-        np.empty((_LIMBS, _LANES), np.uint64),
-        np.empty((_LIMBS, _LANES), np.uint64),
-        np.empty((_LIMBS, _LANES), np.uint64),
-        np.empty((_LIMBS, _LANES), np.uint64),
-        np.empty((_LIMBS, _LANES), np.uint64),
-        np.empty((_LIMBS, _LANES), np.uint64),
-    )
+def _characters(limbs: Any, steps: Any, out: Any) -> None:
+    """Set out to whether ``u (u (u + A) + 1)`` to the power ``(p - 1) / 2`` is 1."""
+    shape = limbs.shape[1:]
+    registers = np.empty((_REGISTERS, *shape), np.uint64)
+    scratch, running = np.empty(shape, np.uint64), np.empty(shape, np.uint64)
     for block in range(len(limbs)):
-        u = limbs[block]
-        x[:] = u
-        x[0] += WORD(_A)
-        _times(x, u, scratch, x)
-        x[0] += WORD(1)
-        _times(x, u, scratch, x)
-        _squared(x, 1, scratch, x2)
-        _times(x2, x2, scratch, x6)
-        _times(x6, x2, scratch, x6)
-        _squared(x2, 2, scratch, x9)
-        _times(x9, x, scratch, x9)
-        _times(x9, x2, scratch, run)
-        _squared(run, 1, scratch, run)
-        _times(run, x9, scratch, run)  # 2**5 - 1 = 2 * 11 + 9
-        _squared(run, 5, scratch, other)
-        _times(other, run, scratch, run)  # 2**10 - 1
-        _squared(run, 10, scratch, other)
-        _times(other, run, scratch, long)  # 2**20 - 1
-        _squared(long, 20, scratch, other)
-        _times(other, long, scratch, long)  # 2**40 - 1
-        _squared(long, 10, scratch, other)
-        _times(other, run, scratch, run)  # 2**50 - 1
-        _squared(run, 50, scratch, other)
-        _times(other, run, scratch, long)  # 2**100 - 1
-        _squared(long, 100, scratch, other)
-        _times(other, long, scratch, long)  # 2**200 - 1
-        _squared(long, 50, scratch, other)
-        _times(other, run, scratch, run)  # 2**250 - 1
-        _squared(run, 4, scratch, other)
-        _times(other, x6, scratch, other)  # 2**254 - 10
+        running[:] = limbs[block]
+        # u + A, times u, plus 1, times u.
+        for summand in (WORD(_A), WORD(1)):
+            running[0] += summand
+            _times(running, limbs[block], scratch, running)
+        registers[0] = running
+        for n in range(len(steps)):
+            running[:] = registers[steps[n, 1]]
+            for _ in range(steps[n, 2]):
+                _times(running, running, scratch, running)
+            if steps[n, 3] >= 0:
+                _times(running, registers[steps[n, 3]], scratch, running)
+            registers[steps[n, 0]] = running
         for _ in range(3):
-            _carry(other)
-        _is_one(other, out[block])
+            _carry(running)
+        _is_one(running, out[block])
 
 
 @inlined
@@ -123,7 +116,7 @@ def _is_one(a: Any, out: Any) -> None:
     """Whether a number below 2**255 is 1 or p + 1."""
     for t in range(_LANES):
         rest, full = WORD(0), WORD(0)
-        for i in range(1, _LIMBS):
+        for i in range(1, len(a)):
             rest |= a[i, t]
             full |= a[i, t] ^ ((WORD(1) << WORD(26 - i % 2)) - WORD(1))
         low = a[0, t]
@@ -152,7 +145,7 @@ def on_curve(coordinates: NDArray[np.uint8]) -> NDArray[np.bool_]:
         limbs[i] = limb & WORD((1 << width) - 1)
     by_block = np.ascontiguousarray(limbs.reshape(_LIMBS, blocks, _LANES).swapaxes(0, 1))
     out = np.zeros((blocks, _LANES), np.bool_)
-    _characters(by_block, out)
+    _characters(by_block, _STEPS, out)
     return out.ravel()[:n]
 
 

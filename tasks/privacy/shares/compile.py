@@ -184,12 +184,10 @@ def _fitting(folded: Folded, limits: Reals, width: int) -> Iterator[tuple[Roundi
     """Yield the roundings with which no row wraps in words of a width."""
     for input_bits in _INPUT_BITS:
         rough = bound_any(folded, Rounding(input_bits, _MOST_WEIGHT_BITS, 1), limits)
-        kept_bits, room = 0, 8 * width - 1
-        most = room - math.ceil(math.log2(rough.sums))
+        kept_bits = _kept(rough.score) if folded.signs else 0
+        most = _room(folded, width) - math.ceil(math.log2(rough.sums))
         if folded.signs:
-            kept_bits = _kept(rough.score)
-            # A hidden unit must lie in the middle half of its ring to be cut exactly.
-            most = min(most - 1, kept_bits + 8 * width - _LEAST_UNCUT)
+            most = min(most, kept_bits + 8 * width - _LEAST_UNCUT)
         first = min(most - input_bits, _MOST_WEIGHT_BITS)
         # Rounding a weight up may need one bit more than the rough bound has.
         for weight_bits in (first, first - 1):
@@ -204,9 +202,14 @@ def _fitting(folded: Folded, limits: Reals, width: int) -> Iterator[tuple[Roundi
 
 def _fits(folded: Folded, rounding: Rounding, any_row: Bounds, width: int) -> bool:
     """Whether no weighted sum and no score of any row wraps."""
-    room = 8 * width - (2 if folded.signs else 1)
     sums = math.log2(any_row.sums) + rounding.input_bits + rounding.weight_bits
-    return sums < room and _spare(folded, rounding, any_row, width) > 0
+    return sums < _room(folded, width) and _spare(folded, rounding, any_row, width) > 0
+
+
+def _room(folded: Folded, width: int) -> int:
+    """Return the bits that a weighted sum may have."""
+    # A hidden unit must lie in the middle half of its ring to be cut exactly.
+    return 8 * width - 2 if folded.signs else min(8 * width, MOST_BITS) - 1
 
 
 def _kept(score: float) -> int:

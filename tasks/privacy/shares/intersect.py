@@ -29,7 +29,7 @@ Places = NDArray[np.int64]
 
 POINT_BYTES = 32
 TAG_BYTES = 16
-"""Of SHA-256 of a point multiplied twice; any two of 2**32 meet by chance with probability 2**-65."""
+"""Of SHA-256 of a point multiplied twice; among 2**32, two meet by chance at 2**-65."""
 _MOST_TRIES = 256
 
 

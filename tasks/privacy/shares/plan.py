@@ -160,8 +160,10 @@ class JointPlan:
                 cut=int(data["cut"]),
                 parts=parts,
             )
-        except (KeyError, TypeError) as error:
-            raise PlanError(f"no plan of joint scoring ({error!r} is missing or wrong)") from error
+        except PlanError:
+            raise
+        except (KeyError, TypeError, ValueError) as error:
+            raise PlanError(f"no plan of joint scoring ({error!r})") from error
 
     @cached_property
     def digest(self) -> str:
