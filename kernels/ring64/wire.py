@@ -13,10 +13,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kernels.jit import compiled_releasing
+
 Words = NDArray[np.uint64]
 Bytes = NDArray[np.uint8]
 
 WORD_BYTES = 8
+
+
+@compiled_releasing
+def _widen(plane: Any, shift: int, words: Any) -> None:
+    """Put a plane into words, in one pass."""
+    for i in range(len(words)):
+        words[i] |= np.uint64(plane[i]) << np.uint64(shift)
 
 
 def packed(words: Words, width: int) -> Bytes:
@@ -57,8 +66,7 @@ def unpacked(content: Bytes, width: int, shape: tuple[int, ...]) -> Words:
         raise ValueError(f"{size} words of {width} bytes are not {content.size} bytes")
     words = np.zeros(size, np.uint64)
     for start, kind, shift in _planes(size, width):
-        plane = content[start : start + size * kind.itemsize].view(kind).astype(np.uint64)
-        words |= plane << np.uint64(shift) if shift else plane
+        _widen(content[start : start + size * kind.itemsize].view(kind), shift, words)
     return words.reshape(shape)
 
 

@@ -1,4 +1,4 @@
-"""Words that wrap: wire form, products, cut squares and signs, against whole numbers of any size."""
+"""Words that wrap: wire form, products, cut squares and signs, against exact whole numbers."""
 
 from __future__ import annotations
 

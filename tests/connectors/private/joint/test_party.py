@@ -275,7 +275,7 @@ class TestMisbehaviour:
         channel.send(Kind.HELLO, json.dumps(hello).encode())
 
     def test_it_goes(self, houses, joint):
-        ended = self.met(houses, joint, lambda channel, hello: self.said(channel, hello))
+        ended = self.met(houses, joint, self.said)
         assert isinstance(ended, PeerGoneError)
 
     def test_it_falls_silent(self, houses, joint):

@@ -134,7 +134,7 @@ class TestSettings:
 
 class TestIntersection:
     def test_both_learn_the_common_rows_in_one_order(self, houses):
-        mine = [f"customer {i}" for i in range(0, CHUNK_KEYS + 300)]
+        mine = [f"customer {i}" for i in range(CHUNK_KEYS + 300)]
         theirs = [f"customer {i}" for i in range(CHUNK_KEYS, 100, -3)]
         doors = houses.doors(link="lan")
         one, other = both(

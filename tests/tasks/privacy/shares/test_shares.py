@@ -7,6 +7,9 @@ import json
 
 import numpy as np
 import pytest
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -298,6 +301,14 @@ class TestCompile:
 
 
 class TestMaterial:
+    def test_a_stream_is_what_it_says(self):
+        """AES-256 in counter mode under a key by HKDF, computed the long way."""
+        info = b"penstock joint scoring 1/a/3"
+        key = HKDF(algorithm=hashes.SHA256(), length=32, salt=None, info=info).derive(bytes(32))
+        encryptor = Cipher(algorithms.AES256(key), modes.ECB()).encryptor()
+        blocks = [encryptor.update(i.to_bytes(16, "big")) for i in range(50)]
+        assert drawn(bytes(32), "a", 3, (20, 5)).tobytes() == b"".join(blocks)
+
     def test_streams_differ_by_seed_name_and_batch_and_begin_alike(self):
         one = drawn(bytes(32), "a", 0, (4, 2))
         np.testing.assert_array_equal(drawn(bytes(32), "a", 0, (9, 2))[:4], one)
