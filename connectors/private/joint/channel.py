@@ -35,7 +35,8 @@ Bytes = NDArray[np.uint8]
 
 _LOG = logging.getLogger(__name__)
 _MOST_WAITING = 256 << 20
-"""Bytes of frames that nobody took yet, from which on no more is read."""
+_MOST_FRAMES = 4_096
+"""Bytes and number of frames that nobody took yet, from which on no more is read."""
 _IDLE_S = 1.0
 _LINGER_S = 2.0
 """How long what the other side still sends is read away after a refusal, so that it is seen."""
@@ -69,7 +70,7 @@ class Channel:
         self._outbox: deque[tuple[float, memoryview]] = deque()
         self._free, self._sequence, self._expected = 0.0, 0, 0
         self._failure: JointError | None = None
-        self._closing = False
+        self._closing = self._deaf = False
         self._header, self._kind = memoryview(bytearray(HEADER.size)), Kind.HELLO
         self._content: Bytes | None = None
         self._filled = 0
@@ -85,20 +86,25 @@ class Channel:
         Raises:
             JointError: When the channel has failed.
         """
-        view = memoryview(content.data if isinstance(content, np.ndarray) else content)
         with self._news:
             if self._failure:
                 raise self._failure
-            header = write_header(Header(kind, len(view), self._sequence))
-            self._sequence += 1
-            size = len(header) + len(view)
-            self._free = self._link.left(time.monotonic(), self._free, size)
-            due = self._free + self._link.latency_s
-            self._outbox.append((due, memoryview(header)))
-            if len(view) > 0:
-                self._outbox.append((due, view))
-            self.sent += size
+            self._append(
+                kind, memoryview(content.data if isinstance(content, np.ndarray) else content)
+            )
         self._ring()
+
+    def _append(self, kind: Kind, view: memoryview) -> None:
+        """Put a frame where it is sent from."""
+        header = write_header(Header(kind, len(view), self._sequence))
+        self._sequence += 1
+        size = len(header) + len(view)
+        self._free = self._link.left(time.monotonic(), self._free, size)
+        due = self._free + self._link.latency_s
+        self._outbox.append((due, memoryview(header)))
+        if len(view) > 0:
+            self._outbox.append((due, view))
+        self.sent += size
 
     def receive(self, kind: Kind, size: int | None = None) -> Bytes:
         """Take the next frame.
@@ -122,7 +128,10 @@ class Channel:
                 raise self._failure
             found, content = self._inbox.popleft()
             self._waiting -= content.size
-            full = self._waiting + content.size >= _MOST_WAITING
+            full = (
+                self._waiting + content.size >= _MOST_WAITING
+                or len(self._inbox) >= _MOST_FRAMES - 1
+            )
         if full:
             self._ring()
         if found != kind:
@@ -134,7 +143,7 @@ class Channel:
     def refuse(self, error: JointError) -> None:
         """Tell the other party why the session ends, if it still listens."""
         with contextlib.suppress(JointError):
-            self.send(Kind.REFUSAL, f"{error.code}:{error}".encode()[: LIMITS[Kind.REFUSAL]])
+            self.send(Kind.REFUSAL, _refusal(error))
 
     def close(self) -> None:
         """Send what is left, then close."""
@@ -155,7 +164,12 @@ class Channel:
             self._watch() as watch,
         ):
             try:
-                self._serve(watch)
+                try:
+                    self._serve(watch)
+                except WireError as error:
+                    self._fail(error)
+                    self._turn_away(error)
+                    self._serve(watch)
                 self._leave()
             except JointError as error:
                 self._fail(error)
@@ -178,7 +192,7 @@ class Channel:
             now = time.monotonic()
             with self._news:
                 closing, due = self._closing, self._outbox[0][0] if self._outbox else None
-                readable = self._waiting < _MOST_WAITING
+                readable = self._readable()
             if closing:
                 deadline = deadline or now + self._timeout_s
                 if due is None or now > deadline:
@@ -193,6 +207,17 @@ class Channel:
             # Both return at once where there is nothing to do; TLS may hold what the socket lacks.
             self._read()
             self._write()
+
+    def _turn_away(self, error: WireError) -> None:
+        """Read no more, send what is left and the reason, and close."""
+        with self._news:
+            self._deaf = self._closing = True
+            self._append(Kind.REFUSAL, memoryview(_refusal(error)))
+
+    def _readable(self) -> bool:
+        """Whether there is room for more, and it is wanted."""
+        few = self._waiting < _MOST_WAITING and len(self._inbox) < _MOST_FRAMES
+        return few and not self._deaf
 
     def _wish(self, watch: selectors.BaseSelector, before: int, wanted: int) -> int:
         """Tell the selector what to wait for on the socket."""
@@ -229,7 +254,7 @@ class Channel:
                     self._outbox[0] = (due, view[done:])
 
     def _read(self) -> None:
-        while self._waiting < _MOST_WAITING:
+        while self._readable():
             target = self._header if self._content is None else self._content.data
             try:
                 while self._filled < len(target):
@@ -277,6 +302,10 @@ class Channel:
         """Wake the thread; a full pipe wakes it as well."""
         with contextlib.suppress(OSError):
             self._bell.send(b"!")
+
+
+def _refusal(error: JointError) -> bytes:
+    return f"{error.code}:{error}".encode()[: LIMITS[Kind.REFUSAL]]
 
 
 def _told(error: ssl.SSLError) -> JointError:

@@ -18,6 +18,8 @@ from tasks.privacy.shares.plan import Party
 
 _LOG = logging.getLogger(__name__)
 _RETRY_S = 0.05
+_HANDSHAKE_S = 5.0
+"""A caller that says nothing keeps the listener no longer than this."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,7 @@ def _listened(door: Door) -> ssl.SSLSocket:
             except TimeoutError:
                 break
             try:
-                return _handshake(raw, settings, left, server=True)
+                return _handshake(raw, settings, min(left, _HANDSHAKE_S), server=True)
             except JointError as error:
                 last = error
                 _LOG.warning("a caller was turned away: %s", error)

@@ -305,11 +305,30 @@ class TestMisbehaviour:
             with channel._news:
                 channel._outbox.append((0.0, memoryview(header)))
             channel._ring()
-            time.sleep(0.3)
+            try:
+                while True:  # what was sent before it noticed
+                    channel.receive(Kind.STEP)
+            except JointError as error:
+                told.append(error)
 
+        told = []
         ended = self.met(houses, joint, act)
         assert isinstance(ended, WireError)
         assert said in str(ended)
+        assert isinstance(told[0], PeerRefusedError)
+        assert told[0].code == "wire"
+        assert said in str(told[0])
+
+    def test_it_floods_with_empty_frames(self, houses, joint):
+        """They wait in the socket and not in memory; the session ends at the first one."""
+
+        def act(channel, hello):
+            self.said(channel, hello)
+            for _ in range(20_000):
+                channel.send(Kind.DONE)
+            time.sleep(0.3)
+
+        assert "DONE came where STEP was due" in str(self.met(houses, joint, act))
 
     def test_a_long_frame_takes_no_memory(self, houses, joint):
         before = psutil.Process().memory_info().rss

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
 import time
@@ -20,6 +21,7 @@ from connectors.private.joint.model_file import read_plan
 from tasks.privacy.shares.intersect import KeyListError
 from tasks.privacy.shares.plan import PlanError
 from tests.connectors.private.joint.houses import both
+from tests.processes import wait_for
 
 
 def channels(houses, act, answer, **changes):
@@ -87,6 +89,38 @@ class TestChannel:
 
         took = channels(houses, sends, waits, link="wan")[1]
         assert took > 0.085  # less what passed before the first clock
+
+
+class TestDoor:
+    def test_a_stranger_who_says_nothing_keeps_nobody_out(self, houses, monkeypatch):
+        monkeypatch.setattr("connectors.private.joint.door._HANDSHAKE_S", 0.2)
+        doors = houses.doors()
+        strangers = []
+
+        def called():
+            wait_for(lambda: strangers or _connected(doors[0].port, strangers))
+            channel = open_channel(doors[1], 1)
+            channel.send(Kind.DONE)
+            channel.close()
+
+        def listens():
+            channel = open_channel(doors[0], 1)
+            found = channel.receive(Kind.DONE).size
+            channel.close()
+            return found
+
+        try:
+            assert both(listens, called) == [0, None]
+        finally:
+            strangers[0].close()
+
+
+def _connected(port, strangers):
+    try:
+        strangers.append(socket.create_connection(("127.0.0.1", port), 1))
+    except OSError:
+        return False
+    return True
 
 
 class TestLink:
