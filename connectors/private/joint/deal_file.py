@@ -13,7 +13,7 @@ import hmac
 import json
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -181,6 +181,6 @@ class DealFile:
         self.close()
 
 
-def batch_bytes(given: dict[str, Words], names: Iterator[str]) -> bytes:
+def batch_bytes(given: dict[str, Words], names: Iterable[str]) -> bytes:
     """Return a batch as it is written."""
     return b"".join(given[name].astype("<u8").tobytes() for name in names)

@@ -135,7 +135,7 @@ def deal(config: DealConfig) -> Dealt:
         for batch in range(head.batches):
             given = deal_batch(config.plan, seeds, batch, head.rows)
             for party, file in ((0, first), (1, second)):
-                content = batch_bytes(given[party], iter(sections(config.plan, _party(party))))
+                content = batch_bytes(given[party], sections(config.plan, _party(party)))
                 digests[party].append(hashlib.sha256(content).digest())
                 file.write(content)
         for party, file in ((0, first), (1, second)):

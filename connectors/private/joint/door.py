@@ -7,12 +7,18 @@ import logging
 import socket
 import ssl
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from connectors.private.joint.certificates import check_pinned, context
 from connectors.private.joint.channel import Channel
-from connectors.private.joint.errors import JointError, PeerGoneError, TrustError
+from connectors.private.joint.errors import (
+    JointError,
+    PeerGoneError,
+    PeerRefusedError,
+    TrustError,
+)
 from connectors.private.joint.link import LINKS
 from tasks.privacy.shares.plan import Party
 
@@ -80,6 +86,20 @@ def open_channel(door: Door, most: int) -> Channel:
         secured.close()
         raise
     return Channel(secured, timeout_s=door.timeout_s, most=most, link=LINKS[door.link])
+
+
+@contextlib.contextmanager
+def leaving(channel: Channel) -> Iterator[None]:
+    """Tell the other party of our own errors, and close the channel in any case."""
+    try:
+        yield
+    except PeerRefusedError:
+        raise
+    except JointError as error:
+        channel.refuse(error)
+        raise
+    finally:
+        channel.close()
 
 
 def _listened(door: Door) -> ssl.SSLSocket:

@@ -55,6 +55,12 @@ class UsedTriplesError(DealError):
     code = "used-triples"
 
 
+class RowsRefusedError(JointError):
+    """A party's rows cannot be scored; what is wrong with them, only that party is told."""
+
+    code = "rows"
+
+
 class PeerRefusedError(JointError):
     """The other party refused, and said why.
 

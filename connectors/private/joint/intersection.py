@@ -9,11 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from connectors.private.joint.agreement import Hello, agree
-from connectors.private.joint.door import Door, open_channel
+from connectors.private.joint.door import Door, leaving, open_channel
 from connectors.private.joint.drive import drive
 from connectors.private.joint.errors import AgreementError, WireError
 from connectors.private.joint.frames import Kind
-from connectors.private.joint.party import leaving
 from tasks.privacy.shares.intersect import (
     POINT_BYTES,
     Blinder,

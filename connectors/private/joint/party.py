@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,18 +14,12 @@ from connectors.private.joint.agreement import Hello, agree
 from connectors.private.joint.certificates import read_public_key
 from connectors.private.joint.channel import Channel
 from connectors.private.joint.deal_file import DealFile
-from connectors.private.joint.door import Door, open_channel
+from connectors.private.joint.door import Door, leaving, open_channel
 from connectors.private.joint.drive import drive
-from connectors.private.joint.errors import (
-    AgreementError,
-    DealError,
-    JointError,
-    PeerRefusedError,
-)
+from connectors.private.joint.errors import AgreementError, DealError, RowsRefusedError
 from connectors.private.joint.frames import Kind
 from connectors.private.joint.ledger import Ledger
 from connectors.private.joint.model_file import read_part, read_plan
-from tasks.privacy.encoding import RowError
 from tasks.privacy.shares.linear import open_weights
 from tasks.privacy.shares.part import Part
 from tasks.privacy.shares.plan import JointPlan
@@ -35,12 +28,6 @@ from tasks.privacy.shares.scoring import BatchScorer, Outcome
 from tasks.privacy.shares.steps import Steps
 
 Reals = NDArray[np.float64]
-
-
-class RowsRefusedError(JointError):
-    """A party's rows cannot be scored; what is wrong with them, only that party is told."""
-
-    code = "rows"
 
 
 @dataclass(frozen=True)
@@ -110,6 +97,7 @@ def run_party(config: PartyConfig, rows: ArrayLike) -> PartyResult:
 
     Raises:
         RowError: When the plan's encoding refuses rows; the other party is told that much.
+        ValueError: When the number of columns is another.
         JointError: When the session cannot begin or go on; the other party is told why.
         PlanError: When plan and part do not belong together.
     """
@@ -123,7 +111,7 @@ def run_party(config: PartyConfig, rows: ArrayLike) -> PartyResult:
         with leaving(channel):
             try:
                 inputs = plan.encodings[party].encode(rows)
-            except RowError:
+            except ValueError:
                 channel.refuse(RowsRefusedError("its rows do not fit the encoding of the plan"))
                 raise
             first = _agreed(channel, config, plan, deal, len(inputs))
@@ -141,20 +129,6 @@ def most_bytes(plan: JointPlan, rows: int) -> int:
     widest = max(*plan.inputs, plan.units)
     weights = plan.units * max(plan.inputs) * plan.width
     return max(rows * max(widest * plan.width, 8 * plan.scores), weights)
-
-
-@contextmanager
-def leaving(channel: Channel) -> Iterator[None]:
-    """Tell the other party of our own errors, and close the channel in any case."""
-    try:
-        yield
-    except PeerRefusedError:
-        raise
-    except JointError as error:
-        channel.refuse(error)
-        raise
-    finally:
-        channel.close()
 
 
 def _agreed(

@@ -212,6 +212,16 @@ class TestRefusals:
         assert one.code == "rows"
         assert "x4" not in str(one)
 
+    def test_another_number_of_columns(self, houses, joint):
+        configs = houses.parties(joint, BATCH)
+        found = both(
+            partial(run_party, configs[0], rows(5)[:, :3]),
+            partial(run_party, configs[1], rows(5)),
+        )
+        assert found[0].code == "rows"
+        assert isinstance(found[1], ValueError)
+        assert "[n, 4]" in str(found[1])
+
     def test_no_rows(self, houses, joint):
         assert all("no rows" in str(end) for end in session(houses.parties(joint, 9), rows(0)))
 
