@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
+import os
+import signal
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from connectors.private.joint.certificates import make_certificate
 from connectors.private.joint.dealer import DealConfig, deal, make_dealer_key
 from connectors.private.joint.door import Door
 from connectors.private.joint.model_file import write_model
-from connectors.private.joint.party import PartyConfig
+from connectors.private.joint.party import PartyConfig, run_party
 from tasks.privacy.shares.compile import JointModel
 
 BATCH = 32
+FIRST = ("x0", "x1", "x2")
 
 
 def free_port() -> int:
@@ -81,3 +91,35 @@ def both(*runs: Callable[[], Any]) -> list[Any]:
         thread.join(30)
         assert not thread.is_alive(), "a party hangs"
     return found
+
+
+def session(configs, raw):
+    """Run both parties; returns what each ended with."""
+    return both(
+        partial(run_party, configs[0], raw[:, :3]), partial(run_party, configs[1], raw[:, 3:])
+    )
+
+
+def start(config, folder, raw):
+    """Start a party as a process, in a group of its own."""
+    party = config.door.party
+    np.save(folder / f"rows-{party}.npy", raw)
+    plain = dataclasses.asdict(config)
+    settings = {
+        **{name: value for name, value in plain.items() if name != "first_batch"},
+        "task": "score",
+        "input": folder / f"rows-{party}.npy",
+        "output": folder / f"out-{party}.npz",
+    }
+    path = folder / f"settings-{party}.json"
+    path.write_text(json.dumps(settings, default=str))
+    command = [sys.executable, "-m", "connectors.private.joint", str(path)]
+    return subprocess.Popen(command, start_new_session=True, stderr=subprocess.PIPE, text=True)
+
+
+def end(processes):
+    for process in processes:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait(10)
+        process.stderr.close()
