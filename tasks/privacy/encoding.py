@@ -73,7 +73,7 @@ class Encoding:
             raise ValueError("encoding.scale and encoding.limits must be positive")
         if not all(0 <= place < width and np.isfinite(limit) for place, limit in self.steps):
             raise ValueError(f"encoding.steps are finite thresholds of columns 0 to {width - 1}")
-        knots = np.asarray(self.knots, np.float64).reshape(width, -1) if width else self.knots
+        knots = np.asarray(self.knots, np.float64).reshape(width, -1 if width else 0)
         object.__setattr__(self, "knots", knots)
 
     @property

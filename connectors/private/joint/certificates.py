@@ -1,0 +1,135 @@
+"""Parties know each other by pinned certificates: self-signed, exchanged by hand, TLS 1.3 only."""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+import hmac
+import os
+import ssl
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from connectors.private.joint.errors import TrustError
+
+VALID_DAYS = 90
+_PEM = serialization.Encoding.PEM
+
+
+def make_certificate(folder: Path, name: str, days: int = VALID_DAYS) -> tuple[Path, Path]:
+    """Write a party's certificate, to be given to the other party, and its key, to be kept.
+
+    Args:
+        folder: Where ``certificate.pem`` and ``key.pem`` are written; must not hold any yet.
+        name: Of the party, for people.
+        days: How long it is valid.
+
+    Returns:
+        The paths of certificate and key.
+
+    Raises:
+        FileExistsError: When there are some; delete them first if they are to be replaced.
+    """
+    key = Ed25519PrivateKey.generate()
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    now = dt.datetime.now(dt.UTC)
+    usages = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - dt.timedelta(hours=1))
+        .not_valid_after(now + dt.timedelta(days=days))
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(x509.ExtendedKeyUsage(usages), critical=False)
+        .sign(key, None)
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = folder / "certificate.pem", folder / "key.pem"
+    write_secret(paths[1], private_pem(key))
+    write_secret(paths[0], certificate.public_bytes(_PEM))
+    return paths
+
+
+def private_pem(key: Ed25519PrivateKey) -> bytes:
+    """Return a private key as PEM, unencrypted: its file is for its owner alone."""
+    kind, plain = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    return key.private_bytes(_PEM, kind, plain)
+
+
+def write_secret(path: Path, content: bytes) -> None:
+    """Write a new file that only its owner can read.
+
+    Raises:
+        FileExistsError: When there is one.
+    """
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "wb") as handle:
+        handle.write(content)
+
+
+def check_secret(path: Path) -> None:
+    """Refuse a secret file that others can read.
+
+    Raises:
+        TrustError: When they can.
+    """
+    if path.stat().st_mode & 0o077:
+        raise TrustError(f"{path} can be read by others; run chmod 600 on it")
+
+
+def read_public_key(path: Path) -> Ed25519PublicKey:
+    """Return a dealer's public key.
+
+    Raises:
+        TrustError: When the file holds none.
+    """
+    try:
+        key = serialization.load_pem_public_key(path.read_bytes())
+    except ValueError as error:
+        raise TrustError(f"{path} holds no public key ({error})") from error
+    if not isinstance(key, Ed25519PublicKey):
+        raise TrustError(f"{path} holds no Ed25519 key; it is not a dealer's")
+    return key
+
+
+def context(certificate: Path, key: Path, peer: Path, *, server: bool) -> ssl.SSLContext:
+    """Return the TLS settings of one side: both sides show a certificate, only one is accepted.
+
+    Raises:
+        TrustError: When a file is missing, no certificate, or a key that others can read.
+    """
+    made = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER if server else ssl.PROTOCOL_TLS_CLIENT)
+    made.minimum_version = ssl.TLSVersion.TLSv1_3
+    # The certificate itself is pinned; the address that it is met at proves nothing more.
+    made.check_hostname = False
+    made.verify_mode = ssl.CERT_REQUIRED
+    if server:
+        made.num_tickets = 0  # sessions are not resumed
+    try:
+        check_secret(key)
+        made.load_cert_chain(certificate, key)
+        made.load_verify_locations(peer)
+    except (OSError, ssl.SSLError) as error:
+        raise TrustError(f"certificates cannot be read ({error})") from error
+    return made
+
+
+def check_pinned(socket: ssl.SSLSocket, peer: Path) -> None:
+    """Check that the other side showed the very certificate that is pinned.
+
+    Raises:
+        TrustError: When it did not.
+    """
+    shown = hashlib.sha256(socket.getpeercert(binary_form=True) or b"").digest()
+    pinned = x509.load_pem_x509_certificate(peer.read_bytes()).public_bytes(
+        serialization.Encoding.DER
+    )
+    if not hmac.compare_digest(shown, hashlib.sha256(pinned).digest()):
+        raise TrustError(f"the other side's certificate is not that of {peer}")

@@ -1,0 +1,67 @@
+"""Dealt files that are changed, cut short, or of somebody else are refused."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from connectors.private.joint.dealer import DealConfig, deal, make_dealer_key
+from connectors.private.joint.errors import DealError
+from connectors.private.joint.party import run_party
+from tests.connectors.private.joint.houses import BATCH, session
+from tests.tasks.privacy.models import rows
+
+
+class TestDealFile:
+    def test_a_changed_byte_anywhere_is_noticed(self, houses, joint):
+        configs = houses.parties(joint, 2 * BATCH, timeout_s=1.0)
+        path = configs[0].deal
+        whole = path.read_bytes()
+        for place in [0, 9, 40, len(whole) // 4, len(whole) - 8 * 2 * BATCH - 30]:
+            changed = bytearray(whole)
+            changed[place] ^= 1
+            path.write_bytes(changed)
+            with pytest.raises(DealError):
+                run_party(configs[0], rows(5)[:, :3])
+
+    def test_a_changed_batch_is_noticed_by_both(self, houses, joint):
+        configs = houses.parties(joint, 2 * BATCH)
+        content = bytearray(configs[0].deal.read_bytes())
+        content[-5] ^= 1
+        configs[0].deal.write_bytes(content)
+        found = session(configs, rows(2 * BATCH))
+        assert all("batch 1" in str(ended) and ended.code == "deal" for ended in found)
+
+    @pytest.mark.parametrize("cut", [3, 30, 200, -1])
+    def test_a_short_file_is_refused(self, houses, joint, cut):
+        config = houses.parties(joint, BATCH)[0]
+        whole = config.deal.read_bytes()
+        config.deal.write_bytes(whole[:cut])
+        with pytest.raises(DealError):
+            run_party(config, rows(5)[:, :3])
+
+    def test_a_missing_file_is_refused(self, houses, joint):
+        config = houses.parties(joint, BATCH)[0]
+        config.deal.unlink()
+        with pytest.raises(DealError, match="fetch the file from the dealer"):
+            run_party(config, rows(5)[:, :3])
+
+    def test_another_dealer_is_refused(self, houses, joint, tmp_path):
+        config = houses.parties(joint, BATCH)[0]
+        other, _ = make_dealer_key(tmp_path)
+        with pytest.raises(DealError, match="not signed by the dealer"):
+            run_party(dataclasses.replace(config, dealer_key=other), rows(5)[:, :3])
+
+    def test_deals_are_never_written_over(self, houses, joint, tmp_path):
+        config = DealConfig(joint.plan, houses.dealer_keys[1], tmp_path, 5, batch_rows=BATCH)
+        dealt = deal(config)
+        assert dealt.rows == BATCH
+        assert all(path.stat().st_mode & 0o777 == 0o600 for path in dealt.files)
+        with pytest.raises(DealError, match="is there already"):
+            deal(config)
+
+    @pytest.mark.parametrize("wrong", [{"rows": 0}, {"batch_rows": 0}, {"dealer": "x" * 101}])
+    def test_settings_name_the_fix(self, joint, tmp_path, wrong):
+        with pytest.raises(ValueError, match=next(iter(wrong))):
+            DealConfig(joint.plan, tmp_path, tmp_path, **{"rows": 1} | wrong)
