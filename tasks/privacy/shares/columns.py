@@ -41,6 +41,7 @@ def split_encoding(
 
 
 def _columns(encoding: Encoding, columns: Places) -> Encoding:
+    at = {place: new for new, place in enumerate(columns.tolist())}
     return Encoding(
         tuple(encoding.columns[i] for i in columns),
         encoding.mean[columns],
@@ -49,11 +50,14 @@ def _columns(encoding: Encoding, columns: Places) -> Encoding:
         encoding.knots[columns],
         encoding.signed_log,
         encoding.beyond,
+        tuple((at[place], limit) for place, limit in encoding.steps if place in at),
     )
 
 
 def _inputs(encoding: Encoding, columns: Places) -> Places:
-    """Return the inputs of columns: the columns themselves, then their hinges."""
+    """Return the inputs of columns: the columns themselves, their hinges, their steps."""
     knots = int(encoding.knots.shape[1])
     hinges = len(encoding.columns) + columns[:, None] * knots + np.arange(knots)
-    return np.concatenate([columns, hinges.ravel()])
+    own = [i for i, (place, _) in enumerate(encoding.steps) if place in columns]
+    steps = len(encoding.columns) * (1 + knots) + np.array(own, np.intp)
+    return np.concatenate([columns, hinges.ravel(), steps])

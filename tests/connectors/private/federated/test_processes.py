@@ -10,7 +10,7 @@ import socket
 import struct
 import subprocess
 import sys
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 
 import numpy as np
 import pytest
@@ -215,11 +215,14 @@ class TestDoor:
     def test_noise_is_turned_away_and_others_come_in(self, door, said):
         coordinator, _, _ = door
         with socket.create_connection(("127.0.0.1", coordinator.port), 5) as noisy:
-            noisy.sendall(said)
-            noisy.shutdown(socket.SHUT_WR)
+            # Whoever is refused at once may find the line closed already.
+            with suppress(OSError):
+                noisy.sendall(said)
+                noisy.shutdown(socket.SHUT_WR)
             noisy.settimeout(5)
-            while noisy.recv(4_096):
-                pass
+            with suppress(ConnectionError):
+                while noisy.recv(4_096):
+                    pass
         assert coordinator.present() == []
         with pytest.raises(TimeoutError, match=r"0 of 1 branches came .* missing: \['branch-000'"):
             coordinator.wait_for(1, 0.05)
