@@ -56,13 +56,13 @@ class DistilConfig:
         most_ap_loss: The same for average precision; infinite: not asked.
     """
 
-    steps: int = 256
-    rounds: int = 150
+    steps: int = 384
+    rounds: int = 200
     leaves: int = 4
-    hidden: int = 32
+    hidden: int = 48
     floor: float = 0.9
     top: float = 0.03
-    updates: int = 4_000
+    updates: int = 6_000
     batch: int = 1_024
     rate: float = 8e-3
     seed: int = 0
@@ -119,6 +119,8 @@ def distil(
     columns: Sequence[str],
     judged: Judged,
     config: DistilConfig | None = None,
+    *,
+    ties_below: float = -math.inf,
 ) -> Distilled:
     """Fit a student to a teacher's scores.
 
@@ -128,6 +130,7 @@ def distil(
         columns: Names of the F columns.
         judged: What the student is judged on.
         config: Settings.
+        ties_below: Score below which the teacher's own ones count as tied; the student's do, too.
 
     Raises:
         DistilError: When the student loses more than it may.
@@ -135,16 +138,17 @@ def distil(
     settings = config or DistilConfig()
     target = np.asarray(scores, np.float64)
     lowest = float(np.quantile(target, settings.floor))
+    tied = max(ties_below, lowest)
     floored = np.maximum(target, lowest)
     steps = find_steps(rows, floored, settings)
     places = tuple(sorted({place for place, _ in steps}))
     encoding = _encoding(rows[:, places], [columns[place] for place in places], steps, places)
     fitted = _fit(encoding.encode(rows[:, places]), floored, settings)
-    model = replace(fitted.model(encoding), readout=Readout(floor=lowest))
-    student = model.score(judged.rows[:, places])[:, 0]
+    model = replace(fitted.model(encoding), readout=Readout(floor=tied))
+    student = np.maximum(model.score(judged.rows[:, places])[:, 0], tied)
+    teacher = np.maximum(judged.scores, ties_below)
     losses = [
-        measure(judged.labels, judged.scores) - measure(judged.labels, student)
-        for measure in _measures()
+        measure(judged.labels, teacher) - measure(judged.labels, student) for measure in _measures()
     ]
     for name, loss, most in (
         ("AUC", losses[0], settings.most_auc_loss),

@@ -3,11 +3,13 @@
 The teacher is the shipped tree head (5 models of 150 trees) of each of the four test folds; the
 student learns from its scores on the training rows alone, and both are judged on the test week.
 Every test row is encrypted, scored and decrypted. Rows a second are those of the scorer, CPU time,
-reading and writing included. Losses are the teacher's figure less that of the decrypted scores.
+reading and writing included. Losses are the teacher's figure less that of the decrypted scores,
+both as they are shown: below the shipped head's floor, where its order is chance, scores tie.
 """
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -23,6 +25,7 @@ from tasks.fraud.heads import fit_trees
 from tasks.fraud.training import training_rows
 from tasks.privacy.compile import CompileOptions
 from tasks.privacy.distil import DistilConfig, Judged, distil
+from tasks.privacy.model import PrivateModel
 from tests.benchmarks._harness import emit, parser, run_program
 from tests.benchmarks._he import Reals, pair_of, ranking_losses, trip
 from tests.benchmarks.fraud_handbook import SETTINGS, SMOKE, load_stream
@@ -36,18 +39,27 @@ def measured(
     test: tuple[Any, Any, Reals],
     names: Sequence[str],
     config: DistilConfig,
-) -> dict[str, float]:
-    """Distil, compile and score one fold.
+    ties_below: float,
+) -> tuple[dict[str, float], PrivateModel]:
+    """Distil, compile and score one fold; returns figures and the student.
 
     Args:
         train: Rows and the teacher's scores.
         test: Rows, labels and the teacher's scores.
         names: Of the columns.
         config: Of the distillation.
+        ties_below: Score below which the teacher's tie.
     """
     began, wall = time.process_time(), time.perf_counter()
     rows, labels, teacher = test
-    made = distil(train[0], train[1], list(names), Judged(rows, labels, teacher), config)
+    made = distil(
+        train[0],
+        train[1],
+        list(names),
+        Judged(rows, labels, teacher),
+        config,
+        ties_below=ties_below,
+    )
     seconds, wall_seconds = time.process_time() - began, time.perf_counter() - wall
     own = rows[:, made.places].astype(np.float64)
     calibration = train[0][:2_000, made.places].astype(np.float64)
@@ -56,8 +68,10 @@ def measured(
     trips = [trip(pair, own[start : start + GROUP]) for start in range(0, len(own), GROUP)]
     found = np.concatenate([one.scores[:, 0] for one in trips])
     whole = [one for one in trips if one.sealed.rows == GROUP] or trips
-    auc_loss, ap_loss = ranking_losses(labels, teacher, found)
-    return {
+    floor = made.model.readout.floor
+    shown = found if floor is None else np.maximum(found, floor)
+    auc_loss, ap_loss = ranking_losses(labels, np.maximum(teacher, ties_below), shown)
+    figures = {
         "rows_s": sum(one.sealed.rows for one in whole) / sum(one.score for one in whole),
         "auc_loss": auc_loss,
         "ap_loss": ap_loss,
@@ -73,6 +87,7 @@ def measured(
         * 1e6,
         "security_bits": pair.compiled.plan.parameters.security_bits,
     }
+    return figures, made.model
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -97,7 +112,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         x, x_test = features.values[rows], features.values[test]
         head = fit_trees(x, tx.label[rows], trees)
         teacher, teacher_test = head.logit(x), head.logit(x_test)
-        one = measured((x, teacher), (x_test, tx.label[test], teacher_test), features.names, config)
+        lowest = head.calibration.floor
+        one, _ = measured(
+            (x, teacher),
+            (x_test, tx.label[test], teacher_test),
+            features.names,
+            config,
+            -math.inf if lowest is None else lowest,
+        )
         found.append(one)
         if not args.json:
             print(f"fold {fold.index}: {one}", flush=True)

@@ -1,0 +1,196 @@
+"""``penstock private joint``: two houses and a dealer score together."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    help="Score with another house; neither shows rows or weights.",
+)
+
+PartyNumber = Annotated[int, typer.Option(min=0, max=1, help="0 listens, 1 calls.")]
+Own = Annotated[Path, typer.Option(help="Own certificate (PEM).")]
+Key = Annotated[Path, typer.Option(help="Its key (PEM, mode 600).")]
+Peer = Annotated[Path, typer.Option(help="The other party's certificate (PEM).")]
+Port = Annotated[int, typer.Option(help="Port to meet at.")]
+Host = Annotated[str, typer.Option(help="Address to listen at or to call.")]
+Wait = Annotated[float, typer.Option(help="Seconds to wait for the other party.")]
+
+
+@app.command("compile")
+def compile_model(
+    bundle: Annotated[Path, typer.Argument(help="Folder of a fraud bundle.", show_default=False)],
+    out: Annotated[Path, typer.Argument(help="Folder for plan and parts.", show_default=False)],
+    *,
+    first: Annotated[str, typer.Option(help="Columns of party 0, comma between.")],
+    holder: Annotated[
+        str, typer.Option(help="Who knows the weights: party-0, party-1 or shared.")
+    ] = "party-0",
+    reveal: Annotated[str, typer.Option(help="score or decision.")] = "score",
+    receivers: Annotated[str, typer.Option(help="party-0, party-1 or both.")] = "party-0",
+    threshold: Annotated[float, typer.Option(help="Log-odds from which a decision is yes.")] = 0.0,
+) -> None:
+    """Compile a bundle's logistic head for two parties, with a proved error."""
+    from connectors.private.fraud_head import logistic_model
+    from connectors.private.joint.model_file import write_model
+    from tasks.privacy.shares.compile import JointOptions, compile_joint
+
+    with _told():
+        model, rows = logistic_model(bundle)
+        chosen: Any = {"holder": holder, "reveal": reveal, "receivers": receivers}
+        joint = compile_joint(
+            model,
+            first=[name.strip() for name in first.split(",") if name.strip()],
+            calibration=rows,
+            options=JointOptions(threshold=threshold, **chosen),
+        )
+        plan, *parts = write_model(joint, out)
+    typer.echo(
+        f"{plan}: for both parties and the dealer; a log-odds is off by at most"
+        f" {joint.proof.certain:.1e}\n{parts[0]}: for party 0 alone\n{parts[1]}: for party 1 alone"
+    )
+
+
+@app.command()
+def certificate(
+    folder: Annotated[Path, typer.Argument(help="Folder for it.", show_default=False)],
+    *,
+    name: Annotated[str, typer.Option(help="Of the house, for people.")],
+) -> None:
+    """Make a house's certificate; certificate.pem goes to the other house, key.pem stays."""
+    from connectors.private.joint.certificates import make_certificate
+
+    with _told():
+        made, key = make_certificate(folder, name)
+    typer.echo(f"{made}: for the other house\n{key}: stays here")
+
+
+@app.command("dealer-key")
+def dealer_key(
+    folder: Annotated[Path, typer.Argument(help="Folder for it.", show_default=False)],
+) -> None:
+    """Make the trusted dealer's key; the public half goes to both parties."""
+    from connectors.private.joint.dealer import make_dealer_key
+
+    with _told():
+        public, private = make_dealer_key(folder)
+    typer.echo(f"{public}: for both parties\n{private}: stays here")
+
+
+@app.command()
+def deal(
+    plan: Annotated[Path, typer.Argument(help="Plan of the model.", show_default=False)],
+    out: Annotated[Path, typer.Argument(help="Folder for both deals.", show_default=False)],
+    *,
+    key: Annotated[Path, typer.Option(help="The dealer's private key.")],
+    rows: Annotated[int, typer.Option(help="Rows that can be scored with it.")],
+    batch_rows: Annotated[int, typer.Option(help="Rows of a batch, used up whole.")] = 8_192,
+    dealer: Annotated[str, typer.Option(help="Name of the dealer.")] = "trusted dealer",
+) -> None:
+    """Deal what two parties use up while they score. Whoever deals is trusted by both."""
+    from connectors.private.joint.dealer import DealConfig
+    from connectors.private.joint.dealer import deal as run_dealer
+    from connectors.private.joint.model_file import read_plan
+
+    with _told():
+        run_dealer(DealConfig(read_plan(plan), key, out, rows, batch_rows, dealer))
+    typer.echo(
+        f"{out / 'party-0.deal'} and {out / 'party-1.deal'}: each for its party alone, by a way as"
+        " confidential as a key's; delete them here"
+    )
+
+
+@app.command()
+def party(
+    rows: Annotated[Path, typer.Argument(help="Own columns: .npy or CSV.", show_default=False)],
+    *,
+    number: Annotated[int, typer.Option("--party", min=0, max=1, help="0 listens, 1 calls.")],
+    certificate: Own,
+    key: Key,
+    peer: Peer,
+    port: Port,
+    plan: Annotated[Path, typer.Option(help="Plan of the model.")],
+    part: Annotated[Path, typer.Option(help="Own part of the weights.")],
+    deal: Annotated[Path, typer.Option(help="Own deal.")],
+    dealer_key: Annotated[Path, typer.Option(help="The dealer's public key.")],
+    ledger: Annotated[Path, typer.Option(help="File that records what was used up.")],
+    alignment: Annotated[str, typer.Option(help="As 'intersect' told it.")] = "",
+    out: Annotated[Path, typer.Option(help="CSV for scores or decisions.")] = Path("scores.csv"),
+    host: Host = "127.0.0.1",
+    wait: Wait = 30.0,
+) -> None:
+    """Score with the other party, at the same time."""
+    import numpy as np
+
+    from connectors.private.client.tables import read_rows
+    from connectors.private.joint.door import Door
+    from connectors.private.joint.model_file import read_plan
+    from connectors.private.joint.party import PartyConfig, run_party
+
+    with _told():
+        columns = read_plan(plan).encodings[number].columns
+        door = Door(_number(number), certificate, key, peer, port, host, wait)
+        config = PartyConfig(door, plan, part, deal, dealer_key, ledger, alignment)
+        result = run_party(config, read_rows(rows, columns))
+    told: dict[str, Any] = {
+        "rows": result.rows,
+        "sent": result.sent,
+        "received": result.received,
+        "online_s": round(result.online_s, 3),
+        "out": None,
+    }
+    if result.outcome is not None:
+        np.savetxt(out, result.outcome.astype(np.float64), delimiter=",", fmt="%.17g")
+        told["out"] = str(out)
+    typer.echo(json.dumps(told))
+
+
+@app.command()
+def intersect(
+    keys: Annotated[Path, typer.Argument(help="A key on each line.", show_default=False)],
+    *,
+    number: Annotated[int, typer.Option("--party", min=0, max=1, help="0 listens, 1 calls.")],
+    certificate: Own,
+    key: Key,
+    peer: Peer,
+    port: Port,
+    out: Annotated[Path, typer.Option(help="Own lines of common keys, in their common order.")],
+    host: Host = "127.0.0.1",
+    wait: Wait = 30.0,
+) -> None:
+    """Find the common keys, and nothing of the others."""
+    from connectors.private.joint.door import Door
+    from connectors.private.joint.intersection import run_intersection
+
+    with _told():
+        door = Door(_number(number), certificate, key, peer, port, host, wait)
+        lines = keys.read_text(encoding="utf-8").splitlines()
+        found = run_intersection(door, lines).found
+        out.write_text("".join(f"{row}\n" for row in found.rows), encoding="ascii")
+    told = {"own": len(lines), "common": len(found.rows), "alignment": found.alignment}
+    typer.echo(json.dumps({**told, "out": str(out)}))
+
+
+def _number(number: int) -> Any:
+    return number  # 0 or 1, as typer has checked
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Turn refusals into one line."""
+    from infra.errors import PenstockError
+
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        raise PenstockError(str(error)) from error
+    except RuntimeError as error:
+        raise PenstockError(f"{getattr(error, 'code', 'failed')}: {error}") from error
