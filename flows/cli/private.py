@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from flows.cli import private_joint
 from flows.cli.console import open_console
 
 if TYPE_CHECKING:
@@ -16,8 +17,9 @@ if TYPE_CHECKING:
 app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
-    help="Encrypted scoring: compile, serve, audit; keygen, register, encrypt, score, decrypt.",
+    help="Score without seeing, score together, train together.",
 )
+app.add_typer(private_joint.app, name="joint")
 
 PASSED_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 OWNERS = {
@@ -144,6 +146,60 @@ def audit(
             f"{log} has no line for receipt {found.missing[0]}", "Compare it with a copy"
         )
     typer.echo(f"{found.lines:,} lines hold each other; the last one is {found.head}")
+
+
+@app.command()
+def federate(
+    data: Annotated[Path, typer.Argument(help="Parquet or CSV file.", show_default=False)],
+    *,
+    config: Annotated[
+        str, typer.Option(help="Dataset config: a TOML file or a name.")
+    ] = "handbook",
+    branches: Annotated[int, typer.Option(help="Processes that keep their rows.")] = 10,
+    threshold: Annotated[
+        int | None, typer.Option(help="Branches in every sum at least [default: two thirds].")
+    ] = None,
+    entity: Annotated[
+        str, typer.Option(help="Column by which rows are shared out [default: the last].")
+    ] = "",
+    settings: Annotated[
+        Path | None, typer.Option(help="TOML of the plan: rounds, hidden, [local], [private].")
+    ] = None,
+    public: Annotated[
+        Path | None, typer.Option(help="Public file that scales the features, for [private].")
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object as the last line.")
+    ] = False,
+) -> None:
+    """Train a fraud head over branches of a file that show nobody their rows."""
+    from flows.cli.fraud_model import read_settings
+    from flows.cli.progress import shown
+
+    console = open_console()
+    plan = read_settings(settings)
+    with shown("training together", console):
+        from flows.federated_train import federated_train
+
+        record = federated_train(
+            str(data),
+            config,
+            plan,
+            branches=branches,
+            threshold=threshold,
+            entity=entity,
+            public=str(public or ""),
+        )
+    last = record["rounds"][-1]
+    console.print(
+        f"AUC {record['figures']['auc']:.4f}, average precision {record['figures']['ap']:.4f}"
+        f" after {len(record['rounds'])} rounds; {last['survivors']:.0f} of {branches} branches in"
+        f" the last sum\nmodel: {record['model']}\nMLflow: {record['run_page']}",
+        highlight=False,
+        soft_wrap=True,
+    )
+    if as_json:
+        typer.echo(json.dumps(record))
 
 
 def _passed_on(name: str, text: str) -> None:
