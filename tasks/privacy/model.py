@@ -145,3 +145,37 @@ def power_model(
 
 def _kind(scores: int) -> Kind:
     return "probability" if scores == 1 else "class"
+
+
+def convolution_weights(
+    kernels: ArrayLike, size: int, stride: int = 1, bias: ArrayLike | None = None
+) -> tuple[Reals, Reals]:
+    """Return a convolution of square images as a matrix: a first layer for `power_model`.
+
+    Args:
+        kernels: [C, k, k], one channel in, C out, no padding.
+        size: Side of the images, whose pixels are the inputs row by row.
+        stride: Pixels from one place to the next.
+        bias: [C]; None: zeros.
+
+    Returns:
+        Weights float64 [C * n * n, size * size] with ``n = (size - k) // stride + 1``, nearly all
+        of them zeros, which cost nothing; and bias float64 [C * n * n].
+
+    Raises:
+        ModelError: When a kernel does not fit.
+    """
+    filters = np.asarray(kernels, np.float64)
+    side = filters.shape[-1]
+    if filters.ndim != 3 or filters.shape[1] != side or not 1 <= side <= size or stride < 1:
+        raise ModelError(
+            f"kernels are [channels, k, k] with k up to {size}, not {list(filters.shape)}, and the"
+            " stride is at least 1"
+        )
+    places = range(0, size - side + 1, stride)
+    weights = np.zeros((len(filters), len(places), len(places), size, size))
+    for i, top in enumerate(places):
+        for j, left in enumerate(places):
+            weights[:, i, j, top : top + side, left : left + side] = filters
+    each = np.zeros(len(filters)) if bias is None else np.asarray(bias, np.float64)
+    return weights.reshape(-1, size * size), np.repeat(each, len(places) ** 2)

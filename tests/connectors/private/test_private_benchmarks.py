@@ -25,7 +25,7 @@ def test_linear(capsys):
     assert found["ratio"] > 10
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_mlp(capsys):
     found = figures(capsys, he_mlp, "--rows", "200")
     for name in ("square", "cubic"):
@@ -40,7 +40,7 @@ def test_service(capsys):
     assert found["rss_gib"] > 0
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_fuzz(capsys):
     found = figures(capsys, he_fuzz, "--crafted", "40", "--mutations", "300")
     assert (found["crashes"], found["silent_accepts"], found["leaks"]) == (0, 0, 0), found
