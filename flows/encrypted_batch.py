@@ -62,7 +62,7 @@ def encrypted_batch(
     ):
         sealed = steps.seal_rows(rows, offer, key, folder, most_rows)
         answers = [steps.score_sealed(file, offer, key, url, authority) for file in sealed["files"]]
-        opened = steps.open_answers(answers, sealed["refused"], offer, key, out, values=scores)
+        opened = steps.open_answers(answers, sealed, offer, key, out, values=scores)
         record: dict[str, Any] = {
             "rows": sealed["rows"],
             "refused": len(sealed["refused"]),

@@ -90,7 +90,7 @@ def run_private(
     tell("compiling the logistic head")
     model, calibration = logistic_model(bundle.folder)
     compiled = compile_model(model, calibration)
-    write_bundle(folder / "compiled", compiled, TENANT, calibration)
+    write_bundle(folder / "compiled", compiled, TENANT)
     table = _features(data, bundle)[-rows:]
     tell("starting the scorer")
     with _scorer(settings.model_copy(update={"home": folder}), folder) as (port, token):

@@ -11,21 +11,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import ArrayLike, NDArray
-
 from connectors.private.client.documents import NAME
 from connectors.private.client.offer import Offer
+from infra.files import write_atomically
 from tasks.privacy.compile import Compiled
 from tasks.privacy.plan import Plan, WholeWeights, digest_of
 from tasks.privacy.score import EncryptedScorer
 
-Reals = NDArray[np.float64]
-
 FORMAT, VERSION = "penstock-private-scorer", 1
 SCORER, OFFER, REPORT = "scorer.json", "offer.json", "report.json"
 MOST_BYTES = 256 * 2**20
-CANARIES = 16
 
 
 class BundleError(ValueError):
@@ -54,15 +49,13 @@ class ServedModel:
         return EncryptedScorer(self.plan, self.whole)
 
 
-def make_offer(compiled: Compiled, name: str, canaries: ArrayLike) -> Offer:
+def make_offer(compiled: Compiled, name: str) -> Offer:
     """Return the offer of a compiled model.
 
     Args:
         compiled: The model.
         name: What owners ask for.
-        canaries: [n, F] calibration rows, of which some become canaries.
     """
-    rows = np.asarray(canaries, np.float64)[:CANARIES]
     return Offer(
         name=name,
         plan=compiled.plan,
@@ -70,32 +63,31 @@ def make_offer(compiled: Compiled, name: str, canaries: ArrayLike) -> Offer:
         offset=compiled.model.offset,
         readout=compiled.model.readout,
         flooding=compiled.proof.flooding,
-        releases=compiled.options.releases,
+        releases=compiled.proof.releases,
         error=compiled.proof.likely_calibration,
-        canaries=rows,
-        canary_scores=compiled.model.score(rows),
+        canaries=compiled.canaries,
+        canary_scores=compiled.model.score(compiled.canaries),
     )
 
 
-def write_bundle(folder: Path, compiled: Compiled, name: str, canaries: ArrayLike) -> ServedModel:
+def write_bundle(folder: Path, compiled: Compiled, name: str) -> ServedModel:
     """Write a compiled model.
 
     Args:
         folder: Made if need be.
         compiled: The model.
         name: What owners ask for.
-        canaries: See `make_offer`.
 
     Raises:
         BundleError: When the name cannot be one.
     """
     if not NAME.fullmatch(name):
         raise BundleError(f"{name!r} is no name for a model: {NAME.pattern}")
-    offer = make_offer(compiled, name, canaries)
+    offer = make_offer(compiled, name)
     folder.mkdir(parents=True, exist_ok=True)
     scorer = {"format": FORMAT, "version": VERSION, "whole": compiled.whole.to_dict()}
-    (folder / SCORER).write_text(json.dumps(scorer), encoding="utf-8")
-    (folder / OFFER).write_text(offer.to_json(), encoding="utf-8")
+    write_atomically(folder / SCORER, json.dumps(scorer))
+    write_atomically(folder / OFFER, offer.to_json())
     return ServedModel(offer, compiled.whole)
 
 
@@ -121,7 +113,7 @@ def read_bundle(folder: Path) -> ServedModel:
     except (KeyError, TypeError, ValueError) as error:
         raise BundleError(f"{path} holds no compiled model ({error})") from None
     offer = Offer.read(folder / OFFER)
-    if digest_of(offer.plan, whole) != offer.plan.digest:
+    if digest_of(offer.plan, whole, offer.public) != offer.plan.digest:
         raise BundleError(
             f"{SCORER} and {OFFER} in {folder} are not of one model; compile it again"
         )

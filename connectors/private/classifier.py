@@ -70,7 +70,7 @@ class EncryptedClassifier:
             ParameterError: When no parameter set keeps the tolerance.
         """
         self.compiled = compile_model(self._fitted(), x, options)
-        offer = make_offer(self.compiled, "classifier", x)
+        offer = make_offer(self.compiled, "classifier")
         self._parts = (
             Owner(offer, Seal(self.compiled.plan.parameters)),
             EncryptedScorer(self.compiled.plan, self.compiled.whole),

@@ -6,6 +6,7 @@ key, is read where it is used and never passes between steps.
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from pathlib import Path
@@ -22,6 +23,7 @@ from connectors.private.client.offer import Offer
 from connectors.private.client.sealed_file import read_sealed, write_sealed
 from connectors.private.client.session import Session
 from connectors.private.client.tables import TableError, read_rows, write_scores
+from tasks.privacy.encoding import RowError
 
 Record = dict[str, Any]
 
@@ -48,18 +50,29 @@ def seal_rows(rows: str, offer: str, key: str, folder: str, most_rows: int) -> R
     begun = time.process_time()
     place = Path(folder)
     place.mkdir(parents=True, exist_ok=True)
-    files, sent = [], 0
+    files: list[str] = []
+    starts: list[int] = []
+    sent = 0
     refused: dict[int, str] = {}
     for start in range(0, len(table), most_rows):
-        sealed = session.seal(table[start : start + most_rows])
+        part = table[start : start + most_rows]
+        try:
+            sealed = session.seal(part)
+        except RowError as error:  # not one row of the part can be sent
+            refused |= {
+                start + row: why for row, why in zip(error.rows, error.reasons, strict=True)
+            }
+            continue
         path = place / f"{start:09d}.sealed"
         write_sealed(path, sealed)
         files.append(str(path))
+        starts.append(start)
         refused |= {start + row: why for row, why in sealed.refused.items()}
         sent += len(sealed.sealed.content)
     return {
         "files": files,
         "rows": len(table),
+        "starts": starts,
         "refused": {str(row): why for row, why in refused.items()},
         "up_bytes": sent,
         "cpu_seconds": time.process_time() - begun,
@@ -106,13 +119,13 @@ def score_sealed(file: str, offer: str, key: str, url: str, authority: str = "")
 
 @task(name="open-answers", timeout_seconds=3_600)
 def open_answers(
-    answers: list[Record], refused: dict[str, str], offer: str, key: str, out: str, *, values: bool
+    answers: list[Record], sealed: Record, offer: str, key: str, out: str, *, values: bool
 ) -> Record:
     """Check and decrypt all answers, and write one table.
 
     Args:
         answers: What `score_sealed` returned, in order.
-        refused: Row -> why it was not sent.
+        sealed: What `seal_rows` returned.
         offer: The scorer's offer.
         key: Key file.
         out: CSV to write.
@@ -122,15 +135,14 @@ def open_answers(
         File, and how many rows reached each band.
     """
     session = _session(offer, key)
-    parts = [
-        session.open(
+    scores = np.full((sealed["rows"], session.offer.plan.scores), np.nan)
+    for start, one in zip(sealed["starts"], answers, strict=True):
+        part = session.open(
             read_sealed(Path(one["sealed"])), one["request"], Path(one["answer"]).read_bytes()
         )
-        for one in answers
-    ]
-    scores = np.concatenate(parts)
+        scores[start : start + len(part)] = part
     readout = session.offer.readout
-    why = {int(row): text for row, text in refused.items()}
+    why = {int(row): text for row, text in sealed["refused"].items()}
     Path(out).parent.mkdir(parents=True, exist_ok=True)
     write_scores(Path(out), scores, readout, why, values=values)
     known = ~np.isnan(scores[:, 0])
@@ -156,5 +168,12 @@ def _table(path: Path, columns: tuple[str, ...]) -> NDArray[np.float64]:
         raise TableError(
             f"{path} lacks {len(missing)} columns of the model, such as {missing[0]!r}"
         )
-    found = [table.column(name).to_numpy().astype(np.float64) for name in columns]
+    found = [table.column(name).to_pandas().map(_number).to_numpy(np.float64) for name in columns]
     return np.stack(found, axis=1)
+
+
+def _number(value: Any) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return math.nan  # refused with its row

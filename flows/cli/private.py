@@ -44,10 +44,13 @@ def compile_bundle(
     profile: Annotated[
         str, typer.Option(help="owner-only, or shareable: scores may leave their owner.")
     ] = "owner-only",
-    tolerance: Annotated[float, typer.Option(help="Largest error of a log-odds.")] = 1e-3,
+    tolerance: Annotated[
+        float | None,
+        typer.Option(help="Largest error of a log-odds [default: .001, shareable .01]."),
+    ] = None,
     releases: Annotated[
-        int, typer.Option(help="Answers that a key may release, shareable only.")
-    ] = 1_024,
+        int, typer.Option(help="Values that a key may release, shareable only.")
+    ] = 65_536,
     parameters: Annotated[str, typer.Option(help="Parameter set [default: the cheapest].")] = "",
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object as the last line.")
@@ -74,7 +77,7 @@ def compile_bundle(
                 parameters=parameters,
             )
             compiled = compile_model(model, rows, options)
-            write_bundle(out, compiled, name, rows)
+            write_bundle(out, compiled, name)
             told = report(compiled, rows)
     except (FraudBundleError, BundleError, ModelError, ParameterError, ValueError) as error:
         raise PenstockError(str(error)) from error

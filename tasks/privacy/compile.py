@@ -10,13 +10,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from tasks.privacy.bounds import DECODING, linear_errors, power_errors, weight_errors
-from tasks.privacy.flooding import RELEASES, TAIL, flooding_deviation
+from tasks.privacy.flooding import RELEASES, flooding_deviation, flooding_error
 from tasks.privacy.model import ModelError, PrivateModel
 from tasks.privacy.parameters import SETS, ParameterError, ParameterSet
 from tasks.privacy.plan import Packing, Plan, WholeWeights, digest_of
@@ -30,7 +30,9 @@ Profile = Literal["owner-only", "shareable"]
 MOST_INPUT_BITS = {"rows": 44, "slots": 48}
 """Up to here encoding in double precision is off by less than noise (in ``rows`` by nothing)."""
 _WEIGHT_BITS = 30
+CANARIES = 16
 _OUTPUT_BITS = (10, 14, 18, 22)
+_MOST_TERMS = 1_024
 _HEADROOM = 1.01
 """Factor between the largest number that can occur and half of the modulus."""
 
@@ -41,14 +43,15 @@ class CompileOptions:
 
     Attributes:
         profile: Whether decrypted scores may leave their owner.
-        tolerance: Largest error of a score, proved for the calibration rows.
+        tolerance: Largest error of a score, proved for the calibration rows; None: .001, and .01
+            for scores that are released.
         max_rows: Most rows of a request, for which bounds hold.
-        releases: Answers that a key may release, ``shareable`` only.
+        releases: Values that a key may release, ``shareable`` only.
         parameters: Name of a parameter set; empty: the cheapest that keeps the tolerance.
     """
 
     profile: Profile = "owner-only"
-    tolerance: float = 1e-3
+    tolerance: float | None = None
     max_rows: int = 65_536
     releases: int = RELEASES
     parameters: str = ""
@@ -61,8 +64,17 @@ class CompileOptions:
         """
         if self.profile not in get_args(Profile):
             raise ValueError(f"profile is one of {get_args(Profile)}, not {self.profile!r}")
-        if not 0 < self.tolerance < math.inf or self.max_rows < 1:
-            raise ValueError("tolerance must be positive and max_rows at least 1")
+        if self.tolerance is not None and not 0 < self.tolerance < math.inf:
+            raise ValueError(f"tolerance must be positive, not {self.tolerance!r}")
+        if self.max_rows < 1 or self.releases < 1:
+            raise ValueError("max_rows and releases must be at least 1")
+
+    @property
+    def allowed(self) -> float:
+        """Largest error of a score."""
+        if self.tolerance is not None:
+            return self.tolerance
+        return 1e-3 if self.profile == "owner-only" else 1e-2
 
 
 @dataclass(frozen=True)
@@ -76,6 +88,7 @@ class Proof:
         largest: Largest absolute score of any row, before the owner's offset.
         spare_bits: Bits of the modulus above the largest number that can occur.
         flooding: Deviation of the noise that the owner adds before a release; 0: ``owner-only``.
+        releases: Values that may be released with it.
     """
 
     certain: float
@@ -84,11 +97,14 @@ class Proof:
     largest: float
     spare_bits: float
     flooding: float = 0.0
+    releases: int = 0
 
     @property
     def released(self) -> float:
-        """Error of released calibration scores, exceeded with probability below 2**-40."""
-        return self.likely_calibration + TAIL * self.flooding
+        """Error of released calibration scores, all of a key's budget together."""
+        if not self.flooding:
+            return self.likely_calibration
+        return self.likely_calibration + flooding_error(self.flooding, self.releases)
 
 
 @dataclass(frozen=True)
@@ -101,6 +117,7 @@ class Compiled:
         whole: What the scorer computes with.
         proof: What is proved.
         options: What was asked for.
+        canaries: float64 [n, F], made-up rows whose scores owners know.
     """
 
     model: PrivateModel
@@ -108,6 +125,26 @@ class Compiled:
     whole: WholeWeights
     proof: Proof
     options: CompileOptions
+    canaries: Reals
+
+    @property
+    def public(self) -> dict[str, Any]:
+        """What owners are told beside the plan, as JSON data."""
+        return {
+            "encoding": self.model.encoding.to_dict(),
+            "offset": self.model.offset.tolist(),
+            "readout": self.model.readout.to_dict(),
+            "flooding": self.proof.flooding,
+            "releases": self.proof.releases,
+            "error": self.proof.likely_calibration,
+            "canaries": self.canaries.tolist(),
+            "canary_scores": self.model.score(self.canaries).tolist(),
+        }
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over weights, plan and what owners are told, hexadecimal."""
+        return digest_of(self.plan, self.whole, self.public)
 
 
 def compile_model(
@@ -128,9 +165,10 @@ def compile_model(
         RowError: When calibration rows are not accepted by the model's own encoding.
     """
     asked = options or CompileOptions()
-    encoded = model.encoding.encode(calibration)
-    if not len(encoded):
+    if not len(np.asarray(calibration)):
         raise ModelError("calibration rows are needed, and there are none")
+    canaries = made_up_rows(np.asarray(calibration, np.float64), CANARIES)
+    encoded = np.concatenate([model.encoding.encode(calibration), model.encoding.encode(canaries)])
     folded = _fold(model)
     if not (folded.weights.any() and folded.output.any()):
         raise ModelError("every weight is 0: the model is a constant")
@@ -140,20 +178,27 @@ def compile_model(
     closest = math.inf
     for parameters in sets:
         best = min(
-            _candidates(model, folded, parameters, encoded, asked),
+            _candidates(model, folded, parameters, encoded, canaries, asked),
             key=lambda made: made.proof.released,
             default=None,
         )
         if best is None:
             continue
-        if best.proof.released <= asked.tolerance:
-            return best
+        if best.proof.released <= asked.allowed:
+            return replace(best, plan=replace(best.plan, digest=best.digest))
         closest = min(closest, best.proof.released)
     raise ParameterError(
-        f"no parameter set keeps scores within {asked.tolerance:g}: the best of"
+        f"no parameter set keeps scores within {asked.allowed:g}: the best of"
         f" {[one.name for one in sets]} reaches {closest:.2g}; allow a larger tolerance, or scale"
         " the model's weights or the limits of its inputs down"
     )
+
+
+def made_up_rows(rows: Reals, count: int) -> Reals:
+    """Return rows whose columns are drawn one by one between those of given rows: nobody's rows."""
+    draws = np.random.default_rng(0)
+    columns = [np.quantile(column, draws.random(count)) for column in rows.T]
+    return np.stack(columns, axis=1)
 
 
 @dataclass(frozen=True)
@@ -193,6 +238,7 @@ def _candidates(
     folded: _Folded,
     parameters: ParameterSet,
     encoded: Reals,
+    canaries: Reals,
     options: CompileOptions,
 ) -> Iterator[Compiled]:
     """Try every way to share the bits between inputs, weights and output weights."""
@@ -215,17 +261,17 @@ def _candidates(
                 power=model.power,
                 input_bits=input_bits,
                 score_bits=score_bits,
-                packings=_packings(model, parameters),
+                packings=_packings(model),
                 digest="",
             )
-            plan = replace(plan, digest=digest_of(plan, whole))
-            yield Compiled(model, plan, whole, proof, options)
+            yield Compiled(model, plan, whole, proof, options, canaries)
 
 
-def _packings(model: PrivateModel, parameters: ParameterSet) -> tuple[Packing, ...]:
+def _packings(model: PrivateModel) -> tuple[Packing, ...]:
     if model.power > 1:
         return ("slots",)
-    few = model.encoding.inputs <= parameters.ring.degree
+    # A scorer computes their polynomials when it starts, term by term.
+    few = model.encoding.inputs * model.scores <= _MOST_TERMS
     return ("rows", "products") if few else ("rows",)
 
 
@@ -266,13 +312,11 @@ class _Shares:
         reached = math.log2(largest + certain) + power * (input_bits + weight_bits)
         if reached >= room:
             return None, 0
-        flooding = 0.0
+        proof = Proof(certain, likely, calibration, largest, room - reached)
         if self.options.profile == "shareable":
-            flooding = flooding_deviation(noise, self.options.releases)
-        return (
-            Proof(certain, likely, calibration, largest, room - reached, flooding),
-            input_bits,
-        )
+            deviation = flooding_deviation(noise, self.options.releases)
+            proof = replace(proof, flooding=deviation, releases=self.options.releases)
+        return proof, input_bits
 
     def _largest(self, rounded: Reals, bounds: Reals) -> float:
         """Return the largest absolute score of any row, without the owner's offset."""
@@ -302,7 +346,8 @@ class _Shares:
         exact, power = self.folded.weights, self.model.power
         fixed = inputs + weight_errors(exact, rounded, absolute)
         if power == 1:
-            total = float((absolute @ np.abs(exact).T).max())
+            # Decoding errs in proportion to the largest row of a ciphertext, whoever's it is.
+            total = float((np.abs(exact) @ self.model.encoding.bounds).max())
             return float((fixed + noise).max()) + DECODING * total, float(noise.max())
         if encoded is None:
             hidden = absolute @ np.abs(exact).T + np.abs(self.folded.bias)
@@ -311,7 +356,7 @@ class _Shares:
         factors = np.abs(self.output)
         grown = power_errors(hidden, fixed + noise, factors, power)
         lost = (hidden**power @ np.abs(self.output - self.folded.output).T).max(axis=1)
-        total = DECODING * (hidden**power @ factors.T).max(axis=1)
+        total = DECODING * self._largest(rounded, self.model.encoding.bounds)
         by_noise = power_errors(hidden + fixed, noise, factors, power)
         return float((grown + lost + total).max()), float(by_noise.max())
 

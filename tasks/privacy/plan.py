@@ -39,7 +39,7 @@ class Plan:
         input_bits: An input of 1 is ``2**input_bits`` steps.
         score_bits: A score of 1 is ``2**score_bits`` steps.
         packings: Those that a request may use, for many rows first.
-        digest: SHA-256 of everything the scorer computes with, hexadecimal.
+        digest: SHA-256 of weights, plan and all that owners are told, hexadecimal.
     """
 
     parameters: ParameterSet
@@ -153,8 +153,14 @@ class WholeWeights:
         )
 
 
-def digest_of(plan: Plan, whole: WholeWeights) -> str:
-    """Return the SHA-256 over everything the scorer computes with, hexadecimal."""
-    told = plan.to_dict() | {"digest": "", "whole": whole.to_dict()}
-    text = json.dumps(told, sort_keys=True, separators=(",", ":"))
+def digest_of(plan: Plan, whole: WholeWeights, public: Mapping[str, Any]) -> str:
+    """Return the SHA-256 over a compiled model, hexadecimal.
+
+    Args:
+        plan: Its plan, whose own digest does not count.
+        whole: What the scorer computes with.
+        public: What owners are told beside the plan, JSON data.
+    """
+    told = plan.to_dict() | {"digest": "", "whole": whole.to_dict(), "public": public}
+    text = json.dumps(told, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()

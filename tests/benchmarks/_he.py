@@ -49,7 +49,7 @@ class Pair:
 def pair_of(model: PrivateModel, calibration: Reals, options: CompileOptions) -> Pair:
     """Compile a model and make a key for it."""
     compiled = compile_model(model, calibration, options)
-    offer = make_offer(compiled, "benchmark", calibration)
+    offer = make_offer(compiled, "benchmark")
     owner = Owner(offer, Seal(compiled.plan.parameters))
     return Pair(compiled, owner, EncryptedScorer(compiled.plan, compiled.whole))
 

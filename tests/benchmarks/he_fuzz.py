@@ -80,7 +80,7 @@ class Case:
         self.rows = rng.normal(size=(64, COLUMNS))
         model = linear_model(plain_encoding(self.rows), rng.normal(size=COLUMNS), 0.2)
         self.compiled: Compiled = compile_model(model, self.rows)
-        self.served = write_bundle(folder, self.compiled, "fuzz", self.rows)
+        self.served = write_bundle(folder, self.compiled, "fuzz")
         self.key = KeyFile.new(TENANT, self.compiled.plan.parameters.name)
         self.session = Session(self.served.offer, self.key)
         self.registration = write_registration(self.key.registration, self.key.signing_key)
@@ -296,7 +296,7 @@ def core(folder: Path, home: Path) -> Iterator[PrivateService]:
     try:
         yield service
     finally:
-        service.audit.close()
+        service.close()
 
 
 async def against_core(

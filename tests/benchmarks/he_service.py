@@ -71,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     figures: dict[str, Any] = {"requests": [large, small]}
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
-        write_bundle(folder / "credit", compile_model(model, x[:2_000]), "credit", x[:2_000])
+        write_bundle(folder / "credit", compile_model(model, x[:2_000]), "credit")
         settings = {
             "models": folder / "credit",
             "rows_rate": 1e9,

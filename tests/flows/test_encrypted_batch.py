@@ -31,7 +31,7 @@ def server(tmp_path_factory):
 
     folder = tmp_path_factory.mktemp("scorer")
     model = replace(made("linear"), readout=Readout(thresholds=(("review", 0.5), ("block", 0.9))))
-    write_bundle(folder / "small", compile_model(model, rows(300)), "small", rows(300))
+    write_bundle(folder / "small", compile_model(model, rows(300)), "small")
     settings = {"models": folder / "small", "log_level": "WARNING"}
     with running_private(folder / "home", settings, f"bank-a:score:{TOKEN}") as running:
         yield running

@@ -25,8 +25,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = _parsed(argv)
     try:
         args.action(args)
-    except (ValueError, OSError, RuntimeError, MemoryError) as error:
-        told = " ".join(str(error).split()) or "out of memory"
+    except Exception as error:  # noqa: BLE001 - one line for whatever goes wrong
+        told = " ".join(str(error).split()) or type(error).__name__
         sys.stderr.write(f"penstock-client: {told}\n")
         return REFUSED
     except KeyboardInterrupt:
@@ -136,6 +136,8 @@ def score(args: argparse.Namespace) -> None:
 
 def decrypt(args: argparse.Namespace) -> None:
     """Check and decrypt an answer."""
+    import numpy as np
+
     from connectors.private.client.key_file import KeyFile
     from connectors.private.client.release import released
     from connectors.private.client.sealed_file import read_sealed
@@ -150,11 +152,11 @@ def decrypt(args: argparse.Namespace) -> None:
     scores = session.open(rows, digest, content[_DIGEST_BYTES:])
     if args.share:
         shared = released(scores, offered.flooding)
-        key = KeyFile.read(args.key, _passphrase())
-        key.spend(args.key, _passphrase(), offered.releases)
+        values = int(np.isfinite(scores).sum())
+        KeyFile.spend(args.key, _passphrase(), values, offered.releases)
         scores = shared
-    values = args.share or not args.bands
-    write_scores(args.out, scores, offered.readout, rows.refused, values=values)
+    shown = args.share or not args.bands
+    write_scores(args.out, scores, offered.readout, rows.refused, values=shown)
     _say(
         {
             "scores": str(args.out),
@@ -169,7 +171,8 @@ def _session(args: argparse.Namespace, kind: Any) -> Any:
     from connectors.private.client.key_file import KeyFile
     from connectors.private.client.offer import Offer
 
-    return kind(Offer.read(args.offer), KeyFile.read(args.key, _passphrase()))
+    key = KeyFile.read(args.key, _passphrase())
+    return kind(Offer.read(args.offer), key, args.most_error)
 
 
 def _scorer(args: argparse.Namespace) -> Scorer:
@@ -208,6 +211,10 @@ def _parsed(argv: Sequence[str] | None) -> argparse.Namespace:
         if action in {models, offer, register, revoke, score}:
             one.add_argument("--url", default="http://127.0.0.1:8030", help="address of the scorer")
             one.add_argument("--authority", default="", help="certificates to trust (PEM)")
+        if action in {encrypt, score, decrypt}:
+            one.add_argument(
+                "--most-error", type=float, default=0.01, help="error that a scorer may claim (.01)"
+            )
         if action is keygen:
             one.add_argument("--tenant", required=True, help="name of your token at the scorer")
             one.add_argument("--days", type=float, default=90.0, help="how long it holds (90)")

@@ -56,6 +56,9 @@ class Scorer:
             raise ScorerError(f"{self.url!r} is no address; write https://HOST:PORT")
         if parts.scheme == "http" and parts.hostname not in {"127.0.0.1", "::1", "localhost"}:
             raise ScorerError("a token does not travel in the clear; use https://")
+        object.__setattr__(self, "token", self.token.strip())
+        if self.token and not all("!" <= character <= "~" for character in self.token):
+            raise ScorerError("the token holds characters that no token has; set PENSTOCK_TOKEN")
         if not self.token:
             raise ScorerError("the scorer asks for a token; set PENSTOCK_TOKEN")
 

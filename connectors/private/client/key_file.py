@@ -11,7 +11,8 @@ import json
 import os
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,7 +45,7 @@ class KeyFile:
         registration: What a scorer is told about it.
         secret: SEAL's key; whoever has it decrypts everything.
         signing: Ed25519 key that signs requests, 32 bytes.
-        released: Answers that left their owner as scores.
+        released: Values that left their owner as scores.
     """
 
     registration: Registration
@@ -106,19 +107,28 @@ class KeyFile:
         """Return the secret key, ready for use."""
         return Seal(parameter_set(self.registration.parameters), self.secret)
 
-    def spend(self, path: Path, passphrase: str, budget: int) -> KeyFile:
-        """Count one released answer, in the file, before it is released.
+    @classmethod
+    def spend(cls, path: Path, passphrase: str, values: int, budget: int) -> KeyFile:
+        """Count released values, in the file, before they are released.
+
+        Args:
+            path: The key file; one process at a time counts.
+            passphrase: That opens it.
+            values: How many will be released.
+            budget: How many the noise hides in all.
 
         Raises:
-            KeyFileError: When the budget is used up.
+            KeyFileError: When the budget does not reach.
         """
-        if self.released >= budget:
-            raise KeyFileError(
-                f"this key has released {self.released} answers, all that its noise hides;"
-                " make a new key (penstock-client keygen --replaces) to share more"
-            )
-        counted = replace(self, released=self.released + 1)
-        counted.write(path, passphrase)
+        with _locked(path):
+            key = cls.read(path, passphrase)
+            if key.released + values > budget:
+                raise KeyFileError(
+                    f"this key has released {key.released} values, and its noise hides {budget} in"
+                    f" all; {values} more are too many: make a new key (keygen --replaces)"
+                )
+            counted = replace(key, released=key.released + values)
+            counted.write(path, passphrase)
         return counted
 
     def write(self, path: Path, passphrase: str = "") -> None:
@@ -172,6 +182,19 @@ class KeyFile:
         if not known:
             raise KeyFileError(f"{path} is of version {data['version']}, which is not read here")
         return made
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Let one process at a time change a file, where the system can."""
+    try:
+        import fcntl
+    except ImportError:  # not on Windows
+        yield
+        return
+    with path.with_name(f".{path.name}.lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def _text(content: bytes) -> str:

@@ -37,7 +37,7 @@ class Offer:
         offset: float64 [O], added to decrypted scores.
         readout: From scores to probabilities and bands.
         flooding: Deviation of the noise to add before scores leave their owner; 0: they may not.
-        releases: How many answers a key may release.
+        releases: How many values a key may release.
         error: Largest error of a score, proved for rows such as the model was compiled on.
         canaries: float64 [n, F], rows whose scores are known.
         canary_scores: float64 [n, O], those scores.
@@ -56,13 +56,10 @@ class Offer:
     canary_scores: Reals
     scorer: str = ""
 
-    def to_json(self) -> str:
-        """Return the offer as text."""
-        data = {
-            "format": FORMAT,
-            "version": VERSION,
-            "name": self.name,
-            "plan": self.plan.to_dict(),
+    @property
+    def public(self) -> dict[str, Any]:
+        """All but name, plan and the scorer's key, as JSON data; the plan's digest covers it."""
+        return {
             "encoding": self.encoding.to_dict(),
             "offset": self.offset.tolist(),
             "readout": self.readout.to_dict(),
@@ -71,6 +68,16 @@ class Offer:
             "error": self.error,
             "canaries": self.canaries.tolist(),
             "canary_scores": self.canary_scores.tolist(),
+        }
+
+    def to_json(self) -> str:
+        """Return the offer as text."""
+        data = {
+            "format": FORMAT,
+            "version": VERSION,
+            "name": self.name,
+            "plan": self.plan.to_dict(),
+            **self.public,
             "scorer": self.scorer,
         }
         return json.dumps(data, indent=1, allow_nan=False)
@@ -98,7 +105,7 @@ class Offer:
                 canary_scores=np.asarray(data["canary_scores"], np.float64),
                 scorer=str(data["scorer"]),
             )
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
             raise OfferError(f"this is no offer of a scorer ({error!r})") from error
         if not known:
             raise OfferError(f"offers of version {data['version']} are not read here")
@@ -121,6 +128,8 @@ class Offer:
         for name, (value, shape) in shapes.items():
             if value.shape != shape or not np.isfinite(value).all():
                 raise OfferError(f"the offer's {name} are not {list(shape)} finite numbers")
+        if not (0 < self.error < np.inf and 0 <= self.flooding < np.inf and self.releases >= 0):
+            raise OfferError("the offer's error, flooding and releases are no numbers that can be")
         if self.encoding.inputs != self.plan.inputs:
             raise OfferError("the offer's encoding and plan do not fit each other")
         if not n:

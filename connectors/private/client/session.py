@@ -32,6 +32,8 @@ Reals = NDArray[np.float64]
 
 CANARIES = 3
 """Among the rows of one request."""
+MOST_ERROR = 1e-2
+"""Largest error of a score that an owner lets a scorer claim, unless told otherwise."""
 
 
 @dataclass(frozen=True)
@@ -58,12 +60,23 @@ class SealedRows:
 class Session:
     """One key and one model."""
 
-    def __init__(self, offer: Offer, key: KeyFile) -> None:
+    def __init__(self, offer: Offer, key: KeyFile, most_error: float = MOST_ERROR) -> None:
         """Open the key.
 
+        Args:
+            offer: Of the model.
+            key: The owner's.
+            most_error: Error of a score beyond which an offer is refused: a scorer that may be off
+                by anything could answer anything.
+
         Raises:
-            ValueError: When it is of other parameters than the model.
+            ValueError: When the key is of other parameters than the model, or the error is larger.
         """
+        if offer.error > most_error:
+            raise ValueError(
+                f"the scorer claims that scores may be off by {offer.error:.2g}; more than"
+                f" {most_error:g} is not taken unless you say so (--most-error)"
+            )
         self.offer, self._key = offer, key
         self._owner = Owner(offer, key.open())
 
@@ -80,9 +93,11 @@ class Session:
         values = np.asarray(rows, np.float64)
         refused = _refused(self.offer, values)
         kept = [row for row in range(len(values)) if row not in refused]
+        if not len(values):
+            raise ValueError("the table has no rows")
         if not kept:
             raise RowError(list(refused), list(refused.values()))
-        places = _mixed(kept, min(CANARIES, len(self.offer.canaries)))
+        places = _mixed(kept, len(self.offer.canaries))
         table = np.concatenate([values, self.offer.canaries])
         sent = table[[place if place >= 0 else len(values) - 1 - place for place in places]]
         return SealedRows(
@@ -184,10 +199,10 @@ def _refused(offer: Offer, values: Reals) -> dict[int, str]:
     return {}
 
 
-def _mixed(kept: Sequence[int], canaries: int) -> list[int]:
-    """Return rows in their order with canaries at places that nobody can guess."""
+def _mixed(kept: Sequence[int], known: int) -> list[int]:
+    """Return rows in their order with some canaries at places that nobody can guess."""
     chance = secrets.SystemRandom()
     places = list(kept)
-    for canary in range(canaries):
+    for canary in chance.sample(range(known), min(CANARIES, known)):
         places.insert(chance.randint(0, len(places)), -1 - canary)
     return places

@@ -109,9 +109,8 @@ def _models(service: PrivateService) -> list[Route]:
     async def score(request: Request) -> Response:
         token = _token(service, request, SCORE)
         service.gate.spend(token, 1)
-        service.gate.admit()
         limit = service.settings.max_body_mib * 2**20 + OVERHEAD
-        with _held(service, request, limit):
+        with _held(service, token, request, limit):
             body = await _body(service, request, REQUEST_TYPE, limit)
             answer = await service.score(token, body)
         return Response(answer, media_type=ANSWER_TYPE)
@@ -138,24 +137,25 @@ def _token(service: PrivateService, request: Request, scope: str) -> Token:
 
 
 @contextmanager
-def _held(service: PrivateService, request: Request, most: int) -> Iterator[None]:
-    """Count what a body takes; refuse where too many are at hand already."""
+def _held(service: PrivateService, token: Token, request: Request, most: int) -> Iterator[None]:
+    """Count what a body takes; no tenant may take more than half of the room."""
     sent = request.headers.get("content-length", "")
     size = min(int(sent), most) if sent.isascii() and sent.isdecimal() else most
-    if service.held + size > service.settings.bodies_mib * 2**20:
+    room, own = service.settings.bodies_mib * 2**20, service.held.get(token.name, 0)
+    if sum(service.held.values()) + size > room or (own and own + size > room / 2):
         service.metrics.shed.add("memory")
         raise Problem(
             503,
             "overloaded",
-            f"bodies of {service.held} bytes are being read and scored",
+            f"bodies of {own} bytes of yours are being read and scored",
             "Send it again after a second, and fewer rows at a time",
             headers={"retry-after": "1", "connection": "close"},
         )
-    service.held += size
+    service.held[token.name] = own + size
     try:
         yield
     finally:
-        service.held -= size
+        service.held[token.name] -= size
 
 
 async def _body(service: PrivateService, request: Request, kind: str, limit: int) -> bytes:

@@ -7,6 +7,7 @@ must also collect every receipt that was given since.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -58,7 +59,7 @@ class AuditLog:
         """
         path.parent.mkdir(parents=True, exist_ok=True)
         self._number, self.head = _end(path)
-        self._file = path.open("a", encoding="ascii")
+        self._file = path.open("ab", buffering=0)
 
     def note(self, event: str, **facts: Any) -> str:
         """Append a line and return its digest.
@@ -69,8 +70,12 @@ class AuditLog:
         """
         line = {"n": self._number + 1, "event": event, "before": self.head, **facts}
         digest = _digest(line)
-        self._file.write(canonical({**line, "digest": digest}).decode("ascii") + "\n")
-        self._file.flush()
+        text = _line(line, digest).encode("ascii")
+        handle = self._file.fileno()
+        size = os.fstat(handle).st_size
+        if os.write(handle, text) < len(text):
+            os.ftruncate(handle, size)  # a line in part would end the chain
+            raise OSError(errno.ENOSPC, "the log could be written in part only")
         self._number, self.head = self._number + 1, digest
         return digest
 
@@ -99,6 +104,7 @@ def verify_log(path: Path, receipts: Iterable[str] = ()) -> AuditReport:
                 line = json.loads(text)
                 digest = line.pop("digest")
                 right = (line["n"], line["before"], digest) == (number, before, _digest(line))
+                right = right and text == _line(line, digest)
             except (KeyError, TypeError, ValueError, AttributeError):
                 right = False
             if not right:
@@ -107,6 +113,10 @@ def verify_log(path: Path, receipts: Iterable[str] = ()) -> AuditReport:
             before = digest
             waited.discard(digest)
     return AuditReport(number, before, trouble, tuple(sorted(waited)))
+
+
+def _line(line: Mapping[str, Any], digest: str) -> str:
+    return canonical({**line, "digest": digest}).decode("ascii") + "\n"
 
 
 def _digest(line: Mapping[str, Any]) -> str:

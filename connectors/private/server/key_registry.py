@@ -23,6 +23,10 @@ AHEAD_SECONDS = 300
 """How far another clock may be ahead."""
 
 
+_EVER = 20
+"""Keys that a tenant may ever register, for each that it may have at a time."""
+
+
 class KeyRefusedError(ValueError):
     """A key may not be registered or used.
 
@@ -62,6 +66,7 @@ class KeyRegistry:
         self._path, self._overlap, self._most = path, int(overlap_days * DAY), max_keys
         self._entries: dict[str, KeyEntry] = {}
         if path.is_file():
+            _cut_torn_line(path)
             for number, line in enumerate(path.read_text(encoding="ascii").splitlines(), 1):
                 try:
                     event = json.loads(line)
@@ -97,11 +102,19 @@ class KeyRegistry:
             for entry in self._entries.values()
             if entry.registration.tenant == tenant and not entry.revoked and entry.ends > now
         ]
+        ever = sum(one.registration.tenant == tenant for one in self._entries.values())
+        if ever >= _EVER * self._most:
+            raise KeyRefusedError(
+                "too-many-keys", f"{tenant} has registered {ever} keys; ask an operator"
+            )
         if len(held) >= self._most:
             raise KeyRefusedError(
                 "too-many-keys", f"{tenant} has {len(held)} keys; revoke some of them"
             )
-        self._note({"event": "registered", "at": int(now), "content": content.hex()})
+        ends = int(now) + self._overlap
+        self._note(
+            {"event": "registered", "at": int(now), "content": content.hex(), "before_ends": ends}
+        )
         return self._entries[registration.key_id]
 
     def find(self, key_id: str, now: float) -> KeyEntry:
@@ -175,5 +188,13 @@ class KeyRegistry:
         self._entries[registration.key_id] = KeyEntry(registration, registration.expires)
         before = self._entries.get(registration.replaces)
         if before is not None:
-            ends = min(before.ends, int(event["at"]) + self._overlap)
+            ends = min(before.ends, int(event["before_ends"]))
             self._entries[registration.replaces] = replace(before, ends=ends)
+
+
+def _cut_torn_line(path: Path) -> None:
+    """Take off a last line that was not written whole: it never counted."""
+    content = path.read_bytes()
+    whole = content.rfind(b"\n") + 1
+    if whole < len(content):
+        os.truncate(path, whole)

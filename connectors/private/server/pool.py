@@ -47,12 +47,14 @@ class PoolConfig:
         memory_mib: What one may grow by.
         seconds: What one may take for a request.
         waiting: Most requests that wait for one.
+        queue_seconds: How long one may wait.
     """
 
     workers: int = 1
     memory_mib: int = 1_024
     seconds: float = 30.0
     waiting: int = 64
+    queue_seconds: float = 10.0
 
 
 class Pool:
@@ -92,7 +94,12 @@ class Pool:
             raise BusyError(f"{self._waiting} requests wait already")
         self._waiting += 1
         try:
-            process = await self._idle.get()
+            async with asyncio.timeout(self._config.queue_seconds):
+                process = await self._idle.get()
+        except TimeoutError:
+            raise BusyError(
+                f"no process was free within {self._config.queue_seconds:g} seconds"
+            ) from None
         finally:
             self._waiting -= 1
         header = json.dumps({"model": model, "packing": packing, "rows": rows}).encode()
@@ -135,6 +142,7 @@ class Pool:
             cwd=CHECKOUT,
             env={**environment, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
             limit=2**24,
+            start_new_session=True,  # the end of its pipe stops it; Ctrl-C is for its parent
         )
         self._all.add(process)
         try:

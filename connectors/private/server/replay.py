@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections import deque
 
+AHEAD_SECONDS = 5.0
+"""How far another clock may be ahead."""
+
 
 class ReplayError(ValueError):
     """A request is too old, from the future, or was seen before."""
@@ -13,14 +16,15 @@ class ReplayWindow:
     """Remembers what came within a window.
 
     Nonces are kept in memory. A server that starts knows none, so it takes no request that was
-    made before it started.
+    made before it started; by a clock that is ahead, a request could come again right after a
+    restart, so clocks may be ahead by seconds only.
     """
 
     def __init__(self, seconds: float, started: float) -> None:
         """Begin.
 
         Args:
-            seconds: How old a request may be, and how far another clock ahead.
+            seconds: How old a request may be.
             started: When this server did, seconds since 1970.
         """
         self._seconds, self._started = seconds, started
@@ -42,10 +46,10 @@ class ReplayWindow:
         Raises:
             ReplayError: When it must not count.
         """
-        if abs(now - made) > self._seconds:
+        if not -AHEAD_SECONDS <= now - made <= self._seconds:
             raise ReplayError(
-                f"the request was made {now - made:.0f} s ago by your clock; at most"
-                f" {self._seconds:g} s are taken: send it afresh, with the right time"
+                f"the request was made {now - made:.0f} s ago by your clock; {self._seconds:g} s"
+                f" at most are taken, and {AHEAD_SECONDS:g} s ahead: set the clock, send it afresh"
             )
         if made < self._started:
             raise ReplayError("the request is older than this server; send it afresh")

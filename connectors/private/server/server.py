@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 from connectors.api.http_run import BACKLOG, HttpRun, quiet_collector, serve_http
 from connectors.api.settings import settings_parser
@@ -78,7 +78,7 @@ def serve(settings: PrivateSettings, told: Callable[[str], None] = lambda _: Non
                 runner.run(_run(service, listener))
         finally:
             service.audit.note("stopped", at=int(time.time() * 1000))
-            service.audit.close()
+            service.close()
 
 
 def build_service(settings: PrivateSettings) -> PrivateService:
@@ -118,12 +118,18 @@ def build_service(settings: PrivateSettings) -> PrivateService:
     if len({model.offer.name for model in models}) < len(models):
         raise ConfigurationError("two models share a name", "Compile one with another --name")
     metrics = PrivateMetrics()
-    load = LoadControl(LoadLimits(settings.budget_ms / 1000))
+    load = LoadControl(LoadLimits(settings.queue_seconds))
+    settings.home.mkdir(parents=True, exist_ok=True)
+    lock = _only_one(settings.home)
     audit = AuditLog(settings.home / "audit.jsonl")
     now = time.time()
     audit.note("started", at=int(now * 1000), models=sorted(by_digest))
     pool = PoolConfig(
-        settings.workers, settings.worker_mib, settings.worker_seconds, settings.max_waiting
+        settings.workers,
+        settings.worker_mib,
+        settings.worker_seconds,
+        settings.max_waiting,
+        settings.queue_seconds,
     )
     return PrivateService(
         settings=settings,
@@ -140,7 +146,27 @@ def build_service(settings: PrivateSettings) -> PrivateService:
         models=by_digest,
         limiter=RateLimiter(settings.rows_rate, settings.rows_burst),
         signing=signing_key(settings.home / "scorer.key"),
+        lock=lock,
     )
+
+
+def _only_one(home: Path) -> BinaryIO:
+    """Hold a home for this process alone, for as long as the file is open.
+
+    Raises:
+        ConfigurationError: When another server has it: two would break the log's chain.
+    """
+    import fcntl
+
+    lock = (home / "lock").open("ab")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        lock.close()
+        raise ConfigurationError(
+            f"another server uses {home}", f"Stop it, or give this one a --home ({PREFIX}HOME)"
+        ) from error
+    return lock
 
 
 def signing_key(path: Path) -> Ed25519PrivateKey:

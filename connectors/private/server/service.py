@@ -10,7 +10,7 @@ import asyncio
 import time
 from dataclasses import dataclass, field, replace
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from connectors.api.problem import Problem, too_many
 from connectors.private.bundle import ServedModel
@@ -59,8 +59,9 @@ class PrivateService:
         models: Digest -> model.
         limiter: Rows per key.
         signing: Key that answers are signed with.
+        lock: Keeps other servers out of this one's home.
         stopping: Whether it ends.
-        held: Bytes of bodies being read or scored.
+        held: Tenant -> bytes of its bodies that are being read or scored.
     """
 
     settings: PrivateSettings
@@ -73,8 +74,9 @@ class PrivateService:
     models: dict[str, ServedModel]
     limiter: RateLimiter
     signing: Ed25519PrivateKey
+    lock: BinaryIO
     stopping: bool = False
-    held: int = field(default=0)
+    held: dict[str, int] = field(default_factory=dict)
 
     @property
     def public(self) -> str:
@@ -202,6 +204,11 @@ class PrivateService:
         finally:
             self.gate.load.stop()
 
+    def close(self) -> None:
+        """End the log and leave the home to others."""
+        self.audit.close()
+        self.lock.close()
+
     def _checked(
         self, token: Token, content: bytes, facts: dict[str, Any]
     ) -> tuple[Message[RequestHeader], ServedModel]:
@@ -247,15 +254,15 @@ class PrivateService:
                 "Send it with the token of its tenant",
                 where="tenant",
             )
-        try:
-            entry = self.keys.find(header.key, now)
-        except KeyRefusedError as error:
-            raise Problem(401, error.code, str(error), "Register a key", where="key") from None
-        if entry.registration.tenant != token.name:
+        known = self.keys.look(header.key)
+        if known is None or known.registration.tenant != token.name:
             raise Problem(
                 401, "unknown-key", "this key is not registered here", "Register it", where="key"
             )
-        return entry
+        try:
+            return self.keys.find(header.key, now)
+        except KeyRefusedError as error:
+            raise Problem(401, error.code, str(error), "Register a key", where="key") from None
 
     def _model(self, header: RequestHeader, entry: KeyEntry) -> ServedModel:
         model = self.models.get(header.model)
@@ -309,11 +316,22 @@ class PrivateService:
         except BusyError as error:
             self.metrics.shed.add("queue")
             raise Problem(
-                503, "overloaded", str(error), "Send it again later", headers={"retry-after": "1"}
+                503,
+                "overloaded",
+                str(error),
+                "Make a new request later",
+                headers={"retry-after": "1"},
             ) from None
         except ScoringError as error:
-            code = "no-ciphertexts" if error.refused else "not-scored"
-            raise Problem(422, code, str(error), "Encrypt the rows again") from None
+            if error.refused:
+                raise Problem(422, "no-ciphertexts", str(error), "Encrypt the rows again") from None
+            raise Problem(
+                503,
+                "not-scored",
+                str(error),
+                "Make a new request, with fewer rows if it happens again",
+                headers={"retry-after": "1"},
+            ) from None
         self.metrics.stages.observe("score", perf_counter() - began)
         return answer
 

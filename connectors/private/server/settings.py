@@ -33,6 +33,7 @@ class PrivateSettings(BaseSettings):
     max_rows: int = Field(16_384, ge=1, description="most rows of a request")
     max_body_mib: int = Field(256, ge=1, le=4_096, description="largest body")
     bodies_mib: int = Field(512, ge=1, description="bodies being read or scored, all together")
+    queue_seconds: float = Field(10.0, gt=0, description="longest wait for a process")
     max_waiting: int = Field(64, ge=1, description="most requests that wait for a process")
 
     window_seconds: float = Field(300.0, gt=0, description="age at which a request is too old")
@@ -44,9 +45,6 @@ class PrivateSettings(BaseSettings):
     tokens_file: Path | None = Field(None, description="file of hashed tokens")
     rate: float = Field(200.0, gt=0, description="requests per second and token")
     burst: float = Field(400.0, gt=0, description="requests a rested token may send at once")
-    budget_ms: float = Field(
-        1_000.0, gt=0, description="wait for the process beyond which it sheds"
-    )
     tls_certificate: Path | None = None
     tls_key: Path | None = None
     max_connections: int = Field(200, ge=1)

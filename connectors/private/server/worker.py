@@ -50,8 +50,12 @@ def main(arguments: Sequence[str]) -> int:
             return 1
         job = json.loads(jobs.read(header_bytes))
         content = jobs.read(content_bytes)
+        asked = scorers.get(job["model"])
+        if asked is None:
+            _reply(replies, REFUSED, b"the model was replaced since the server started; restart it")
+            continue
         try:
-            answer = scorers[job["model"]].score(job["packing"], job["rows"], content)
+            answer = asked.score(job["packing"], job["rows"], content)
         except (RequestError, WordError) as error:
             _reply(replies, REFUSED, str(error).encode())
         else:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import csv
 import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -41,7 +43,7 @@ PUBLIC = SIGNING.public_key().public_bytes_raw().hex()
 def served(tmp_path_factory):
     """A compiled model as it lies on a scorer's disk, read back."""
     folder = tmp_path_factory.mktemp("compiled")
-    write_bundle(folder, compile_model(made("linear"), rows(500)), "small", rows(500))
+    write_bundle(folder, compile_model(made("linear"), rows(500)), "small")
     return read_bundle(folder)
 
 
@@ -83,7 +85,8 @@ class TestKeyFile:
             assert path.stat().st_mode & 0o777 == 0o600
             again = KeyFile.read(path, passphrase)
             assert again == key
-            assert (key.signing.hex() in path.read_text()) is False
+            shown = base64.b64encode(key.signing).decode() in path.read_text()
+            assert shown is (passphrase == "")
 
     def test_a_closed_file_holds_no_secret_and_needs_its_passphrase(self, key, tmp_path):
         path = tmp_path / "closed.key"
@@ -145,10 +148,18 @@ class TestKeyFile:
     def test_a_budget_is_counted_in_the_file_before_anything_is_released(self, key, tmp_path):
         path = tmp_path / "owner.key"
         key.write(path, "pass")
-        for used in (1, 2):
-            assert KeyFile.read(path, "pass").spend(path, "pass", 2).released == used
-        with pytest.raises(KeyFileError, match="has released 2 answers"):
-            KeyFile.read(path, "pass").spend(path, "pass", 2)
+        for used in (3, 6):
+            assert KeyFile.spend(path, "pass", 3, 8).released == used
+        with pytest.raises(KeyFileError, match="has released 6 values, and its noise hides 8"):
+            KeyFile.spend(path, "pass", 3, 8)
+        assert KeyFile.read(path, "pass").released == 6
+
+    def test_two_that_count_at_once_do_not_count_once(self, key, tmp_path):
+        path = tmp_path / "owner.key"
+        key.write(path)
+        with ThreadPoolExecutor(8) as threads:
+            list(threads.map(lambda _: KeyFile.spend(path, "", 1, 100), range(40)))
+        assert KeyFile.read(path).released == 40
 
 
 class TestSession:
@@ -178,7 +189,7 @@ class TestSession:
         places = {tuple(session.seal(rows(30)).places) for _ in range(5)}
         assert len(places) == 5
         for one in places:
-            assert sorted(place for place in one if place < 0) == [-3, -2, -1]
+            assert sum(place < 0 for place in one) == CANARIES
             assert [place for place in one if place >= 0] == list(range(30))
 
     def test_every_request_is_another(self, session):
@@ -275,8 +286,7 @@ class TestRelease:
         compiled = compile_model(made("linear"), rows(500), CompileOptions(profile="shareable"))
         clear = made("linear").score(rows(500))
         error = np.abs(released(clear, compiled.proof.flooding) - clear).max()
-        # rounding to the grid adds at most half of a deviation
-        assert error <= compiled.proof.released + compiled.proof.flooding / 2
+        assert error <= compiled.proof.released
 
 
 class TestTables:
@@ -323,7 +333,7 @@ class TestTables:
 class TestBundle:
     def test_both_halves_must_be_of_one_model(self, served, tmp_path):
         compiled = compile_model(made("linear", 2), rows(500))
-        write_bundle(tmp_path, compiled, "other", rows(500))
+        write_bundle(tmp_path, compiled, "other")
         (tmp_path / "offer.json").write_text(served.offer.to_json())
         with pytest.raises(BundleError, match="not of one model"):
             read_bundle(tmp_path)
@@ -336,10 +346,10 @@ class TestBundle:
             with pytest.raises(BundleError):
                 read_bundle(tmp_path)
         with pytest.raises(BundleError, match="no name"):
-            write_bundle(tmp_path, compile_model(made("linear"), rows(50)), "a/b", rows(50))
+            write_bundle(tmp_path, compile_model(made("linear"), rows(50)), "a/b")
 
     def test_holds_no_key_of_anyone(self, tmp_path, key):
-        write_bundle(tmp_path, compile_model(made("linear"), rows(50)), "small", rows(50))
+        write_bundle(tmp_path, compile_model(made("linear"), rows(50)), "small")
         content = b"".join(path.read_bytes() for path in tmp_path.iterdir())
         for word in (b"secret", b"private_key", b"signing"):
             assert word not in content

@@ -30,7 +30,7 @@ def programs(tmp_path_factory):
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
     folder = tmp_path_factory.mktemp("scorer")
-    write_bundle(folder / "small", compile_model(made("linear"), rows(300)), "small", rows(300))
+    write_bundle(folder / "small", compile_model(made("linear"), rows(300)), "small")
     settings = {"models": folder / "small", "log_level": "WARNING"}
     with running_private(folder / "home", settings, f"bank-a:score:{TOKEN}") as running:
         yield running

@@ -57,7 +57,7 @@ def test_digits_are_told_apart_encrypted():
     )
     model = power_model(pixels, [(weights, bias), (output[:, :-1], output[:, -1])], 2)
     compiled = compile_model(model, x[train], CompileOptions(tolerance=1e-2))
-    owner = Owner(make_offer(compiled, "digits", x[train]), Seal(compiled.plan.parameters))
+    owner = Owner(make_offer(compiled, "digits"), Seal(compiled.plan.parameters))
     scorer = EncryptedScorer(compiled.plan, compiled.whole)
     sealed = owner.encrypt(x[test])
     scores = owner.decrypt(sealed, scorer.score(sealed.packing, sealed.rows, sealed.content))

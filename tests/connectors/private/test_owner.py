@@ -29,7 +29,7 @@ class Pair:
     def __init__(self, kind: str) -> None:
         self.model = made(kind)
         self.compiled = compile_model(self.model, rows(500))
-        self.offer = make_offer(self.compiled, kind, rows(500))
+        self.offer = make_offer(self.compiled, kind)
         self.owner = Owner(self.offer, Seal(self.compiled.plan.parameters))
         self.scorer = EncryptedScorer(self.compiled.plan, self.compiled.whole)
 

@@ -122,6 +122,32 @@ class TestKeyRegistry:
         keys.revoke(made_keys[0], NOW)
         keys.register(registration(salt="9" * 32), "bank-a", NOW)
 
+    def test_a_line_that_was_not_written_whole_never_counted(self, keys, tmp_path):
+        keys.register(registration(), "bank-a", NOW)
+        path = tmp_path / "keys.jsonl"
+        whole = path.read_text()
+        path.write_text(whole + whole[:50])
+        again = KeyRegistry(path)
+        again.register(registration(salt="e" * 32), "bank-a", NOW)
+        assert len(KeyRegistry(path)._entries) == 2
+
+    def test_what_a_tenant_may_ever_register_is_limited(self, tmp_path):
+        keys = KeyRegistry(tmp_path / "keys.jsonl", max_keys=1)
+        for i in range(20):
+            entry = keys.register(registration(salt=f"{i:032x}"), "bank-a", NOW)
+            keys.revoke(entry.registration.key_id, NOW)
+        with pytest.raises(KeyRefusedError, match="ask an operator"):
+            keys.register(registration(salt="f" * 32), "bank-a", NOW)
+        keys.register(registration(tenant="bank-b"), "bank-b", NOW)
+
+    def test_an_overlap_that_is_set_anew_brings_no_key_back(self, tmp_path):
+        path = tmp_path / "keys.jsonl"
+        keys = KeyRegistry(path, overlap_days=0)
+        old = keys.register(registration(), "bank-a", NOW).registration.key_id
+        keys.register(registration(replaces=old, salt="e" * 32), "bank-a", NOW)
+        with pytest.raises(KeyRefusedError):
+            KeyRegistry(path, overlap_days=30).find(old, NOW + 1)
+
     def test_a_file_changed_by_hand_is_told_with_its_line(self, keys, tmp_path):
         keys.register(registration(), "bank-a", NOW)
         path = tmp_path / "keys.jsonl"
@@ -141,7 +167,7 @@ class TestReplayWindow:
     def test_times_outside_of_the_window_are_refused(self):
         window = ReplayWindow(300, NOW)
         for made_at, now in ((NOW, NOW + 301), (NOW + 301, NOW)):
-            with pytest.raises(ReplayError, match="at most 300 s"):
+            with pytest.raises(ReplayError, match="300 s at most"):
                 window.take("a", "n", made_at, now)
 
     def test_what_is_older_than_the_server_is_refused(self):
@@ -228,6 +254,12 @@ class TestAudit:
         assert not found.trouble
         assert set(found.missing) == set(digests[1:])
 
+    def test_a_second_spelling_of_a_member_is_found(self, tmp_path):
+        path, _ = self.written(tmp_path)
+        text = path.read_text()
+        path.write_text(text.replace('{"before"', '{"rows":999999,"before"', 1))
+        assert verify_log(path).trouble.startswith("line 1")
+
     def test_a_broken_end_is_not_gone_on_from(self, tmp_path):
         path, _ = self.written(tmp_path)
         whole = path.read_text()
@@ -246,7 +278,7 @@ class TestAudit:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     place = tmp_path_factory.mktemp("compiled")
-    write_bundle(place, compile_model(made("linear"), rows(300)), "small", rows(300))
+    write_bundle(place, compile_model(made("linear"), rows(300)), "small")
     return place
 
 
@@ -381,6 +413,25 @@ class TestPool:
 
         for pid in with_pool(folder, work, workers=2):
             assert not alive(pid)
+
+    def test_a_model_that_was_replaced_is_refused_and_costs_no_process(self, folder):
+        async def work(pool):
+            with pytest.raises(ScoringError, match="replaced since the server started") as refused:
+                await pool.score("f" * 64, "products", 1, b"")
+            return refused.value.refused, pool.deaths
+
+        assert with_pool(folder, work) == (True, 0)
+
+    def test_waiting_for_a_process_has_an_end(self, folder, plan):
+        async def work(pool):
+            content = bytes(plan.request_bytes("rows", 4096 * 60))
+            asked = asyncio.create_task(pool.score(plan.digest, "rows", 4096 * 60, content))
+            await asyncio.sleep(0)
+            with pytest.raises(BusyError, match="no process was free"):
+                await pool.score(plan.digest, "rows", 4096 * 60, content)
+            return len(await asked)
+
+        assert with_pool(folder, work, queue_seconds=0.05) == plan.answer_bytes("rows", 4096 * 60)
 
     def test_a_folder_without_a_model_does_not_start(self, tmp_path):
         with pytest.raises(ScoringError, match="does not start"):

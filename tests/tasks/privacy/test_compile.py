@@ -27,7 +27,7 @@ class TestCompile:
         model = made(kind)
         compiled = compile_model(model, rows(300))
         error = np.abs(simulate(compiled, rows(300)) - model.score(rows(300)))
-        assert error.max() <= compiled.proof.likely_calibration <= compiled.options.tolerance
+        assert error.max() <= compiled.proof.likely_calibration <= compiled.options.allowed
         assert compiled.proof.likely_calibration <= compiled.proof.likely <= compiled.proof.certain
 
     @pytest.mark.parametrize("kind", KINDS)
@@ -171,7 +171,7 @@ class TestPlan:
         compiled = compile_model(made(kind), rows(50))
         assert Plan.from_dict(compiled.plan.to_dict()) == compiled.plan
         again = WholeWeights.from_dict(compiled.whole.to_dict())
-        assert digest_of(compiled.plan, again) == compiled.plan.digest
+        assert digest_of(compiled.plan, again, compiled.public) == compiled.plan.digest
 
     def test_few_rows_go_as_products_and_many_as_rows(self):
         plan = compile_model(made("linear"), rows(50)).plan
