@@ -97,7 +97,7 @@ def federated_train(
             "threshold": least,
             "colluding": colluding,
         },
-        tags={"protects": "a transaction" if plan.private else "nothing beyond sums"},
+        tags={"protects": "a row of features" if plan.private else "nothing beyond sums"},
         git_commit=job["git_commit"],
     )
     folder = home / "federated" / f"{dataset}-{plan.digest.hex()[:8]}"
@@ -203,7 +203,7 @@ def _publish(record: Record) -> None:
         "average precision": f"{record['figures']['ap']:.4f}",
         "rounds": str(len(record["rounds"])),
         "branches in the last sum": f"{last['survivors']:.0f}",
-        "epsilon of a transaction": "none: sums are exact"
+        "epsilon of a row of features": "none: sums are exact"
         if record["epsilon"] is None
         else f"{record['epsilon']:.2f}",
         "bytes a branch sends a round": f"{last['up_bytes']:,.0f}",

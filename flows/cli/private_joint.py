@@ -137,9 +137,13 @@ def party(
 
     with _told():
         columns = read_plan(plan).encodings[number].columns
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.touch()  # before a deal is used up for scores that could not be written
         door = Door(_number(number), certificate, key, peer, port, host, wait)
         config = PartyConfig(door, plan, part, deal, dealer_key, ledger, alignment)
         result = run_party(config, read_rows(rows, columns))
+    if result.outcome is None:
+        out.unlink()
     told: dict[str, Any] = {
         "rows": result.rows,
         "sent": result.sent,

@@ -32,7 +32,7 @@ def test_branches_train_a_model_together(rehearsed):
     model = FederatedModel.from_dict(json.loads(Path(rehearsed["model"]).read_text()))
     assert np.isfinite(model.logits(np.zeros((2, len(model.encoding.columns))))).all()
     kept = {path.name for path in Path(rehearsed["model"]).parent.rglob("*") if path.is_file()}
-    assert kept == {"model.json", "branch.json", "branch.log", "ledger.txt"}
+    assert kept == {"model.json", "branch.json", "branch.log", "ledger.txt", ".ledger.txt.lock"}
 
 
 def test_every_round_is_tracked(rehearsed):
@@ -72,7 +72,7 @@ def test_noise_is_accounted_for(rehearsed, small_bank):
     assert record["epsilon"] == pytest.approx(epsilon(0.1, 2.0, 4, 1e-6))
     run = MlflowClient().get_run(record["run_id"])
     assert run.data.metrics["epsilon"] == pytest.approx(record["epsilon"])
-    assert run.data.tags["protects"] == "a transaction"
+    assert run.data.tags["protects"] == "a row of features"
     assert all(r["loss"] is None for r in record["rounds"])
     assert math.isfinite(record["figures"]["auc"])
 

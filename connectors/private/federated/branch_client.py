@@ -23,6 +23,9 @@ from tasks.privacy.federated.roster import Roster
 
 logger = logging.getLogger(__name__)
 
+BEYOND = "a value of this branch lies beyond the limit of the plan; its own log says which"
+"""What a coordinator is told of a refusal."""
+
 RETRY_PAUSE = 0.2
 """Seconds between two attempts to connect."""
 
@@ -143,8 +146,12 @@ class BranchClient:
                     return
                 try:
                     answer = branch.answer(_request(message))
-                except (ProtocolError, RangeError) as error:
+                except ProtocolError as error:
                     channel.send(Message({"refused": str(error)[:1_000]}), seconds=seconds)
+                    raise
+                except RangeError:
+                    # Which value it is tells of rows: that stays in this branch's own log.
+                    channel.send(Message({"refused": BEYOND}), seconds=seconds)
                     raise
                 channel.send(Message({"answer": True}, answer), seconds=seconds)
         finally:

@@ -109,9 +109,11 @@ def read_identity(folder: Path) -> Ed25519PrivateKey:
 
 
 def write_rows(folder: Path, x: ArrayLike, y: ArrayLike) -> None:
-    """Write the rows of a branch."""
-    folder.mkdir(parents=True, exist_ok=True)
-    np.savez(folder / ROWS, x=np.asarray(x, np.float32), y=np.asarray(y, np.int8))
+    """Write the rows of a branch, for its owner alone."""
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    handle = os.open(folder / ROWS, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(handle, "wb") as file:
+        np.savez(file, x=np.asarray(x, np.float32), y=np.asarray(y, np.int8))
 
 
 def write_settings(folder: Path, settings: BranchSettings) -> None:

@@ -6,9 +6,11 @@ bounds their number, and with it epsilon, however often branch or coordinator ar
 
 from __future__ import annotations
 
+import fcntl
 import os
 from collections import Counter
 from pathlib import Path
+from typing import BinaryIO
 
 
 class LedgerError(ValueError):
@@ -30,6 +32,15 @@ class Ledger:
         """
         self._path, self._plan = path, plan.hex()
         self._spent: Counter[str] = Counter()
+        self._lock = _held(path)
+        try:
+            self._count(path)
+        except LedgerError:
+            self.close()
+            raise
+
+    def _count(self, path: Path) -> None:
+        """Count what was spent."""
         try:
             content = path.read_text("ascii") if path.exists() else ""
         except (OSError, ValueError) as error:
@@ -43,6 +54,10 @@ class Ledger:
                 )
             if words[0] == self._plan:
                 self._spent[words[1]] += 1
+
+    def close(self) -> None:
+        """Leave the ledger to others."""
+        self._lock.close()
 
     def spent(self, task: str) -> int:
         """Return how many vectors have left for a task."""
@@ -63,3 +78,17 @@ class Ledger:
         except OSError as error:
             raise LedgerError(f"{self._path} cannot be written ({error})") from error
         self._spent[task] += 1
+
+
+def _held(path: Path) -> BinaryIO:
+    """Hold a ledger for this process alone: two that count would each count half."""
+    try:
+        lock = path.with_name(f".{path.name}.lock").open("ab")
+    except OSError as error:
+        raise LedgerError(f"{path} cannot be read ({error})") from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        lock.close()
+        raise LedgerError(f"another process of this branch uses {path}; stop it first") from error
+    return lock

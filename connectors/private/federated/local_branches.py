@@ -56,10 +56,10 @@ class LocalBranches:
             started: Told the process group of each branch that is started.
         """
         self._folders = {name: folder / name for name in parts}
+        keys = {name: make_identity(path) for name, path in self._folders.items()}
+        self.roster = Roster(keys, threshold, colluding)  # refused before a row is written
         for name, (x, y) in parts.items():
             write_rows(self._folders[name], x, y)
-        keys = {name: make_identity(path) for name, path in self._folders.items()}
-        self.roster = Roster(keys, threshold, colluding)
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self._started = started
 

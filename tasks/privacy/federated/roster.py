@@ -67,8 +67,11 @@ class Roster:
 
     @property
     def honest(self) -> int:
-        """Branches of any complete sum whose noise nobody else knows."""
-        return self.threshold - self.colluding
+        """Branches of any complete sum whose noise the reader of a model does not know.
+
+        Every branch reads the model and knows its own noise, so one is never counted.
+        """
+        return self.threshold - max(self.colluding, 1)
 
     @property
     def digest(self) -> bytes:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+
 import pytest
 
 from connectors.private.federated.ledger import Ledger, LedgerError
@@ -15,10 +17,14 @@ def test_counts_go_on_where_they_were(tmp_path):
     for _ in range(3):
         first.spend("average")
     first.spend("moments")
-    Ledger(path, OTHER).spend("average")
-    again = Ledger(path, PLAN)
-    assert (again.spent("average"), again.spent("moments"), again.spent("gradient")) == (3, 1, 0)
-    assert Ledger(path, OTHER).spent("average") == 1
+    first.close()
+    with closing(Ledger(path, OTHER)) as other:
+        other.spend("average")
+    with closing(Ledger(path, PLAN)) as again:
+        spent = [again.spent(task) for task in ("average", "moments", "gradient")]
+    assert spent == [3, 1, 0]
+    with closing(Ledger(path, OTHER)) as other:
+        assert other.spent("average") == 1
     assert path.stat().st_mode & 0o777 == 0o600
 
 
@@ -31,7 +37,21 @@ def test_a_line_that_is_none_stops_the_branch(tmp_path, line):
 
 
 def test_what_cannot_be_written_down_does_not_leave(tmp_path):
-    ledger = Ledger(tmp_path / "absent" / "ledger.txt", PLAN)
-    with pytest.raises(LedgerError, match="cannot be written"):
-        ledger.spend("average")
-    assert ledger.spent("average") == 0
+    with pytest.raises(LedgerError, match="cannot be read"):
+        Ledger(tmp_path / "absent" / "ledger.txt", PLAN)
+    path = tmp_path / "ledger.txt"
+    with closing(Ledger(path, PLAN)) as ledger:
+        path.mkdir()
+        with pytest.raises(LedgerError, match="cannot be written"):
+            ledger.spend("average")
+        assert ledger.spent("average") == 0
+
+
+def test_two_that_count_would_each_count_half(tmp_path):
+    path = tmp_path / "ledger.txt"
+    with (
+        closing(Ledger(path, PLAN)),
+        pytest.raises(LedgerError, match="another process of this branch"),
+    ):
+        Ledger(path, PLAN)
+    Ledger(path, PLAN).close()
