@@ -115,9 +115,9 @@ class Scorer:
         connection = self._connection()
         try:
             connection.request(method, path, body, headers)
-            response = connection.getresponse()
-            content = response.read(most + 1)
-            status = response.status
+            with connection.getresponse() as response:
+                content = response.read(most + 1)
+                status = response.status
         except (OSError, http.client.HTTPException) as error:
             raise ScorerError(f"{self.url} does not answer ({error})") from error
         finally:

@@ -74,7 +74,7 @@ class TestSeeds:
         seed, expected = second_halves(made, ring, tmp_path)
         bound = (1 << 64) - 1 - ((1 << 64) - 1) % prime - 1
         drawn = np.frombuffer(stream(seed, 8 * ring.degree), "<u8")
-        assert (drawn >= np.uint64(bound)).sum() > 10
+        assert (drawn >= np.uint64(bound)).any()
         np.testing.assert_array_equal(
             uniform(np.frombuffer(seed, np.uint8)[None], ring)[0], expected
         )
