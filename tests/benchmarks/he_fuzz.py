@@ -306,6 +306,16 @@ async def against_core(
     token = Token(TENANT, frozenset({"score"}), b"")
     await service.pool.start()
     try:
+        for name, content, allowed in crafted(case, count // 20, rng):
+            tally.cases += 1
+            try:
+                answer = await service.score(token, content)
+            except Problem as problem:
+                tally.look(problem.body())
+                if problem.status >= 500:
+                    tally.crash(f"{name}: {problem.status} {problem.what}")
+            else:
+                _judge(tally, case, name, content, answer, allowed=allowed)
         for _ in range(count):
             content = mutated(case, rng)
             tally.cases += 1

@@ -38,7 +38,6 @@ def create_app(service: PrivateService) -> Starlette:
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
-        await service.pool.start()
         task = asyncio.create_task(service.run())
         try:
             yield
@@ -46,7 +45,6 @@ def create_app(service: PrivateService) -> Starlette:
             task.cancel()
             with suppress(asyncio.CancelledError):
                 await task
-            await service.pool.close()
 
     app = Starlette(routes=[*_operating(service), *_keys(service), *_models(service)])
     app.router.lifespan_context = lifespan
@@ -98,11 +96,11 @@ def _keys(service: PrivateService) -> list[Route]:
 
 def _models(service: PrivateService) -> list[Route]:
     async def models(request: Request) -> Response:
-        _token(service, request, SCORE)
+        service.gate.spend(_token(service, request, SCORE), 1)
         return _json({"models": service.listed()})
 
     async def offer(request: Request) -> Response:
-        _token(service, request, SCORE)
+        service.gate.spend(_token(service, request, SCORE), 1)
         found = service.offer(request.path_params["name"])
         return Response(found.to_json(), media_type=JSON)
 

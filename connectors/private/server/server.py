@@ -219,9 +219,12 @@ async def _run(service: PrivateService, listener: socket.socket) -> None:
         settings.tls_key,
     )
     try:
+        await service.pool.start()
         await serve_http(create_app(service), guarded(wire), listener, run, ending)
     except ScoringError as error:
         raise ServiceError(str(error), "See its log above") from error
+    finally:
+        await service.pool.close()
 
 
 def _url(settings: PrivateSettings, listener: socket.socket) -> str:

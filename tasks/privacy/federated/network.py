@@ -99,8 +99,12 @@ class Network:
             clip: Largest norm.
 
         Returns:
-            Loss, and float64 [d].
+            Loss, and float64 [d]. With a clip a row whose gradient is no number adds nothing.
         """
+        with np.errstate(over="ignore", invalid="ignore"):  # of parameters that are absurd
+            return self._gradient(parameters, x, y, clip)
+
+    def _gradient(self, parameters: Reals, x: Reals, y: Reals, clip: float) -> tuple[float, Reals]:
         inputs = self._activations(parameters, x)
         logit = inputs.pop()[:, 0]
         layers = self.layers(parameters)
@@ -110,8 +114,7 @@ class Network:
             back = (back @ weight.T) * (value > 0)
             backs.insert(0, back)
         if math.isfinite(clip):
-            scale = _shrinking(inputs, backs, clip)
-            backs = [part * scale[:, None] for part in backs]
+            inputs, backs = _clipped(inputs, backs, clip)
         parts = [
             np.append((value.T @ part).ravel(), part.sum(axis=0))
             for value, part in zip(inputs, backs, strict=True)
@@ -129,11 +132,21 @@ class Network:
         return values
 
 
-def _shrinking(inputs: list[Reals], backs: list[Reals], clip: float) -> Reals:
-    """Return the factor [n] that brings each row's gradient down to the norm."""
+def _clipped(
+    inputs: list[Reals], backs: list[Reals], clip: float
+) -> tuple[list[Reals], list[Reals]]:
+    """Return what goes in and comes back with each row's gradient brought down to the norm.
+
+    A row whose norm is no number is left out. Were it refused instead, parameters that are chosen
+    for it would tell whether it is there, and no noise would cover that.
+    """
     squares = sum(
         np.square(back).sum(axis=1) * (np.square(value).sum(axis=1) + 1.0)
         for value, back in zip(inputs, backs, strict=True)
     )
-    factor: Reals = np.minimum(1.0, clip / np.sqrt(np.maximum(squares, 1e-300)))
-    return factor
+    kept = np.isfinite(squares)[:, None]
+    factor = np.minimum(1.0, clip / np.sqrt(np.maximum(squares, 1e-300)))[:, None]
+    return (
+        [np.where(kept, value, 0.0) for value in inputs],
+        [np.where(kept, back * factor, 0.0) for back in backs],
+    )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 
 PRIME = (1 << 256) + 297
 """The smallest prime above all secrets."""
@@ -78,12 +79,20 @@ def _value(coefficients: Sequence[int], place: int) -> int:
 
 def _interpolated(points: Sequence[tuple[int, int]], at: int) -> int:
     """Return the value at a place of the polynomial through points (Lagrange)."""
-    total = 0
-    for place, value in points:
+    factors = _factors(tuple(place for place, _ in points), at)
+    products = (value * factor for (_, value), factor in zip(points, factors, strict=True))
+    return sum(products) % PRIME
+
+
+@lru_cache(maxsize=2_048)
+def _factors(places: tuple[int, ...], at: int) -> tuple[int, ...]:
+    """Return what values at places count at another; all secrets of a sum share them."""
+    found = []
+    for place in places:
         above, below = 1, 1
-        for other, _ in points:
+        for other in places:
             if other != place:
                 above = above * (at - other) % PRIME
                 below = below * (place - other) % PRIME
-        total = (total + value * above * pow(below, -1, PRIME)) % PRIME
-    return total
+        found.append(above * pow(below, -1, PRIME) % PRIME)
+    return tuple(found)

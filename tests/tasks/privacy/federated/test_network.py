@@ -66,6 +66,21 @@ class TestGradient:
             network.name(network.parameters)
 
 
+@pytest.mark.parametrize("hidden", [(), (4,)])
+def test_a_row_whose_gradient_is_no_number_adds_nothing(hidden):
+    """Parameters that are made for it must not tell by a refusal whether a row is there."""
+    network = Network(6, hidden)
+    x, y = rows()
+    x[3, 0] = 5.0
+    x[:3, 0] = x[4:, 0] = 0.0
+    start = network.initial(0)
+    start[0] = 1.7e308  # times 5 it is infinite
+    with_it = network.gradient(start, x, y, clip=1.0)[1]
+    without = network.gradient(start, np.delete(x, 3, 0), np.delete(y, 3), clip=1.0)[1]
+    assert np.isfinite(with_it).all()
+    assert np.linalg.norm(with_it - without) <= 1.0 + 1e-9
+
+
 def test_names_are_places_in_the_layers():
     network = Network(6, (5,))
     parameters = np.arange(network.parameters, dtype=np.float64)
