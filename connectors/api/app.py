@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
 from importlib.metadata import version
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
+import orjson
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.routing import Route
+from starlette.types import ASGIApp, Lifespan, Message, Receive, Scope, Send
 
 from connectors.api.problem import Problem, failed
-from connectors.api.reply import SECURITY_HEADERS, TLS_HEADER, Reply, reply_to
+from connectors.api.reply import JSON, SECURITY_HEADERS, TLS_HEADER, Reply, reply_to
 
 if TYPE_CHECKING:
     from connectors.api.gate import Gate
@@ -149,6 +151,40 @@ class Surroundings:
             self._metrics.requests.add(route, str(status))
             if route != "/ui/live":
                 self._metrics.stages.observe("request", perf_counter() - began)
+
+
+def beside(run: Callable[[], Coroutine[Any, Any, None]]) -> Lifespan[Starlette]:
+    """Return a lifespan in which something runs beside the requests until the end."""
+
+    @asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        task = asyncio.create_task(run())
+        try:
+            yield
+        finally:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+
+    return lifespan
+
+
+def counted_route(
+    path: str, endpoint: Callable[[Request], Awaitable[Response]], method: str = "GET"
+) -> Route:
+    """Return a route whose requests are counted under its path."""
+
+    async def counted(request: Request) -> Response:
+        request.scope["route"] = route  # what the request is counted under
+        return await endpoint(request)
+
+    route = Route(path, counted, methods=[method])
+    return route
+
+
+def json_response(said: dict[str, Any], status: int = 200) -> Response:
+    """Return JSON data as an answer."""
+    return Response(orjson.dumps(said), status, media_type=JSON)
 
 
 def as_response(reply: Reply) -> Response:

@@ -92,15 +92,20 @@ async def serve_http(
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, end, number)
     sweep = asyncio.create_task(sweep_often(server.server_state.connections))
-    address = listener.getsockname()
-    scheme = "https" if run.certificate else "http"
-    logger.info("%s listens on %s://%s:%d", run.what, scheme, address[0], address[1])
+    logger.info("%s listens on %s", run.what, url_of(listener, tls=bool(run.certificate)))
     try:
         await server.serve(sockets=[listener])
     finally:
         sweep.cancel()
         with suppress(asyncio.CancelledError):
             await sweep
+
+
+def url_of(listener: socket.socket, *, tls: bool) -> str:
+    """Return the address of a bound socket, as a client writes it."""
+    host, port = listener.getsockname()[:2]
+    shown = f"[{host}]" if ":" in host else host
+    return f"{'https' if tls else 'http'}://{shown}:{port}"
 
 
 def quiet_collector() -> None:

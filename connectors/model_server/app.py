@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Callable
 from importlib.metadata import version as installed
-from typing import Any
 
-import orjson
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from connectors.api.app import surround
+from connectors.api.app import beside, counted_route, json_response, surround
 from connectors.api.metrics import CONTENT_TYPE
-from connectors.api.reply import JSON
 from connectors.model_server.repository import PLATFORM
 from connectors.model_server.service import INFER, READ, ModelService, reply_to
 
@@ -25,7 +20,6 @@ GUIDE = "docs/reference/model-server.md"
 _MODEL = "/v2/models/{name}"
 _VERSION = "/v2/models/{name}/versions/{version}"
 
-Endpoint = Callable[[Request], Awaitable[Response]]
 Render = Callable[[], bytes]
 
 
@@ -36,23 +30,12 @@ def create_app(service: ModelService, render: Render | None = None) -> Starlette
         service: The service.
         render: Metrics of all processes; None: of this one.
     """
-
-    @asynccontextmanager
-    async def lifespan(_: Starlette) -> AsyncIterator[None]:
-        task = asyncio.create_task(service.run())
-        try:
-            yield
-        finally:
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
-
     routes = [
         *_operating(service, render or service.metrics.render),
         *_looking(service),
         *_asking(service),
     ]
-    app = Starlette(routes=routes, lifespan=lifespan)
+    app = Starlette(routes=routes, lifespan=beside(service.run))
     app.router.redirect_slashes = False
     tls = bool(service.settings.tls_certificate)
     surround(app, service.gate, service.metrics, tls=tls, reply=reply_to, see=GUIDE)
@@ -61,19 +44,19 @@ def create_app(service: ModelService, render: Render | None = None) -> Starlette
 
 def _operating(service: ModelService, render: Render) -> list[Route]:
     async def live(_: Request) -> Response:
-        return _json({"live": True})
+        return json_response({"live": True})
 
     async def ready(_: Request) -> Response:
-        return _json({"ready": not service.stopping}, 503 if service.stopping else 200)
+        return json_response({"ready": not service.stopping}, 503 if service.stopping else 200)
 
     async def metrics(request: Request) -> Response:
         service.allowed(request, READ)
         return Response(render(), media_type=CONTENT_TYPE)
 
     return [
-        _route("/v2/health/live", live),
-        _route("/v2/health/ready", ready),
-        _route("/metrics", metrics),
+        counted_route("/v2/health/live", live),
+        counted_route("/v2/health/ready", ready),
+        counted_route("/metrics", metrics),
     ]
 
 
@@ -83,14 +66,14 @@ def _looking(service: ModelService) -> list[Route]:
     async def server(request: Request) -> Response:
         service.allowed(request, INFER, READ)
         said = {"name": "penstock", "version": installed("penstock"), "extensions": EXTENSIONS}
-        return _json(said)
+        return json_response(said)
 
     async def models(request: Request) -> Response:
         service.allowed(request, INFER, READ)
         listed = [
             {"name": name, "versions": repository.versions(name)} for name in repository.names()
         ]
-        return _json({"models": listed, "trouble": repository.troubles()})
+        return json_response({"models": listed, "trouble": repository.troubles()})
 
     async def model(request: Request) -> Response:
         service.allowed(request, INFER, READ)
@@ -107,39 +90,26 @@ def _looking(service: ModelService) -> list[Route]:
                 "batching": found.together,
             },
         }
-        return _json(said)
+        return json_response(said)
 
     async def model_ready(request: Request) -> Response:
         service.allowed(request, INFER, READ)
         found = repository.find(*_named(request))
-        return _json({"name": found.name, "version": found.version, "ready": True})
+        return json_response({"name": found.name, "version": found.version, "ready": True})
 
     both = [(_MODEL, model), (_VERSION, model)]
     ready = [(f"{_MODEL}/ready", model_ready), (f"{_VERSION}/ready", model_ready)]
     pairs = [("/v2", server), ("/v2/models", models), *both, *ready]
-    return [_route(path, endpoint) for path, endpoint in pairs]
+    return [counted_route(path, endpoint) for path, endpoint in pairs]
 
 
 def _asking(service: ModelService) -> list[Route]:
     async def infer(request: Request) -> Response:
         return await service.infer(request, *_named(request))
 
-    return [_route(f"{path}/infer", infer, "POST") for path in (_MODEL, _VERSION)]
-
-
-def _route(path: str, endpoint: Endpoint, method: str = "GET") -> Route:
-    async def counted(request: Request) -> Response:
-        request.scope["route"] = route  # what the request is counted under
-        return await endpoint(request)
-
-    route = Route(path, counted, methods=[method])
-    return route
+    return [counted_route(f"{path}/infer", infer, "POST") for path in (_MODEL, _VERSION)]
 
 
 def _named(request: Request) -> tuple[str, str]:
     given = request.path_params
     return given["name"], given.get("version", "")
-
-
-def _json(said: dict[str, Any], status: int = 200) -> Response:
-    return Response(orjson.dumps(said), status, media_type=JSON)

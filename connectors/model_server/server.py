@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from connectors.api.http_run import BACKLOG, HttpRun, quiet_collector, serve_http
+from connectors.api.http_run import BACKLOG, HttpRun, quiet_collector, serve_http, url_of
 from connectors.api.settings import settings_parser
 from connectors.listener import bound_listener
 from connectors.model_server.settings import (
@@ -68,7 +68,7 @@ def serve(settings: ModelServerSettings, told: Callable[[str], None] = lambda _:
     )
     with listener:
         if settings.workers > 1:
-            told(_url(settings, listener))
+            told(url_of(listener, tls=bool(settings.tls_certificate)))
             supervise(settings, listener)
         else:
             _serve(settings, listener, None, told)
@@ -96,7 +96,7 @@ def _serve(
     try:
         quiet_collector()
         listener.listen(BACKLOG)  # who comes from now on waits a moment, and is not refused
-        told(_url(settings, listener))
+        told(url_of(listener, tls=bool(settings.tls_certificate)))
         import uvloop
 
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -134,13 +134,6 @@ async def _run(service: ModelService, listener: socket.socket, worker: Worker | 
     finally:
         if beside is not None:
             beside.cancel()
-
-
-def _url(settings: ModelServerSettings, listener: socket.socket) -> str:
-    address = listener.getsockname()
-    scheme = "https" if settings.tls_certificate else "http"
-    host = f"[{address[0]}]" if ":" in address[0] else address[0]
-    return f"{scheme}://{host}:{address[1]}"
 
 
 if __name__ == "__main__":

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, contextmanager, suppress
-from typing import TYPE_CHECKING, Any
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
-import orjson
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from connectors.api.app import read_plain_body, surround
+from connectors.api.app import (
+    beside,
+    counted_route,
+    json_response,
+    read_plain_body,
+    surround,
+)
 from connectors.api.metrics import CONTENT_TYPE
 from connectors.api.problem import Problem, too_large
 from connectors.api.reply import JSON
@@ -30,24 +33,11 @@ GUIDE = "docs/guides/private-scoring.md"
 SCORE, READ = "score", "read"
 _BASE = "/v1/encrypted"
 
-Endpoint = Callable[[Request], Awaitable[Response]]
-
 
 def create_app(service: PrivateService) -> Starlette:
     """Return the application around a service."""
-
-    @asynccontextmanager
-    async def lifespan(_: Starlette) -> AsyncIterator[None]:
-        task = asyncio.create_task(service.run())
-        try:
-            yield
-        finally:
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
-
-    app = Starlette(routes=[*_operating(service), *_keys(service), *_models(service)])
-    app.router.lifespan_context = lifespan
+    routes = [*_operating(service), *_keys(service), *_models(service)]
+    app = Starlette(routes=routes, lifespan=beside(service.run))
     app.router.redirect_slashes = False
     tls = bool(service.settings.tls_certificate)
     surround(app, service.gate, service.metrics, tls=tls, see=GUIDE)
@@ -56,19 +46,19 @@ def create_app(service: PrivateService) -> Starlette:
 
 def _operating(service: PrivateService) -> list[Route]:
     async def live(_: Request) -> Response:
-        return _json({"live": True})
+        return json_response({"live": True})
 
     async def ready(_: Request) -> Response:
-        return _json({"ready": not service.stopping}, 503 if service.stopping else 200)
+        return json_response({"ready": not service.stopping}, 503 if service.stopping else 200)
 
     async def metrics(request: Request) -> Response:
         _token(service, request, READ)
         return Response(service.metrics.render(), media_type=CONTENT_TYPE)
 
     return [
-        _route("/health/live", live),
-        _route("/health/ready", ready),
-        _route("/metrics", metrics),
+        counted_route("/health/live", live),
+        counted_route("/health/ready", ready),
+        counted_route("/metrics", metrics),
     ]
 
 
@@ -77,27 +67,29 @@ def _keys(service: PrivateService) -> list[Route]:
         token = _token(service, request, SCORE)
         service.gate.spend(token, 1)
         body = await _body(service, request, REGISTRATION_TYPE, MOST_BYTES)
-        return _json(service.register(token, body), 201)
+        return json_response(service.register(token, body), 201)
 
     async def look(request: Request) -> Response:
-        return _json(service.look(_token(service, request, SCORE), request.path_params["key"]))
+        return json_response(
+            service.look(_token(service, request, SCORE), request.path_params["key"])
+        )
 
     async def revoke(request: Request) -> Response:
         token = _token(service, request, SCORE)
         service.gate.spend(token, 1)
-        return _json(service.revoke(token, request.path_params["key"]))
+        return json_response(service.revoke(token, request.path_params["key"]))
 
     return [
-        _route(f"{_BASE}/keys", register, "POST"),
-        _route(f"{_BASE}/keys/{{key}}", look),
-        _route(f"{_BASE}/keys/{{key}}/revoke", revoke, "POST"),
+        counted_route(f"{_BASE}/keys", register, "POST"),
+        counted_route(f"{_BASE}/keys/{{key}}", look),
+        counted_route(f"{_BASE}/keys/{{key}}/revoke", revoke, "POST"),
     ]
 
 
 def _models(service: PrivateService) -> list[Route]:
     async def models(request: Request) -> Response:
         service.gate.spend(_token(service, request, SCORE), 1)
-        return _json({"models": service.listed()})
+        return json_response({"models": service.listed()})
 
     async def offer(request: Request) -> Response:
         service.gate.spend(_token(service, request, SCORE), 1)
@@ -114,19 +106,10 @@ def _models(service: PrivateService) -> list[Route]:
         return Response(answer, media_type=ANSWER_TYPE)
 
     return [
-        _route(f"{_BASE}/models", models),
-        _route(f"{_BASE}/models/{{name}}", offer),
-        _route(f"{_BASE}/score", score, "POST"),
+        counted_route(f"{_BASE}/models", models),
+        counted_route(f"{_BASE}/models/{{name}}", offer),
+        counted_route(f"{_BASE}/score", score, "POST"),
     ]
-
-
-def _route(path: str, endpoint: Endpoint, method: str = "GET") -> Route:
-    async def counted(request: Request) -> Response:
-        request.scope["route"] = route  # what the request is counted under
-        return await endpoint(request)
-
-    route = Route(path, counted, methods=[method])
-    return route
 
 
 def _token(service: PrivateService, request: Request, scope: str) -> Token:
@@ -168,7 +151,3 @@ async def _body(service: PrivateService, request: Request, kind: str, limit: int
         )
     refused = too_large(limit, fix="Send fewer rows at a time")
     return await read_plain_body(request, limit, service.settings.read_seconds, refused)
-
-
-def _json(said: dict[str, Any], status: int = 200) -> Response:
-    return Response(orjson.dumps(said), status, media_type=JSON)

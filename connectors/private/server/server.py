@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from connectors.api.http_run import BACKLOG, HttpRun, quiet_collector, serve_http
+from connectors.api.http_run import BACKLOG, HttpRun, quiet_collector, serve_http, url_of
 from connectors.api.settings import settings_parser
 from connectors.listener import bound_listener
 from connectors.private.server.settings import (
@@ -71,7 +71,7 @@ def serve(settings: PrivateSettings, told: Callable[[str], None] = lambda _: Non
         try:
             quiet_collector()
             listener.listen(BACKLOG)
-            told(_url(settings, listener))
+            told(url_of(listener, tls=bool(settings.tls_certificate)))
             import uvloop
 
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -225,13 +225,6 @@ async def _run(service: PrivateService, listener: socket.socket) -> None:
         raise ServiceError(str(error), "See its log above") from error
     finally:
         await service.pool.close()
-
-
-def _url(settings: PrivateSettings, listener: socket.socket) -> str:
-    address = listener.getsockname()
-    scheme = "https" if settings.tls_certificate else "http"
-    host = f"[{address[0]}]" if ":" in address[0] else address[0]
-    return f"{scheme}://{host}:{address[1]}"
 
 
 if __name__ == "__main__":
