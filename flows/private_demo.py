@@ -163,17 +163,15 @@ def _scored(
     session = Session(offer, key)
     marks = [time.perf_counter()]
     sealed = session.seal(table)
-    request = session.request(sealed)
     marks.append(time.perf_counter())
-    size = offer.plan.answer_bytes(sealed.sealed.packing, sealed.sealed.rows)
-    answer = scorer.score(request, size)
+    asked = session.ask(scorer, sealed)
     marks.append(time.perf_counter())
-    scores = session.open(sealed, request, answer)
+    scores = session.open(sealed, asked.request, asked.answer)
     marks.append(time.perf_counter())
     seal, there_and_back, opened = np.diff(marks) * 1e3
     return scores, {
-        "up_bytes": len(request) / len(table),
-        "down_bytes": len(answer) / len(table),
+        "up_bytes": asked.sent / len(table),
+        "down_bytes": len(asked.answer) / len(table),
         "owner_ms": float(seal + opened),
         "scorer_ms": float(there_and_back),
     }

@@ -56,18 +56,7 @@ def make_offer(compiled: Compiled, name: str) -> Offer:
         compiled: The model.
         name: What owners ask for.
     """
-    return Offer(
-        name=name,
-        plan=compiled.plan,
-        encoding=compiled.model.encoding,
-        offset=compiled.model.offset,
-        readout=compiled.model.readout,
-        flooding=compiled.proof.flooding,
-        releases=compiled.proof.releases,
-        error=compiled.proof.likely_calibration,
-        canaries=compiled.canaries,
-        canary_scores=compiled.model.score(compiled.canaries),
-    )
+    return Offer.of(name, compiled.plan, compiled.public)
 
 
 def write_bundle(folder: Path, compiled: Compiled, name: str) -> ServedModel:

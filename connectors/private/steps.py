@@ -16,9 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from prefect import task
 
-from connectors.private.client.http import Scorer, ScorerError
-from connectors.private.client.key_file import KeyFile
-from connectors.private.client.messages import AnswerHeader, RequestHeader, read_message
+from connectors.private.client.http import TOKEN, Scorer, ScorerError
+from connectors.private.client.key_file import PASSPHRASE, KeyFile
 from connectors.private.client.offer import Offer
 from connectors.private.client.sealed_file import read_sealed, write_sealed
 from connectors.private.client.session import Session
@@ -26,9 +25,6 @@ from connectors.private.client.tables import TableError, read_rows, write_scores
 from tasks.privacy.encoding import RowError
 
 Record = dict[str, Any]
-
-PASSPHRASE = "PENSTOCK_PRIVATE_PASSPHRASE"  # noqa: S105 - the name of a variable
-TOKEN = "PENSTOCK_TOKEN"  # noqa: S105 - the name of a variable
 
 
 @task(name="seal-rows", timeout_seconds=3_600)
@@ -100,19 +96,17 @@ def score_sealed(file: str, offer: str, key: str, url: str, authority: str = "")
     """
     session = _session(offer, key)
     sealed = read_sealed(Path(file))
-    request = session.request(sealed)
-    size = session.offer.plan.answer_bytes(sealed.sealed.packing, sealed.sealed.rows)
     begun = time.perf_counter()
-    answer = Scorer(url, os.environ.get(TOKEN, ""), authority).score(request, size)
+    asked = session.ask(Scorer(url, os.environ.get(TOKEN, ""), authority), sealed)
     seconds = time.perf_counter() - begun
     path = Path(file).with_suffix(".answer")
-    path.write_bytes(answer)
+    path.write_bytes(asked.answer)
     return {
         "sealed": file,
         "answer": str(path),
-        "request": read_message(RequestHeader, request).digest,
-        "receipt": read_message(AnswerHeader, answer).header.audit,
-        "down_bytes": len(answer),
+        "request": asked.request,
+        "receipt": asked.receipt,
+        "down_bytes": len(asked.answer),
         "seconds": seconds,
     }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -13,6 +13,8 @@ from flows.cli.console import open_console
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from tasks.privacy.compile import Profile
 
 app = typer.Typer(
     add_completion=False,
@@ -71,7 +73,7 @@ def compile_bundle(
         with console.status("compiling"):
             model, rows = logistic_model(bundle)
             options = CompileOptions(
-                profile=_profile(profile),
+                profile=cast("Profile", profile),  # which the options check
                 tolerance=tolerance,
                 releases=releases,
                 parameters=parameters,
@@ -215,10 +217,6 @@ def _passed_on(name: str, text: str) -> None:
 
 for _name, _text in OWNERS.items():
     _passed_on(_name, _text)
-
-
-def _profile(text: str) -> Any:
-    return text  # checked by CompileOptions, with a message that names the choice
 
 
 def _show(console: Console, told: dict[str, Any], out: Path) -> None:

@@ -6,9 +6,12 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
+
+if TYPE_CHECKING:
+    from tasks.privacy.shares.plan import Party
 
 app = typer.Typer(
     add_completion=False,
@@ -16,7 +19,7 @@ app = typer.Typer(
     help="Score with another house; neither shows rows or weights.",
 )
 
-PartyNumber = Annotated[int, typer.Option(min=0, max=1, help="0 listens, 1 calls.")]
+PartyNumber = Annotated[int, typer.Option("--party", min=0, max=1, help="0 listens, 1 calls.")]
 Own = Annotated[Path, typer.Option(help="Own certificate (PEM).")]
 Key = Annotated[Path, typer.Option(help="Its key (PEM, mode 600).")]
 Peer = Annotated[Path, typer.Option(help="The other party's certificate (PEM).")]
@@ -112,7 +115,7 @@ def deal(
 def party(
     rows: Annotated[Path, typer.Argument(help="Own columns: .npy or CSV.", show_default=False)],
     *,
-    number: Annotated[int, typer.Option("--party", min=0, max=1, help="0 listens, 1 calls.")],
+    number: PartyNumber,
     certificate: Own,
     key: Key,
     peer: Peer,
@@ -139,7 +142,7 @@ def party(
         columns = read_plan(plan).encodings[number].columns
         out.parent.mkdir(parents=True, exist_ok=True)
         out.touch()  # before a deal is used up for scores that could not be written
-        door = Door(_number(number), certificate, key, peer, port, host, wait)
+        door = Door(cast("Party", number), certificate, key, peer, port, host, wait)
         config = PartyConfig(door, plan, part, deal, dealer_key, ledger, alignment)
         result = run_party(config, read_rows(rows, columns))
     if result.outcome is None:
@@ -161,7 +164,7 @@ def party(
 def intersect(
     keys: Annotated[Path, typer.Argument(help="A key on each line.", show_default=False)],
     *,
-    number: Annotated[int, typer.Option("--party", min=0, max=1, help="0 listens, 1 calls.")],
+    number: PartyNumber,
     certificate: Own,
     key: Key,
     peer: Peer,
@@ -175,16 +178,12 @@ def intersect(
     from connectors.private.joint.intersection import run_intersection
 
     with _told():
-        door = Door(_number(number), certificate, key, peer, port, host, wait)
+        door = Door(cast("Party", number), certificate, key, peer, port, host, wait)
         lines = keys.read_text(encoding="utf-8").splitlines()
         found = run_intersection(door, lines).found
         out.write_text("".join(f"{row}\n" for row in found.rows), encoding="ascii")
     told = {"own": len(lines), "common": len(found.rows), "alignment": found.alignment}
     typer.echo(json.dumps({**told, "out": str(out)}))
-
-
-def _number(number: int) -> Any:
-    return number  # 0 or 1, as typer has checked
 
 
 @contextmanager

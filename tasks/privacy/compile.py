@@ -172,20 +172,22 @@ def compile_model(
     folded = _fold(model)
     if not (folded.weights.any() and folded.output.any()):
         raise ModelError("every weight is 0: the model is a constant")
-    sets = [SETS[asked.parameters]] if asked.parameters in SETS else list(SETS.values())
     if asked.parameters and asked.parameters not in SETS:
         raise ParameterError(f"parameter set {asked.parameters!r} is unknown: {list(SETS)}")
+    sets = [SETS[asked.parameters]] if asked.parameters else list(SETS.values())
     closest = math.inf
     for parameters in sets:
         best = min(
-            _candidates(model, folded, parameters, encoded, canaries, asked),
-            key=lambda made: made.proof.released,
+            _candidates(model, folded, parameters, encoded, asked),
+            key=lambda share: share.proof.released,
             default=None,
         )
         if best is None:
             continue
         if best.proof.released <= asked.allowed:
-            return replace(best, plan=replace(best.plan, digest=best.digest))
+            plan, whole = _built(model, folded, parameters, best)
+            made = Compiled(model, plan, whole, best.proof, asked, canaries)
+            return replace(made, plan=replace(plan, digest=made.digest))
         closest = min(closest, best.proof.released)
     raise ParameterError(
         f"no parameter set keeps scores within {asked.allowed:g}: the best of"
@@ -233,38 +235,57 @@ def _fold(model: PrivateModel) -> _Folded:
     return _Folded(weights, bias, signs, signs[None].astype(np.float64))
 
 
+@dataclass(frozen=True)
+class _Share:
+    """One way to share the bits, and what is proved with it."""
+
+    proof: Proof
+    weight_bits: int
+    input_bits: int
+    output_bits: int
+
+
 def _candidates(
     model: PrivateModel,
     folded: _Folded,
     parameters: ParameterSet,
     encoded: Reals,
-    canaries: Reals,
     options: CompileOptions,
-) -> Iterator[Compiled]:
+) -> Iterator[_Share]:
     """Try every way to share the bits between inputs, weights and output weights."""
-    several = model.power > 1 and not len(folded.signs)
-    for output_bits in _OUTPUT_BITS if several else (0,):
+    for output_bits in _OUTPUT_BITS if _several(model, folded) else (0,):
         output = np.rint(folded.output * 2.0**output_bits)
         if np.abs(output).max() >= 2.0**_WEIGHT_BITS:
             continue
         shares = _Shares(model, folded, output / 2.0**output_bits, parameters, options)
         for weight_bits in range(2 * _WEIGHT_BITS):
             proof, input_bits = shares.proof(weight_bits, output_bits, encoded)
-            if proof is None:
-                continue
-            score_bits = model.power * (input_bits + weight_bits) + output_bits
-            whole = _whole(folded, weight_bits, input_bits, output if several else None)
-            plan = Plan(
-                parameters=parameters,
-                inputs=model.encoding.inputs,
-                scores=model.scores,
-                power=model.power,
-                input_bits=input_bits,
-                score_bits=score_bits,
-                packings=_packings(model),
-                digest="",
-            )
-            yield Compiled(model, plan, whole, proof, options, canaries)
+            if proof is not None:
+                yield _Share(proof, weight_bits, input_bits, output_bits)
+
+
+def _several(model: PrivateModel, folded: _Folded) -> bool:
+    """Tell whether output weights remain behind the power."""
+    return model.power > 1 and not len(folded.signs)
+
+
+def _built(
+    model: PrivateModel, folded: _Folded, parameters: ParameterSet, share: _Share
+) -> tuple[Plan, WholeWeights]:
+    """Return plan, its digest yet to come, and whole numbers of a share of the bits."""
+    step = share.input_bits + share.weight_bits
+    output = np.rint(folded.output * 2.0**share.output_bits) if _several(model, folded) else None
+    plan = Plan(
+        parameters=parameters,
+        inputs=model.encoding.inputs,
+        scores=model.scores,
+        power=model.power,
+        input_bits=share.input_bits,
+        score_bits=model.power * step + share.output_bits,
+        packings=_packings(model),
+        digest="",
+    )
+    return plan, _whole(folded, share.weight_bits, share.input_bits, output)
 
 
 def _packings(model: PrivateModel) -> tuple[Packing, ...]:

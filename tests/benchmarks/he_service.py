@@ -46,10 +46,8 @@ class Bench:
     def score(self, rows: Reals) -> Reals:
         """Return the scores of rows, the whole way."""
         sealed = self.session.seal(rows)
-        request = self.session.request(sealed)
-        plan = self.session.offer.plan
-        size = plan.answer_bytes(sealed.sealed.packing, sealed.sealed.rows)
-        return self.session.open(sealed, request, self.scorer.score(request, size))
+        asked = self.session.ask(self.scorer, sealed)
+        return self.session.open(sealed, asked.request, asked.answer)
 
 
 def resident_gib(server: PrivateServerProcess) -> float:

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from connectors.private.client.http import Scorer
+    from connectors.private.client.session import Session
 
 REFUSED, STOPPED = 2, 130
 """Exit codes: something is refused; Ctrl-C."""
 
-_PASSPHRASE = "PENSTOCK_PRIVATE_PASSPHRASE"  # noqa: S105 - the name of a variable
 _DIGEST_BYTES = 64
 
 
@@ -95,10 +95,9 @@ def revoke(args: argparse.Namespace) -> None:
 def encrypt(args: argparse.Namespace) -> None:
     """Encrypt the rows of a table."""
     from connectors.private.client.sealed_file import write_sealed
-    from connectors.private.client.session import Session
     from connectors.private.client.tables import read_rows
 
-    session = _session(args, Session)
+    session = _session(args)
     rows = session.seal(read_rows(args.rows, session.offer.encoding.columns))
     write_sealed(args.out, rows)
     _say(
@@ -113,23 +112,16 @@ def encrypt(args: argparse.Namespace) -> None:
 
 def score(args: argparse.Namespace) -> None:
     """Have encrypted rows scored."""
-    from connectors.private.client.messages import AnswerHeader, RequestHeader, read_message
     from connectors.private.client.sealed_file import read_sealed
-    from connectors.private.client.session import Session
 
-    session = _session(args, Session)
-    rows = read_sealed(args.sealed)
-    request = session.request(rows)
-    size = session.offer.plan.answer_bytes(rows.sealed.packing, rows.sealed.rows)
-    answer = _scorer(args).score(request, size)
-    digest = read_message(RequestHeader, request).digest
-    args.out.write_bytes(digest.encode("ascii") + answer)
+    asked = _session(args).ask(_scorer(args), read_sealed(args.sealed))
+    args.out.write_bytes(asked.request.encode("ascii") + asked.answer)
     _say(
         {
             "answer": str(args.out),
-            "up_bytes": len(request),
-            "down_bytes": len(answer),
-            "receipt": read_message(AnswerHeader, answer).header.audit,
+            "up_bytes": asked.sent,
+            "down_bytes": len(asked.answer),
+            "receipt": asked.receipt,
         }
     )
 
@@ -141,10 +133,9 @@ def decrypt(args: argparse.Namespace) -> None:
     from connectors.private.client.key_file import KeyFile
     from connectors.private.client.release import released
     from connectors.private.client.sealed_file import read_sealed
-    from connectors.private.client.session import Session
     from connectors.private.client.tables import write_scores
 
-    session = _session(args, Session)
+    session = _session(args)
     offered = session.offer
     rows = read_sealed(args.sealed)
     content = args.answer.read_bytes()
@@ -167,29 +158,33 @@ def decrypt(args: argparse.Namespace) -> None:
     )
 
 
-def _session(args: argparse.Namespace, kind: Any) -> Any:
+def _session(args: argparse.Namespace) -> Session:
     from connectors.private.client.key_file import KeyFile
     from connectors.private.client.offer import Offer
+    from connectors.private.client.session import Session
 
     key = KeyFile.read(args.key, _passphrase())
-    return kind(Offer.read(args.offer), key, args.most_error)
+    return Session(Offer.read(args.offer), key, args.most_error)
 
 
 def _scorer(args: argparse.Namespace) -> Scorer:
-    from connectors.private.client.http import Scorer
+    from connectors.private.client.http import TOKEN, Scorer
 
-    return Scorer(args.url, os.environ.get("PENSTOCK_TOKEN", ""), args.authority)
+    return Scorer(args.url, os.environ.get(TOKEN, ""), args.authority)
 
 
 def _passphrase() -> str:
-    return os.environ.get(_PASSPHRASE, "")
+    from connectors.private.client.key_file import PASSPHRASE
+
+    return os.environ.get(PASSPHRASE, "")
 
 
 def _parsed(argv: Sequence[str] | None) -> argparse.Namespace:
     made = argparse.ArgumentParser(
         prog="penstock-client",
         description=__doc__,
-        epilog=f"PENSTOCK_TOKEN: token for the scorer. {_PASSPHRASE}: closes and opens key files.",
+        epilog="PENSTOCK_TOKEN: token for the scorer."
+        " PENSTOCK_PRIVATE_PASSPHRASE: closes and opens key files.",
     )
     commands = made.add_subparsers(required=True, metavar="COMMAND")
     for action, files, out in (

@@ -14,6 +14,8 @@ from connectors.private.client.offer import MOST_BYTES as MOST_OFFER
 from connectors.private.client.offer import Offer
 from connectors.private.client.registration import REGISTRATION_TYPE
 
+TOKEN = "PENSTOCK_TOKEN"  # noqa: S105 - the name of a variable
+
 _MOST_REPLY = 64 * 1024
 
 
@@ -58,9 +60,9 @@ class Scorer:
             raise ScorerError("a token does not travel in the clear; use https://")
         object.__setattr__(self, "token", self.token.strip())
         if self.token and not all("!" <= character <= "~" for character in self.token):
-            raise ScorerError("the token holds characters that no token has; set PENSTOCK_TOKEN")
+            raise ScorerError(f"the token holds characters that no token has; set {TOKEN}")
         if not self.token:
-            raise ScorerError("the scorer asks for a token; set PENSTOCK_TOKEN")
+            raise ScorerError(f"the scorer asks for a token; set {TOKEN}")
 
     def __repr__(self) -> str:
         return f"Scorer({self.url!r})"

@@ -30,6 +30,8 @@ MOST_BYTES = 4 * 2**20
 DAYS = 90
 """How long a key holds unless told otherwise."""
 
+PASSPHRASE = "PENSTOCK_PRIVATE_PASSPHRASE"  # noqa: S105 - the name of a variable
+
 _SCRYPT = {"n": 2**15, "r": 8, "p": 1}
 
 
@@ -222,7 +224,7 @@ def _opened(keys: Mapping[str, Any], passphrase: str) -> Mapping[str, Any]:
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
     if not passphrase:
-        raise KeyFileError("the key file is closed; set PENSTOCK_PRIVATE_PASSPHRASE to open it")
+        raise KeyFileError(f"the key file is closed; set {PASSPHRASE} to open it")
     cipher = AESGCM(_derived(passphrase, bytes.fromhex(keys["salt"])))
     try:
         text = cipher.decrypt(

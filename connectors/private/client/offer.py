@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -83,6 +84,23 @@ class Offer:
         return json.dumps(data, indent=1, allow_nan=False)
 
     @classmethod
+    def of(cls, name: str, plan: Plan, public: Mapping[str, Any], scorer: str = "") -> Offer:
+        """Return an offer of what `public` gives; nothing is checked."""
+        return cls(
+            name=name,
+            plan=plan,
+            encoding=Encoding.from_dict(public["encoding"]),
+            offset=np.asarray(public["offset"], np.float64),
+            readout=Readout.from_dict(public["readout"]),
+            flooding=float(public["flooding"]),
+            releases=int(public["releases"]),
+            error=float(public["error"]),
+            canaries=np.asarray(public["canaries"], np.float64),
+            canary_scores=np.asarray(public["canary_scores"], np.float64),
+            scorer=scorer,
+        )
+
+    @classmethod
     def from_json(cls, text: str) -> Offer:
         """Read an offer.
 
@@ -92,27 +110,17 @@ class Offer:
         try:
             data: dict[str, Any] = json.loads(text)
             known = (data["format"], data["version"]) == (FORMAT, VERSION)
-            offer = cls(
-                name=str(data["name"]),
-                plan=Plan.from_dict(data["plan"]),
-                encoding=Encoding.from_dict(data["encoding"]),
-                offset=np.asarray(data["offset"], np.float64),
-                readout=Readout.from_dict(data["readout"]),
-                flooding=float(data["flooding"]),
-                releases=int(data["releases"]),
-                error=float(data["error"]),
-                canaries=np.asarray(data["canaries"], np.float64),
-                canary_scores=np.asarray(data["canary_scores"], np.float64),
-                scorer=str(data["scorer"]),
+            offer = cls.of(
+                str(data["name"]), Plan.from_dict(data["plan"]), data, str(data["scorer"])
             )
         except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
             raise OfferError(f"this is no offer of a scorer ({error!r})") from error
         if not known:
             raise OfferError(f"offers of version {data['version']} are not read here")
-        offer._check()
+        offer.check()
         return offer
 
-    def _check(self) -> None:
+    def check(self) -> None:
         """Check that the parts fit each other.
 
         Raises:

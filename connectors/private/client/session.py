@@ -10,7 +10,8 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -27,6 +28,9 @@ from connectors.private.client.offer import Offer
 from connectors.private.client.owner import AnswerError, Owner, Sealed
 from tasks.privacy.encoding import RowError
 from tasks.privacy.plan import Packing
+
+if TYPE_CHECKING:
+    from connectors.private.client.http import Scorer
 
 Reals = NDArray[np.float64]
 
@@ -55,6 +59,30 @@ class SealedRows:
     places: tuple[int, ...]
     total: int
     refused: dict[int, str]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What was asked and came back; nothing of it is checked yet.
+
+    Attributes:
+        request: Digest of the request.
+        sent: Its bytes.
+        answer: What came back.
+    """
+
+    request: str
+    sent: int
+    answer: bytes
+
+    @property
+    def receipt(self) -> str:
+        """Digest of the line in the scorer's log.
+
+        Raises:
+            MessageError: When what came back is no answer.
+        """
+        return read_message(AnswerHeader, self.answer).header.audit
 
 
 class Session:
@@ -126,6 +154,16 @@ class Session:
         )
         return write_message(header, rows.sealed.content, self._key.signing_key)
 
+    def ask(self, scorer: Scorer, rows: SealedRows) -> Asked:
+        """Have sealed rows scored, by a request of its own.
+
+        Raises:
+            ScorerError: When the scorer cannot be reached, or refuses.
+        """
+        request = self.request(rows)
+        size = self.offer.plan.answer_bytes(rows.sealed.packing, rows.sealed.rows)
+        return Asked(_digest_of(request), len(request), scorer.score(request, size))
+
     def open(self, rows: SealedRows, request: bytes | str, answer: bytes) -> Reals:
         """Check an answer and decrypt its scores.
 
@@ -174,11 +212,6 @@ class Session:
                 "the scores of canaries are wrong: another model, another order of rows, or noise"
                 " beyond what is proved; nothing of this answer is used"
             )
-
-
-def with_scorer(offer: Offer, scorer: str) -> Offer:
-    """Return an offer that trusts a scorer's key."""
-    return replace(offer, scorer=scorer)
 
 
 def _digest_of(request: bytes | str) -> str:

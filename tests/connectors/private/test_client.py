@@ -27,7 +27,7 @@ from connectors.private.client.owner import AnswerError
 from connectors.private.client.registration import NOTHING
 from connectors.private.client.release import ReleaseError, released
 from connectors.private.client.sealed_file import SealedFileError, read_sealed, write_sealed
-from connectors.private.client.session import CANARIES, Session, with_scorer
+from connectors.private.client.session import CANARIES, Session
 from connectors.private.client.tables import TableError, read_rows, write_scores
 from tasks.privacy.compile import CompileOptions, compile_model
 from tasks.privacy.encoding import RowError
@@ -54,7 +54,7 @@ def key():
 
 @pytest.fixture(scope="module")
 def session(served, key):
-    return Session(with_scorer(served.offer, PUBLIC), key)
+    return Session(replace(served.offer, scorer=PUBLIC), key)
 
 
 def answered(served, request: bytes, body: bytes | None = None, signing=SIGNING, **changes):
