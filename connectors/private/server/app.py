@@ -102,7 +102,7 @@ def _models(service: PrivateService) -> list[Route]:
         limit = service.settings.max_body_mib * 2**20 + OVERHEAD
         with _held(service, token, request, limit):
             body = await _body(service, request, REQUEST_TYPE, limit)
-            answer = await service.score(token, body)
+            answer = await service.score(token, body, request.is_disconnected)
         return Response(answer, media_type=ANSWER_TYPE)
 
     return [

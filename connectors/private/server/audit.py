@@ -49,7 +49,12 @@ class AuditReport:
 
 
 class AuditLog:
-    """Appends lines; one process at a time."""
+    """Appends lines; one process at a time.
+
+    Attributes:
+        head: Digest of the last line.
+        ended: When the last line was written that this log was opened with, seconds since 1970.
+    """
 
     def __init__(self, path: Path) -> None:
         """Go on where the log ends.
@@ -58,7 +63,7 @@ class AuditLog:
             ConfigurationError: When its last line is cut off or changed.
         """
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._number, self.head = _end(path)
+        self._number, self.head, self.ended = _end(path)
         self._file = path.open("ab", buffering=0)
 
     def note(self, event: str, **facts: Any) -> str:
@@ -123,10 +128,10 @@ def _digest(line: Mapping[str, Any]) -> str:
     return hashlib.sha256(canonical(line)).hexdigest()
 
 
-def _end(path: Path) -> tuple[int, str]:
-    """Return number and digest of the last line."""
+def _end(path: Path) -> tuple[int, str, float]:
+    """Return number, digest and time of the last line."""
     if not path.is_file() or not path.stat().st_size:
-        return 0, FIRST
+        return 0, FIRST, 0.0
     with path.open("rb") as file:
         file.seek(-min(_TAIL_BYTES, path.stat().st_size), os.SEEK_END)
         last = file.read().splitlines(keepends=True)[-1]
@@ -134,7 +139,7 @@ def _end(path: Path) -> tuple[int, str]:
         line = json.loads(last)
         digest = line.pop("digest")
         sound = last.endswith(b"\n") and digest == _digest(line)
-        end = int(line["n"]), str(digest)
+        end = int(line["n"]), str(digest), line.get("at", 0) / 1000
     except (KeyError, TypeError, ValueError) as error:
         raise ConfigurationError(
             f"{path}: the last line cannot be read ({error})", _REMEDY

@@ -7,7 +7,7 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +38,10 @@ class BusyError(RuntimeError):
     """Too many requests wait."""
 
 
+class GoneError(RuntimeError):
+    """Nobody waits for the answer any more."""
+
+
 @dataclass(frozen=True, slots=True)
 class PoolConfig:
     """How processes run.
@@ -55,6 +59,10 @@ class PoolConfig:
     seconds: float = 30.0
     waiting: int = 64
     queue_seconds: float = 10.0
+
+
+async def _never() -> bool:
+    return False
 
 
 class Pool:
@@ -82,13 +90,27 @@ class Pool:
             self._idle.put_nowait(process)
 
     async def score(
-        self, model: str, packing: str, rows: int, content: bytes | memoryview
+        self,
+        model: str,
+        packing: str,
+        rows: int,
+        content: bytes | memoryview,
+        gone: Callable[[], Awaitable[bool]] = _never,
     ) -> bytes:
         """Score ciphertexts in one of the processes.
+
+        Args:
+            model: Digest of the model.
+            packing: How rows lie in the ciphertexts.
+            rows: How many.
+            content: The ciphertexts.
+            gone: Whether the client has gone, asked once a process is free: what one has begun is
+                ended, since killing it over every closed connection would cost the others more.
 
         Raises:
             ScoringError: When they are refused, or the process dies or takes too long over them.
             BusyError: When too many wait already.
+            GoneError: When the client went while the request waited.
         """
         if self._waiting >= self._config.waiting:
             raise BusyError(f"{self._waiting} requests wait already")
@@ -102,6 +124,9 @@ class Pool:
             ) from None
         finally:
             self._waiting -= 1
+        if await gone():
+            self._idle.put_nowait(process)
+            raise GoneError("the client has gone")
         header = json.dumps({"model": model, "packing": packing, "rows": rows}).encode()
         try:
             async with asyncio.timeout(self._config.seconds):

@@ -15,19 +15,24 @@ class ReplayError(ValueError):
 class ReplayWindow:
     """Remembers what came within a window.
 
-    Nonces are kept in memory. A server that starts knows none, so it takes no request that was
-    made before it started; by a clock that is ahead, a request could come again right after a
-    restart, so clocks may be ahead by seconds only.
+    Nonces are kept in memory. A server that starts knows none, so it takes no request that may have
+    counted before: none that is dated before it started, or before the last of the server before
+    it, whose clients' clocks may have been ahead.
+
+    Attributes:
+        opens: Requests dated after it are taken, seconds since 1970.
     """
 
-    def __init__(self, seconds: float, started: float) -> None:
+    def __init__(self, seconds: float, started: float, before: float = 0.0) -> None:
         """Begin.
 
         Args:
             seconds: How old a request may be.
             started: When this server did, seconds since 1970.
+            before: When the one before it did anything last; 0: there was none.
         """
-        self._seconds, self._started = seconds, started
+        self._seconds = seconds
+        self.opens = max(started, before + AHEAD_SECONDS)
         self._seen: set[str] = set()
         self._order: deque[tuple[float, str]] = deque()
 
@@ -51,7 +56,7 @@ class ReplayWindow:
                 f"the request was made {now - made:.0f} s ago by your clock; {self._seconds:g} s"
                 f" at most are taken, and {AHEAD_SECONDS:g} s ahead: set the clock, send it afresh"
             )
-        if made < self._started:
+        if made <= self.opens:
             raise ReplayError("the request is older than this server; send it afresh")
         self._forget(now)
         name = f"{key}:{nonce}"

@@ -140,7 +140,7 @@ def build_service(settings: PrivateSettings) -> PrivateService:
             overlap_days=settings.overlap_days,
             max_keys=settings.max_keys,
         ),
-        window=ReplayWindow(settings.window_seconds, now),
+        window=ReplayWindow(settings.window_seconds, now, audit.ended),
         audit=audit,
         pool=Pool(settings.folders, pool),
         models=by_digest,
@@ -220,6 +220,7 @@ async def _run(service: PrivateService, listener: socket.socket) -> None:
     )
     try:
         await service.pool.start()
+        await asyncio.sleep(service.window.opens - time.time())
         await serve_http(create_app(service), guarded(wire), listener, run, ending)
     except ScoringError as error:
         raise ServiceError(str(error), "See its log above") from error

@@ -23,10 +23,12 @@ from connectors.private.client.messages import (
     write_message,
 )
 from connectors.private.server.key_registry import KeyEntry, KeyRefusedError
-from connectors.private.server.pool import BusyError, ScoringError
+from connectors.private.server.pool import BusyError, GoneError, ScoringError
 from connectors.private.server.replay import ReplayError
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
     from connectors.api.gate import Gate
@@ -156,8 +158,15 @@ class PrivateService:
             raise unknown_key()
         return described(entry)
 
-    async def score(self, token: Token, content: bytes) -> bytes:
+    async def score(
+        self, token: Token, content: bytes, gone: Callable[[], Awaitable[bool]]
+    ) -> bytes:
         """Return the signed answer to a signed request.
+
+        Args:
+            token: Whose request it is.
+            content: The request.
+            gone: Whether the client has gone.
 
         Raises:
             Problem: 4xx or 503, after the log has its line.
@@ -168,7 +177,7 @@ class PrivateService:
             message, model = self._checked(token, content, facts)
             await self._admitted(message)
             self.metrics.stages.observe("check", perf_counter() - began)
-            answer = await self._computed(message, model)
+            answer = await self._computed(message, model, gone)
             self._key(token, message.header, time.time())  # it may have been revoked meanwhile
         except Problem as problem:
             self.metrics.verdicts.add(problem.code)
@@ -312,12 +321,17 @@ class PrivateService:
                 where="body_bytes",
             )
 
-    async def _computed(self, message: Message[RequestHeader], model: ServedModel) -> bytes:
+    async def _computed(
+        self,
+        message: Message[RequestHeader],
+        model: ServedModel,
+        gone: Callable[[], Awaitable[bool]],
+    ) -> bytes:
         began = perf_counter()
         header = message.header
         try:
             answer = await self.pool.score(
-                model.plan.digest, header.packing, header.rows, message.body
+                model.plan.digest, header.packing, header.rows, message.body, gone
             )
         except BusyError as error:
             self.metrics.shed.add("queue")
@@ -328,6 +342,8 @@ class PrivateService:
                 "Make a new request later",
                 headers={"retry-after": "1"},
             ) from None
+        except GoneError as error:
+            raise Problem(408, "gone", str(error), "Wait for the answer") from None
         except ScoringError as error:
             if error.refused:
                 raise Problem(422, "no-ciphertexts", str(error), "Encrypt the rows again") from None

@@ -13,6 +13,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 
 import numpy as np
+import psutil
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
@@ -32,6 +33,7 @@ from connectors.private.client.session import Session
 from connectors.private.server.audit import verify_log
 from tasks.privacy.compile import CompileOptions, compile_model
 from tests.benchmarks._api_server import ROOT, running_private
+from tests.processes import wait_for
 from tests.tasks.privacy.models import made, rows
 
 A, B, OPS = "a" * 26, "b" * 26, "o" * 26
@@ -227,6 +229,36 @@ class TestRefusals:
             time.sleep(0.3)
             found, _, _ = scored(scorer, session, rows(3))
         assert found.shape == (3, 1)
+
+    def test_a_request_whose_client_has_gone_is_not_scored(self, server, scorer, session):
+        def head(request):
+            return (
+                "POST /v1/encrypted/score HTTP/1.1\r\nhost: x\r\n"
+                f"authorization: Bearer {A}\r\ncontent-type: {REQUEST_TYPE}\r\n"
+                f"content-length: {len(request)}\r\n\r\n"
+            ).encode()
+
+        (worker,) = psutil.Process(server.process.pid).children()
+        held, waiting = (session.request(session.seal(rows(3))) for _ in range(2))
+        log = server.home / "audit.jsonl"
+        digest = read_message(RequestHeader, waiting).digest
+        worker.suspend()
+        try:
+            with ExitStack() as opened:
+                for request in (held, waiting):
+                    line = socket.create_connection(("127.0.0.1", server.port), 5)
+                    opened.enter_context(line)
+                    line.sendall(head(request) + request)
+                    time.sleep(0.3)  # it waits for its turn before the next one comes
+                line.close()
+                worker.resume()
+                wait_for(lambda: digest in log.read_text())
+        finally:
+            worker.resume()
+        lines = map(json.loads, log.read_text().splitlines())
+        (noted,) = (line for line in lines if line.get("request") == digest)
+        assert (noted["event"], noted["verdict"]) == ("refused", "gone")
+        scored(scorer, session, rows(3))
 
     def test_a_home_is_of_one_server(self, server, tmp_path):
         settings = {"models": tmp_path}

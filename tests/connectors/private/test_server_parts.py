@@ -18,7 +18,7 @@ from connectors.private.client.documents import canonical
 from connectors.private.client.registration import NOTHING, Registration, write_registration
 from connectors.private.server.audit import FIRST, AuditLog, verify_log
 from connectors.private.server.key_registry import DAY, KeyRefusedError, KeyRegistry
-from connectors.private.server.pool import BusyError, Pool, PoolConfig, ScoringError
+from connectors.private.server.pool import BusyError, GoneError, Pool, PoolConfig, ScoringError
 from connectors.private.server.replay import ReplayError, ReplayWindow
 from connectors.private.server.server import signing_key
 from connectors.private.server.settings import private_settings
@@ -175,20 +175,32 @@ class TestReplayWindow:
         with pytest.raises(ReplayError, match="older than this server"):
             ReplayWindow(300, NOW).take("a", "n", NOW - 1, NOW + 1)
 
+    def test_what_the_server_before_may_have_taken_is_refused(self):
+        """By a clock that was ahead: the new server opens when that can no longer be."""
+        window = ReplayWindow(300, NOW, NOW - 1)
+        with pytest.raises(ReplayError, match="older than this server"):
+            window.take("a", "n", NOW + 4, NOW + 4)
+        window.take("a", "n", NOW + 4.5, NOW + 4.5)
+
     def test_memory_is_given_back(self):
         window = ReplayWindow(10, NOW)
-        for i in range(100):
+        for i in range(1, 101):
             window.take("a", str(i), NOW + i, NOW + i)
         assert len(window) <= 12
 
     @given(
-        st.lists(st.tuples(st.integers(0, 5), st.integers(-9, 9), st.integers(0, 4)), max_size=40)
+        st.lists(
+            st.tuples(st.integers(0, 5), st.integers(-9, 9), st.integers(0, 4), st.booleans()),
+            max_size=40,
+        )
     )
     def test_nothing_ever_counts_twice(self, steps):
-        """Whatever the clocks say: the same nonce with the same date is taken once."""
-        window, now, taken = ReplayWindow(10, NOW - 1_000), NOW, set()
-        for nonce, off, wait in steps:
+        """Whatever clocks say, and restarts forget: a nonce with one date is taken once."""
+        window, now, taken, last = ReplayWindow(10, NOW - 1_000), NOW, set(), 0
+        for nonce, off, wait, restarted in steps:
             now += wait
+            if restarted:
+                window = ReplayWindow(10, now, last)
             for made_at in {int(now) + off, *(then for other, then in taken if other == nonce)}:
                 try:
                     window.take("a", str(nonce), made_at, now)
@@ -196,6 +208,7 @@ class TestReplayWindow:
                     continue
                 assert (nonce, made_at) not in taken
                 taken.add((nonce, made_at))
+                last = now
 
 
 class TestAudit:
@@ -372,6 +385,22 @@ class TestPool:
             return len(await pool.score(plan.digest, "products", 1, small))
 
         assert with_pool(folder, work) == plan.answer_bytes("products", 1)
+
+    def test_one_whose_client_went_while_it_waited_takes_no_process(self, folder, plan):
+        async def work(pool):
+            asked = []
+
+            async def gone():
+                asked.append(pool._idle.qsize())
+                return True
+
+            small = bytes(plan.request_bytes("products", 1))
+            with pytest.raises(GoneError):
+                await pool.score(plan.digest, "products", 1, small, gone)
+            return asked, len(await pool.score(plan.digest, "products", 1, small))
+
+        asked, length = with_pool(folder, work)
+        assert (asked, length) == ([0], plan.answer_bytes("products", 1))
 
     def test_too_many_that_wait_are_turned_away(self, folder, plan):
         async def work(pool):
