@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
-from scipy.stats import chi2
+from scipy.special import chdtrc
 
 from tasks.cleaning.detect.numbers import Bools, numbers_of
 from tasks.cleaning.repair.votes import MISSING, encoded
@@ -93,6 +93,6 @@ def association(
             hits = np.append(hits[~small], hits[small].sum())
         expected = total * share
         statistic = ((hits - expected) ** 2 / np.maximum(expected * (1 - share), 1e-9)).sum()
-        p = chi2.sf(statistic, max(len(total) - 1, 1))
+        p = chdtrc(max(len(total) - 1, 1), statistic)
         least = max(least, -np.log10(max(p, 1e-300)))
     return max(0.0, float(least - np.log10(max(tested, 1))))

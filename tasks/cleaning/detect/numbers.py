@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
-from scipy.stats import norm, rankdata
+from scipy.special import ndtri
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -115,5 +115,5 @@ def heaviness(magnitude: Floats) -> float:
 
 def normal_scores(values: Floats) -> Floats:
     """Return the normal quantile of each value's rank [n]."""
-    ranks = (rankdata(values) - 0.375) / (len(values) + 0.25)
-    return np.asarray(norm.ppf(ranks), np.float64)
+    ranks = pl.Series(values).rank("average").to_numpy()
+    return np.asarray(ndtri((ranks - 0.375) / (len(values) + 0.25)), np.float64)
