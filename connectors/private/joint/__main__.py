@@ -19,6 +19,7 @@ from connectors.private.joint.door import Door
 from connectors.private.joint.errors import JointError
 from connectors.private.joint.intersection import run_intersection
 from connectors.private.joint.party import PartyConfig, run_party
+from infra.errors import PenstockError
 
 
 def main(arguments: list[str]) -> int:
@@ -38,7 +39,7 @@ def main(arguments: list[str]) -> int:
             outcome = np.zeros((0, 0)) if result.outcome is None else result.outcome
             arrays = {"outcome": outcome, "first_batch": np.array(result.first_batch)}
             figures = {"sent": result.sent, "online_s": result.online_s, "cpu_s": result.cpu_s}
-    except (JointError, ValueError, OSError) as error:
+    except (JointError, PenstockError, ValueError, OSError) as error:
         sys.stderr.write(f"{getattr(error, 'code', type(error).__name__)}: {error}\n")
         return 1
     np.savez(output, **arrays, **{name: np.array(value) for name, value in figures.items()})

@@ -22,8 +22,8 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from numpy.typing import NDArray
 
-from connectors.private.joint.certificates import check_secret
 from connectors.private.joint.errors import DealError
+from connectors.private.owner_only import check_owner_only
 from tasks.privacy.shares.dealing import sections
 from tasks.privacy.shares.material import SEED_BYTES, SESSION, Material
 from tasks.privacy.shares.plan import JointPlan, Party
@@ -97,11 +97,11 @@ class DealFile:
 
         Raises:
             DealError: When it is missing, changed, not the dealer's, or of another plan or party.
-            TrustError: When others can read it.
+            ConfigurationError: When others can read it.
         """
         self._path, self._plan = path, plan
         try:
-            check_secret(path)
+            check_owner_only(path)
             self._descriptor = os.open(path, os.O_RDONLY)
         except OSError as error:
             raise DealError(f"{path}: {error.strerror}; fetch the file from the dealer") from error

@@ -17,7 +17,7 @@ from typing import BinaryIO
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from connectors.private.joint.certificates import check_secret, private_pem, write_secret
+from connectors.private.joint.certificates import private_pem
 from connectors.private.joint.deal_file import (
     DIGEST_BYTES,
     LENGTH,
@@ -29,6 +29,11 @@ from connectors.private.joint.deal_file import (
     batch_bytes,
 )
 from connectors.private.joint.errors import DealError
+from connectors.private.owner_only import (
+    check_owner_only,
+    create_owner_only,
+    write_owner_only,
+)
 from tasks.privacy.shares.dealing import deal_batch, sections
 from tasks.privacy.shares.material import SEED_BYTES
 from tasks.privacy.shares.plan import JointPlan, Party
@@ -103,9 +108,9 @@ def make_dealer_key(folder: Path) -> tuple[Path, Path]:
     key = Ed25519PrivateKey.generate()
     folder.mkdir(parents=True, exist_ok=True)
     public, private = folder / "dealer-public.pem", folder / "dealer-key.pem"
-    write_secret(private, private_pem(key))
+    write_owner_only(private, private_pem(key))
     form = serialization.PublicFormat.SubjectPublicKeyInfo
-    write_secret(public, key.public_key().public_bytes(serialization.Encoding.PEM, form))
+    write_owner_only(public, key.public_key().public_bytes(serialization.Encoding.PEM, form))
     return public, private
 
 
@@ -114,6 +119,7 @@ def deal(config: DealConfig) -> Dealt:
 
     Raises:
         DealError: When a file is there already, or the key is none.
+        ConfigurationError: When others can read the key.
     """
     key = _signing_key(config.key)
     head = DealHead(
@@ -159,16 +165,15 @@ def _party(number: int) -> Party:
 
 def _new(path: Path) -> BinaryIO:
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        return create_owner_only(path)
     except FileExistsError:
         raise DealError(
             f"{path} is there already; a deal is used once: hand it over and delete it first"
         ) from None
-    return os.fdopen(descriptor, "wb")
 
 
 def _signing_key(path: Path) -> Ed25519PrivateKey:
-    check_secret(path)
+    check_owner_only(path)
     key = serialization.load_pem_private_key(path.read_bytes(), password=None)
     if not isinstance(key, Ed25519PrivateKey):
         raise DealError(f"{path} is no dealer's key; make one with make_dealer_key")

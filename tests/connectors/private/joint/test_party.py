@@ -20,6 +20,7 @@ from connectors.private.joint.errors import (
 )
 from connectors.private.joint.ledger import Ledger
 from connectors.private.joint.party import run_party
+from infra.errors import ConfigurationError
 from tasks.privacy.encoding import RowError
 from tasks.privacy.shares.compile import JointOptions, compile_joint
 from tests.connectors.private.joint.houses import BATCH, FIRST, both, end, session, start
@@ -195,7 +196,7 @@ class TestRefusals:
         configs = houses.parties(joint, BATCH)
         for path in (configs[0].part, configs[0].deal, configs[0].door.key):
             path.chmod(0o644)
-            with pytest.raises(TrustError, match="chmod 600"):
+            with pytest.raises(ConfigurationError, match="chmod 600"):
                 run_party(configs[0], rows(5)[:, :3])
             path.chmod(0o600)
 
