@@ -7,7 +7,12 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from connectors.private.joint.channel import Channel
-from connectors.private.joint.errors import AgreementError, WireError
+from connectors.private.joint.errors import (
+    AgreementError,
+    AlignmentError,
+    WireError,
+    printable,
+)
 from connectors.private.joint.frames import Kind
 
 PROTOCOL = 1
@@ -63,7 +68,8 @@ def agree(channel: Channel, own: Hello, *, same: tuple[str, ...]) -> Hello:
         The other's.
 
     Raises:
-        AgreementError: When they differ in one of these.
+        AlignmentError: When their rows are not of the same intersection.
+        AgreementError: When they differ in another of these.
         WireError: When what came is no hello.
     """
     channel.send(Kind.HELLO, json.dumps(asdict(own)).encode())
@@ -73,7 +79,10 @@ def agree(channel: Channel, own: Hello, *, same: tuple[str, ...]) -> Hello:
     for name in ("protocol", "task", *same):
         mine, theirs = getattr(own, name), getattr(other, name)
         if mine != theirs:
-            raise AgreementError(f"{name} differs: {mine!r} here, {theirs!r} there; {_MENDS[name]}")
+            kind = AlignmentError if name == "alignment" else AgreementError
+            raise kind(
+                f"{name} differs: {mine!r} here, {printable(repr(theirs))} there; {_MENDS[name]}"
+            )
     return other
 
 

@@ -141,7 +141,8 @@ class Channel:
         return content
 
     def refuse(self, error: JointError) -> None:
-        """Tell the other party why the session ends, if it still listens."""
+        """Tell the other party of which kind the reason is, if it still listens; log all of it."""
+        _LOG.warning("the session is refused (%s): %s", error.code, error)
         with contextlib.suppress(JointError):
             self.send(Kind.REFUSAL, _refusal(error))
 
@@ -285,8 +286,8 @@ class Channel:
         if content is None:
             return
         if kind == Kind.REFUSAL:
-            code, _, message = content.tobytes().decode("utf-8", "replace").partition(":")
-            raise PeerRefusedError(code[:40], message)
+            code, _, sentence = content.tobytes().decode("utf-8", "replace").partition(":")
+            raise PeerRefusedError(code, sentence)
         with self._news:
             self._inbox.append((kind, content))
             self._waiting += content.size
@@ -305,7 +306,7 @@ class Channel:
 
 
 def _refusal(error: JointError) -> bytes:
-    return f"{error.code}:{error}".encode()[: LIMITS[Kind.REFUSAL]]
+    return f"{error.code}:{error.told}".encode()
 
 
 def _told(error: ssl.SSLError) -> JointError:

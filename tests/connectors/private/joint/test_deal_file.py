@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 
 from connectors.private.joint.dealer import DealConfig, deal, make_dealer_key
-from connectors.private.joint.errors import DealError
+from connectors.private.joint.errors import DealError, PeerRefusedError
 from connectors.private.joint.party import run_party
 from tests.connectors.private.joint.houses import BATCH, session
 from tests.tasks.privacy.models import rows
@@ -25,13 +25,19 @@ class TestDealFile:
             with pytest.raises(DealError):
                 run_party(configs[0], rows(5)[:, :3])
 
-    def test_a_changed_batch_is_noticed_by_both(self, houses, joint):
+    def test_a_changed_batch_is_noticed_by_both(self, houses, joint, caplog):
+        """Which batch of which file, the log of its own side says and not the other side."""
         configs = houses.parties(joint, 2 * BATCH)
         content = bytearray(configs[0].deal.read_bytes())
         content[-5] ^= 1
         configs[0].deal.write_bytes(content)
         found = session(configs, rows(2 * BATCH))
-        assert all("batch 1" in str(ended) and ended.code == "deal" for ended in found)
+        assert [ended.code for ended in found] == ["deal", "deal"]
+        (own,) = [ended for ended in found if isinstance(ended, DealError)]
+        (told,) = [ended for ended in found if isinstance(ended, PeerRefusedError)]
+        assert f"batch 1 of {configs[0].deal}" in str(own)
+        assert str(own) in caplog.text
+        assert str(told) == f"the other party refused (deal): {DealError.told}"
 
     @pytest.mark.parametrize("cut", [3, 30, 200, -1])
     def test_a_short_file_is_refused(self, houses, joint, cut):
