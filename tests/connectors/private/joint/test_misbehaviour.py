@@ -81,7 +81,7 @@ class TestMisbehaviour:
         def act(channel, hello):
             self.said(channel, hello)
             with channel._news:
-                channel._outbox.append((0.0, memoryview(header)))
+                channel._outbox.append((0.0, memoryview(header), True))
             channel._ring()
             try:
                 while True:  # what was sent before it noticed
