@@ -95,7 +95,10 @@ def deal(
     *,
     key: Annotated[Path, typer.Option(help="The dealer's private key.")],
     rows: Annotated[int, typer.Option(help="Rows that can be scored with it.")],
-    batch_rows: Annotated[int, typer.Option(help="Rows of a batch, used up whole.")] = 8_192,
+    batch_rows: Annotated[
+        int | None,
+        typer.Option(help="Rows of a batch, used up whole (default 8,192, or as many as go)."),
+    ] = None,
     dealer: Annotated[str, typer.Option(help="Name of the dealer.")] = "trusted dealer",
 ) -> None:
     """Deal what two parties use up while they score. Whoever deals is trusted by both."""

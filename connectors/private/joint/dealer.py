@@ -37,6 +37,7 @@ from connectors.private.owner_only import (
 from tasks.privacy.shares.dealing import deal_batch, sections
 from tasks.privacy.shares.material import SEED_BYTES
 from tasks.privacy.shares.plan import JointPlan, Party
+from tasks.privacy.shares.sizes import most_rows, step_bytes
 
 BATCH_ROWS = 8_192
 
@@ -51,7 +52,8 @@ class DealConfig:
         folder: Where ``party-0.deal`` and ``party-1.deal`` are written; each goes to its party
             alone, by a way as confidential as a key's, and is then deleted here.
         rows: How many rows can be scored with it, rounded up to whole batches.
-        batch_rows: Rows of a batch; a session uses up whole batches.
+        batch_rows: Rows of a batch; a session uses up whole batches. None: 8,192, or as many as
+            the plan allows.
         dealer: Name of the dealer, for people.
     """
 
@@ -59,7 +61,7 @@ class DealConfig:
     key: Path
     folder: Path
     rows: int
-    batch_rows: int = BATCH_ROWS
+    batch_rows: int | None = None
     dealer: str = "trusted dealer"
 
     def __post_init__(self) -> None:
@@ -67,18 +69,27 @@ class DealConfig:
 
         Raises:
             ValueError: On a setting that cannot be.
+            PlanError: When a batch has too many rows for the plan.
         """
-        if not 1 <= self.batch_rows <= MOST_ROWS:
+        if not 1 <= self.rows_of_batch <= MOST_ROWS:
             raise ValueError(f"batch_rows is 1 to {MOST_ROWS}, not {self.batch_rows}")
-        if not 1 <= self.rows <= self.batch_rows * MOST_BATCHES:
+        step_bytes(self.plan, self.rows_of_batch)
+        if not 1 <= self.rows <= self.rows_of_batch * MOST_BATCHES:
             raise ValueError(f"rows is 1 to {MOST_BATCHES} batches, not {self.rows}")
         if len(self.dealer) > 100:
             raise ValueError("dealer is a name of at most 100 characters")
 
     @property
+    def rows_of_batch(self) -> int:
+        """Rows of a batch, chosen or as many as go."""
+        if self.batch_rows is None:
+            return min(BATCH_ROWS, most_rows(self.plan))
+        return self.batch_rows
+
+    @property
     def batches(self) -> int:
         """Number of batches."""
-        return -(-self.rows // self.batch_rows)
+        return -(-self.rows // self.rows_of_batch)
 
 
 @dataclass(frozen=True)
@@ -126,7 +137,7 @@ def deal(config: DealConfig) -> Dealt:
         deal=secrets.token_hex(16),
         party=0,
         plan=config.plan.digest,
-        rows=config.batch_rows,
+        rows=config.rows_of_batch,
         batches=config.batches,
         dealer=config.dealer,
     )

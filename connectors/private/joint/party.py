@@ -25,6 +25,7 @@ from tasks.privacy.shares.part import Part
 from tasks.privacy.shares.plan import JointPlan
 from tasks.privacy.shares.rehearsal import load_kernels
 from tasks.privacy.shares.scoring import BatchScorer, Outcome
+from tasks.privacy.shares.sizes import step_bytes
 from tasks.privacy.shares.steps import Steps
 
 Reals = NDArray[np.float64]
@@ -99,7 +100,8 @@ def run_party(config: PartyConfig, rows: ArrayLike) -> PartyResult:
         RowError: When the plan's encoding refuses rows; the other party is told that much.
         ValueError: When the number of columns is another.
         JointError: When the session cannot begin or go on; the other party is told why.
-        PlanError: When plan and part do not belong together.
+        PlanError: When plan and part do not belong together, or a batch of the deal has too many
+            rows for the plan.
     """
     party = config.door.party
     plan, part = read_plan(config.plan), read_part(config.part)
@@ -107,7 +109,7 @@ def run_party(config: PartyConfig, rows: ArrayLike) -> PartyResult:
     load_kernels(plan)
     dealer = read_public_key(config.dealer_key)
     with DealFile(config.deal, plan, party, dealer) as deal:
-        channel = open_channel(config.door, most_bytes(plan, deal.head.rows))
+        channel = open_channel(config.door, step_bytes(plan, deal.head.rows))
         with leaving(channel):
             try:
                 inputs = plan.encodings[party].encode(rows)
@@ -122,13 +124,6 @@ def run_party(config: PartyConfig, rows: ArrayLike) -> PartyResult:
             channel.send(Kind.DONE)
             channel.receive(Kind.DONE, 0)
     return PartyResult(outcome, len(inputs), first, channel.sent, channel.received, online, cpu)
-
-
-def most_bytes(plan: JointPlan, rows: int) -> int:
-    """Return the bytes of the longest step of a batch."""
-    widest = max(*plan.inputs, plan.units)
-    weights = plan.units * max(plan.inputs) * plan.width
-    return max(rows * max(widest * plan.width, 8 * plan.scores), weights)
 
 
 def _agreed(
