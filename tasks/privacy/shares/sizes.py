@@ -56,7 +56,7 @@ def step_bytes(plan: JointPlan, rows: int) -> int:
     most = most_rows(plan)
     if rows > most:
         raise PlanError(
-            f"a batch of {rows} rows of this plan takes up to {rows * row_bytes(plan)} bytes, and one"
+            f"a batch of {rows} rows of this plan takes {rows * row_bytes(plan)} bytes, and one"
             f" has at most {MOST_BYTES}; deal in batches of at most {most} rows"
             f" (--batch-rows {most})"
         )

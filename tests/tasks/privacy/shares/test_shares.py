@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kernels.ring64.wire import unpacked
 from tasks.privacy.encoding import Encoding, plain_encoding
 from tasks.privacy.model import linear_model, power_model
 from tasks.privacy.shares.bounds import fold
@@ -98,6 +99,50 @@ class TestScores:
         assert np.abs(scored(joint, raw)[0] - model.score(raw)).max() <= joint.proof.calibration
 
 
+class TestRevealed:
+    @pytest.mark.parametrize("kind", ["linear", "classes", "square"])
+    @pytest.mark.parametrize("tolerance", [1e-1, 1e-2, 1e-4])
+    def test_scores_are_told_as_coarsely_as_the_tolerance_allows(self, kind, tolerance):
+        model, raw = made(kind), rows(400)
+        joint = compile_joint(model, FIRST, raw, JointOptions(tolerance=tolerance))
+        step = joint.proof.step
+        assert tolerance / 4 < step <= tolerance
+        found, _ = scored(joint, raw)
+        assert np.abs(found - model.score(raw)).max() <= joint.proof.calibration <= tolerance
+        steps = np.diff(np.unique(found)) / step
+        np.testing.assert_allclose(steps, np.rint(steps), atol=1e-6)
+
+    def test_what_the_other_side_sends_tells_the_interval_and_no_more(self):
+        """For every score modulo 2**16 of one interval the message to a fixed share is the same."""
+        plan = self.small(dropped=5)
+        mine = np.uint64(0x1234)
+        scores = np.arange(1 << 16, dtype=np.uint64)
+        theirs = (scores - mine) & np.uint64(0xFFFF)
+        sent = next(BatchScorer(plan, 1, None, None)._revealed_scores(theirs[:, None])).outgoing
+        words = unpacked(sent, 2, (len(scores),))
+        offset = (scores - mine) & np.uint64(0xFFFF)
+        np.testing.assert_array_equal(words, offset >> np.uint64(5))
+        assert np.bincount(words.astype(np.int64)).tolist() == [32] * (1 << 11)
+
+    @given(st.integers(-(2**15) + 64, 2**15 - 65), st.integers(0, 2**64 - 1), st.integers(0, 5))
+    def test_any_score_is_within_a_step_on_both_sides_alike(self, score, mask, dropped):
+        """Also near the ends of the ring, whatever lies above it in the words."""
+        plan = self.small(dropped=dropped)
+        shares = np.array([[mask]], np.uint64), np.array([[(score - mask) % 2**64]], np.uint64)
+        one, other = together(
+            *(BatchScorer(plan, i, None, None)._revealed_scores(shares[i]) for i in (0, 1))
+        )
+        assert one == other
+        error = abs(one[0, 0] * 2.0**plan.score_bits - score)
+        assert error <= 2**dropped - 1
+
+    @staticmethod
+    def small(dropped):
+        """A plan whose scores have two bytes."""
+        plan = compile_joint(made("linear"), FIRST, rows(9), JointOptions(receivers="both")).plan
+        return dataclasses.replace(plan, width=2, dropped=dropped)
+
+
 class TestDecisions:
     @pytest.mark.parametrize("kind", ["linear", "classes", "square"])
     def test_are_those_of_the_scores(self, kind):
@@ -140,12 +185,17 @@ class TestMessages:
         joint = compile_joint(model, (), raw)
         _, sent = transcript(joint, raw)
         assert joint.plan.width <= 7
-        assert sum(one.size for one in sent) == 64 * joint.plan.width * 31
+        score = -(-joint.plan.revealed_bits // 8)
+        assert score < joint.plan.width
+        assert sum(one.size for one in sent) == 64 * (joint.plan.width * 30 + score)
 
     @pytest.mark.parametrize("reveal", ["score", "decision"])
     @pytest.mark.parametrize("kind", ["linear", "square"])
     def test_are_uniform_whatever_the_rows(self, kind, reveal):
-        """The same row 4,096 times: every bit of every message before the last is a fair coin."""
+        """The same row 4,096 times: every bit of every message is a fair coin.
+
+        But for the top bits of the bytes in which a share of the score is sent without its lowest.
+        """
         model = made(kind)
         options = JointOptions(holder="shared", reveal=reveal, tolerance=1e-3)
         joint = compile_joint(model, FIRST, rows(50), options)
@@ -153,9 +203,11 @@ class TestMessages:
         masked = [one for one in sent if one.size >= 4_096 * 3]
         assert len(masked) >= 2
         for message in masked:
-            ones = np.unpackbits(message).mean()
-            deviation = 0.5 / np.sqrt(8 * message.size)
-            assert abs(ones - 0.5) < 6 * deviation
+            bits = 8 * message.size
+            if reveal == "score" and message is sent[-1]:
+                bits = 4_096 * joint.plan.revealed_bits
+            ones = np.unpackbits(message).sum() / bits
+            assert abs(ones - 0.5) < 6 * 0.5 / np.sqrt(bits)
 
     def test_the_same_rows_never_give_the_same_message(self):
         joint = compile_joint(made("linear"), FIRST, rows(50), JointOptions(holder="shared"))
@@ -249,6 +301,9 @@ class TestPlan:
             ({"scores": 0}, "one score or"),
             ({"signs": (1, 2), "cut": 3}, "1 or -1"),
             ({"signs": (), "cut": 3}, "cut is positive where"),
+            ({"dropped": -1}, "dropped is 0 or"),
+            ({"dropped": 64}, "dropped is 0 or"),
+            ({"reveal": "decision"}, "dropped is 0 or"),
         ],
     )
     def test_wrong_values_are_refused(self, wrong, said):
