@@ -15,7 +15,7 @@ from connectors.private.joint.errors import (
 )
 from connectors.private.joint.frames import Kind
 
-PROTOCOL = 1
+PROTOCOL = 2
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Hello:
         task: ``score`` or ``intersect``.
         plan: Digest of the plan; empty where there is none.
         deal: Id of the deal; empty where there is none.
-        alignment: Digest of whose rows these are, in order; empty: not checked.
+        alignment: Of the intersection whose order the rows have; empty: there was none.
         rows: How many rows or keys it has.
         next_batch: First batch of the deal that it has not used.
         asked_batch: Batch to begin with; -1: whichever both have not used.
@@ -50,7 +50,7 @@ _MENDS = {
     "task": "start both sides with the same command",
     "plan": "both parties take the same plan file, made with the model",
     "deal": "both parties take their file of the same deal",
-    "alignment": "both parties take their rows in the order of the same intersection",
+    "alignment": "both parties score with the file of the same intersection (--common)",
     "rows": "both parties give the same rows in the same order",
     "asked_batch": "both parties ask for the same batch, or for none",
 }

@@ -87,20 +87,13 @@ class TestScores:
 class TestRefusals:
     """One side is set up for something else: both end, with the reason, long before a timeout."""
 
-    @pytest.mark.parametrize(
-        ("changes", "field", "code"),
-        [
-            ({"alignment": "of other customers"}, "alignment", "alignment"),
-            ({"first_batch": 1}, "asked_batch", "agreement"),
-        ],
-    )
-    def test_settings_that_differ(self, houses, joint, changes, field, code):
+    def test_settings_that_differ(self, houses, joint):
         configs = houses.parties(joint, BATCH)
-        configs[1] = dataclasses.replace(configs[1], **changes)
+        configs[1] = dataclasses.replace(configs[1], first_batch=1)
         for ended in session(configs, rows(5)):
             assert isinstance(ended, AgreementError | PeerRefusedError)
-            assert ended.code == code
-            assert f"{field} differs" in str(ended)
+            assert ended.code == "agreement"
+            assert "asked_batch differs" in str(ended)
 
     def test_another_model(self, houses, joint):
         other = compile_joint(
