@@ -79,7 +79,7 @@ class Proof:
     Attributes:
         certain: Error that no row exceeds, of scores as they are revealed.
         calibration: Error that no calibration row exceeds.
-        largest: Largest absolute score of any row.
+        largest: Largest absolute score of any row, as it is revealed.
         spare_bits: Bits of the ring above the largest number that can occur.
         step: Width of the interval that a receiver learns of a score; 0: decisions are revealed.
     """
@@ -164,17 +164,13 @@ def _coarse(plan: JointPlan, proof: Proof, tolerance: float) -> tuple[JointPlan,
     """Drop as many bits of revealed scores as the tolerance leaves, and add that to the errors."""
     if plan.reveal == "decision":
         return plan, proof
-    # Both parties' dropped bits together may not carry a score out of the ring.
-    room = proof.largest * (2.0**proof.spare_bits - 1) / 4
-    most = min(tolerance - proof.calibration, room) * 2.0**plan.score_bits
-    dropped = math.floor(math.log2(most)) if most > 1 else 0
     unit = 2.0**-plan.score_bits
+    dropped = math.floor(math.log2((tolerance - proof.calibration) / unit))
     error = (2.0**dropped - 1) * unit
     coarse = replace(
         proof,
         certain=proof.certain + error,
         calibration=proof.calibration + error,
-        largest=proof.largest + error,
         step=2.0**dropped * unit,
     )
     return replace(plan, dropped=dropped), coarse
@@ -191,11 +187,12 @@ def _choose(folded: Folded, limits: Reals, inputs: Reals, options: JointOptions)
     """Return the narrowest choice that keeps the tolerance, at its width the one of least error."""
     best, tolerance = math.inf, options.tolerance
     # The other part of the tolerance is for the bits of a score that are not revealed.
-    part = _COMPUTED if options.reveal == "score" else 1.0
+    # Those of both parties together may not carry a score out of the ring: that takes a margin.
+    part, margin = (_COMPUTED, 2 * tolerance) if options.reveal == "score" else (1.0, 0.0)
     for width in range(1, 9):
         found = [
             _Choice(width, rounding, proof)
-            for rounding, any_row in _fitting(folded, limits, width)
+            for rounding, any_row in _fitting(folded, limits, width, margin)
             for proof in [_proof(folded, rounding, any_row, inputs, width)]
         ]
         choice = min(found, key=lambda one: one.proof.calibration, default=None)
@@ -210,8 +207,10 @@ def _choose(folded: Folded, limits: Reals, inputs: Reals, options: JointOptions)
     )
 
 
-def _fitting(folded: Folded, limits: Reals, width: int) -> Iterator[tuple[Rounding, Bounds]]:
-    """Yield the roundings with which no row wraps in words of a width."""
+def _fitting(
+    folded: Folded, limits: Reals, width: int, margin: float
+) -> Iterator[tuple[Rounding, Bounds]]:
+    """Yield the roundings with which no row wraps in words of a width, scores with a margin."""
     for input_bits in _INPUT_BITS:
         rough = bound_any(folded, Rounding(input_bits, _MOST_WEIGHT_BITS, 1), limits)
         kept_bits = _kept(rough.score) if folded.signs else 0
@@ -225,6 +224,7 @@ def _fitting(folded: Folded, limits: Reals, width: int) -> Iterator[tuple[Roundi
             if weight_bits < 1 or (folded.signs and _cut(rounding) < 1):
                 continue
             any_row = bound_any(folded, rounding, limits)
+            any_row = replace(any_row, score=any_row.score + margin)
             if _fits(folded, rounding, any_row, width):
                 yield rounding, any_row
                 break

@@ -13,7 +13,6 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kernels.ring64.wire import unpacked
 from tasks.privacy.encoding import Encoding, plain_encoding
 from tasks.privacy.model import linear_model, power_model
 from tasks.privacy.shares.bounds import fold
@@ -97,50 +96,6 @@ class TestScores:
         joint = compile_joint(model, FIRST, raw)
         assert joint.plan.inputs == (9, 12)
         assert np.abs(scored(joint, raw)[0] - model.score(raw)).max() <= joint.proof.calibration
-
-
-class TestRevealed:
-    @pytest.mark.parametrize("kind", ["linear", "classes", "square"])
-    @pytest.mark.parametrize("tolerance", [1e-1, 1e-2, 1e-4])
-    def test_scores_are_told_as_coarsely_as_the_tolerance_allows(self, kind, tolerance):
-        model, raw = made(kind), rows(400)
-        joint = compile_joint(model, FIRST, raw, JointOptions(tolerance=tolerance))
-        step = joint.proof.step
-        assert tolerance / 4 < step <= tolerance
-        found, _ = scored(joint, raw)
-        assert np.abs(found - model.score(raw)).max() <= joint.proof.calibration <= tolerance
-        steps = np.diff(np.unique(found)) / step
-        np.testing.assert_allclose(steps, np.rint(steps), atol=1e-6)
-
-    def test_what_the_other_side_sends_tells_the_interval_and_no_more(self):
-        """For every score modulo 2**16 of one interval the message to a fixed share is the same."""
-        plan = self.small(dropped=5)
-        mine = np.uint64(0x1234)
-        scores = np.arange(1 << 16, dtype=np.uint64)
-        theirs = (scores - mine) & np.uint64(0xFFFF)
-        sent = next(BatchScorer(plan, 1, None, None)._revealed_scores(theirs[:, None])).outgoing
-        words = unpacked(sent, 2, (len(scores),))
-        offset = (scores - mine) & np.uint64(0xFFFF)
-        np.testing.assert_array_equal(words, offset >> np.uint64(5))
-        assert np.bincount(words.astype(np.int64)).tolist() == [32] * (1 << 11)
-
-    @given(st.integers(-(2**15) + 64, 2**15 - 65), st.integers(0, 2**64 - 1), st.integers(0, 5))
-    def test_any_score_is_within_a_step_on_both_sides_alike(self, score, mask, dropped):
-        """Also near the ends of the ring, whatever lies above it in the words."""
-        plan = self.small(dropped=dropped)
-        shares = np.array([[mask]], np.uint64), np.array([[(score - mask) % 2**64]], np.uint64)
-        one, other = together(
-            *(BatchScorer(plan, i, None, None)._revealed_scores(shares[i]) for i in (0, 1))
-        )
-        assert one == other
-        error = abs(one[0, 0] * 2.0**plan.score_bits - score)
-        assert error <= 2**dropped - 1
-
-    @staticmethod
-    def small(dropped):
-        """A plan whose scores have two bytes."""
-        plan = compile_joint(made("linear"), FIRST, rows(9), JointOptions(receivers="both")).plan
-        return dataclasses.replace(plan, width=2, dropped=dropped)
 
 
 class TestDecisions:
