@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 if TYPE_CHECKING:
+    from connectors.private.joint.party import PartyResult
     from tasks.privacy.shares.plan import Party
 
 app = typer.Typer(
@@ -40,6 +41,9 @@ def compile_model(
     reveal: Annotated[str, typer.Option(help="score or decision.")] = "score",
     receivers: Annotated[str, typer.Option(help="party-0, party-1 or both.")] = "party-0",
     threshold: Annotated[float, typer.Option(help="Log-odds from which a decision is yes.")] = 0.0,
+    tolerance: Annotated[
+        float, typer.Option(help="Error of a log-odds; the coarser, the less a score tells.")
+    ] = 1e-5,
 ) -> None:
     """Compile a bundle's logistic head for two parties, with a proved error."""
     from connectors.private.fraud_head import logistic_model
@@ -53,12 +57,15 @@ def compile_model(
             model,
             first=[name.strip() for name in first.split(",") if name.strip()],
             calibration=rows,
-            options=JointOptions(threshold=threshold, **chosen),
+            options=JointOptions(threshold=threshold, tolerance=tolerance, **chosen),
         )
         plan, *parts = write_model(joint, out)
+    step = joint.proof.step
+    told = f", and told to a step of {step:.1e}" if step else ""
     typer.echo(
         f"{plan}: for both parties and the dealer; a log-odds is off by at most"
-        f" {joint.proof.certain:.1e}\n{parts[0]}: for party 0 alone\n{parts[1]}: for party 1 alone"
+        f" {joint.proof.certain:.1e}{told}\n{parts[0]}: for party 0 alone"
+        f"\n{parts[1]}: for party 1 alone"
     )
 
 
@@ -95,7 +102,10 @@ def deal(
     *,
     key: Annotated[Path, typer.Option(help="The dealer's private key.")],
     rows: Annotated[int, typer.Option(help="Rows that can be scored with it.")],
-    batch_rows: Annotated[int, typer.Option(help="Rows of a batch, used up whole.")] = 8_192,
+    batch_rows: Annotated[
+        int | None,
+        typer.Option(help="Rows of a batch, used up whole (default 8,192, or as many as go)."),
+    ] = None,
     dealer: Annotated[str, typer.Option(help="Name of the dealer.")] = "trusted dealer",
 ) -> None:
     """Deal what two parties use up while they score. Whoever deals is trusted by both."""
@@ -113,7 +123,9 @@ def deal(
 
 @app.command()
 def party(
-    rows: Annotated[Path, typer.Argument(help="Own columns: .npy or CSV.", show_default=False)],
+    rows: Annotated[
+        Path, typer.Argument(help="Own table, whole: .npy or CSV.", show_default=False)
+    ],
     *,
     number: PartyNumber,
     certificate: Own,
@@ -125,28 +137,35 @@ def party(
     deal: Annotated[Path, typer.Option(help="Own deal.")],
     dealer_key: Annotated[Path, typer.Option(help="The dealer's public key.")],
     ledger: Annotated[Path, typer.Option(help="File that records what was used up.")],
-    alignment: Annotated[str, typer.Option(help="As 'intersect' told it.")] = "",
+    common: Annotated[Path | None, typer.Option(help="File of 'intersect': what to score.")] = None,
+    key_column: Annotated[str, typer.Option(help="CSV: column of keys, to be compared.")] = "",
+    same_order: Annotated[
+        bool, typer.Option(help="No intersection: both tables list the same customers in order.")
+    ] = False,
     out: Annotated[Path, typer.Option(help="CSV for scores or decisions.")] = Path("scores.csv"),
     host: Host = "127.0.0.1",
     wait: Wait = 30.0,
 ) -> None:
     """Score with the other party, at the same time."""
-    import numpy as np
-
     from connectors.private.client.tables import read_rows
     from connectors.private.joint.door import Door
+    from connectors.private.joint.key_list import read_keys
     from connectors.private.joint.model_file import read_plan
     from connectors.private.joint.party import PartyConfig, run_party
 
     with _told():
+        if (common is None) != same_order:
+            raise ValueError(
+                "whose rows these are is not told: give --common, the file of 'intersect', or"
+                " --same-order if both tables list the same customers in the same order"
+            )
         columns = read_plan(plan).encodings[number].columns
         out.parent.mkdir(parents=True, exist_ok=True)
         out.touch()  # before a deal is used up for scores that could not be written
         door = Door(cast("Party", number), certificate, key, peer, port, host, wait)
-        config = PartyConfig(door, plan, part, deal, dealer_key, ledger, alignment)
-        result = run_party(config, read_rows(rows, columns))
-    if result.outcome is None:
-        out.unlink()
+        config = PartyConfig(door, plan, part, deal, dealer_key, ledger, common)
+        keys = read_keys(rows, key_column) if key_column else None
+        result = run_party(config, read_rows(rows, columns), keys)
     told: dict[str, Any] = {
         "rows": result.rows,
         "sent": result.sent,
@@ -154,35 +173,62 @@ def party(
         "online_s": round(result.online_s, 3),
         "out": None,
     }
-    if result.outcome is not None:
-        np.savetxt(out, result.outcome.astype(np.float64), delimiter=",", fmt="%.17g")
+    if result.outcome is None:
+        out.unlink()
+    else:
+        _write_outcome(out, result)
         told["out"] = str(out)
     typer.echo(json.dumps(told))
 
 
+def _write_outcome(out: Path, result: PartyResult) -> None:
+    """Write CSV: the place of each row in the own table, and its scores or decisions (1 or 0)."""
+    import numpy as np
+
+    outcome = np.asarray(result.outcome)
+    name = "decision" if outcome.dtype == np.bool_ else "score"
+    several = outcome.shape[1] > 1
+    names = [f"{name}_{i}" if several else name for i in range(outcome.shape[1])]
+    np.savetxt(
+        out,
+        np.column_stack([result.places, outcome]),
+        fmt=["%d", *["%.17g"] * len(names)],
+        delimiter=",",
+        header=",".join(["row", *names]),
+        comments="",
+    )
+
+
 @app.command()
 def intersect(
-    keys: Annotated[Path, typer.Argument(help="A key on each line.", show_default=False)],
+    keys: Annotated[
+        Path, typer.Argument(help="A key on each line, or CSV (--key-column).", show_default=False)
+    ],
     *,
     number: PartyNumber,
     certificate: Own,
     key: Key,
     peer: Peer,
     port: Port,
-    out: Annotated[Path, typer.Option(help="Own lines of common keys, in their common order.")],
+    out: Annotated[Path, typer.Option(help="New file for 'party --common'.")],
+    key_column: Annotated[str, typer.Option(help="CSV: column of keys.")] = "",
     host: Host = "127.0.0.1",
     wait: Wait = 30.0,
 ) -> None:
     """Find the common keys, and nothing of the others."""
+    from connectors.private.joint.common_rows import write_common_rows
     from connectors.private.joint.door import Door
     from connectors.private.joint.intersection import run_intersection
+    from connectors.private.joint.key_list import read_keys
 
     with _told():
+        if out.exists():
+            raise ValueError(f"{out} is there already, of another run; name a new file")
+        out.parent.mkdir(parents=True, exist_ok=True)
         door = Door(cast("Party", number), certificate, key, peer, port, host, wait)
-        lines = keys.read_text(encoding="utf-8").splitlines()
-        found = run_intersection(door, lines).found
-        out.write_text("".join(f"{row}\n" for row in found.rows), encoding="ascii")
-    told = {"own": len(lines), "common": len(found.rows), "alignment": found.alignment}
+        found = run_intersection(door, read_keys(keys, key_column)).common
+        write_common_rows(out, found)
+    told = {"own": found.listed, "common": len(found.rows), "alignment": found.alignment}
     typer.echo(json.dumps({**told, "out": str(out)}))
 
 

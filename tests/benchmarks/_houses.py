@@ -103,7 +103,9 @@ class Houses:
         for party in (0, 1):
             path = folder / f"keys-{party}.txt"
             path.write_text("\n".join(keys[party]))
-            fields.append({"task": "intersect", "input": path})
+            fields.append(
+                {"task": "intersect", "input": path, "common": folder / f"common-{party}"}
+            )
         return self._run(fields, folder, link)
 
     def _next(self) -> Path:

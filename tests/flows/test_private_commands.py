@@ -83,54 +83,110 @@ def test_owners_commands_are_those_of_the_client(capsys):
     assert "PENSTOCK_TOKEN" in capsys.readouterr().err
 
 
-def test_two_terminals_score_together(bank, tmp_path):
-    names = bank.bundle.feature_names
-    first = ",".join(names[::2])
-    rows = bank.bundle.background()[:40].astype(np.float64)
-
-    def told(*arguments):
-        process = penstock("joint", *arguments)
+def told(*arguments):
+    """Run a command of joint scoring; returns what it said."""
+    process = penstock("joint", *arguments)
+    try:
         out, error = process.communicate(timeout=60)
-        assert process.returncode == 0, error
-        return out
+    finally:
+        process.kill()
+    assert process.returncode == 0, error
+    return out
 
-    told("compile", bank.bundle.folder, tmp_path / "model", "--first", first)
-    told("dealer-key", tmp_path / "dealer")
-    (public,) = [p for p in (tmp_path / "dealer").iterdir() if "public" in p.name]
-    (private,) = [p for p in (tmp_path / "dealer").iterdir() if "public" not in p.name]
-    deal = ("deal", tmp_path / "model" / "plan.json", tmp_path / "deal")
-    told(*deal, "--key", private, "--rows", "100", "--batch-rows", "64")
-    for house in ("a", "b"):
-        told("certificate", tmp_path / house, "--name", house)
-    np.save(tmp_path / "a" / "rows.npy", rows[:, ::2])
-    np.save(tmp_path / "b" / "rows.npy", rows[:, 1::2])
 
+def both_told(folder, command, arguments):
+    """Run both houses' command in two processes; returns what each said in its last line."""
     port = any_free_port()
     parties = []
-    for number, (house, other) in enumerate((("a", "b"), ("b", "a"))):
-        own = tmp_path / house
-        parties.append(
-            penstock(
-                *("joint", "party", own / "rows.npy", "--party", number, "--port", port),
-                *("--certificate", own / "certificate.pem", "--key", own / "key.pem"),
-                *("--peer", tmp_path / other / "certificate.pem"),
-                *("--plan", tmp_path / "model" / "plan.json"),
-                *("--part", tmp_path / "model" / f"party-{number}-part.json"),
-                *("--deal", tmp_path / "deal" / f"party-{number}.deal", "--dealer-key", public),
-                *("--ledger", own / "ledger", "--out", own / "scores.csv"),
-            )
-        )
     try:
+        for number, (house, other) in enumerate((("a", "b"), ("b", "a"))):
+            own = folder / house
+            parties.append(
+                penstock(
+                    *("joint", command, own / "rows.csv", "--party", number, "--port", port),
+                    *("--certificate", own / "certificate.pem", "--key", own / "key.pem"),
+                    *("--peer", folder / other / "certificate.pem"),
+                    *("--key-column", "customer", *arguments(number, own)),
+                )
+            )
         ended = [process.communicate(timeout=90) for process in parties]
     finally:
         for process in parties:
             process.kill()
     assert [process.returncode for process in parties] == [0, 0], ended
-    first_told, second_told = (json.loads(out.splitlines()[-1]) for out, _ in ended)
-    assert (first_told["rows"], second_told["out"]) == (40, None)
+    return [json.loads(out.splitlines()[-1]) for out, _ in ended]
+
+
+def write_table(path, names, customers, rows):
+    """Write a CSV of customers and their columns."""
+    cells = [
+        ["customer", *names],
+        *([f"c{one}", *map(repr, rows[one].tolist())] for one in customers),
+    ]
+    lines = [",".join(line) for line in cells]
+    path.write_text("\n".join(lines) + "\n")
+
+
+def test_two_terminals_find_their_common_customers_and_score_them(bank, tmp_path):
+    """Each house has its own order and customers that the other lacks; scores keep their owner."""
+    names = bank.bundle.feature_names
+    rows = bank.bundle.background()[:40].astype(np.float64)
+    told("compile", bank.bundle.folder, tmp_path / "model", "--first", ",".join(names[::2]))
+    told("dealer-key", tmp_path / "dealer")
+    public = tmp_path / "dealer" / "dealer-public.pem"
+    deal = ("deal", tmp_path / "model" / "plan.json", tmp_path / "deal")
+    told(*deal, "--key", tmp_path / "dealer" / "dealer-key.pem", "--rows", "100")
+    for house in ("a", "b"):
+        told("certificate", tmp_path / house, "--name", house)
+    first, second = range(30), range(39, 9, -1)
+    write_table(tmp_path / "a" / "rows.csv", names[::2], first, rows[:, ::2])
+    write_table(tmp_path / "b" / "rows.csv", names[1::2], second, rows[:, 1::2])
+
+    def intersects(_, own):
+        return "--out", own / "out" / "common.json"
+
+    one, other = both_told(tmp_path, "intersect", intersects)
+    assert (one["own"], one["common"], other["common"]) == (30, 20, 20)
+    assert one["alignment"] == other["alignment"]
+
+    def scores(number, own):
+        return (
+            *("--common", own / "out" / "common.json", "--out", own / "scores.csv"),
+            *("--plan", tmp_path / "model" / "plan.json"),
+            *("--part", tmp_path / "model" / f"party-{number}-part.json"),
+            *("--deal", tmp_path / "deal" / f"party-{number}.deal", "--dealer-key", public),
+            *("--ledger", own / "ledger"),
+        )
+
+    one, other = both_told(tmp_path, "party", scores)
+    assert (one["rows"], other["out"]) == (20, None)
     from connectors.private.fraud_head import logistic_model
 
     model, _ = logistic_model(bank.bundle.folder)
-    found = np.loadtxt(tmp_path / "a" / "scores.csv", delimiter=",")
-    np.testing.assert_allclose(found, model.score(rows)[:, 0], atol=1e-3)
+    lines = (tmp_path / "a" / "scores.csv").read_text().splitlines()
+    assert lines[0] == "row,score"
+    found = np.array([line.split(",") for line in lines[1:]], np.float64)
+    customers = np.array(first)[found[:, 0].astype(int)]
+    assert sorted(customers) == list(range(10, 30))
+    np.testing.assert_allclose(found[:, 1], model.score(rows[customers])[:, 0], atol=1e-3)
     assert not (tmp_path / "b" / "scores.csv").exists()
+
+
+def test_rows_without_an_order_that_is_told_are_not_scored(tmp_path, capsys):
+    path = str(tmp_path / "none")
+    files = ("certificate", "key", "peer", "plan", "part", "deal", "dealer-key", "ledger")
+    options = [f"--{name}={path}" for name in files]
+    arguments = ["private", "joint", "party", path, "--party=0", "--port=1", *options]
+    for more in ([], ["--same-order", "--common", path]):
+        assert run([*arguments, *more]) == 1
+        assert "give --common" in capsys.readouterr().err
+
+
+def test_a_file_of_another_intersection_is_not_written_over(tmp_path, capsys):
+    path = tmp_path / "common.json"
+    path.write_text("of yesterday")
+    options = [f"--{name}={tmp_path}" for name in ("certificate", "key", "peer")]
+    arguments = ["private", "joint", "intersect", str(tmp_path), "--party=0", "--port=1", *options]
+    assert run([*arguments, f"--out={path}"]) == 1
+    assert "name a new file" in capsys.readouterr().err
+    assert path.read_text() == "of yesterday"

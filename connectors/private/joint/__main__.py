@@ -2,8 +2,8 @@
 
 Settings are JSON: ``task`` (``score`` or ``intersect``), ``door`` and, to score, the other fields
 of `PartyConfig`; ``input``, an ``.npy`` file of rows, or a text file with a key on each line;
-``output``, a new ``.npz`` file. What went wrong is written to standard error, and the exit status
-is 1.
+``output``, a new ``.npz`` file; to intersect also ``common``, a new file for scoring. What went
+wrong is written to standard error, and the exit status is 1.
 """
 
 from __future__ import annotations
@@ -15,10 +15,12 @@ from typing import Any
 
 import numpy as np
 
+from connectors.private.joint.common_rows import write_common_rows
 from connectors.private.joint.door import Door
 from connectors.private.joint.errors import JointError
 from connectors.private.joint.intersection import run_intersection
 from connectors.private.joint.party import PartyConfig, run_party
+from infra.errors import PenstockError
 
 
 def main(arguments: list[str]) -> int:
@@ -30,15 +32,20 @@ def main(arguments: list[str]) -> int:
         if task == "intersect":
             keys = source.read_text(encoding="utf-8").splitlines()
             found = run_intersection(door, keys)
+            write_common_rows(Path(settings["common"]), found.common)
             arrays = {"rows": found.found.rows, "alignment": np.array(found.found.alignment)}
             figures = {"sent": found.sent, "online_s": found.online_s, "cpu_s": found.cpu_s}
         else:
             rows = np.load(source, allow_pickle=False)
             result = run_party(_config(door, settings), rows)
             outcome = np.zeros((0, 0)) if result.outcome is None else result.outcome
-            arrays = {"outcome": outcome, "first_batch": np.array(result.first_batch)}
+            arrays = {
+                "outcome": outcome,
+                "places": result.places,
+                "first_batch": np.array(result.first_batch),
+            }
             figures = {"sent": result.sent, "online_s": result.online_s, "cpu_s": result.cpu_s}
-    except (JointError, ValueError, OSError) as error:
+    except (JointError, PenstockError, ValueError, OSError) as error:
         sys.stderr.write(f"{getattr(error, 'code', type(error).__name__)}: {error}\n")
         return 1
     np.savez(output, **arrays, **{name: np.array(value) for name, value in figures.items()})
@@ -50,11 +57,12 @@ def _door(fields: dict[str, Any]) -> Door:
 
 
 def _config(door: Door, fields: dict[str, Any]) -> PartyConfig:
-    return PartyConfig(door, **_paths(fields, ("plan", "part", "deal", "dealer_key", "ledger")))
+    names = ("plan", "part", "deal", "dealer_key", "ledger", "common")
+    return PartyConfig(door, **_paths(fields, names))
 
 
 def _paths(fields: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
-    return {name: Path(v) if name in names else v for name, v in fields.items()}
+    return {name: Path(v) if name in names and v else v for name, v in fields.items()}
 
 
 if __name__ == "__main__":

@@ -7,10 +7,15 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from connectors.private.joint.channel import Channel
-from connectors.private.joint.errors import AgreementError, WireError
+from connectors.private.joint.errors import (
+    AgreementError,
+    AlignmentError,
+    WireError,
+    printable,
+)
 from connectors.private.joint.frames import Kind
 
-PROTOCOL = 1
+PROTOCOL = 2
 
 
 @dataclass(frozen=True)
@@ -22,7 +27,7 @@ class Hello:
         task: ``score`` or ``intersect``.
         plan: Digest of the plan; empty where there is none.
         deal: Id of the deal; empty where there is none.
-        alignment: Digest of whose rows these are, in order; empty: not checked.
+        alignment: Of the intersection whose order the rows have; empty: there was none.
         rows: How many rows or keys it has.
         next_batch: First batch of the deal that it has not used.
         asked_batch: Batch to begin with; -1: whichever both have not used.
@@ -45,7 +50,7 @@ _MENDS = {
     "task": "start both sides with the same command",
     "plan": "both parties take the same plan file, made with the model",
     "deal": "both parties take their file of the same deal",
-    "alignment": "both parties take their rows in the order of the same intersection",
+    "alignment": "both parties score with the file of the same intersection (--common)",
     "rows": "both parties give the same rows in the same order",
     "asked_batch": "both parties ask for the same batch, or for none",
 }
@@ -63,7 +68,8 @@ def agree(channel: Channel, own: Hello, *, same: tuple[str, ...]) -> Hello:
         The other's.
 
     Raises:
-        AgreementError: When they differ in one of these.
+        AlignmentError: When their rows are not of the same intersection.
+        AgreementError: When they differ in another of these.
         WireError: When what came is no hello.
     """
     channel.send(Kind.HELLO, json.dumps(asdict(own)).encode())
@@ -73,7 +79,10 @@ def agree(channel: Channel, own: Hello, *, same: tuple[str, ...]) -> Hello:
     for name in ("protocol", "task", *same):
         mine, theirs = getattr(own, name), getattr(other, name)
         if mine != theirs:
-            raise AgreementError(f"{name} differs: {mine!r} here, {theirs!r} there; {_MENDS[name]}")
+            kind = AlignmentError if name == "alignment" else AgreementError
+            raise kind(
+                f"{name} differs: {mine!r} here, {printable(repr(theirs))} there; {_MENDS[name]}"
+            )
     return other
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 import hmac
-import os
 import ssl
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from connectors.private.joint.errors import TrustError
+from connectors.private.owner_only import check_owner_only, write_owner_only
 
 VALID_DAYS = 90
 _PEM = serialization.Encoding.PEM
@@ -52,8 +52,8 @@ def make_certificate(folder: Path, name: str, days: int = VALID_DAYS) -> tuple[P
     )
     folder.mkdir(parents=True, exist_ok=True)
     paths = folder / "certificate.pem", folder / "key.pem"
-    write_secret(paths[1], private_pem(key))
-    write_secret(paths[0], certificate.public_bytes(_PEM))
+    write_owner_only(paths[1], private_pem(key))
+    write_owner_only(paths[0], certificate.public_bytes(_PEM))
     return paths
 
 
@@ -61,27 +61,6 @@ def private_pem(key: Ed25519PrivateKey) -> bytes:
     """Return a private key as PEM, unencrypted: its file is for its owner alone."""
     kind, plain = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     return key.private_bytes(_PEM, kind, plain)
-
-
-def write_secret(path: Path, content: bytes) -> None:
-    """Write a new file that only its owner can read.
-
-    Raises:
-        FileExistsError: When there is one.
-    """
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "wb") as handle:
-        handle.write(content)
-
-
-def check_secret(path: Path) -> None:
-    """Refuse a secret file that others can read.
-
-    Raises:
-        TrustError: When they can.
-    """
-    if path.stat().st_mode & 0o077:
-        raise TrustError(f"{path} can be read by others; run chmod 600 on it")
 
 
 def read_public_key(path: Path) -> Ed25519PublicKey:
@@ -103,7 +82,8 @@ def context(certificate: Path, key: Path, peer: Path, *, server: bool) -> ssl.SS
     """Return the TLS settings of one side: both sides show a certificate, only one is accepted.
 
     Raises:
-        TrustError: When a file is missing, no certificate, or a key that others can read.
+        TrustError: When a file is missing or no certificate.
+        ConfigurationError: When others can read the key.
     """
     made = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER if server else ssl.PROTOCOL_TLS_CLIENT)
     made.minimum_version = ssl.TLSVersion.TLSv1_3
@@ -113,7 +93,7 @@ def context(certificate: Path, key: Path, peer: Path, *, server: bool) -> ssl.SS
     if server:
         made.num_tickets = 0  # sessions are not resumed
     try:
-        check_secret(key)
+        check_owner_only(key)
         made.load_cert_chain(certificate, key)
         made.load_verify_locations(peer)
     except (OSError, ssl.SSLError) as error:

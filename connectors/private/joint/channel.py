@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import selectors
 import socket
 import ssl
@@ -57,7 +58,8 @@ class Channel:
 
         Args:
             secured: Owned by the channel from now on.
-            timeout_s: How long to wait for a frame, or to send what is left.
+            timeout_s: How long to wait for a whole frame, for the other side to take one, and for
+                what is left to be sent at the end.
             most: Most bytes of a step.
             link: Delays what is sent.
         """
@@ -67,7 +69,8 @@ class Channel:
         self._news = threading.Condition()
         self._inbox: deque[tuple[Kind, Bytes]] = deque()
         self._waiting = 0
-        self._outbox: deque[tuple[float, memoryview]] = deque()
+        self._outbox: deque[tuple[float, memoryview, bool]] = deque()
+        self._send_by = math.inf
         self._free, self._sequence, self._expected = 0.0, 0, 0
         self._failure: JointError | None = None
         self._closing = self._deaf = False
@@ -101,9 +104,9 @@ class Channel:
         size = len(header) + len(view)
         self._free = self._link.left(time.monotonic(), self._free, size)
         due = self._free + self._link.latency_s
-        self._outbox.append((due, memoryview(header)))
+        self._outbox.append((due, memoryview(header), not len(view)))
         if len(view) > 0:
-            self._outbox.append((due, view))
+            self._outbox.append((due, view, True))
         self.sent += size
 
     def receive(self, kind: Kind, size: int | None = None) -> Bytes:
@@ -114,15 +117,15 @@ class Channel:
             size: Bytes that it must have; None: any that the kind allows.
 
         Raises:
-            PeerSilentError: When none came in time.
+            PeerSilentError: When none came whole in time, however many of its bytes did.
             WireError: When it is another.
             JointError: When the channel has failed.
         """
         with self._news:
             if not self._news.wait_for(lambda: self._inbox or self._failure, self._timeout_s):
                 raise PeerSilentError(
-                    f"the other party sent nothing for {self._timeout_s:g} s; look whether it runs,"
-                    " or raise timeout_s"
+                    f"the other party sent nothing whole for {self._timeout_s:g} s; look whether it"
+                    " runs, or raise timeout_s"
                 )
             if self._failure and not self._inbox:
                 raise self._failure
@@ -141,7 +144,8 @@ class Channel:
         return content
 
     def refuse(self, error: JointError) -> None:
-        """Tell the other party why the session ends, if it still listens."""
+        """Tell the other party of which kind the reason is, if it still listens; log all of it."""
+        _LOG.warning("the session is refused (%s): %s", error.code, error)
         with contextlib.suppress(JointError):
             self.send(Kind.REFUSAL, _refusal(error))
 
@@ -150,7 +154,7 @@ class Channel:
         with self._news:
             self._closing = True
         self._ring()
-        self._thread.join(self._timeout_s + _LINGER_S)
+        self._thread.join(self._timeout_s + _IDLE_S + _LINGER_S)
         if self._thread.is_alive():
             _LOG.warning("the channel did not close in time")
         self._bell.close()
@@ -230,28 +234,37 @@ class Channel:
 
     def _leave(self) -> None:
         """Say that no more comes, and read away what does: closing over it would undo our last."""
-        self._socket.settimeout(_LINGER_S)
         end = time.monotonic() + _LINGER_S
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_WR)
-            while time.monotonic() < end and self._socket.recv(1 << 16):
-                pass
+            while (left := end - time.monotonic()) > 0:
+                self._socket.settimeout(left)
+                if not self._socket.recv(1 << 16):
+                    return
 
     def _write(self) -> None:
         while True:
             with self._news:
                 if not self._outbox or self._outbox[0][0] > time.monotonic():
                     return
-                due, view = self._outbox[0]
+                due, view, last = self._outbox[0]
+            now = time.monotonic()
+            self._send_by = min(self._send_by, now + self._timeout_s)
             try:
                 done = self._socket.send(view)
             except (ssl.SSLWantWriteError, ssl.SSLWantReadError):
+                if now > self._send_by:
+                    raise PeerSilentError(
+                        f"the other party took no whole frame for {self._timeout_s:g} s; look"
+                        " whether it runs, or raise timeout_s"
+                    ) from None
                 return
             with self._news:
                 if done == len(view):
                     self._outbox.popleft()
+                    self._send_by = math.inf if last else self._send_by
                 else:
-                    self._outbox[0] = (due, view[done:])
+                    self._outbox[0] = (due, view[done:], last)
 
     def _read(self) -> None:
         while self._readable():
@@ -285,8 +298,8 @@ class Channel:
         if content is None:
             return
         if kind == Kind.REFUSAL:
-            code, _, message = content.tobytes().decode("utf-8", "replace").partition(":")
-            raise PeerRefusedError(code[:40], message)
+            code, _, sentence = content.tobytes().decode("utf-8", "replace").partition(":")
+            raise PeerRefusedError(code, sentence)
         with self._news:
             self._inbox.append((kind, content))
             self._waiting += content.size
@@ -305,7 +318,7 @@ class Channel:
 
 
 def _refusal(error: JointError) -> bytes:
-    return f"{error.code}:{error}".encode()[: LIMITS[Kind.REFUSAL]]
+    return f"{error.code}:{error.told}".encode()
 
 
 def _told(error: ssl.SSLError) -> JointError:

@@ -22,11 +22,12 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from numpy.typing import NDArray
 
-from connectors.private.joint.certificates import check_secret
 from connectors.private.joint.errors import DealError
+from connectors.private.owner_only import check_owner_only
 from tasks.privacy.shares.dealing import sections
 from tasks.privacy.shares.material import SEED_BYTES, SESSION, Material
 from tasks.privacy.shares.plan import JointPlan, Party
+from tasks.privacy.shares.sizes import step_bytes
 
 Words = NDArray[np.uint64]
 
@@ -97,11 +98,12 @@ class DealFile:
 
         Raises:
             DealError: When it is missing, changed, not the dealer's, or of another plan or party.
-            TrustError: When others can read it.
+            PlanError: When its batches have too many rows for the plan.
+            ConfigurationError: When others can read it.
         """
         self._path, self._plan = path, plan
         try:
-            check_secret(path)
+            check_owner_only(path)
             self._descriptor = os.open(path, os.O_RDONLY)
         except OSError as error:
             raise DealError(f"{path}: {error.strerror}; fetch the file from the dealer") from error
@@ -132,6 +134,7 @@ class DealFile:
                 f"{self._path} is party {head.party}'s and of plan {head.plan[:12]}, not party"
                 f" {party}'s of {plan.digest[:12]}; let the dealer deal for this plan"
             )
+        step_bytes(plan, head.rows)
         self.seed = bytes(content[start + length :][:SEED_BYTES])
         digests = content[start + length + SEED_BYTES : signed]
         self._digests = [

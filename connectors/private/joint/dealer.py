@@ -17,7 +17,7 @@ from typing import BinaryIO
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from connectors.private.joint.certificates import check_secret, private_pem, write_secret
+from connectors.private.joint.certificates import private_pem
 from connectors.private.joint.deal_file import (
     DIGEST_BYTES,
     LENGTH,
@@ -29,9 +29,15 @@ from connectors.private.joint.deal_file import (
     batch_bytes,
 )
 from connectors.private.joint.errors import DealError
+from connectors.private.owner_only import (
+    check_owner_only,
+    create_owner_only,
+    write_owner_only,
+)
 from tasks.privacy.shares.dealing import deal_batch, sections
 from tasks.privacy.shares.material import SEED_BYTES
 from tasks.privacy.shares.plan import JointPlan, Party
+from tasks.privacy.shares.sizes import most_rows, step_bytes
 
 BATCH_ROWS = 8_192
 
@@ -46,7 +52,8 @@ class DealConfig:
         folder: Where ``party-0.deal`` and ``party-1.deal`` are written; each goes to its party
             alone, by a way as confidential as a key's, and is then deleted here.
         rows: How many rows can be scored with it, rounded up to whole batches.
-        batch_rows: Rows of a batch; a session uses up whole batches.
+        batch_rows: Rows of a batch; a session uses up whole batches. None: 8,192, or as many as
+            the plan allows.
         dealer: Name of the dealer, for people.
     """
 
@@ -54,7 +61,7 @@ class DealConfig:
     key: Path
     folder: Path
     rows: int
-    batch_rows: int = BATCH_ROWS
+    batch_rows: int | None = None
     dealer: str = "trusted dealer"
 
     def __post_init__(self) -> None:
@@ -62,18 +69,27 @@ class DealConfig:
 
         Raises:
             ValueError: On a setting that cannot be.
+            PlanError: When a batch has too many rows for the plan.
         """
-        if not 1 <= self.batch_rows <= MOST_ROWS:
+        if not 1 <= self.rows_of_batch <= MOST_ROWS:
             raise ValueError(f"batch_rows is 1 to {MOST_ROWS}, not {self.batch_rows}")
-        if not 1 <= self.rows <= self.batch_rows * MOST_BATCHES:
+        step_bytes(self.plan, self.rows_of_batch)
+        if not 1 <= self.rows <= self.rows_of_batch * MOST_BATCHES:
             raise ValueError(f"rows is 1 to {MOST_BATCHES} batches, not {self.rows}")
         if len(self.dealer) > 100:
             raise ValueError("dealer is a name of at most 100 characters")
 
     @property
+    def rows_of_batch(self) -> int:
+        """Rows of a batch, chosen or as many as go."""
+        if self.batch_rows is None:
+            return min(BATCH_ROWS, most_rows(self.plan))
+        return self.batch_rows
+
+    @property
     def batches(self) -> int:
         """Number of batches."""
-        return -(-self.rows // self.batch_rows)
+        return -(-self.rows // self.rows_of_batch)
 
 
 @dataclass(frozen=True)
@@ -103,9 +119,9 @@ def make_dealer_key(folder: Path) -> tuple[Path, Path]:
     key = Ed25519PrivateKey.generate()
     folder.mkdir(parents=True, exist_ok=True)
     public, private = folder / "dealer-public.pem", folder / "dealer-key.pem"
-    write_secret(private, private_pem(key))
+    write_owner_only(private, private_pem(key))
     form = serialization.PublicFormat.SubjectPublicKeyInfo
-    write_secret(public, key.public_key().public_bytes(serialization.Encoding.PEM, form))
+    write_owner_only(public, key.public_key().public_bytes(serialization.Encoding.PEM, form))
     return public, private
 
 
@@ -114,13 +130,14 @@ def deal(config: DealConfig) -> Dealt:
 
     Raises:
         DealError: When a file is there already, or the key is none.
+        ConfigurationError: When others can read the key.
     """
     key = _signing_key(config.key)
     head = DealHead(
         deal=secrets.token_hex(16),
         party=0,
         plan=config.plan.digest,
-        rows=config.batch_rows,
+        rows=config.rows_of_batch,
         batches=config.batches,
         dealer=config.dealer,
     )
@@ -159,16 +176,15 @@ def _party(number: int) -> Party:
 
 def _new(path: Path) -> BinaryIO:
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        return create_owner_only(path)
     except FileExistsError:
         raise DealError(
             f"{path} is there already; a deal is used once: hand it over and delete it first"
         ) from None
-    return os.fdopen(descriptor, "wb")
 
 
 def _signing_key(path: Path) -> Ed25519PrivateKey:
-    check_secret(path)
+    check_owner_only(path)
     key = serialization.load_pem_private_key(path.read_bytes(), password=None)
     if not isinstance(key, Ed25519PrivateKey):
         raise DealError(f"{path} is no dealer's key; make one with make_dealer_key")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import socket
 import ssl
 import time
@@ -20,12 +19,10 @@ from connectors.private.joint.errors import (
     TrustError,
 )
 from connectors.private.joint.link import LINKS
+from connectors.private.joint.listener import await_caller, broken
 from tasks.privacy.shares.plan import Party
 
-_LOG = logging.getLogger(__name__)
 _RETRY_S = 0.05
-_HANDSHAKE_S = 5.0
-"""A caller that says nothing keeps the listener no longer than this."""
 
 
 @dataclass(frozen=True)
@@ -80,11 +77,6 @@ def open_channel(door: Door, most: int) -> Channel:
         PeerGoneError: When nobody came in time.
     """
     secured = _listened(door) if door.party == 0 else _called(door)
-    try:
-        check_pinned(secured, door.peer_certificate)
-    except TrustError:
-        secured.close()
-        raise
     return Channel(secured, timeout_s=door.timeout_s, most=most, link=LINKS[door.link])
 
 
@@ -103,25 +95,9 @@ def leaving(channel: Channel) -> Iterator[None]:
 
 
 def _listened(door: Door) -> ssl.SSLSocket:
-    """Wait for the pinned caller; others are turned away and waiting goes on."""
     settings = context(door.certificate, door.key, door.peer_certificate, server=True)
-    deadline = time.monotonic() + door.timeout_s
-    last: JointError = PeerGoneError(
-        f"nobody called {door.host}:{door.port} within {door.timeout_s:g} s; start the other party"
-    )
     with socket.create_server((door.host, door.port)) as listener:
-        while (left := deadline - time.monotonic()) > 0:
-            listener.settimeout(left)
-            try:
-                raw, _ = listener.accept()
-            except TimeoutError:
-                break
-            try:
-                return _handshake(raw, settings, min(left, _HANDSHAKE_S), server=True)
-            except JointError as error:
-                last = error
-                _LOG.warning("a caller was turned away: %s", error)
-    raise last
+        return await_caller(listener, settings, door.peer_certificate, door.timeout_s)
 
 
 def _called(door: Door) -> ssl.SSLSocket:
@@ -139,24 +115,19 @@ def _called(door: Door) -> ssl.SSLSocket:
                     " party 0 first"
                 ) from error
             time.sleep(_RETRY_S)
-    return _handshake(raw, settings, left, server=False)
-
-
-def _handshake(
-    raw: socket.socket, settings: ssl.SSLContext, timeout_s: float, *, server: bool
-) -> ssl.SSLSocket:
-    raw.settimeout(timeout_s)
+    raw.settimeout(left)
     raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     try:
-        return settings.wrap_socket(raw, server_side=server)
-    except ssl.SSLError as error:
-        raise TrustError(
-            f"the other side is not who is pinned, or speaks no TLS 1.3 ({error.reason or error});"
-            " exchange certificates anew"
-        ) from error
+        secured = settings.wrap_socket(raw)
     except OSError as error:
-        raise PeerGoneError(f"the handshake broke ({error.strerror or error})") from error
+        raise broken(error) from error
     finally:
         # A wrapped socket is detached from the raw one; one that was refused is not.
         with contextlib.suppress(OSError):
             raw.close()
+    try:
+        check_pinned(secured, door.peer_certificate)
+    except TrustError:
+        secured.close()
+        raise
+    return secured

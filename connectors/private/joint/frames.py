@@ -26,7 +26,7 @@ class Kind(enum.IntEnum):
     REFUSAL = 4
 
 
-LIMITS = {Kind.HELLO: 4_096, Kind.STEP: 0, Kind.DONE: 0, Kind.REFUSAL: 2_048}
+LIMITS = {Kind.HELLO: 4_096, Kind.STEP: 0, Kind.DONE: 0, Kind.REFUSAL: 512}
 """Most bytes of each kind; a session sets that of steps to what its plan needs."""
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from connectors.private.joint.agreement import Hello, agree
+from connectors.private.joint.common_rows import CommonRows
 from connectors.private.joint.door import Door, leaving, open_channel
 from connectors.private.joint.drive import drive
 from connectors.private.joint.errors import AgreementError, WireError
@@ -31,12 +32,14 @@ class IntersectionResult:
 
     Attributes:
         found: Places of common keys and their alignment.
+        common: The same as it is kept for scoring.
         sent: Bytes sent, frames included, TLS not.
         online_s: Wall seconds from the agreement to the last tag.
         cpu_s: CPU seconds of this process in that time.
     """
 
     found: Intersection
+    common: CommonRows
     sent: int
     online_s: float
     cpu_s: float
@@ -73,4 +76,4 @@ def run_intersection(door: Door, keys: Sequence[str] | Sequence[bytes]) -> Inter
         online, cpu = time.perf_counter() - start[0], time.process_time() - start[1]
         channel.send(Kind.DONE)
         channel.receive(Kind.DONE, 0)
-    return IntersectionResult(found, channel.sent, online, cpu)
+    return IntersectionResult(found, CommonRows.of(found, listed), channel.sent, online, cpu)

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from connectors.private.joint.certificates import check_secret, write_secret
+from connectors.private.owner_only import check_owner_only, write_owner_only
 from tasks.privacy.shares.compile import JointModel
 from tasks.privacy.shares.part import Part
 from tasks.privacy.shares.plan import JointPlan, PlanError
@@ -27,9 +27,9 @@ def write_model(model: JointModel, folder: Path) -> tuple[Path, Path, Path]:
     """
     folder.mkdir(parents=True, exist_ok=True)
     plan, first, second = folder / PLAN_FILE, folder / PART_FILES[0], folder / PART_FILES[1]
-    write_secret(plan, json.dumps(model.plan.to_dict(), indent=1).encode())
+    write_owner_only(plan, json.dumps(model.plan.to_dict(), indent=1).encode())
     for path, part in ((first, model.parts[0]), (second, model.parts[1])):
-        write_secret(path, json.dumps(part.to_dict()).encode())
+        write_owner_only(path, json.dumps(part.to_dict()).encode())
     return plan, first, second
 
 
@@ -47,9 +47,9 @@ def read_part(path: Path) -> Part:
 
     Raises:
         PlanError: When the file holds none.
-        TrustError: When others can read it.
+        ConfigurationError: When others can read it.
     """
-    check_secret(path)
+    check_owner_only(path)
     return Part.from_dict(_json(path))
 
 

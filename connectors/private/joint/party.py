@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,21 +13,31 @@ from numpy.typing import ArrayLike, NDArray
 from connectors.private.joint.agreement import Hello, agree
 from connectors.private.joint.certificates import read_public_key
 from connectors.private.joint.channel import Channel
+from connectors.private.joint.common_rows import CommonRows, read_common_rows
 from connectors.private.joint.deal_file import DealFile
 from connectors.private.joint.door import Door, leaving, open_channel
 from connectors.private.joint.drive import drive
-from connectors.private.joint.errors import AgreementError, DealError, RowsRefusedError
+from connectors.private.joint.errors import (
+    AgreementError,
+    AlignmentError,
+    DealError,
+    RowsRefusedError,
+)
 from connectors.private.joint.frames import Kind
 from connectors.private.joint.ledger import Ledger
 from connectors.private.joint.model_file import read_part, read_plan
+from tasks.privacy.encoding import Encoding, RowError
+from tasks.privacy.shares.intersect import as_bytes
 from tasks.privacy.shares.linear import open_weights
 from tasks.privacy.shares.part import Part
 from tasks.privacy.shares.plan import JointPlan
 from tasks.privacy.shares.rehearsal import load_kernels
 from tasks.privacy.shares.scoring import BatchScorer, Outcome
+from tasks.privacy.shares.sizes import step_bytes
 from tasks.privacy.shares.steps import Steps
 
 Reals = NDArray[np.float64]
+Places = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -41,7 +51,9 @@ class PartyConfig:
         deal: File of its deal.
         dealer_key: File of the trusted dealer's public key.
         ledger: File in which it records what it used.
-        alignment: Whose rows these are, as of an intersection; both parties must say the same.
+        common: File of the intersection: which rows of the party's table are scored, in which
+            order; both parties' must be of the same run. None, on both sides: all rows, in the
+            order of the table, and nothing checks whose they are.
         first_batch: Batch of the deal to begin with; None: the first that neither used.
     """
 
@@ -51,7 +63,7 @@ class PartyConfig:
     deal: Path
     dealer_key: Path
     ledger: Path
-    alignment: str = ""
+    common: Path | None = None
     first_batch: int | None = None
 
     def __post_init__(self) -> None:
@@ -71,6 +83,7 @@ class PartyResult:
     Attributes:
         outcome: float64 scores or bool decisions [n, O]; None: this party receives nothing.
         rows: Number of rows.
+        places: int64 [n], where in the party's table the scored rows lie.
         first_batch: First batch of the deal that was used up.
         sent: Bytes sent, frames included, TLS not.
         received: Bytes that came.
@@ -80,6 +93,7 @@ class PartyResult:
 
     outcome: Outcome = field(repr=False)
     rows: int
+    places: Places = field(repr=False)
     first_batch: int
     sent: int
     received: int
@@ -87,52 +101,78 @@ class PartyResult:
     cpu_s: float
 
 
-def run_party(config: PartyConfig, rows: ArrayLike) -> PartyResult:
+def run_party(
+    config: PartyConfig, rows: ArrayLike, keys: Sequence[str] | Sequence[bytes] | None = None
+) -> PartyResult:
     """Score rows jointly with the other party, which runs the same at the same time.
 
     Args:
         config: This party's side.
-        rows: [n, F of the party] raw rows, in the order on which both agreed; [n, 0] of a party
-            that has weights alone.
+        rows: [n, F of the party] raw rows: with ``common`` the whole table whose keys were
+            intersected; [n, 0] of a party that has weights alone.
+        keys: Of the rows, in their order, compared with those of the intersection; None: the
+            number of rows alone is.
 
     Raises:
         RowError: When the plan's encoding refuses rows; the other party is told that much.
-        ValueError: When the number of columns is another.
+        ValueError: When the number of columns is another, or a key comes twice.
+        AlignmentError: When the table is not the one whose keys were intersected, or the other
+            party's intersection is another.
         JointError: When the session cannot begin or go on; the other party is told why.
-        PlanError: When plan and part do not belong together.
+        PlanError: When plan and part do not belong together, or a batch of the deal has too many
+            rows for the plan.
     """
     party = config.door.party
     plan, part = read_plan(config.plan), read_part(config.part)
     part.check(plan, party)
     load_kernels(plan)
     dealer = read_public_key(config.dealer_key)
+    common = read_common_rows(config.common) if config.common else None
+    table, listed = np.asarray(rows), None if keys is None else as_bytes(keys)
     with DealFile(config.deal, plan, party, dealer) as deal:
-        channel = open_channel(config.door, most_bytes(plan, deal.head.rows))
+        channel = open_channel(config.door, step_bytes(plan, deal.head.rows))
         with leaving(channel):
-            try:
-                inputs = plan.encodings[party].encode(rows)
-            except ValueError:
-                channel.refuse(RowsRefusedError("its rows do not fit the encoding of the plan"))
-                raise
-            first = _agreed(channel, config, plan, deal, len(inputs))
+            places, alignment = _places(common, len(table), listed)
+            inputs = _encoded(channel, plan.encodings[party], table, places)
+            first = _agreed(channel, config, plan, deal, len(inputs), alignment)
             session = _Session(channel, plan, config, deal, part)
             start = time.perf_counter(), time.process_time()
             outcome = session.score(inputs, first)
             online, cpu = time.perf_counter() - start[0], time.process_time() - start[1]
             channel.send(Kind.DONE)
             channel.receive(Kind.DONE, 0)
-    return PartyResult(outcome, len(inputs), first, channel.sent, channel.received, online, cpu)
+    sent, received = channel.sent, channel.received
+    return PartyResult(outcome, len(inputs), places, first, sent, received, online, cpu)
 
 
-def most_bytes(plan: JointPlan, rows: int) -> int:
-    """Return the bytes of the longest step of a batch."""
-    widest = max(*plan.inputs, plan.units)
-    weights = plan.units * max(plan.inputs) * plan.width
-    return max(rows * max(widest * plan.width, 8 * plan.scores), weights)
+def _places(common: CommonRows | None, rows: int, keys: list[bytes] | None) -> tuple[Places, str]:
+    """Return which rows of the table are scored, in which order, and the alignment."""
+    if common is None:
+        if keys is not None:
+            raise AlignmentError("keys are compared with an intersection's; give its file (common)")
+        return np.arange(rows), ""
+    common.check(rows, keys)
+    return common.rows, common.alignment
+
+
+def _encoded(channel: Channel, encoding: Encoding, table: Reals, places: Places) -> Reals:
+    """Encode rows; those that cannot be are named by their places in the table, on this side."""
+    try:
+        return encoding.encode(table[places])
+    except ValueError as error:
+        channel.refuse(RowsRefusedError("the rows do not fit the encoding of the plan"))
+        if isinstance(error, RowError):
+            raise RowError(places[error.rows].tolist(), error.reasons) from error
+        raise
 
 
 def _agreed(
-    channel: Channel, config: PartyConfig, plan: JointPlan, deal: DealFile, rows: int
+    channel: Channel,
+    config: PartyConfig,
+    plan: JointPlan,
+    deal: DealFile,
+    rows: int,
+    alignment: str,
 ) -> int:
     """Agree on everything; returns the first batch, recorded as used from here on."""
     head, ledger = deal.head, Ledger(config.ledger)
@@ -143,7 +183,7 @@ def _agreed(
         rows=rows,
         plan=plan.digest,
         deal=head.deal,
-        alignment=config.alignment,
+        alignment=alignment,
         next_batch=ledger.next_batch(head.deal),
         asked_batch=asked,
     )

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, BinaryIO
 from connectors.api.http_run import BACKLOG, HttpRun, quiet_collector, serve_http, url_of
 from connectors.api.settings import settings_parser
 from connectors.listener import bound_listener
+from connectors.private.owner_only import check_owner_only, write_owner_only
 from connectors.private.server.settings import (
     PREFIX,
     TOKENS,
@@ -180,12 +181,9 @@ def signing_key(path: Path) -> Ed25519PrivateKey:
     path.parent.mkdir(parents=True, exist_ok=True)
     if not path.exists():
         made = Ed25519PrivateKey.generate()
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(handle, "w", encoding="ascii") as file:
-            file.write(made.private_bytes_raw().hex() + "\n")
+        write_owner_only(path, made.private_bytes_raw().hex().encode() + b"\n")
         return made
-    if path.stat().st_mode & 0o077:
-        raise ConfigurationError(f"others may read {path}", f"Take it back: chmod 600 {path}")
+    check_owner_only(path)
     try:
         return Ed25519PrivateKey.from_private_bytes(
             bytes.fromhex(path.read_text(encoding="ascii").strip())

@@ -35,6 +35,8 @@ Reals = NDArray[np.float64]
 _INPUT_BITS = range(10, 37)
 _MOST_WEIGHT_BITS = 40
 _MOST_KEPT_BITS = 30
+_COMPUTED = 0.5
+"""Part of the tolerance of revealed scores that computing them may take."""
 _LEAST_UNCUT = 32
 """Shares of what corrects a cut are kept modulo 2**32: ``cut <= 8 * width - 32``."""
 
@@ -47,7 +49,8 @@ class JointOptions:
         holder: Who knows the weights.
         reveal: What is opened.
         receivers: To whom.
-        tolerance: Largest error of a score, proved for the calibration rows.
+        tolerance: Largest error of a score, proved for the calibration rows. A revealed score is
+            told no finer than a quarter of it, so the coarser, the less it tells of a row.
         threshold: Score from which a decision is yes; ``reveal="decision"`` only.
     """
 
@@ -74,16 +77,18 @@ class Proof:
     """What is proved about a compiled model, in units of its scores.
 
     Attributes:
-        certain: Error that no row exceeds.
+        certain: Error that no row exceeds, of scores as they are revealed.
         calibration: Error that no calibration row exceeds.
-        largest: Largest absolute score of any row.
+        largest: Largest absolute score of any row, as it is revealed.
         spare_bits: Bits of the ring above the largest number that can occur.
+        step: Width of the interval that a receiver learns of a score; 0: decisions are revealed.
     """
 
     certain: float
     calibration: float
     largest: float
     spare_bits: float
+    step: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -135,7 +140,7 @@ def compile_joint(
     order = np.concatenate(places)
     folded = replace(folded, weights=folded.weights[:, order])
     limits = model.encoding.bounds[order]
-    chosen = _choose(folded, limits, inputs[:, order], options.tolerance)
+    chosen = _choose(folded, limits, inputs[:, order], options)
     cut = _cut(chosen.rounding) if folded.signs else 0
     plan = JointPlan(
         encodings,
@@ -149,9 +154,26 @@ def compile_joint(
         signs=folded.signs,
         cut=cut,
     )
+    plan, proof = _coarse(plan, chosen.proof, options.tolerance)
     parts = split(*_whole(folded, chosen.rounding), options.holder)
     plan = replace(plan, parts=(parts[0].digest, parts[1].digest))
-    return JointModel(plan, parts, chosen.proof)
+    return JointModel(plan, parts, proof)
+
+
+def _coarse(plan: JointPlan, proof: Proof, tolerance: float) -> tuple[JointPlan, Proof]:
+    """Drop as many bits of revealed scores as the tolerance leaves, and add that to the errors."""
+    if plan.reveal == "decision":
+        return plan, proof
+    unit = 2.0**-plan.score_bits
+    dropped = math.floor(math.log2((tolerance - proof.calibration) / unit))
+    error = (2.0**dropped - 1) * unit
+    coarse = replace(
+        proof,
+        certain=proof.certain + error,
+        calibration=proof.calibration + error,
+        step=2.0**dropped * unit,
+    )
+    return replace(plan, dropped=dropped), coarse
 
 
 @dataclass(frozen=True)
@@ -161,27 +183,34 @@ class _Choice:
     proof: Proof
 
 
-def _choose(folded: Folded, limits: Reals, inputs: Reals, tolerance: float) -> _Choice:
+def _choose(folded: Folded, limits: Reals, inputs: Reals, options: JointOptions) -> _Choice:
     """Return the narrowest choice that keeps the tolerance, at its width the one of least error."""
-    best = math.inf
+    best, tolerance = math.inf, options.tolerance
+    # The other part of the tolerance is for the bits of a score that are not revealed.
+    # Those of both parties together may not carry a score out of the ring: that takes a margin.
+    part, margin = (_COMPUTED, 2 * tolerance) if options.reveal == "score" else (1.0, 0.0)
     for width in range(1, 9):
         found = [
             _Choice(width, rounding, proof)
-            for rounding, any_row in _fitting(folded, limits, width)
+            for rounding, any_row in _fitting(folded, limits, width, margin)
             for proof in [_proof(folded, rounding, any_row, inputs, width)]
         ]
         choice = min(found, key=lambda one: one.proof.calibration, default=None)
         if choice is not None:
             best = min(best, choice.proof.calibration)
-            if best <= tolerance:
+            if best <= part * tolerance:
                 return choice
     if best == math.inf:
         raise PlanError("sums of this model do not fit 64 bits; lower the limits of its encoding")
-    raise PlanError(f"no width keeps the tolerance of {tolerance:g}: the best proves {best:.2g}")
+    raise PlanError(
+        f"no width keeps the tolerance of {tolerance:g}: the best proves {best / part:.2g}"
+    )
 
 
-def _fitting(folded: Folded, limits: Reals, width: int) -> Iterator[tuple[Rounding, Bounds]]:
-    """Yield the roundings with which no row wraps in words of a width."""
+def _fitting(
+    folded: Folded, limits: Reals, width: int, margin: float
+) -> Iterator[tuple[Rounding, Bounds]]:
+    """Yield the roundings with which no row wraps in words of a width, scores with a margin."""
     for input_bits in _INPUT_BITS:
         rough = bound_any(folded, Rounding(input_bits, _MOST_WEIGHT_BITS, 1), limits)
         kept_bits = _kept(rough.score) if folded.signs else 0
@@ -195,6 +224,7 @@ def _fitting(folded: Folded, limits: Reals, width: int) -> Iterator[tuple[Roundi
             if weight_bits < 1 or (folded.signs and _cut(rounding) < 1):
                 continue
             any_row = bound_any(folded, rounding, limits)
+            any_row = replace(any_row, score=any_row.score + margin)
             if _fits(folded, rounding, any_row, width):
                 yield rounding, any_row
                 break

@@ -47,6 +47,7 @@ class JointPlan:
         signs: For each hidden unit, whether its square adds (1) or subtracts (-1); empty in a
             linear model. Known to both parties: sorted, so that they tell two numbers and no more.
         cut: Bits that hidden units lose before they are squared.
+        dropped: Lowest bits of a score that are not revealed.
         parts: SHA-256 of either party's part of the weights, hexadecimal, each salted.
     """
 
@@ -60,6 +61,7 @@ class JointPlan:
     width: int
     signs: tuple[int, ...] = ()
     cut: int = 0
+    dropped: int = 0
     parts: tuple[str, str] = ("", "")
 
     def __post_init__(self) -> None:
@@ -78,6 +80,9 @@ class JointPlan:
             raise PlanError("a model has one score or, if it is linear, more")
         if any(sign not in {1, -1} for sign in self.signs) or bool(self.signs) != (self.cut > 0):
             raise PlanError("signs are 1 or -1, and cut is positive where there are some")
+        most = 8 * self.score_width - 1 if self.reveal == "score" else 0
+        if not 0 <= self.dropped <= most:
+            raise PlanError("dropped is 0 or, where scores are revealed, fewer bits than a score's")
 
     @property
     def inputs(self) -> tuple[int, int]:
@@ -99,6 +104,11 @@ class JointPlan:
     def score_width(self) -> int:
         """Bytes of a score's share."""
         return HIDDEN_WIDTH if self.signs else self.width
+
+    @property
+    def revealed_bits(self) -> int:
+        """Bits of a score's share that are sent."""
+        return 8 * self.score_width - self.dropped
 
     @property
     def sign_bits(self) -> int:
@@ -134,6 +144,7 @@ class JointPlan:
             "width": self.width,
             "signs": list(self.signs),
             "cut": self.cut,
+            "dropped": self.dropped,
             "parts": list(self.parts),
         }
 
@@ -158,12 +169,15 @@ class JointPlan:
                 width=int(data["width"]),
                 signs=tuple(int(sign) for sign in data["signs"]),
                 cut=int(data["cut"]),
+                dropped=int(data["dropped"]),
                 parts=parts,
             )
         except PlanError:
             raise
         except (KeyError, TypeError, ValueError) as error:
-            raise PlanError(f"no plan of joint scoring ({error!r})") from error
+            raise PlanError(
+                f"no plan of joint scoring of this version ({error!r}); compile the model again"
+            ) from error
 
     @cached_property
     def digest(self) -> str:

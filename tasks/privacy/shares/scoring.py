@@ -49,13 +49,23 @@ class BatchScorer:
         return (yield from self._revealed_scores(share))
 
     def _revealed_scores(self, share: Words) -> Steps[Outcome]:
-        width = self.plan.score_width
-        own = packed(share, width)
-        other = yield self._reveal(own)
+        """Open all but the lowest bits of scores: each party drops them from its share.
+
+        What is opened is the score's upper bits, less 1 where the dropped ones carry. To whoever
+        has one share it tells in which interval of ``2**dropped`` steps the score lies, and no
+        more; the intervals begin at that share's lowest bits, which are uniform for each row.
+        """
+        plan, bits = self.plan, self.plan.revealed_bits
+        ring = np.uint64(64 - 8 * plan.score_width)
+        kept = (share << ring) >> (ring + np.uint64(plan.dropped))
+        width = -(-bits // 8)
+        other = yield self._reveal(packed(kept, width))
         if not other.size:
             return None
-        total = share + unpacked(other, width, share.shape)
-        scores: Reals = signed(total, 8 * width) * 2.0**-self.plan.score_bits
+        upper = signed(kept + unpacked(other, width, share.shape), bits)
+        # The dropped bits of both are 0 to 2**(dropped + 1) - 2 steps: their middle.
+        middle = 2.0**plan.dropped - 1
+        scores: Reals = (upper * 2.0**plan.dropped + middle) * 2.0**-plan.score_bits
         return scores
 
     def _revealed_bits(self, share: NDArray[np.uint8]) -> Steps[Outcome]:

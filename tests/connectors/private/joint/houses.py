@@ -106,7 +106,7 @@ def start(config, folder, raw):
     np.save(folder / f"rows-{party}.npy", raw)
     plain = dataclasses.asdict(config)
     settings = {
-        **{name: value for name, value in plain.items() if name != "first_batch"},
+        **{name: value for name, value in plain.items() if value is not None},
         "task": "score",
         "input": folder / f"rows-{party}.npy",
         "output": folder / f"out-{party}.npz",

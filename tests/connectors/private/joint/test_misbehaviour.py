@@ -81,7 +81,7 @@ class TestMisbehaviour:
         def act(channel, hello):
             self.said(channel, hello)
             with channel._news:
-                channel._outbox.append((0.0, memoryview(header)))
+                channel._outbox.append((0.0, memoryview(header), True))
             channel._ring()
             try:
                 while True:  # what was sent before it noticed
@@ -95,7 +95,7 @@ class TestMisbehaviour:
         assert said in str(ended)
         assert isinstance(told[0], PeerRefusedError)
         assert told[0].code == "wire"
-        assert said in str(told[0])
+        assert str(told[0]) == f"the other party refused (wire): {WireError.told}"
 
     def test_it_floods_with_empty_frames(self, houses, joint):
         """They wait in the socket and not in memory; the session ends at the first one."""
@@ -162,7 +162,25 @@ class TestMisbehaviour:
 
         ended = self.met(houses, joint, act)
         assert isinstance(ended, PeerRefusedError)
-        assert (ended.code, str(ended)) == ("deal", "the other party refused (deal): none left")
+        assert ended.code == "deal"
+        assert str(ended) == f"the other party refused (deal): {DealError.told}"
+
+    def test_what_it_says_is_shown_printable_and_short(self, houses, joint):
+        def act(channel, hello):
+            channel.send(Kind.REFUSAL, f"de\x1b]0;al:\x1b[2J\u202e{'long ' * 90}".encode())
+
+        ended = self.met(houses, joint, act)
+        assert isinstance(ended, PeerRefusedError)
+        assert ended.code == "de?]0;al"
+        assert "?[2J?long long" in str(ended)
+        assert len(str(ended)) < 260
+
+    def test_settings_that_it_names_are_shown_printable(self, houses, joint):
+        ended = self.met(
+            houses, joint, lambda c, hello: self.said(c, {**hello, "plan": "\u00e9\x1b[2J"})
+        )
+        assert isinstance(ended, AgreementError)
+        assert r"'?\x1b[2J' there" in str(ended)
 
     def test_its_process_is_killed(self, houses, joint, tmp_path):
         """Over a slow link, so that it dies in the middle; the other side ends with the reason."""

@@ -20,6 +20,7 @@ from connectors.private.joint.errors import (
 )
 from connectors.private.joint.ledger import Ledger
 from connectors.private.joint.party import run_party
+from infra.errors import ConfigurationError
 from tasks.privacy.encoding import RowError
 from tasks.privacy.shares.compile import JointOptions, compile_joint
 from tests.connectors.private.joint.houses import BATCH, FIRST, both, end, session, start
@@ -86,20 +87,13 @@ class TestScores:
 class TestRefusals:
     """One side is set up for something else: both end, with the reason, long before a timeout."""
 
-    @pytest.mark.parametrize(
-        ("changes", "field"),
-        [
-            ({"alignment": "of other customers"}, "alignment"),
-            ({"first_batch": 1}, "asked_batch"),
-        ],
-    )
-    def test_settings_that_differ(self, houses, joint, changes, field):
+    def test_settings_that_differ(self, houses, joint):
         configs = houses.parties(joint, BATCH)
-        configs[1] = dataclasses.replace(configs[1], **changes)
+        configs[1] = dataclasses.replace(configs[1], first_batch=1)
         for ended in session(configs, rows(5)):
             assert isinstance(ended, AgreementError | PeerRefusedError)
             assert ended.code == "agreement"
-            assert f"{field} differs" in str(ended)
+            assert "asked_batch differs" in str(ended)
 
     def test_another_model(self, houses, joint):
         other = compile_joint(
@@ -139,7 +133,7 @@ class TestRefusals:
         for ended in session(configs, rows(5)):
             assert isinstance(ended, UsedTriplesError | PeerRefusedError)
             assert ended.code == "used-triples"
-            assert "batches 0 to 0" in str(ended)
+            assert ("batches 0 to 0" in str(ended)) == isinstance(ended, UsedTriplesError)
 
     def test_a_ledger_restored_on_one_side_is_overruled_by_the_other(self, houses, joint):
         configs = houses.parties(joint, 4 * BATCH)
@@ -195,7 +189,7 @@ class TestRefusals:
         configs = houses.parties(joint, BATCH)
         for path in (configs[0].part, configs[0].deal, configs[0].door.key):
             path.chmod(0o644)
-            with pytest.raises(TrustError, match="chmod 600"):
+            with pytest.raises(ConfigurationError, match="chmod 600"):
                 run_party(configs[0], rows(5)[:, :3])
             path.chmod(0o600)
 

@@ -6,17 +6,19 @@ import socket
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
 import pytest
 
-from connectors.private.joint.certificates import context, read_public_key
+from connectors.private.joint.certificates import context, make_certificate, read_public_key
 from connectors.private.joint.door import Door, open_channel
-from connectors.private.joint.errors import PeerRefusedError, TrustError, WireError
+from connectors.private.joint.errors import JointError, PeerRefusedError, TrustError, WireError
 from connectors.private.joint.frames import Kind
 from connectors.private.joint.intersection import CHUNK_KEYS, run_intersection
 from connectors.private.joint.link import Link
+from connectors.private.joint.listener import HANDSHAKE_S, MOST_CALLERS
 from connectors.private.joint.model_file import read_plan
 from tasks.privacy.shares.intersect import KeyListError
 from tasks.privacy.shares.plan import PlanError
@@ -92,32 +94,69 @@ class TestChannel:
 
 
 class TestDoor:
-    def test_a_stranger_who_says_nothing_keeps_nobody_out(self, houses, monkeypatch):
-        monkeypatch.setattr("connectors.private.joint.door._HANDSHAKE_S", 0.2)
+    @pytest.mark.parametrize("strangers", [8, MOST_CALLERS + 16])
+    def test_strangers_who_say_nothing_keep_nobody_out(self, houses, strangers):
+        """They stay longer than the other party has to wait, and more than there are places."""
         doors = houses.doors()
-        strangers = []
+        idle = []
 
         def called():
-            wait_for(lambda: strangers or _connected(doors[0].port, strangers))
+            wait_for(lambda: _connected(doors[0].port, idle))
+            while len(idle) < strangers:
+                assert _connected(doors[0].port, idle)
+            start = time.monotonic()
             channel = open_channel(doors[1], 1)
             channel.send(Kind.DONE)
+            channel.receive(Kind.DONE)
+            took = time.monotonic() - start
             channel.close()
+            return took
 
         def listens():
             channel = open_channel(doors[0], 1)
             found = channel.receive(Kind.DONE).size
+            channel.send(Kind.DONE)
             channel.close()
             return found
 
         try:
-            assert both(listens, called) == [0, None]
+            found, took = both(listens, called)
         finally:
-            strangers[0].close()
+            for one in idle:
+                one.close()
+        assert found == 0
+        assert took < 2.0 < HANDSHAKE_S
+
+    def test_others_are_turned_away_and_waiting_goes_on(self, houses, tmp_path):
+        """One with another certificate, one who speaks no TLS, one who goes again at once."""
+        doors = houses.doors()
+        certificate, key = make_certificate(tmp_path, "house 1")
+        stranger = replace(doors[1], certificate=certificate, key=key)
+        raw = []
+
+        def called():
+            wait_for(lambda: _connected(doors[0].port, raw))
+            raw[0].sendall(b"GET / HTTP/1.1\r\n\r\n")
+            _connected(doors[0].port, raw)
+            raw[1].close()
+            channel = open_channel(stranger, 1)  # TLS 1.3: refused after its own last message
+            with pytest.raises(JointError):
+                channel.receive(Kind.DONE)
+            channel.close()
+            open_channel(doors[1], 1).close()
+
+        def listens():
+            open_channel(doors[0], 1).close()
+
+        try:
+            assert both(listens, called) == [None, None]
+        finally:
+            raw[0].close()
 
 
-def _connected(port, strangers):
+def _connected(port, sockets):
     try:
-        strangers.append(socket.create_connection(("127.0.0.1", port), 1))
+        sockets.append(socket.create_connection(("127.0.0.1", port), 1))
     except OSError:
         return False
     return True
