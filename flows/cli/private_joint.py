@@ -160,25 +160,35 @@ def party(
                 " --same-order if both tables list the same customers in the same order"
             )
         columns = read_plan(plan).encodings[number].columns
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.touch()  # before a deal is used up for scores that could not be written
         door = Door(cast("Party", number), certificate, key, peer, port, host, wait)
         config = PartyConfig(door, plan, part, deal, dealer_key, ledger, common)
         keys = read_keys(rows, key_column) if key_column else None
-        result = run_party(config, read_rows(rows, columns), keys)
+        table = read_rows(rows, columns)
+        with _writable(out):  # before a deal is used up for scores that could not be written
+            result = run_party(config, table, keys)
+            if result.outcome is not None:
+                _write_outcome(out, result)
     told: dict[str, Any] = {
         "rows": result.rows,
         "sent": result.sent,
         "received": result.received,
         "online_s": round(result.online_s, 3),
-        "out": None,
+        "out": None if result.outcome is None else str(out),
     }
-    if result.outcome is None:
-        out.unlink()
-    else:
-        _write_outcome(out, result)
-        told["out"] = str(out)
     typer.echo(json.dumps(told))
+
+
+@contextmanager
+def _writable(path: Path) -> Iterator[None]:
+    """Refuse a file that cannot be written, at once; leaves what was there if nothing is."""
+    existed = path.exists()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.open("ab").close()
+    try:
+        yield
+    finally:
+        if not existed and not path.stat().st_size:
+            path.unlink()
 
 
 def _write_outcome(out: Path, result: PartyResult) -> None:

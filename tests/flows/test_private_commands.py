@@ -158,6 +158,7 @@ def test_two_terminals_find_their_common_customers_and_score_them(bank, tmp_path
             *("--ledger", own / "ledger"),
         )
 
+    (tmp_path / "b" / "scores.csv").write_text("of yesterday")
     one, other = both_told(tmp_path, "party", scores)
     assert (one["rows"], other["out"]) == (20, None)
     from connectors.private.fraud_head import logistic_model
@@ -169,7 +170,7 @@ def test_two_terminals_find_their_common_customers_and_score_them(bank, tmp_path
     customers = np.array(first)[found[:, 0].astype(int)]
     assert sorted(customers) == list(range(10, 30))
     np.testing.assert_allclose(found[:, 1], model.score(rows[customers])[:, 0], atol=1e-3)
-    assert not (tmp_path / "b" / "scores.csv").exists()
+    assert (tmp_path / "b" / "scores.csv").read_text() == "of yesterday"
 
 
 def test_rows_without_an_order_that_is_told_are_not_scored(tmp_path, capsys):
