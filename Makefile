@@ -46,7 +46,7 @@ coverage: setup ## The same tests with line coverage, at least 90 % (half as lon
 test-stream: setup ## The long tests: streams on the real broker and cluster, killed and upgraded
 	$(BIN)/python -m pytest -m cluster --durations=15
 
-test-long: setup ## Tests of minutes: exports, kills in every step, formats with environments of their own
+test-long: setup ## Tests of minutes: exports, kills, benchmarks at their small size, formats with environments
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m long --durations=15
 
 chaos: setup ## Kill every part of a running stream under load (~10 minutes)

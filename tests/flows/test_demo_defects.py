@@ -52,7 +52,7 @@ def test_the_line_is_a_folder_as_people_have_it_and_new_parts_of_the_same(tmp_pa
     assert {row["image"]: row["label"] for row in csv.DictReader(labels.open())} == told
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.usefixtures("small", "prefect_server", "mlflow_server")
 def test_the_line_is_trained_promised_and_inspected(tmp_path, capsys):
     lines = demo_defects.inspect_line(open_console(), tmp_path, 1)

@@ -10,6 +10,7 @@ from infra.settings import get_settings
 from tests.benchmarks import orchestration
 
 
+@pytest.mark.long
 def test_each_variant_runs_in_a_process_of_its_own(prefect_server, monkeypatch):
     bundle = loopback_certificate(get_settings().home)
     monkeypatch.setenv("PREFECT_API_SSL_CERT_FILE", str(bundle))

@@ -114,6 +114,7 @@ def test_a_second_run_takes_everything_from_the_cache(trained, settings):
     assert cached == {"check data", "build features", "plan folds", "judge fold", "train model"}
 
 
+@pytest.mark.long
 def test_a_killed_run_resumes_at_the_finished_steps(
     small_bank, settings, prefect_server, mlflow_server
 ):

@@ -49,6 +49,7 @@ def wait_for_scores(folder, count, seconds):
     return [row["event_id"] for row in read_lines(folder / "scores")]
 
 
+@pytest.mark.long
 def test_a_full_disk_holds_the_stream_up_and_loses_nothing(tmp_path):
     bank = cards_bank(tmp_path / "bank")
     model = place_model(bank.bundle.folder, tmp_path / "models")

@@ -14,6 +14,7 @@ def result(benchmark, capsys, *arguments):
     return json.loads(capsys.readouterr().out.splitlines()[-1])
 
 
+@pytest.mark.long
 def test_distil(capsys):
     found = result(distil, capsys, "--labelled-only")
     keys = {"acc_teacher", "acc_student", "acc_scratch", "gap_closed"}
@@ -32,6 +33,7 @@ def test_lora(capsys):
         assert part["merge_max_diff_float64"] <= 1e-12
 
 
+@pytest.mark.long
 def test_slimmable(capsys):
     found = result(slimmable, capsys)
     assert found["widths"] == 2
@@ -42,6 +44,7 @@ def test_slimmable(capsys):
     assert chosen["ms"] <= found["budget_ms"]
 
 
+@pytest.mark.long
 def test_adaptive_shares_its_net_by_the_folder(capsys, tmp_path):
     found = result(adaptive, capsys, "--kept", str(tmp_path))
     assert [each.suffix for each in tmp_path.iterdir()] == [".safetensors"]
@@ -52,6 +55,7 @@ def test_adaptive_shares_its_net_by_the_folder(capsys, tmp_path):
     assert found["arms"]["cascade"]["0.3"]["x_saved_compute"] < 50
 
 
+@pytest.mark.long
 def test_quantize(capsys):
     found = result(quantize, capsys)
     names = {"x_size", "x_ort_fp32", "x_torch_eager", "acc_loss_ptq", "acc_loss_qat"}

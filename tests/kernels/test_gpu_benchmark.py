@@ -11,6 +11,7 @@ import torch
 from tests.benchmarks import gpu
 
 
+@pytest.mark.long
 def test_smoke_appends_its_figures(tmp_path, capsys):
     assert gpu.main(["--smoke", "--json", "--csv", str(tmp_path)]) == 0
     result = json.loads(capsys.readouterr().out.splitlines()[-1])

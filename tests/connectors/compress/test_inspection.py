@@ -179,6 +179,7 @@ def test_altered_and_missing_images_are_refused(bundle, line, tmp_path):
         read_subject(bundle, tmp_path / "less")
 
 
+@pytest.mark.long
 def test_a_job_leaves_a_bundle_whose_edge_file_is_the_compressed_one(
     bundle, folder, tmp_path, subject, monkeypatch
 ):

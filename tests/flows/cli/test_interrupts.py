@@ -61,6 +61,7 @@ def test_the_temporary_server_ends_with_a_killed_command(tmp_path, end_with_run)
     assert (tmp_path / "logs" / "server.log").is_file()
 
 
+@pytest.mark.long
 def test_sigterm_in_training_ends_in_order_with_the_temporary_server(tmp_path, mlflow_server):
     home = tmp_path / "home"
     environment = unmeasured() | {

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from tests.benchmarks import gnn_kernels
 
 
+@pytest.mark.long
 def test_smoke(capsys):
     gnn_kernels.main(["--smoke", "--json"])
     result = json.loads(capsys.readouterr().out.splitlines()[-1])

@@ -71,6 +71,7 @@ print("ok")
 """
 
 
+@pytest.mark.long
 def test_triton_equals_the_reference():
     root = Path(__file__).resolve().parents[3]
     environment = unmeasured() | {"TRITON_INTERPRET": "1"}  # coverage would double its time

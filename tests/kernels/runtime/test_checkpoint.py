@@ -206,6 +206,7 @@ def finish(process: subprocess.Popen[str]) -> tuple[list[str], str]:
     return out.splitlines(), err
 
 
+@pytest.mark.long
 def test_a_killed_process_goes_on_bit_for_bit(tmp_path):
     """kill -9 at random moments, with every part that has a state of its own."""
     (*_, expected), _ = finish(start(tmp_path / "whole", 16))

@@ -47,7 +47,7 @@ def test_a_group_ends_at_the_weights_of_one_process(tmp_path, alone):
         assert torch.equal(each, found[0])
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_killed_rank_ends_all_and_another_number_goes_on(tmp_path, alone):
     began = time.monotonic()
     with pytest.raises(RankFailedError, match="rank 1 of 2 was killed by SIGKILL"):

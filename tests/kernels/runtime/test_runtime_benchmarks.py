@@ -55,7 +55,7 @@ def test_parts(capsys):
     assert result["clipping_norm_worst"] > 0
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_parallel():
     """In a process of its own: it forks eight others."""
     command = [sys.executable, "-m", "tests.benchmarks.parallel", "--smoke", "--json"]

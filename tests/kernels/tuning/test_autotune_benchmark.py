@@ -13,6 +13,7 @@ from tests.benchmarks._autotune_problem import GRID, SPACE, make_problem
 from tests.benchmarks._autotune_race import FullTrials, bootstrap_ratio
 
 
+@pytest.mark.long
 def test_smoke(capsys):
     autotune.main(["--smoke", "--json"])
     result = json.loads(capsys.readouterr().out.splitlines()[-1])

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 
 import polars as pl
+import pytest
 
 from tasks.cleaning.contract.rules import row_rules
 from tests.benchmarks import clean_throughput
 from tests.benchmarks._orders import CONTRACT, by_hand, orders
 
 
+@pytest.mark.long
 def test_small(capsys):
     clean_throughput.main(["--smoke", "--json"])
     result = json.loads(capsys.readouterr().out.splitlines()[-1])

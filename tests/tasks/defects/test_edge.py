@@ -115,6 +115,7 @@ def test_the_float_file_answers_as_the_module_at_every_size(scorer, thresholds, 
     assert verdict == wanted[3]
 
 
+@pytest.mark.long
 def test_a_scorer_without_a_size_keeps_the_image_s_own(scorer, thresholds, line):
     own = copy.deepcopy(scorer)
     own.size = None

@@ -11,6 +11,7 @@ import pytest
 from tests.benchmarks.fraud_handbook import main
 
 
+@pytest.mark.long
 def test_smoke_prints_every_key(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--smoke", "--json"]) == 0
     found = json.loads(capsys.readouterr().out.splitlines()[-1])
