@@ -1,6 +1,6 @@
 """The flow that rehearses federated training: one file of transactions as several branches.
 
-    federated_train("bank.parquet", "handbook", {"rounds": 15}, branches=10)
+    federated_train("bank.parquet", "handbook", {"rounds": 30}, branches=10)
 
 Every branch is a process of its own that holds its rows; this flow is the coordinator, which learns
 sums. Real branches run the same process on their own machines (`connectors.private.federated`).

@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
+from scipy.stats import t as student
 
 from connectors.private.federated.branch_client import CoordinatorAddress
 from connectors.private.federated.coordinator import Coordinator
@@ -56,8 +57,6 @@ SHARES = (0.1, 0.2, 0.3, 0.4, 0.5)
 """Of the branches: how many fail in a round."""
 DAY = 86_400_000
 TEST_DAYS, DELAY_DAYS, WARM_DAYS = 14, 7, 7
-T_95 = {10: 2.262, 12: 2.201, 20: 2.093}
-"""Two-sided Student factors of so many seeds."""
 
 Part = tuple[NDArray[np.float32], NDArray[np.int8]]
 
@@ -293,10 +292,12 @@ def processes(args: Any) -> dict[str, Any]:
 
 
 def interval(values: Sequence[float]) -> list[float]:
-    """Return the 95 % interval of a mean."""
-    factor = T_95.get(len(values), 2.3)
-    half = factor * float(np.std(values, ddof=1)) / len(values) ** 0.5 if len(values) > 1 else 0.0
-    return [float(np.mean(values)) - half, float(np.mean(values)) + half]
+    """Return Student's 95 % interval of a mean; of one value it is that value."""
+    mean, count = float(np.mean(values)), len(values)
+    if count == 1:
+        return [mean, mean]
+    half = float(student.ppf(0.975, count - 1) * np.std(values, ddof=1)) / count**0.5
+    return [mean - half, mean + half]
 
 
 def survived(right: Sequence[float]) -> float:

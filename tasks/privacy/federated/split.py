@@ -31,7 +31,8 @@ def split_by_entity(
         ValueError: When a branch has no row to train on however often they are drawn.
     """
     codes, used = np.asarray(entity, np.int64), np.asarray(training, np.bool_)
-    frauds = np.bincount(codes[used], np.asarray(label)[used] == 1, int(codes.max(initial=-1)) + 1)
+    count = int(codes.max(initial=-1)) + 1
+    frauds = np.bincount(codes[used & (np.asarray(label) == 1)], minlength=count)
     rng = np.random.default_rng(seed)
     for _ in range(DRAWS):
         home = _drawn(frauds, branches, rng)[codes]
@@ -40,9 +41,7 @@ def split_by_entity(
     raise ValueError(f"{branches} branches leave one without rows; take fewer")
 
 
-def _drawn(
-    frauds: NDArray[np.float64], branches: int, rng: np.random.Generator
-) -> NDArray[np.int64]:
+def _drawn(frauds: NDArray[np.int64], branches: int, rng: np.random.Generator) -> NDArray[np.int64]:
     """Return the branch of every entity."""
     home = rng.choice(branches, len(frauds), p=rng.dirichlet(np.full(branches, SIZES)))
     risky = np.flatnonzero(frauds >= RISKY)

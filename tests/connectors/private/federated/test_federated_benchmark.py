@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from tests.benchmarks import federated
 
 
@@ -23,3 +25,8 @@ def test_a_share_counts_only_when_all_below_it_do():
     assert federated.survived([1, 1, 1, 1, 1]) == 0.5
     assert federated.survived([1, 1, 0.8, 1, 0]) == 0.2
     assert federated.survived([0.9, 1, 1, 1, 1]) == 0
+
+
+def test_an_interval_is_students():
+    assert federated.interval([1.0, 3.0]) == pytest.approx([2 - 12.7062, 2 + 12.7062], abs=1e-4)
+    assert federated.interval([4.0]) == [4, 4]
