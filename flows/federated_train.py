@@ -1,6 +1,6 @@
 """The flow that rehearses federated training: one file of transactions as several branches.
 
-    federated_train("bank.parquet", "handbook", {"rounds": 15}, branches=10)
+    federated_train("bank.parquet", "handbook", {"rounds": 30}, branches=10)
 
 Every branch is a process of its own that holds its rows; this flow is the coordinator, which learns
 sums. Real branches run the same process on their own machines (`connectors.private.federated`).
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from prefect import flow
 from prefect.artifacts import create_table_artifact
 
@@ -25,11 +26,15 @@ from connectors.tracking import RunRequest, TrackedRun, tracked_run
 from flows.artifacts import artifact_key
 from infra.settings import get_settings
 from tasks.fraud import steps as fraud_steps
+from tasks.fraud.branch_features import branch_features
+from tasks.fraud.dataset import DatasetConfig
 from tasks.fraud.evaluation.metrics import average_precision, roc_auc
-from tasks.fraud.evaluation.protocol import judged_rows
+from tasks.fraud.evaluation.protocol import Fold, judged_rows
+from tasks.fraud.features import build_features
 from tasks.fraud.ingest.checks import require_trainable
 from tasks.fraud.stages import read_plan
-from tasks.fraud.workspace import load_features, load_transactions_file
+from tasks.fraud.transactions import Transactions
+from tasks.fraud.workspace import load_transactions_file
 from tasks.privacy.encoding import Encoding
 from tasks.privacy.federated.model import FederatedModel
 from tasks.privacy.federated.moments import encoding_from, row_sums
@@ -39,6 +44,7 @@ from tasks.privacy.federated.training import FederatedTraining
 from tasks.workspace import place_of
 
 Record = dict[str, Any]
+Part = tuple[NDArray[np.float32], NDArray[np.int8]]
 
 JOIN_SECONDS = 120.0
 
@@ -60,7 +66,8 @@ def federated_train(
     """Train a fraud head over branches that show nobody their rows.
 
     Args:
-        data: Parquet or CSV file, shared out over the branches.
+        data: Parquet or CSV file, shared out over the branches; each computes its features from
+            its own rows.
         config: Dataset config: a TOML file or the name of a shipped one.
         settings: Training settings (fields of ``TrainingPlan``; ``private`` switches noise on).
         branches: How many.
@@ -77,10 +84,10 @@ def federated_train(
     """
     home = get_settings().home
     job = steps.fingerprint(data, config)
-    table = _rows(home, job)
-    scaling = _scaling(home, public, config, table["features"].names) if public else None
-    parts, test = _shared_out(table, branches, entity, seed)
-    names = tuple(table["features"].names)
+    tx, fold = _rows(home, job)
+    dataset_config = DatasetConfig.from_dict(job["config"])
+    names, parts, test = _shared_out(tx, fold, dataset_config, branches, entity, seed)
+    scaling = _scaling(home, public, config, names) if public else None
     rows = sum(len(y) for _, y in parts.values())
     plan = TrainingPlan.from_settings(names, settings or {}, rows=rows, scaling=scaling)
     least = threshold or -(-2 * branches // 3)
@@ -133,8 +140,8 @@ def federated_train(
     return record
 
 
-def _rows(home: Path, job: Record) -> Record:
-    """Return checked transactions, their features, and the newest test fold."""
+def _rows(home: Path, job: Record) -> tuple[Transactions, Fold]:
+    """Return checked transactions and their newest test fold."""
     work, config, inputs = home / "work", job["config"], steps.inputs_of(job)
     checked = steps.check_data(
         str(place_of(work, "checked", inputs).folder),
@@ -143,40 +150,42 @@ def _rows(home: Path, job: Record) -> Record:
         quarantine=str(home / "quarantine" / config["name"]),
     )
     require_trainable(checked["report"], job["data"])
-    features = fraud_steps.build_features(
-        str(place_of(work, "features", inputs).folder), data=checked["folder"], config=config
-    )
     planned = fraud_steps.plan_folds(
         str(place_of(work, "plan", inputs).folder), data=checked["folder"], config=config
     )
-    return {
-        "tx": load_transactions_file(Path(checked["folder"])),
-        "features": load_features(Path(features["folder"])),
-        "fold": read_plan(Path(planned["folder"])).test[0],
-    }
+    tx = load_transactions_file(Path(checked["folder"]))
+    return tx, read_plan(Path(planned["folder"])).test[0]
 
 
 def _scaling(home: Path, public: str, config: str, names: tuple[str, ...]) -> Encoding:
-    features = _rows(home, steps.fingerprint(public, config))["features"]
+    job = steps.fingerprint(public, config)
+    tx, _ = _rows(home, job)
+    features = build_features(tx, DatasetConfig.from_dict(job["config"]))
     if features.names != names:
         raise ValueError(f"{public} gives other features than the data; use the same config")
     return encoding_from(names, row_sums(features.values))
 
 
-def _shared_out(table: Record, branches: int, entity: str, seed: int) -> tuple[Record, Any]:
-    """Return the training rows of each branch by name, and the test rows of all."""
-    tx, values, fold = table["tx"], table["features"].values, table["fold"]
+def _shared_out(
+    tx: Transactions, fold: Fold, config: DatasetConfig, branches: int, entity: str, seed: int
+) -> tuple[tuple[str, ...], dict[str, Part], Part]:
+    """Return names of features, training rows of each branch by name, and test rows of all.
+
+    A branch's features, later rows' as well, come of its own payments and labels alone.
+    """
     column = entity or list(tx.entities)[-1]
     if column not in tx.entities:
         raise ValueError(f"there is no entity column {column!r}; there are {list(tx.entities)}")
     rows = fold.train_rows(tx)
-    home = split_by_entity(tx.entities[column][rows], tx.label[rows], branches, seed)
-    parts = {
-        f"branch-{place:03d}": (values[rows[home == place]], tx.label[rows[home == place]])
-        for place in range(branches)
-    }
+    training = np.zeros(len(tx), np.bool_)
+    training[rows] = True
+    home = split_by_entity(tx.entities[column], tx.label, branches, seed, training=training)
+    features = branch_features(tx, home, config)
+    values = features.values
+    owned = {f"branch-{place:03d}": training & (home == place) for place in range(branches)}
+    parts = {name: (values[own], tx.label[own]) for name, own in owned.items()}
     judged = judged_rows(tx, fold)
-    return parts, (values[judged], tx.label[judged])
+    return features.names, parts, (values[judged], tx.label[judged])
 
 
 def _rounds(training: FederatedTraining, run: TrackedRun) -> list[Record]:

@@ -7,6 +7,7 @@ import math
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 SETTINGS = {"rounds": 4, "hidden": []}
@@ -89,3 +90,29 @@ def test_what_does_not_fit_is_refused_before_branches_start(rehearsed, small_ban
     ):
         with pytest.raises(ValueError, match=said):
             federated_train(str(bank.data), str(bank.config), settings, **options)
+
+
+def test_features_of_a_branch_tell_of_its_own_rows_alone(small_bank):
+    from flows.federated_train import _shared_out
+    from tasks.fraud.dataset import DatasetConfig
+    from tasks.fraud.evaluation.plan import make_plan
+    from tasks.fraud.evaluation.protocol import judged_rows
+    from tasks.fraud.features import build_features
+    from tasks.fraud.ingest.checks import check
+    from tasks.privacy.federated.split import split_by_entity
+
+    bank = small_bank("fedbank")
+    config = DatasetConfig.from_toml(bank.config)
+    tx = check(pq.read_table(bank.data), config, "bank").transactions
+    fold = make_plan(tx, config).test[0]
+    _, parts, (x, y) = _shared_out(tx, fold, config, 4, "", 0)
+    training = np.isin(np.arange(len(tx)), fold.train_rows(tx))
+    home = split_by_entity(tx.entities["terminal"], tx.label, 4, 0, training=training)
+    later = judged_rows(tx, fold)
+    np.testing.assert_array_equal(y, tx.label[later])
+    for place, (features, label) in enumerate(parts.values()):
+        own = np.flatnonzero(home == place)
+        alone = build_features(tx.take(own), config).values
+        np.testing.assert_array_equal(features, alone[training[own]])
+        np.testing.assert_array_equal(label, tx.label[own][training[own]])
+        np.testing.assert_array_equal(x[home[later] == place], alone[np.isin(own, later)])

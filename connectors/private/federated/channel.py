@@ -1,7 +1,7 @@
 """Framed messages over one socket: sizes first, then a small JSON header, then bytes.
 
-Sizes are checked before anything is read or parsed, every read and write has a deadline, and the
-bytes behind the header are never interpreted here.
+Sizes are checked before anything is read or parsed, every message has one deadline however many
+calls it takes, and the bytes behind the header are never interpreted here.
 """
 
 from __future__ import annotations
@@ -45,16 +45,25 @@ class Channel:
     def send(self, message: Message, *, seconds: float) -> None:
         """Send a message.
 
+        Args:
+            message: What to send.
+            seconds: Until all of it must be handed over.
+
         Raises:
             ChannelError: When it cannot be sent in time.
         """
+        deadline = time.monotonic() + seconds
         header = json.dumps(message.header).encode()
         if len(header) > HEADER_BYTES:
             raise ValueError(f"a header of {len(header)} bytes is longer than {HEADER_BYTES}")
-        content = _SIZES.pack(len(header), len(message.body)) + header + message.body
+        rest = memoryview(_SIZES.pack(len(header), len(message.body)) + header + message.body)
         try:
-            self._connection.settimeout(seconds)
-            self._connection.sendall(content)
+            # Not sendall: that of a TLS socket starts its timeout anew with every send it makes.
+            while rest:
+                self._wait_until(deadline)
+                rest = rest[self._connection.send(rest[:_PIECE]) :]
+        except TimeoutError:
+            raise ChannelError("the other side did not take a message in time") from None
         except OSError as error:
             raise ChannelError(f"a message could not be sent ({error})") from error
 
@@ -93,11 +102,8 @@ class Channel:
     def _read(self, count: int, deadline: float) -> bytes:
         content = bytearray()
         while len(content) < count:
-            left = deadline - time.monotonic()
-            if left <= 0:
-                raise ChannelError("no answer in time")
             try:
-                self._connection.settimeout(left)
+                self._wait_until(deadline)
                 piece = self._connection.recv(min(count - len(content), _PIECE))
             except TimeoutError:
                 raise ChannelError("no answer in time") from None
@@ -107,6 +113,17 @@ class Channel:
                 raise ChannelError("the other side closed the connection")
             content += piece
         return bytes(content)
+
+    def _wait_until(self, deadline: float) -> None:
+        """Let the next call on the connection last to the deadline of its message.
+
+        Raises:
+            TimeoutError: When that has passed.
+        """
+        left = deadline - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        self._connection.settimeout(left)
 
 
 def text_of(header: dict[str, Any], name: str, most: int = 1_024) -> str:

@@ -94,24 +94,6 @@ def epsilon(rate: float, noise: float, steps: int, delta: float) -> float:
     return epsilon_of([steps * cost for cost in step_costs(rate, noise)], delta)
 
 
-def noise_for(target: float, rate: float, steps: int, delta: float) -> float:
-    """Return the least noise, to a thousandth, that keeps epsilon at or below a target.
-
-    Raises:
-        ValueError: When no noise up to 1,000 does.
-    """
-    low, high = 0.0, 1_000.0
-    if epsilon(rate, high, steps, delta) > target:
-        raise ValueError(f"no noise reaches epsilon {target} at delta {delta}; allow a larger one")
-    while high - low > 5e-4:
-        middle = (low + high) / 2
-        if middle < 0.05 or epsilon(rate, middle, steps, delta) > target:
-            low = middle
-        else:
-            high = middle
-    return high
-
-
 def _whole_moment(rate: float, noise: float, order: float) -> float:
     """Return log A of a whole order: a binomial sum (section 3.3 of the paper)."""
     whole = int(order)

@@ -18,6 +18,10 @@ from tasks.privacy.federated.roster import Roster
 NONCE_BYTES = 32
 
 
+class BudgetExhaustedError(ProtocolError):
+    """A sum was asked for that the plan has no more of: the branch answered all, and refuses."""
+
+
 class Spending(Protocol):
     """Counts the vectors that left for one plan."""
 
@@ -93,7 +97,8 @@ class Branch:
         """Return the answer to one request.
 
         Raises:
-            ProtocolError: When it is not in its place, or more is asked than the plan has.
+            ProtocolError: When it is not in its place, or a stage or task that there is not.
+            BudgetExhaustedError: When the plan has no more sums of the task.
             RangeError: When a value is beyond what sums cover.
         """
         current = self._begun(request) if request.stage == "keys" else self._round
@@ -145,5 +150,8 @@ class Branch:
         """Keep within the plan: every vector that leaves is paid for, summed in the end or not."""
         most = self.work.plan.tasks[task]
         if self._spending.spent(task) >= most:
-            raise ProtocolError(f"the plan has {most} sums of task {task!r}, all answered")
+            raise BudgetExhaustedError(
+                f"the plan has {most} sums of task {task!r}, all answered; to go on, agree on"
+                " another plan (with another seed)"
+            )
         self._spending.spend(task)

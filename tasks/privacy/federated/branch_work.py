@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import secrets
 
@@ -15,8 +14,6 @@ from tasks.privacy.federated.network import Network
 from tasks.privacy.federated.plan import LocalTraining, TrainingPlan
 from tasks.privacy.federated.records import ProtocolError
 from tasks.privacy.federated.roster import Roster
-
-logger = logging.getLogger(__name__)
 
 Reals = NDArray[np.float64]
 Steps = NDArray[np.int64]

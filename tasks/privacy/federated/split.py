@@ -13,7 +13,7 @@ DRAWS = 100
 
 
 def split_by_entity(
-    entity: ArrayLike, label: ArrayLike, branches: int, seed: int
+    entity: ArrayLike, label: ArrayLike, branches: int, seed: int, *, training: ArrayLike
 ) -> NDArray[np.int64]:
     """Return the branch of every row, int64 [n].
 
@@ -22,28 +22,28 @@ def split_by_entity(
 
     Args:
         entity: [n] number of an entity, such as the terminal.
-        label: [n] 1 fraud; rows whose label is not for training count as 0.
+        label: [n] 1 fraud.
         branches: How many.
         seed: Of the split.
+        training: bool [n] rows to train on: only their labels are looked at.
 
     Raises:
-        ValueError: When a branch stays empty however often they are drawn.
+        ValueError: When a branch has no row to train on however often they are drawn.
     """
-    codes, labels = np.asarray(entity, np.int64), np.asarray(label, np.float64)
+    codes, used = np.asarray(entity, np.int64), np.asarray(training, np.bool_)
+    count = int(codes.max(initial=-1)) + 1
+    frauds = np.bincount(codes[used & (np.asarray(label) == 1)], minlength=count)
     rng = np.random.default_rng(seed)
     for _ in range(DRAWS):
-        found = _drawn(codes, labels, branches, rng)
-        if len(np.unique(found)) == branches:
-            return found
+        home = _drawn(frauds, branches, rng)[codes]
+        if len(np.unique(home[used])) == branches:
+            return home
     raise ValueError(f"{branches} branches leave one without rows; take fewer")
 
 
-def _drawn(
-    codes: NDArray[np.int64], labels: NDArray[np.float64], branches: int, rng: np.random.Generator
-) -> NDArray[np.int64]:
-    count = int(codes.max(initial=-1)) + 1
-    home = rng.choice(branches, count, p=rng.dirichlet(np.full(branches, SIZES)))
-    risky = np.flatnonzero(np.bincount(codes, labels, count) >= RISKY)
+def _drawn(frauds: NDArray[np.int64], branches: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Return the branch of every entity."""
+    home = rng.choice(branches, len(frauds), p=rng.dirichlet(np.full(branches, SIZES)))
+    risky = np.flatnonzero(frauds >= RISKY)
     home[risky] = rng.choice(branches, len(risky), p=rng.dirichlet(np.full(branches, FRAUDS)))
-    found: NDArray[np.int64] = home[codes].astype(np.int64)
-    return found
+    return home.astype(np.int64)

@@ -129,7 +129,9 @@ class FederatedTraining:
 
         Raises:
             TooFewBranchesError: When too few stayed; the model is as before. A round of the plan is
-                used up: branches count what they have answered, summed in the end or not.
+                used up: branches count what they have answered, summed in the end or not. When
+                the sums for the scaling were given up after vectors were sent, the plan is used up.
+            BudgetExhaustedError: When branches of this process have answered all that the plan has.
         """
         begun = time.perf_counter()
         if self._encoding is None:

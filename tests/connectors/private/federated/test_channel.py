@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import ssl
 import struct
 import threading
 import time
@@ -18,6 +19,30 @@ from connectors.private.federated.channel import (
     hex_of,
     text_of,
 )
+from tests.connectors.private.federated.certificates import self_signed
+
+
+@pytest.fixture
+def secured(tmp_path):
+    """A channel over TLS, and the socket at its other end."""
+    certificate, key = self_signed(tmp_path)
+    inner = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    inner.load_cert_chain(certificate, key)
+    outer = ssl.create_default_context(cafile=certificate)
+    ours, theirs = socket.socketpair()
+    for one in (ours, theirs):
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 12)
+        one.settimeout(10)
+    made = []
+    greeting = threading.Thread(
+        target=lambda: made.append(inner.wrap_socket(theirs, server_side=True))
+    )
+    greeting.start()
+    sender = outer.wrap_socket(ours, server_hostname="127.0.0.1")
+    greeting.join()
+    yield Channel(sender), made[0]
+    sender.close()
+    made[0].close()
 
 
 @pytest.fixture
@@ -83,6 +108,35 @@ class TestMessages:
         assert time.monotonic() - began < 2
         stop.set()
         dripping.join()
+
+    def test_the_deadline_is_for_all_of_a_message_that_is_sent(self, secured):
+        """One record now and then does not keep a sender waiting for ever, over TLS either."""
+        channel, theirs = secured
+        stop = threading.Event()
+
+        def sip():
+            until = time.monotonic() + 8
+            while not stop.wait(0.1) and time.monotonic() < until:
+                theirs.recv(1 << 14)
+
+        sipping = threading.Thread(target=sip)
+        sipping.start()
+        began = time.monotonic()
+        try:
+            with pytest.raises(ChannelError, match="did not take a message in time"):
+                channel.send(Message({}, bytes(8 << 20)), seconds=0.6)
+            assert 0.5 < time.monotonic() - began < 3
+        finally:
+            stop.set()
+            sipping.join()
+
+    def test_a_large_message_arrives_whole_over_tls(self, secured):
+        channel, theirs = secured
+        sent = Message({"a": 1}, bytes(range(256)) * 12_000)
+        sender = threading.Thread(target=channel.send, args=(sent,), kwargs={"seconds": 10})
+        sender.start()
+        assert Channel(theirs).receive(most=4_000_000, seconds=10) == sent
+        sender.join()
 
     def test_a_closed_connection_is_told(self, ends):
         channel, theirs = ends

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import datetime as dt
-import ipaddress
 import os
 import signal
 import socket
@@ -14,9 +12,6 @@ from contextlib import ExitStack, suppress
 
 import numpy as np
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from connectors.private.federated.branch_client import BranchClient, CoordinatorAddress
@@ -36,6 +31,7 @@ from tasks.privacy.federated.plan import TrainingPlan
 from tasks.privacy.federated.secure_sum import TooFewBranchesError
 from tasks.privacy.federated.simulate import simulation
 from tasks.privacy.federated.training import FederatedTraining
+from tests.connectors.private.federated.certificates import self_signed
 from tests.processes import wait_for
 
 COLUMNS = ("amount", "hour", "risk")
@@ -143,6 +139,20 @@ class TestRounds:
         with pytest.raises(RefusedError, match="'branch-000' refuses: the plan has 3 sums"):
             made.training.step()
         wait_for(lambda: "the plan has 3 sums" in made.branches.log("branch-000"))
+
+    def test_moments_are_told_once_though_all_branches_start_anew(self, site):
+        """A second sum without one branch would tell that one's moments."""
+        made = site()
+        made.training.step()
+        for name in NAMES:
+            made.branches.kill(name)
+        roster = made.branches.roster
+        with Coordinator(plan(), roster) as second:
+            made.branches.start(plan(), CoordinatorAddress("127.0.0.1", second.port))
+            second.wait_for(4, 60)
+            again = FederatedTraining(plan(), roster, second.ask, second.present, second.nonce)
+            with pytest.raises(RefusedError, match="the plan has 1 sums of task 'moments'"):
+                again.step()
 
     def test_below_the_threshold_are_given_up(self, site):
         made = site()
@@ -255,6 +265,14 @@ class TestDoor:
             with pytest.raises(ChannelError, match="no coordinator at 127"):
                 lonely.run()
 
+    def test_a_plan_whose_messages_are_too_long_is_refused_by_both_sides(self, door):
+        coordinator, roster, keys = door
+        wide = plan(hidden=(1 << 25,))
+        with pytest.raises(ValueError, match=r"make plan\.hidden narrower"):
+            Coordinator(wide, roster)
+        with pytest.raises(ValueError, match=r"make plan\.hidden narrower"):
+            self.client(coordinator, roster, keys["branch-001"], agreed=wide)
+
     def test_other_machines_are_reached_by_tls_alone(self):
         with pytest.raises(ValueError, match="set certificate and key"):
             CoordinatorSettings(host="0.0.0.0")
@@ -294,29 +312,3 @@ class TestFolder:
         ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
         assert ended.returncode == 1
         assert "no branch's folder" in ended.stderr
-
-
-def self_signed(folder):
-    """Write a certificate for 127.0.0.1 and its key."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "coordinator")])
-    now = dt.datetime.now(dt.UTC)
-    local = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - dt.timedelta(hours=1))
-        .not_valid_after(now + dt.timedelta(hours=1))
-        .add_extension(x509.SubjectAlternativeName([local]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    pem = serialization.Encoding.PEM
-    (folder / "tls.pem").write_bytes(certificate.public_bytes(pem))
-    plain = serialization.NoEncryption()
-    written = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, plain)
-    (folder / "tls.key").write_bytes(written)
-    return folder / "tls.pem", folder / "tls.key"

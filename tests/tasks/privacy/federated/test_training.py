@@ -11,7 +11,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from tasks.privacy.encoding import plain_encoding
-from tasks.privacy.federated.branch import Branch
+from tasks.privacy.federated.branch import Branch, BudgetExhaustedError
 from tasks.privacy.federated.branch_work import BranchWork, train_locally
 from tasks.privacy.federated.model import FederatedModel
 from tasks.privacy.federated.moments import encoding_from, row_sums, signed_log
@@ -60,6 +60,34 @@ class TestMoments:
         together = found.encode(np.concatenate([x for x, _ in each]))
         np.testing.assert_allclose(together.mean(axis=0), 0, atol=1e-4)
         np.testing.assert_allclose(together.std(axis=0), 1, atol=1e-4)
+
+    def test_are_told_once(self):
+        """A second sum, over other branches, would differ from the first by one branch's."""
+        made = simulation(plan(), parts(), threshold=3)
+        made.training.step()
+        with pytest.raises(BudgetExhaustedError, match="1 sums of task 'moments', all answered"):
+            made.training._summed("moments", b"")
+        assert len(made.training.step().survivors) == 4
+
+    @pytest.mark.parametrize("stage", ["confirm", "reveal"])
+    def test_that_were_sent_are_not_told_again_though_the_sum_was_given_up(self, stage):
+        def leaves(at, number, place):
+            return number == 0 and at == stage and place < 2
+
+        made = simulation(plan(), parts(), threshold=3, leaves=leaves)
+        with pytest.raises(TooFewBranchesError, match=f"given up at '{stage}'"):
+            made.training.step()
+        with pytest.raises(BudgetExhaustedError, match="agree on another plan"):
+            made.training.step()
+
+    def test_may_be_asked_for_again_when_nobody_had_told_them(self):
+        def leaves(at, number, place):
+            return number == 0 and at == "letters" and place < 2
+
+        made = simulation(plan(), parts(), threshold=3, leaves=leaves)
+        with pytest.raises(TooFewBranchesError, match="given up at 'letters'"):
+            made.training.step()
+        assert len(made.training.step().survivors) == 4
 
     def test_a_constant_column_stays_finite(self):
         each = [(np.column_stack([x[:, :2], np.full(len(x), 7.0)]), y) for x, y in parts()]
@@ -214,7 +242,7 @@ class TestBranch:
         branch = made.branches[0]
         with pytest.raises(ProtocolError, match="sum 1 comes again: no mask serves twice"):
             branch.answer(Request("keys", 1, "average"))
-        with pytest.raises(ProtocolError, match="1 sums of task 'average', all answered"):
+        with pytest.raises(BudgetExhaustedError, match="1 sums of task 'average', all answered"):
             made.training.step()
 
     def test_answers_only_the_sum_that_was_begun(self):
