@@ -81,14 +81,14 @@ def run_private(
         ServiceError: The scorer did not start.
     """
     from connectors.private.bundle import write_bundle
-    from connectors.private.fraud_head import logistic_model
+    from connectors.private.fraud_head import head_model
     from tasks.privacy.compile import compile_model
 
     began = time.perf_counter()
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     tell("compiling the logistic head")
-    model, calibration = logistic_model(bundle.folder)
+    model, calibration = head_model(bundle.folder)
     compiled = compile_model(model, calibration)
     write_bundle(folder / "compiled", compiled, TENANT)
     table = _features(data, bundle)[-rows:]

@@ -43,6 +43,9 @@ def compile_bundle(
     out: Annotated[Path, typer.Argument(help="Folder for the compiled model.", show_default=False)],
     *,
     name: Annotated[str, typer.Option(help="What owners ask for.")] = "fraud",
+    head: Annotated[
+        str, typer.Option(help="Head of the bundle; of trees the splits are told to owners.")
+    ] = "logistic",
     profile: Annotated[
         str, typer.Option(help="owner-only, or shareable: scores may leave their owner.")
     ] = "owner-only",
@@ -58,9 +61,9 @@ def compile_bundle(
         bool, typer.Option("--json", help="Print one JSON object as the last line.")
     ] = False,
 ) -> None:
-    """Compile a bundle's logistic head for encrypted scoring, with a proved error."""
+    """Compile a bundle's head for encrypted scoring, with a proved error."""
     from connectors.private.bundle import REPORT, BundleError, write_bundle
-    from connectors.private.fraud_head import logistic_model
+    from connectors.private.fraud_head import head_model
     from infra.errors import PenstockError
     from kernels.bundle.folder import BundleError as FraudBundleError
     from tasks.privacy.compile import CompileOptions, compile_model
@@ -71,7 +74,7 @@ def compile_bundle(
     console = open_console()
     try:
         with console.status("compiling"):
-            model, rows = logistic_model(bundle)
+            model, rows = head_model(bundle, head)
             options = CompileOptions(
                 profile=cast("Profile", profile),  # which the options check
                 tolerance=tolerance,

@@ -46,12 +46,12 @@ def compile_model(
     ] = 1e-5,
 ) -> None:
     """Compile a bundle's logistic head for two parties, with a proved error."""
-    from connectors.private.fraud_head import logistic_model
+    from connectors.private.fraud_head import head_model
     from connectors.private.joint.model_file import write_model
     from tasks.privacy.shares.compile import JointOptions, compile_joint
 
     with _told():
-        model, rows = logistic_model(bundle)
+        model, rows = head_model(bundle)
         chosen: Any = {"holder": holder, "reveal": reveal, "receivers": receivers}
         joint = compile_joint(
             model,

@@ -22,7 +22,7 @@ from tasks.privacy.compile import CompileOptions
 from tasks.privacy.encoding import plain_encoding
 from tasks.privacy.model import PrivateModel, linear_model
 from tests.benchmarks._harness import emit, parser, run_program
-from tests.benchmarks._he import Pair, credit_rows, pair_of, timed, trip
+from tests.benchmarks._he import Pair, credit_rows, pair_of, timed, trip, tutorial
 
 Reals = NDArray[np.float64]
 TRAIN = 20_000
@@ -88,21 +88,6 @@ def one_row(pair: Pair, row: Reals) -> float:
         pair.owner.decrypt(sealed, pair.scorer.score(sealed.packing, sealed.rows, sealed.content))
         taken.append(time.perf_counter() - start)
     return float(np.median(taken)) * 1e3
-
-
-def tutorial(x: Reals, weights: Reals, rows: int) -> float:
-    """Return the rows per CPU second of a scorer that takes ``dot`` row by row."""
-    import tenseal
-
-    context = tenseal.context(tenseal.SCHEME_TYPE.CKKS, 8192, -1, [60, 40, 40, 60], n_threads=1)
-    context.global_scale = 2**40
-    context.generate_galois_keys()
-    sealed = [tenseal.ckks_vector(context, row.tolist()) for row in x[:rows]]
-    listed = weights.tolist()
-    scores, seconds = timed(lambda: [one.dot(listed) for one in sealed])
-    error = np.abs(np.array([one.decrypt()[0] for one in scores]) - x[:rows] @ weights).max()
-    assert error < 1e-2, error
-    return rows / seconds
 
 
 def batched_tensor(x: Reals, weights: Reals, rows: int) -> float:

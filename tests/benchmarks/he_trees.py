@@ -5,6 +5,8 @@ student learns from its scores on the training rows alone, and both are judged o
 Every test row is encrypted, scored and decrypted. Rows a second are those of the scorer, CPU time,
 reading and writing included. Losses are the teacher's figure less that of the decrypted scores,
 both as they are shown: below the shipped head's floor, where its order is chance, scores tie.
+
+``trees_`` are figures of the same trees without distillation, their splits published, on fold 0.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from connectors.private.fraud_head import readout_of, trees_of
 from tasks.fraud.evaluation.plan import make_plan
 from tasks.fraud.evaluation.protocol import judged_rows
 from tasks.fraud.features import build_features
@@ -34,60 +37,64 @@ GROUP = 8_192
 """Rows of one request."""
 
 
+Test = tuple[Any, Any, Reals]
+"""Rows of the test week, their labels, and the teacher's scores."""
+
+
 def measured(
+    model: PrivateModel, calibration: Any, test: Test, ties_below: float = -math.inf
+) -> dict[str, float]:
+    """Compile a model and score every row of a test encrypted.
+
+    Args:
+        model: Over some of the test's columns.
+        calibration: Rows of its own columns.
+        test: All of its own columns.
+        ties_below: Score below which the teacher's tie.
+    """
+    own, labels, teacher = test
+    options = CompileOptions(tolerance=1e-2, max_rows=GROUP)
+    pair = pair_of(model, calibration.astype(np.float64), options)
+    rows = own.astype(np.float64)
+    trip(pair, rows[:8])
+    trips = [trip(pair, rows[start : start + GROUP]) for start in range(0, len(rows), GROUP)]
+    found = np.concatenate([one.scores[:, 0] for one in trips])
+    whole = [one for one in trips if one.sealed.rows == GROUP] or trips
+    sent = sum(one.sealed.rows for one in whole)
+    floor = model.readout.floor
+    shown = found if floor is None else np.maximum(found, floor)
+    auc_loss, ap_loss = ranking_losses(labels, np.maximum(teacher, ties_below), shown)
+    return {
+        "rows_s": sent / sum(one.score for one in whole),
+        "auc_loss": auc_loss,
+        "ap_loss": ap_loss,
+        "max_err": float(np.abs(found - model.score(rows)[:, 0]).max()),
+        "proved_err": pair.compiled.proof.likely_calibration,
+        "inputs": model.encoding.inputs,
+        "columns": rows.shape[1],
+        "up_bytes_per_row": sum(len(one.sealed.content) for one in whole) / sent,
+        "client_us_per_row": sum(one.encrypt + one.decrypt for one in whole) / sent * 1e6,
+        "security_bits": pair.compiled.plan.parameters.security_bits,
+    }
+
+
+def of_columns(model: PrivateModel, names: Sequence[str], rows: Any) -> Any:
+    """Return a model's own columns of rows."""
+    return rows[:, [names.index(column) for column in model.encoding.columns]]
+
+
+def distilled(
     train: tuple[Any, Reals],
-    test: tuple[Any, Any, Reals],
+    test: Test,
     names: Sequence[str],
     config: DistilConfig,
     ties_below: float,
-) -> tuple[dict[str, float], PrivateModel]:
-    """Distil, compile and score one fold; returns figures and the student.
-
-    Args:
-        train: Rows and the teacher's scores.
-        test: Rows, labels and the teacher's scores.
-        names: Of the columns.
-        config: Of the distillation.
-        ties_below: Score below which the teacher's tie.
-    """
+) -> tuple[PrivateModel, dict[str, float]]:
+    """Distil a teacher's scores of its training rows; returns the student and what it took."""
     began, wall = time.process_time(), time.perf_counter()
-    rows, labels, teacher = test
-    made = distil(
-        train[0],
-        train[1],
-        list(names),
-        Judged(rows, labels, teacher),
-        config,
-        ties_below=ties_below,
-    )
+    made = distil(*train, list(names), Judged(*test), config, ties_below=ties_below)
     seconds, wall_seconds = time.process_time() - began, time.perf_counter() - wall
-    own = rows[:, made.places].astype(np.float64)
-    calibration = train[0][:2_000, made.places].astype(np.float64)
-    pair = pair_of(made.model, calibration, CompileOptions(tolerance=1e-2, max_rows=GROUP))
-    trip(pair, own[:8])
-    trips = [trip(pair, own[start : start + GROUP]) for start in range(0, len(own), GROUP)]
-    found = np.concatenate([one.scores[:, 0] for one in trips])
-    whole = [one for one in trips if one.sealed.rows == GROUP] or trips
-    floor = made.model.readout.floor
-    shown = found if floor is None else np.maximum(found, floor)
-    auc_loss, ap_loss = ranking_losses(labels, np.maximum(teacher, ties_below), shown)
-    figures = {
-        "rows_s": sum(one.sealed.rows for one in whole) / sum(one.score for one in whole),
-        "auc_loss": auc_loss,
-        "ap_loss": ap_loss,
-        "distil_s": seconds,
-        "distil_wall_s": wall_seconds,
-        "max_err": float(np.abs(found - made.model.score(own)[:, 0]).max()),
-        "proved_err": pair.compiled.proof.likely_calibration,
-        "inputs": made.model.encoding.inputs,
-        "columns": len(made.places),
-        "up_bytes_per_row": len(whole[0].sealed.content) / whole[0].sealed.rows,
-        "client_us_per_row": sum(one.encrypt + one.decrypt for one in whole)
-        / sum(one.sealed.rows for one in whole)
-        * 1e6,
-        "security_bits": pair.compiled.plan.parameters.security_bits,
-    }
-    return figures, made.model
+    return made.model, {"distil_s": seconds, "distil_wall_s": wall_seconds}
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -105,28 +112,34 @@ def main(argv: Sequence[str] | None = None) -> None:
     tx, dataset = load_stream(args)
     features = build_features(tx, dataset)
     plan = make_plan(tx, dataset, protocol=None)
-    found = []
+    found: list[dict[str, float]] = []
+    exact: dict[str, float] = {}
     for fold in plan.test:
         rows = training_rows(tx, fold)
-        test = judged_rows(tx, fold, plan.protocol.entity)
-        x, x_test = features.values[rows], features.values[test]
+        judged = judged_rows(tx, fold, plan.protocol.entity)
+        x, x_test = features.values[rows], features.values[judged]
         head = fit_trees(x, tx.label[rows], trees)
-        teacher, teacher_test = head.logit(x), head.logit(x_test)
-        lowest = head.calibration.floor
-        one, _ = measured(
-            (x, teacher),
-            (x_test, tx.label[test], teacher_test),
-            features.names,
-            config,
-            -math.inf if lowest is None else lowest,
-        )
-        found.append(one)
+        test = (x_test, tx.label[judged], head.logit(x_test))
+        floor = head.calibration.floor
+        ties_below = -math.inf if floor is None else floor
+
+        def own(model: PrivateModel, test: Test = test) -> Test:
+            return (of_columns(model, features.names, test[0]), *test[1:])
+
+        student, took = distilled((x, head.logit(x)), test, features.names, config, ties_below)
+        calibration = of_columns(student, features.names, x[:2_000])
+        found.append(measured(student, calibration, own(student), ties_below) | took)
+        if not exact:
+            model = trees_of(head.scorer, features.names, readout_of(head.calibration, ()))
+            calibration = of_columns(model, features.names, x[:2_000])
+            exact = measured(model, calibration, own(model), ties_below)
         if not args.json:
-            print(f"fold {fold.index}: {one}", flush=True)
+            print(f"fold {fold.index}: {found[-1]}", flush=True)
     figures: dict[str, Any] = {key: float(np.mean([one[key] for one in found])) for key in found[0]}
     for key in ("auc_loss", "ap_loss", "rows_s"):
         figures[f"{key}_folds"] = [one[key] for one in found]
     figures["max_err"] = max(one["max_err"] for one in found)
+    figures |= {f"trees_{key}": value for key, value in exact.items()}
     emit(figures | {"folds": len(found)}, args)
 
 

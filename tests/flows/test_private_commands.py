@@ -44,6 +44,21 @@ def test_compile_says_what_it_proves(bank, tmp_path, capsys):
     assert json.loads((folder / "report.json").read_text()) == told
 
 
+def test_trees_are_compiled_as_they_are(bank, tmp_path, capsys):
+    from connectors.private.bundle import read_bundle
+    from tasks.fraud.heads.files import head_from_dict
+
+    folder, head = tmp_path / "compiled", bank.bundle.active
+    assert run(["private", "compile", str(bank.bundle.folder), str(folder), "--head", head]) == 0
+    assert "no evaluation keys" in capsys.readouterr().out
+    offer = read_bundle(folder).offer
+    names, rows = bank.bundle.feature_names, bank.bundle.background()
+    stored = json.loads(bank.bundle.read_extra("heads.json"))
+    encoded = offer.encoding.encode(rows[:, [names.index(one) for one in offer.encoding.columns]])
+    assert encoded.shape[1] > len(offer.encoding.columns)
+    assert offer.readout.floor == head_from_dict(stored[head]).calibration.floor
+
+
 def test_what_cannot_be_compiled_is_one_line(bank, tmp_path, capsys):
     for arguments, said in (
         ([str(tmp_path), "out"], "manifest"),
@@ -56,6 +71,7 @@ def test_what_cannot_be_compiled_is_one_line(bank, tmp_path, capsys):
             "larger tolerance",
         ),
         ([str(bank.bundle.folder), str(tmp_path / "o"), "--name", "a/b"], "no name for a model"),
+        ([str(bank.bundle.folder), str(tmp_path / "o"), "--head", "none"], "has no head 'none'"),
     ):
         assert run(["private", "compile", *arguments]) == 1
         assert said in capsys.readouterr().err
@@ -161,9 +177,9 @@ def test_two_terminals_find_their_common_customers_and_score_them(bank, tmp_path
     (tmp_path / "b" / "scores.csv").write_text("of yesterday")
     one, other = both_told(tmp_path, "party", scores)
     assert (one["rows"], other["out"]) == (20, None)
-    from connectors.private.fraud_head import logistic_model
+    from connectors.private.fraud_head import head_model
 
-    model, _ = logistic_model(bank.bundle.folder)
+    model, _ = head_model(bank.bundle.folder)
     lines = (tmp_path / "a" / "scores.csv").read_text().splitlines()
     assert lines[0] == "row,score"
     found = np.array([line.split(",") for line in lines[1:]], np.float64)

@@ -119,7 +119,7 @@ class Session:
             RowError: When no row is left.
         """
         values = np.asarray(rows, np.float64)
-        refused = _refused(self.offer, values)
+        refused = self.offer.encoding.refused(values)
         kept = [row for row in range(len(values)) if row not in refused]
         if not len(values):
             raise ValueError("the table has no rows")
@@ -218,18 +218,6 @@ def _digest_of(request: bytes | str) -> str:
     if isinstance(request, str):
         return request
     return read_message(RequestHeader, request).digest
-
-
-def _refused(offer: Offer, values: Reals) -> dict[int, str]:
-    try:
-        offer.encoding.encode(values)
-    except RowError as error:
-        found = dict(zip(error.rows, error.reasons, strict=True))
-        # Rows that are not finite are told first; the others may lie beyond the limits.
-        rest = [row for row in range(len(values)) if row not in found]
-        more = _refused(offer, values[rest])
-        return dict(sorted({**found, **{rest[row]: why for row, why in more.items()}}.items()))
-    return {}
 
 
 def _mixed(kept: Sequence[int], known: int) -> list[int]:

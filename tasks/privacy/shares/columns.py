@@ -23,8 +23,10 @@ def split_encoding(
         first: Columns of party 0, in the order in which it keeps them; the rest are party 1's.
 
     Raises:
-        PlanError: When a column is unknown or named twice.
+        PlanError: When a column is unknown or named twice, or inputs are rules over several.
     """
+    if encoding.rules:
+        raise PlanError("rules join columns that no single party has; share a linear model instead")
     unknown = [name for name in first if name not in encoding.columns]
     if unknown or len(set(first)) != len(first):
         raise PlanError(

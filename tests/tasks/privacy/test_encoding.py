@@ -27,7 +27,7 @@ class TestEncoding:
         rows[1, 2], rows[3, 0], rows[4, 1] = 1e6, np.nan, np.inf
         with pytest.raises(RowError, match="row 3: a is not a finite number") as refused:
             encoding.encode(rows)
-        assert refused.value.rows == [3, 4]
+        assert refused.value.rows == [1, 3, 4]
         with pytest.raises(RowError, match="row 1: c lies outside") as refused:
             encoding.encode(rows[:3])
         assert refused.value.reasons == ["c lies outside what the model was compiled for"]
