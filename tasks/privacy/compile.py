@@ -32,7 +32,6 @@ MOST_INPUT_BITS = {"rows": 44, "slots": 48}
 _WEIGHT_BITS = 30
 CANARIES = 16
 _OUTPUT_BITS = (10, 14, 18, 22)
-_MOST_TERMS = 1_024
 _HEADROOM = 1.01
 """Factor between the largest number that can occur and half of the modulus."""
 
@@ -282,18 +281,16 @@ def _built(
         power=model.power,
         input_bits=share.input_bits,
         score_bits=model.power * step + share.output_bits,
-        packings=_packings(model),
+        packings=_packings(model, parameters),
         digest="",
     )
     return plan, _whole(folded, share.weight_bits, share.input_bits, output)
 
 
-def _packings(model: PrivateModel) -> tuple[Packing, ...]:
+def _packings(model: PrivateModel, parameters: ParameterSet) -> tuple[Packing, ...]:
     if model.power > 1:
         return ("slots",)
-    # A scorer computes their polynomials when it starts, term by term.
-    few = model.encoding.inputs * model.scores <= _MOST_TERMS
-    return ("rows", "products") if few else ("rows",)
+    return ("rows", "products") if model.encoding.inputs <= parameters.ring.degree else ("rows",)
 
 
 @dataclass(frozen=True)

@@ -77,6 +77,12 @@ class Plan:
         blocks = 1 if packing == "products" else self.inputs
         return self.groups(packing, rows) * blocks * self.block_bytes
 
+    def rows_within(self, most: int) -> int:
+        """Return the most rows of a request of so many bytes, in its best packing."""
+        return max(
+            self.capacity(one) * (most // self.request_bytes(one, 1)) for one in self.packings
+        )
+
     def answer_bytes(self, packing: Packing, rows: int) -> int:
         """Return the bytes of the ciphertexts of an answer."""
         parts = self.power + 1

@@ -107,18 +107,11 @@ class EncryptedScorer:
         Since X^N = -1, coefficient ``stride * r`` of its product with rows that begin at multiples
         of the stride is the weighted sum of row r.
         """
-        degree = self._ring.degree
-        return [
-            values(
-                {
-                    (degree - j) % degree: int(weight) if j == 0 else -int(weight)
-                    for j, weight in enumerate(row)
-                    if weight
-                },
-                self._ring,
-            )
-            for row in self._whole.weights
-        ]
+        made = np.zeros((self.plan.scores, self._ring.degree), np.int64)
+        made[:, 0] = self._whole.weights[:, 0]
+        if self.plan.inputs > 1:
+            made[:, -1 : -self.plan.inputs : -1] = -self._whole.weights[:, 1:].astype(np.int64)
+        return [values(row, self._ring) for row in made]
 
 
 __all__ = ["EncryptedScorer", "RequestError", "WordError"]

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels.forest.trees import ZERO, Tree
+from kernels.forest.trees import MISSING_ZERO, ZERO, Tree
 from tasks.privacy.encoding import Encoding, Rule
 from tasks.privacy.model import ModelError, PrivateModel, linear_model
 from tasks.privacy.readout import Readout
@@ -53,18 +53,15 @@ def tree_model(
         >>> tree_model([stump], ["amount"]).score(np.array([[1.0], [2.0]])).tolist()
         [[-1.0], [1.0]]
     """
-    if any((tree.missing == 1).any() for tree in trees):
+    if any((tree.missing == MISSING_ZERO).any() for tree in trees):
         raise ModelError("the trees take 0 for a missing value; train with zero_as_missing=false")
-    offset, values = 0.0, {}
+    offset = 0.0
+    values: dict[Path, float] = {}
     for tree in trees:
-        paths = dict(_paths(tree))
-        if not len(tree.feature):
-            offset += float(tree.value[0])
-            continue
         # A row ends in one leaf of a tree, so one of them can be the rule and need no input.
         usual = int(np.argmax(tree.leaf_count))
         offset += float(tree.value[usual])
-        for leaf, path in paths.items():
+        for leaf, path in _paths(tree):
             if leaf != usual:
                 told = float(tree.value[leaf] - tree.value[usual])
                 values[path] = values.get(path, 0.0) + told

@@ -104,6 +104,7 @@ class PrivateService:
 
     def listed(self) -> list[dict[str, Any]]:
         """Return what is served, as JSON data."""
+        most = self.settings.max_body_mib * 2**20
         return [
             {
                 "name": model.offer.name,
@@ -114,7 +115,7 @@ class PrivateService:
                 "scores": model.plan.scores,
                 "power": model.plan.power,
                 "shareable": model.offer.flooding > 0,
-                "max_rows": self.settings.max_rows,
+                "max_rows": min(self.settings.max_rows, model.plan.rows_within(most)),
             }
             for digest, model in self.models.items()
         ]

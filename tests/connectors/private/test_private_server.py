@@ -118,6 +118,7 @@ class TestScoring:
         assert set(found) == {"small", "square", "shared"}
         assert found["small"]["security_bits"] == 256
         assert found["shared"]["shareable"] is True
+        assert found["small"]["max_rows"] == 5_000
         with pytest.raises(ScorerError, match="no model 'none'") as refused:
             scorer.offer("none")
         assert refused.value.status == 404

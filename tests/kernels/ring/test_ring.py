@@ -169,12 +169,26 @@ class TestRoots:
         others = {pow(root, odd, prime) for odd in range(1, 2 * degree, 2)}
         assert root == min(others)
 
+    @rings
+    def test_values_are_those_at_the_roots(self, ring):
+        coefficients = np.random.default_rng(0).integers(-(2**40), 2**40, ring.degree)
+        found = values(coefficients, ring)
+        bits = ring.degree.bit_length() - 1
+        for k, prime in enumerate(ring.primes):
+            for place in (0, 1, ring.degree // 2, ring.degree - 1):
+                odd = 2 * int(f"{place:0{bits}b}"[::-1], 2) + 1
+                at = pow(least_root(ring.degree, prime), odd, prime)
+                wanted = 0
+                for coefficient in coefficients.tolist()[::-1]:
+                    wanted = (wanted * at + coefficient) % prime
+                assert found[k, place] == wanted
+
     def test_products_of_values_are_values_of_products(self):
         ring = Ring(256, (7681,))
         rng = np.random.default_rng(1)
         a, b = rng.integers(-50, 50, (2, ring.degree)).tolist()
         product = negacyclic_product(a, b, ring.primes[0])
-        as_values = [values(dict(enumerate(one)), ring) for one in (a, b, product)]
+        as_values = [values(np.array(one), ring) for one in (a, b, product)]
         np.testing.assert_array_equal(
             times_element(as_values[0][None], as_values[1], ring)[0], as_values[2]
         )
