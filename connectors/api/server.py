@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from connectors.api.http_run import HttpRun, quiet_collector, serve_http
-from connectors.api.settings import ApiSettings, api_settings, settings_parser
+from connectors.api.server_settings import settings_parser
+from connectors.api.settings import ApiSettings, api_settings
 from connectors.listener import bound_listener
 from infra.errors import PenstockError
 from infra.logging import configure_logging

@@ -10,11 +10,10 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from connectors.api.http_run import BACKLOG, HttpRun, quiet_collector, serve_http, url_of
-from connectors.api.settings import settings_parser
+from connectors.api.server_settings import TOKENS, settings_parser
 from connectors.listener import bound_listener
 from connectors.model_server.settings import (
     PREFIX,
-    TOKENS,
     ModelServerSettings,
     model_server_settings,
 )

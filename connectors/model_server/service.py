@@ -17,6 +17,7 @@ from connectors.api.load_control import LoadControl, LoadLimits
 from connectors.api.problem import Problem, too_large
 from connectors.api.rate_limit import RateLimiter
 from connectors.api.reply import JSON, Reply
+from connectors.api.server_settings import TOKENS
 from connectors.api.tokens import read_tokens
 from connectors.model_server.addresses import parse_addresses
 from connectors.model_server.messages import (
@@ -29,7 +30,7 @@ from connectors.model_server.messages import (
 from connectors.model_server.metrics import ModelMetrics
 from connectors.model_server.onnx_model import RunError
 from connectors.model_server.repository import Repository, Version
-from connectors.model_server.settings import TOKENS, ModelServerSettings
+from connectors.model_server.settings import ModelServerSettings
 from connectors.model_server.sources import open_source
 from connectors.model_server.tensors import Array, TensorError
 from infra.environment import service_environment

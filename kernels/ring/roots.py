@@ -74,7 +74,7 @@ def values(coefficients: NDArray[np.int64], ring: Ring) -> Words:
         uint64 [K, N].
     """
     out = np.stack([np.mod(coefficients, np.int64(prime)) for prime in ring.primes])
-    words = out.astype(np.uint64)
+    words: Words = out.astype(np.uint64)
     for k, prime in enumerate(ring.primes):
         _transform(words[k], _powers(ring.degree, prime), np.uint64(prime))
     return words

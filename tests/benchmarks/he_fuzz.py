@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 
 from connectors.api.problem import Problem
+from connectors.api.server_settings import TOKENS
 from connectors.api.tokens import Token
 from connectors.private.bundle import write_bundle
 from connectors.private.client.documents import canonical, sha256, sign
@@ -40,7 +41,7 @@ from connectors.private.client.registration import write_registration
 from connectors.private.client.session import Session
 from connectors.private.server.server import build_service
 from connectors.private.server.service import PrivateService
-from connectors.private.server.settings import TOKENS, private_settings
+from connectors.private.server.settings import private_settings
 from kernels.ring.packing import pack, unpack
 from kernels.ring.roots import values
 from kernels.ring.uniform import uniform

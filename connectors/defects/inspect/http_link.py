@@ -12,7 +12,7 @@ from contextlib import suppress
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
-from connectors.api.settings import is_loopback
+from connectors.api.server_settings import is_loopback
 from infra.errors import ConfigurationError
 
 MAX_ANSWER = 4 * 2**20

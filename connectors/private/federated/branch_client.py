@@ -11,7 +11,7 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from connectors.api.settings import is_loopback
+from connectors.api.server_settings import is_loopback
 from connectors.private.federated.channel import Channel, ChannelError, Message, text_of
 from connectors.private.federated.handshake import RefusedError, join
 from connectors.private.federated.limits import HANDSHAKE_SECONDS, most_request

@@ -19,7 +19,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from connectors.api.settings import is_loopback
+from connectors.api.server_settings import is_loopback
 from connectors.listener import bound_listener
 from connectors.private.federated.channel import Channel, ChannelError, Message, text_of
 from connectors.private.federated.handshake import RefusedError, admit, welcome

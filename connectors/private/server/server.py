@@ -11,12 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from connectors.api.http_run import BACKLOG, HttpRun, quiet_collector, serve_http, url_of
-from connectors.api.settings import settings_parser
+from connectors.api.server_settings import TOKENS, settings_parser
 from connectors.listener import bound_listener
 from connectors.private.owner_only import check_owner_only, write_owner_only
 from connectors.private.server.settings import (
     PREFIX,
-    TOKENS,
     PrivateSettings,
     private_settings,
 )

@@ -5,26 +5,22 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, field_validator, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, model_validator
+from pydantic_settings import SettingsConfigDict
 
-from connectors.api.settings import checked_settings, require_files, require_private
-from infra.settings import CHECKOUT, HOST, LogLevel
+from connectors.api.server_settings import ServerSettings, checked_settings
+from infra.settings import CHECKOUT
 
 PREFIX = "PENSTOCK_PRIVATE_"
-TOKENS = "PENSTOCK_API_TOKENS"
-"""The variable of the tokens, the same as for the fraud API."""
 
 
-class PrivateSettings(BaseSettings):
+class PrivateSettings(ServerSettings):
     """Where the server listens, what it scores and how much of it at a time."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid", frozen=True)
 
-    host: str = Field(HOST, description="address to listen on")
     port: int = Field(8030, ge=0, le=65535, description="port; 0 takes any free one")
     home: Path = Field(CHECKOUT / ".penstock" / "private", description="folder of keys and log")
-    log_level: LogLevel = "INFO"
 
     models: str = Field("", description="folders of compiled models, comma between")
     workers: int = Field(1, ge=1, le=64, description="processes that score")
@@ -42,27 +38,15 @@ class PrivateSettings(BaseSettings):
     rows_rate: float = Field(1_000_000.0, gt=0, description="rows per second and key")
     rows_burst: float = Field(2_000_000.0, gt=0, description="rows a rested key may send at once")
 
-    tokens_file: Path | None = Field(None, description="file of hashed tokens")
     rate: float = Field(200.0, gt=0, description="requests per second and token")
     burst: float = Field(400.0, gt=0, description="requests a rested token may send at once")
-    tls_certificate: Path | None = None
-    tls_key: Path | None = None
     max_connections: int = Field(200, ge=1)
     read_seconds: float = Field(30.0, gt=0, description="time a request may take to arrive")
-    idle_seconds: float = Field(30.0, gt=0, description="time a connection may stay idle")
-    stop_seconds: float = Field(10.0, gt=0, description="time running requests get at the end")
-
-    @field_validator("log_level", mode="before")
-    @classmethod
-    def _upper(cls, value: object) -> object:
-        return value.upper() if isinstance(value, str) else value
 
     @model_validator(mode="after")
     def _fits(self) -> PrivateSettings:
-        require_files(self.tls_certificate, self.tls_key, self.tokens_file)
         if self.bodies_mib < self.max_body_mib:
             raise ValueError("bodies_mib must be at least max_body_mib")
-        require_private(self.host, tls=bool(self.tls_certificate))
         return self
 
     @property

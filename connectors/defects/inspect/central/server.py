@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from connectors.api.settings import is_loopback
+from connectors.api.server_settings import TOKENS, is_loopback
 from connectors.api.tokens import read_tokens
 from connectors.defects.inspect.central.app import create_app
 from connectors.defects.inspect.central.service import Central, CentralConfig
@@ -18,7 +18,6 @@ from infra.errors import ConfigurationError
 
 logger = logging.getLogger(__name__)
 
-TOKENS = "PENSTOCK_API_TOKENS"
 MAX_CONNECTIONS = 64
 """Each may hold a body of the largest size in memory."""
 
