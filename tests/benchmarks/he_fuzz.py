@@ -106,8 +106,10 @@ class Case:
         """Return the answer to ciphertexts in packing ``products``, in whole numbers."""
         plan, ring = self.compiled.plan, self.compiled.plan.parameters.ring
         weights = self.compiled.whole.weights[0].tolist()
-        terms = {(-j) % ring.degree: (w if j == 0 else -w) for j, w in enumerate(weights)}
-        element = values(terms, ring).astype(object)
+        polynomial = np.zeros(ring.degree, np.int64)
+        for j, weight in enumerate(weights):
+            polynomial[-j] = weight if j == 0 else -weight
+        element = values(polynomial, ring).astype(object)
         blocks = np.frombuffer(body, np.uint8).reshape(-1, plan.block_bytes)
         answer = []
         for block in blocks:
