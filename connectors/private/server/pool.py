@@ -61,7 +61,8 @@ class PoolConfig:
     queue_seconds: float = 10.0
 
 
-async def _never() -> bool:
+async def never_gone() -> bool:
+    """Of a client that waits whatever happens."""
     return False
 
 
@@ -95,7 +96,7 @@ class Pool:
         packing: str,
         rows: int,
         content: bytes | memoryview,
-        gone: Callable[[], Awaitable[bool]] = _never,
+        gone: Callable[[], Awaitable[bool]] = never_gone,
     ) -> bytes:
         """Score ciphertexts in one of the processes.
 

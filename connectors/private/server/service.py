@@ -23,7 +23,7 @@ from connectors.private.client.messages import (
     write_message,
 )
 from connectors.private.server.key_registry import KeyEntry, KeyRefusedError
-from connectors.private.server.pool import BusyError, GoneError, ScoringError
+from connectors.private.server.pool import BusyError, GoneError, ScoringError, never_gone
 from connectors.private.server.replay import ReplayError
 
 if TYPE_CHECKING:
@@ -160,7 +160,7 @@ class PrivateService:
         return described(entry)
 
     async def score(
-        self, token: Token, content: bytes, gone: Callable[[], Awaitable[bool]]
+        self, token: Token, content: bytes, gone: Callable[[], Awaitable[bool]] = never_gone
     ) -> bytes:
         """Return the signed answer to a signed request.
 
