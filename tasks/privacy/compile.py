@@ -281,16 +281,14 @@ def _built(
         power=model.power,
         input_bits=share.input_bits,
         score_bits=model.power * step + share.output_bits,
-        packings=_packings(model, parameters),
+        packings=_packings(model),
         digest="",
     )
     return plan, _whole(folded, share.weight_bits, share.input_bits, output)
 
 
-def _packings(model: PrivateModel, parameters: ParameterSet) -> tuple[Packing, ...]:
-    if model.power > 1:
-        return ("slots",)
-    return ("rows", "products") if model.encoding.inputs <= parameters.ring.degree else ("rows",)
+def _packings(model: PrivateModel) -> tuple[Packing, ...]:
+    return ("slots",) if model.power > 1 else ("rows", "products")
 
 
 @dataclass(frozen=True)

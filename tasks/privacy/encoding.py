@@ -171,7 +171,7 @@ class Encoding:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the encoding as JSON data."""
-        return {
+        told: dict[str, Any] = {
             "columns": list(self.columns),
             "mean": self.mean.tolist(),
             "scale": self.scale.tolist(),
@@ -180,8 +180,10 @@ class Encoding:
             "signed_log": self.signed_log,
             "beyond": self.beyond,
             "steps": [[place, limit] for place, limit in self.steps],
-            "rules": [[[step, yes] for step, yes in rule] for rule in self.rules],
         }
+        if self.rules:  # digests of what has none are as they were before there were rules
+            told["rules"] = [[[step, yes] for step, yes in rule] for rule in self.rules]
+        return told
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Encoding:
@@ -197,7 +199,10 @@ class Encoding:
             bool(data["signed_log"]),
             data["beyond"],
             tuple((int(place), float(limit)) for place, limit in data["steps"]),
-            tuple(tuple((int(step), bool(yes)) for step, yes in rule) for rule in data["rules"]),
+            tuple(
+                tuple((int(step), bool(yes)) for step, yes in rule)
+                for rule in data.get("rules", ())
+            ),
         )
 
 

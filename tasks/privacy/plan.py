@@ -21,7 +21,8 @@ Packing = Literal["rows", "slots", "products"]
 ``rows``: one ciphertext per input, coefficient i is row i; linear models.
 ``slots``: one ciphertext per input, slot i is row i; models with a power.
 ``products``: whole rows as runs of coefficients, so that one product with the weights' polynomial
-holds the score of every row; linear models, few rows.
+holds the score of every row; linear models, few rows. A row of more than N inputs takes several
+ciphertexts, whose products are added.
 """
 
 SEED_BYTES = 64
@@ -53,8 +54,13 @@ class Plan:
 
     @property
     def stride(self) -> int:
-        """Coefficients from one row to the next in ``products``: a power of two."""
-        return 1 << max(0, (self.inputs - 1).bit_length())
+        """Coefficients from one row to the next in ``products``: a power of two, N at most."""
+        return min(1 << max(0, (self.inputs - 1).bit_length()), self.parameters.ring.degree)
+
+    @property
+    def parts(self) -> int:
+        """Ciphertexts of a group in ``products``: several where a row is longer than one."""
+        return -(-self.inputs // self.stride)
 
     def capacity(self, packing: Packing) -> int:
         """Return the rows of one group of ciphertexts."""
@@ -74,7 +80,7 @@ class Plan:
 
     def request_bytes(self, packing: Packing, rows: int) -> int:
         """Return the bytes of the ciphertexts of a request; a request has no other length."""
-        blocks = 1 if packing == "products" else self.inputs
+        blocks = self.parts if packing == "products" else self.inputs
         return self.groups(packing, rows) * blocks * self.block_bytes
 
     def rows_within(self, most: int) -> int:

@@ -60,7 +60,7 @@ class EncryptedScorer:
                 f"{rows} rows in packing {packing!r} take {expected} bytes, not {len(content)}"
             )
         blocks = np.frombuffer(content, np.uint8).reshape(-1, self.plan.block_bytes)
-        step = 1 if packing == "products" else self.plan.inputs
+        step = self.plan.parts if packing == "products" else self.plan.inputs
         groups = (blocks[start : start + step] for start in range(0, len(blocks), step))
         compute = self._products if packing == "products" else self._sums
         return b"".join(
@@ -96,22 +96,30 @@ class EncryptedScorer:
         return parts.reshape(-1, *parts.shape[2:])
 
     def _products(self, inputs: Words) -> Words:
-        """Return the parts [O * 2, K, N] of the scores of one ciphertext of whole rows."""
-        parts = [times_element(inputs[:, 0], element, self._ring) for element in self._elements]
-        return np.concatenate(parts)
+        """Return the parts [O * 2, K, N] of the scores of one group of whole rows."""
+        primes = np.array(self._ring.primes, np.uint64)[:, None]
+        scores = []
+        for elements in self._elements:
+            total = times_element(inputs[:, 0], elements[0], self._ring)
+            for part, element in enumerate(elements[1:], 1):
+                total = (total + times_element(inputs[:, part], element, self._ring)) % primes
+            scores.append(total)
+        return np.concatenate(scores)
 
     @cached_property
-    def _elements(self) -> list[Words]:
-        """Each score's weights as the polynomial w0 - w1 X^(N-1) - w2 X^(N-2) ...
+    def _elements(self) -> list[list[Words]]:
+        """Each score's weights as polynomials w0 - w1 X^(N-1) - w2 X^(N-2) ..., one for each part.
 
         Since X^N = -1, coefficient ``stride * r`` of its product with rows that begin at multiples
         of the stride is the weighted sum of row r.
         """
-        made = np.zeros((self.plan.scores, self._ring.degree), np.int64)
-        made[:, 0] = self._whole.weights[:, 0]
-        if self.plan.inputs > 1:
-            made[:, -1 : -self.plan.inputs : -1] = -self._whole.weights[:, 1:].astype(np.int64)
-        return [values(row, self._ring) for row in made]
+        plan, weights = self.plan, self._whole.weights.astype(np.int64)
+        padded = np.pad(weights, ((0, 0), (0, plan.parts * plan.stride - plan.inputs)))
+        cut = padded.reshape(plan.scores, plan.parts, plan.stride)
+        made = np.zeros((plan.scores, plan.parts, self._ring.degree), np.int64)
+        made[..., 0] = cut[..., 0]
+        made[..., self._ring.degree - plan.stride + 1 :] = -cut[..., :0:-1]
+        return [[values(part, self._ring) for part in score] for score in made]
 
 
 __all__ = ["EncryptedScorer", "RequestError", "WordError"]

@@ -44,7 +44,7 @@ def tree_model(
         readout: What the score means; default log-odds.
 
     Raises:
-        ModelError: When the trees split nothing, or take 0 for a missing value.
+        ModelError: When the trees split nothing or at infinity, or take 0 for a missing value.
 
     Example:
         >>> import numpy as np
@@ -53,6 +53,8 @@ def tree_model(
         >>> tree_model([stump], ["amount"]).score(np.array([[1.0], [2.0]])).tolist()
         [[-1.0], [1.0]]
     """
+    if not all(np.isfinite(tree.threshold).all() for tree in trees):
+        raise ModelError("a tree splits at infinity, which decides nothing; prune such nodes")
     if any((tree.missing == MISSING_ZERO).any() for tree in trees):
         raise ModelError("the trees take 0 for a missing value; train with zero_as_missing=false")
     offset = 0.0

@@ -46,6 +46,7 @@ def test_compile_says_what_it_proves(bank, tmp_path, capsys):
 
 def test_trees_are_compiled_as_they_are(bank, tmp_path, capsys):
     from connectors.private.bundle import read_bundle
+    from connectors.private.fraud_head import head_model
     from tasks.fraud.heads.files import head_from_dict
 
     folder, head = tmp_path / "compiled", bank.bundle.active
@@ -56,7 +57,10 @@ def test_trees_are_compiled_as_they_are(bank, tmp_path, capsys):
     stored = json.loads(bank.bundle.read_extra("heads.json"))
     encoded = offer.encoding.encode(rows[:, [names.index(one) for one in offer.encoding.columns]])
     assert encoded.shape[1] > len(offer.encoding.columns)
-    assert offer.readout.floor == head_from_dict(stored[head]).calibration.floor
+    teacher = head_from_dict(stored[head])
+    assert offer.readout.floor == teacher.calibration.floor
+    model, own = head_model(bank.bundle.folder, head)
+    np.testing.assert_allclose(model.score(own)[:, 0], teacher.scorer.logit(rows), atol=1e-9)
 
 
 def test_what_cannot_be_compiled_is_one_line(bank, tmp_path, capsys):

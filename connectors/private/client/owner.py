@@ -118,6 +118,8 @@ class Owner:
         return b"".join(self._seal.encrypt(column, scale) for column in slots)
 
     def _products(self, encoded: Reals) -> bytes:
-        steps = np.zeros((self._plan.capacity("products"), self._plan.stride))
-        steps[: len(encoded), : encoded.shape[1]] = np.rint(encoded * 2.0**self._plan.input_bits)
-        return self._seal.encrypt(slots_of(steps.ravel()), 1.0)
+        plan = self._plan
+        steps = np.zeros((plan.capacity("products"), plan.parts * plan.stride))
+        steps[: len(encoded), : encoded.shape[1]] = np.rint(encoded * 2.0**plan.input_bits)
+        parts = steps.reshape(len(steps), plan.parts, plan.stride).transpose(1, 0, 2)
+        return b"".join(self._seal.encrypt(slots_of(part.ravel()), 1.0) for part in parts)

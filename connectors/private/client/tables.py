@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +30,7 @@ def read_rows(path: Path, columns: Sequence[str]) -> Reals:
         float64 [n, F]; NaN where a cell is no number, which is refused when it is encrypted.
 
     Raises:
-        TableError: When columns are missing.
+        TableError: When columns are missing, or the file is no table.
     """
     if path.suffix == ".npy":
         try:
@@ -43,21 +43,27 @@ def read_rows(path: Path, columns: Sequence[str]) -> Reals:
             )
         numbers: Reals = array.astype(np.float64)
         return numbers
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        lines = csv.reader(file)
-        names = next(lines, [])
-        missing = [column for column in columns if column not in names]
-        if missing:
-            raise TableError(
-                f"{path} lacks {len(missing)} columns of the model, such as {missing[0]!r}"
-            )
-        places = [names.index(column) for column in columns]
-        found = [
-            [_number(line[place] if place < len(line) else "") for place in places]
-            for line in lines
-            if line
-        ]
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            found = _numbers(csv.reader(file), columns, path)
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise TableError(f"{path} is no CSV file ({error})") from error
     return np.array(found, np.float64).reshape(len(found), len(columns))
+
+
+def _numbers(lines: Iterator[list[str]], columns: Sequence[str], path: Path) -> list[list[float]]:
+    names = next(lines, [])
+    missing = [column for column in columns if column not in names]
+    if missing:
+        raise TableError(
+            f"{path} lacks {len(missing)} columns of the model, such as {missing[0]!r}"
+        )
+    places = [names.index(column) for column in columns]
+    return [
+        [_number(line[place] if place < len(line) else "") for place in places]
+        for line in lines
+        if line
+    ]
 
 
 def write_scores(

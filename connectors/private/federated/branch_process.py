@@ -11,7 +11,7 @@ from pathlib import Path
 
 from connectors.private.federated.branch_client import BranchClient
 from connectors.private.federated.branch_folder import LEDGER, read_branch, read_identity
-from connectors.private.federated.ledger import Ledger
+from connectors.private.federated.ledger import Ledger, digest_of_rows
 from tasks.privacy.federated.branch_work import BranchWork
 
 logger = logging.getLogger(__name__)
@@ -26,7 +26,8 @@ def main() -> None:
     settings, x, y = read_branch(folder)
     work = BranchWork(settings.plan, settings.roster, settings.name, x, y)
     logger.info("branch %r has %d rows", settings.name, len(y))
-    ledger = Ledger(folder / LEDGER, settings.plan.digest)
+    rows = digest_of_rows(settings.plan.columns, x)
+    ledger = Ledger(folder / LEDGER, settings.plan.digest, rows)
     identity = read_identity(folder)
     BranchClient(settings.roster, work, identity, settings.address, ledger).run()
 

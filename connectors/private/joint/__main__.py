@@ -19,6 +19,7 @@ from connectors.private.joint.common_rows import write_common_rows
 from connectors.private.joint.door import Door
 from connectors.private.joint.errors import JointError
 from connectors.private.joint.intersection import run_intersection
+from connectors.private.joint.key_list import read_keys
 from connectors.private.joint.party import PartyConfig, run_party
 from infra.errors import PenstockError
 
@@ -30,8 +31,7 @@ def main(arguments: list[str]) -> int:
     source, door = Path(settings.pop("input")), _door(settings.pop("door"))
     try:
         if task == "intersect":
-            keys = source.read_text(encoding="utf-8").splitlines()
-            found = run_intersection(door, keys)
+            found = run_intersection(door, read_keys(source))
             write_common_rows(Path(settings["common"]), found.common)
             arrays = {"rows": found.found.rows, "alignment": np.array(found.found.alignment)}
             figures = {"sent": found.sent, "online_s": found.online_s, "cpu_s": found.cpu_s}

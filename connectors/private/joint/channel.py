@@ -191,7 +191,7 @@ class Channel:
 
     def _serve(self, watch: selectors.BaseSelector) -> None:
         """Send and read until the channel is closed and nothing is left to send."""
-        deadline, before = 0.0, selectors.EVENT_READ
+        deadline = 0.0
         while True:
             now = time.monotonic()
             with self._news:
@@ -203,7 +203,7 @@ class Channel:
                     return
             ready = due is not None and due <= now
             wanted = selectors.EVENT_READ * readable | selectors.EVENT_WRITE * ready
-            before = self._wish(watch, before, wanted)
+            self._wish(watch, wanted)
             wait = _IDLE_S if due is None or ready else min(_IDLE_S, due - now)
             for key, _ in watch.select(wait):
                 if key.fileobj is self._ear:
@@ -223,14 +223,15 @@ class Channel:
         few = self._waiting < _MOST_WAITING and len(self._inbox) < _MOST_FRAMES
         return few and not self._deaf
 
-    def _wish(self, watch: selectors.BaseSelector, before: int, wanted: int) -> int:
+    def _wish(self, watch: selectors.BaseSelector, wanted: int) -> None:
         """Tell the selector what to wait for on the socket."""
-        if wanted != before:
-            if before:
-                watch.unregister(self._socket)
-            if wanted:
-                watch.register(self._socket, wanted)
-        return wanted
+        known = watch.get_map().get(self._socket)
+        if known and not wanted:
+            watch.unregister(self._socket)
+        elif known and known.events != wanted:
+            watch.modify(self._socket, wanted)
+        elif wanted and not known:
+            watch.register(self._socket, wanted)
 
     def _leave(self) -> None:
         """Say that no more comes, and read away what does: closing over it would undo our last."""

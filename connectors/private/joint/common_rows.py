@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from connectors.private.joint.errors import AlignmentError
-from connectors.private.owner_only import write_owner_only
+from connectors.private.owner_only import check_owner_only, write_owner_only
 from tasks.privacy.shares.intersect import Intersection
 
 Places = NDArray[np.int64]
@@ -100,8 +100,10 @@ def read_common_rows(path: Path) -> CommonRows:
 
     Raises:
         AlignmentError: When it is something else.
+        ConfigurationError: When others can read it.
         OSError: When there is no such file.
     """
+    check_owner_only(path)
     try:
         data: dict[str, Any] = json.loads(path.read_bytes())
         rows, listed = np.array(data["rows"], np.int64), int(data["listed"])

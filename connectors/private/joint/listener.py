@@ -7,6 +7,7 @@ are taken, the caller who came first goes. The pinned one needs its place for a 
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import selectors
 import socket
@@ -21,6 +22,7 @@ MOST_CALLERS = 64
 """Handshakes at once."""
 HANDSHAKE_S = 5.0
 """How long one may take."""
+_NO_PLACE_S = 0.05
 
 _LOG = logging.getLogger(__name__)
 
@@ -82,8 +84,12 @@ class _Lobby:
         """Begin a caller's handshake; if all places are taken, the first caller goes."""
         try:
             raw, _ = listener.accept()
-        except OSError:  # gone again before it was taken
-            return
+        except OSError as error:
+            if error.errno in {errno.EMFILE, errno.ENFILE}:
+                if self._ends:
+                    self._dismiss(next(iter(self._ends)), broken(error))
+                time.sleep(_NO_PLACE_S)  # the listener stays readable
+            return  # else it was gone again before it was taken
         raw.settimeout(0)
         try:
             raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -53,7 +53,7 @@ class AuditLog:
 
     Attributes:
         head: Digest of the last line.
-        ended: When the last line was written that this log was opened with, seconds since 1970.
+        ended: Latest time in the last lines that this log was opened with, seconds since 1970.
     """
 
     def __init__(self, path: Path) -> None:
@@ -129,17 +129,21 @@ def _digest(line: Mapping[str, Any]) -> str:
 
 
 def _end(path: Path) -> tuple[int, str, float]:
-    """Return number, digest and time of the last line."""
+    """Return number and digest of the last line, and the latest time in the last lines."""
     if not path.is_file() or not path.stat().st_size:
         return 0, FIRST, 0.0
     with path.open("rb") as file:
-        file.seek(-min(_TAIL_BYTES, path.stat().st_size), os.SEEK_END)
-        last = file.read().splitlines(keepends=True)[-1]
+        begins = max(0, path.stat().st_size - _TAIL_BYTES)
+        file.seek(begins)
+        lines = file.read().splitlines(keepends=True)
+    last = lines[-1]
     try:
         line = json.loads(last)
         digest = line.pop("digest")
         sound = last.endswith(b"\n") and digest == _digest(line)
-        end = int(line["n"]), str(digest), line.get("at", 0) / 1000
+        # A line is written when its request ends, so times do not rise from line to line.
+        times = [json.loads(one).get("at", 0) for one in lines[1 if begins else 0 :]]
+        end = int(line["n"]), str(digest), max(times) / 1000
     except (KeyError, TypeError, ValueError) as error:
         raise ConfigurationError(
             f"{path}: the last line cannot be read ({error})", _REMEDY

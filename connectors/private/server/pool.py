@@ -125,8 +125,13 @@ class Pool:
             ) from None
         finally:
             self._waiting -= 1
-        if await gone():
-            self._idle.put_nowait(process)
+        left = True
+        try:
+            left = await gone()
+        finally:
+            if left:
+                self._idle.put_nowait(process)
+        if left:
             raise GoneError("the client has gone")
         header = json.dumps({"model": model, "packing": packing, "rows": rows}).encode()
         try:

@@ -97,7 +97,7 @@ def build_service(settings: PrivateSettings) -> PrivateService:
     from connectors.private.server.key_registry import KeyRegistry
     from connectors.private.server.metrics import PrivateMetrics
     from connectors.private.server.pool import Pool, PoolConfig
-    from connectors.private.server.replay import ReplayWindow
+    from connectors.private.server.replay import AHEAD_SECONDS, ReplayWindow
     from connectors.private.server.service import PrivateService
 
     tokens = read_tokens(os.environ.get(TOKENS, ""), settings.tokens_file)
@@ -121,8 +121,12 @@ def build_service(settings: PrivateSettings) -> PrivateService:
     load = LoadControl(LoadLimits(settings.queue_seconds))
     settings.home.mkdir(parents=True, exist_ok=True)
     lock = _only_one(settings.home)
-    audit = AuditLog(settings.home / "audit.jsonl")
-    now = time.time()
+    audit, now = AuditLog(settings.home / "audit.jsonl"), time.time()
+    if audit.ended > now + AHEAD_SECONDS:
+        raise ConfigurationError(
+            f"the log ends {audit.ended - now:.0f} s ahead of this machine's clock",
+            "Set the clock: requests that were scored could come again",
+        )
     audit.note("started", at=int(now * 1000), models=sorted(by_digest))
     pool = PoolConfig(
         settings.workers,
@@ -217,7 +221,6 @@ async def _run(service: PrivateService, listener: socket.socket) -> None:
     )
     try:
         await service.pool.start()
-        await asyncio.sleep(service.window.opens - time.time())
         await serve_http(create_app(service), guarded(wire), listener, run, ending)
     except ScoringError as error:
         raise ServiceError(str(error), "See its log above") from error

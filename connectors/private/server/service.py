@@ -7,6 +7,7 @@ model, length and body have been found right.
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from dataclasses import dataclass, field, replace
 from time import perf_counter
@@ -247,6 +248,14 @@ class PrivateService:
     async def _admitted(self, message: Message[RequestHeader]) -> None:
         """Let a request pass whose body is the one that was signed, once."""
         header = message.header
+        if (early := self.window.opens - time.time()) > 0:
+            raise Problem(
+                503,
+                "just-started",
+                "the server has just started, and requests made before it are not taken",
+                "Make a new request later",
+                headers={"retry-after": str(math.ceil(early))},
+            )
         try:
             await asyncio.to_thread(message.check_body)  # a quarter of a gigabyte takes a while
             self.window.take(header.key, header.nonce, header.time / 1000, time.time())

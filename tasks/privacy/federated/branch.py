@@ -150,8 +150,10 @@ class Branch:
         """Keep within the plan: every vector that leaves is paid for, summed in the end or not."""
         most = self.work.plan.tasks[task]
         if self._spending.spent(task) >= most:
+            mend = "agree on another plan (with another seed)"
+            if task == "moments":
+                mend = "take the scaling from public rows: these rows' moments are told once"
             raise BudgetExhaustedError(
-                f"the plan has {most} sums of task {task!r}, all answered; to go on, agree on"
-                " another plan (with another seed)"
+                f"the plan has {most} sums of task {task!r}, all answered; to go on, {mend}"
             )
         self._spending.spend(task)

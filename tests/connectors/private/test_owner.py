@@ -16,7 +16,8 @@ from connectors.private.client.owner import AnswerError, Owner
 from connectors.private.client.seal import Seal
 from kernels.ring.packing import WordError
 from tasks.privacy.compile import compile_model
-from tasks.privacy.encoding import RowError
+from tasks.privacy.encoding import RowError, plain_encoding
+from tasks.privacy.model import linear_model
 from tasks.privacy.parameters import SETS
 from tasks.privacy.score import EncryptedScorer, RequestError
 from tasks.privacy.simulate import simulate
@@ -26,10 +27,10 @@ from tests.tasks.privacy.models import KINDS, made, rows
 class Pair:
     """An owner and a scorer of one compiled model."""
 
-    def __init__(self, kind: str) -> None:
-        self.model = made(kind)
-        self.compiled = compile_model(self.model, rows(500))
-        self.offer = make_offer(self.compiled, kind)
+    def __init__(self, model, calibration) -> None:
+        self.model = model
+        self.compiled = compile_model(self.model, calibration)
+        self.offer = make_offer(self.compiled, "name")
         self.owner = Owner(self.offer, Seal(self.compiled.plan.parameters))
         self.scorer = EncryptedScorer(self.compiled.plan, self.compiled.whole)
 
@@ -42,7 +43,7 @@ class Pair:
 
 @pytest.fixture(scope="module")
 def pairs():
-    return {kind: Pair(kind) for kind in KINDS}
+    return {kind: Pair(made(kind), rows(500)) for kind in KINDS}
 
 
 class TestScores:
@@ -67,6 +68,16 @@ class TestScores:
         data = rows(n, 5)
         error = np.abs(pair.scores(data) - pair.model.score(data)).max()
         assert error <= pair.compiled.proof.likely
+
+    def test_rows_longer_than_a_ciphertext_take_several(self):
+        rng = np.random.default_rng(0)
+        data = rng.normal(size=(40, 9_000))
+        model = linear_model(plain_encoding(data), rng.normal(size=(2, 9_000)) / 95, [1.0, 2.0])
+        pair = Pair(model, data)
+        assert pair.compiled.plan.parts == 3
+        found = pair.scores(data[:3], "products")
+        assert np.abs(found - model.score(data[:3])).max() <= pair.compiled.proof.likely_calibration
+        assert pair.compiled.plan.packing_for(3) == "products"
 
     @pytest.mark.parametrize("kind", KINDS)
     def test_rows_at_the_very_limits_do_not_wrap(self, pairs, kind):
@@ -165,7 +176,7 @@ class TestOffer:
             Offer.from_json(text.replace('"n4096-54"', '"n512-60"'))
         path = tmp_path / "offer.json"
         path.write_text(text)
-        assert Offer.read(path).name == "linear"
+        assert Offer.read(path).name == "name"
         path.write_bytes(b" " * (17 * 2**20))
         with pytest.raises(OfferError, match="at most"):
             Offer.read(path)

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from tests.benchmarks import he_fuzz, he_linear, he_mlp, he_service
+from tests.benchmarks import he_fuzz, he_gnn_head, he_linear, he_mlp, he_service, he_trees
 
 
 def figures(capsys, benchmark, *more):
@@ -31,6 +31,22 @@ def test_mlp(capsys):
     for name in ("square", "cubic"):
         assert found[f"{name}_rows_s"] > found["naive_rows_s"]
         assert found[f"{name}_max_err"] <= found[f"{name}_proved_err"]
+
+
+@pytest.mark.long
+def test_trees(capsys):
+    found = figures(capsys, he_trees)
+    for name in ("", "trees_"):
+        assert found[f"{name}max_err"] <= found[f"{name}proved_err"]
+    assert found["trees_rows_s"] > 0
+    assert found["distil_s"] > 0
+
+
+@pytest.mark.long
+def test_gnn_head(capsys):
+    found = figures(capsys, he_gnn_head)
+    assert found["max_err"] <= found["proved_err"]
+    assert found["x_sequential"] > 67
 
 
 def test_service(capsys):

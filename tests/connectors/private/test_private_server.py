@@ -30,7 +30,7 @@ from connectors.private.client.messages import (
 )
 from connectors.private.client.registration import REGISTRATION_TYPE, write_registration
 from connectors.private.client.session import Session
-from connectors.private.server.audit import verify_log
+from connectors.private.server.audit import AuditLog, verify_log
 from tasks.privacy.compile import CompileOptions, compile_model
 from tests.benchmarks._api_server import ROOT, running_private
 from tests.processes import wait_for
@@ -382,6 +382,36 @@ class TestCommands:
 
 
 class TestEnd:
+    def test_a_server_that_has_just_started_takes_requests_soon(self, tmp_path, scorer, session):
+        """None that the one before it may have counted; and none is taken for one until then."""
+        write_bundle(tmp_path / "m", compile_model(made("linear"), rows(500)), "small")
+        home = tmp_path / "home"
+        log = AuditLog(home / "audit.jsonl")
+        log.note("scored", at=int((time.time() + 3.0) * 1000))
+        log.close()
+        with running_private(home, {"models": tmp_path / "m"}, TOKENS) as running:
+            own = Scorer(running.url, A)
+            key = KeyFile.new("bank-a", "n4096-54")
+            own.register(write_registration(key.registration, key.signing_key))
+            again = Session(own.offer("small"), key)
+            with pytest.raises(ScorerError, match="just started") as early:
+                scored(own, again, rows(2))
+            assert early.value.status == 503
+            time.sleep(8.5)
+            found, _, _ = scored(own, again, rows(2))
+        assert found.shape == (2, 1)
+
+    def test_a_log_that_is_ahead_of_the_clock_stops_the_start(self, tmp_path):
+        write_bundle(tmp_path / "m", compile_model(made("linear"), rows(500)), "small")
+        log = AuditLog(tmp_path / "home" / "audit.jsonl")
+        log.note("scored", at=int((time.time() + 3_600) * 1000))
+        log.close()
+        with (
+            pytest.raises(RuntimeError, match="ahead of this machine's clock"),
+            running_private(tmp_path / "home", {"models": tmp_path / "m"}, TOKENS),
+        ):
+            pass
+
     def test_a_server_without_models_or_tokens_says_so(self, tmp_path):
         for settings, tokens, said in (
             ({}, "", "no model is served"),

@@ -225,6 +225,18 @@ class TestAudit:
         assert (found.lines, found.head) == (5, digests[-1])
         assert verify_log(path, ["f" * 64]).missing == ("f" * 64,)
 
+    def test_its_end_is_the_latest_time_in_its_last_lines(self, tmp_path):
+        """A slow request that began early may be the last to be written."""
+        path = tmp_path / "slow.jsonl"
+        log = AuditLog(path)
+        assert log.ended == 0
+        log.note("scored", at=139_000)
+        log.note("scored", at=100_000)
+        log.close()
+        log = AuditLog(path)
+        log.close()
+        assert log.ended == 139
+
     def test_goes_on_after_a_restart(self, tmp_path):
         path, digests = self.written(tmp_path)
         log = AuditLog(path)

@@ -15,6 +15,7 @@ from connectors.private.joint.errors import AlignmentError, PeerRefusedError
 from connectors.private.joint.intersection import run_intersection
 from connectors.private.joint.key_list import read_keys
 from connectors.private.joint.party import run_party
+from infra.errors import ConfigurationError
 from tasks.privacy.encoding import RowError
 from tests.connectors.private.joint.houses import BATCH, both
 from tests.tasks.privacy.models import made, rows
@@ -122,6 +123,7 @@ def test_keys_without_an_intersection_are_refused(houses, joint):
 def test_a_changed_file_is_refused(commons, tmp_path, change):
     path = tmp_path / "common.json"
     path.write_text(json.dumps(json.loads(commons[0][0].read_text()) | change))
+    path.chmod(0o600)
     with pytest.raises(AlignmentError, match="intersect"):
         read_common_rows(path)
 
@@ -130,6 +132,7 @@ def test_a_file_that_is_something_else_is_refused(tmp_path):
     path = tmp_path / "common.txt"
     for content in ("3\n1\n2\n", "[]", ""):
         path.write_text(content)
+        path.chmod(0o600)
         with pytest.raises(AlignmentError, match="give the file of its --out"):
             read_common_rows(path)
 
@@ -142,6 +145,14 @@ def test_the_file_is_for_its_owner_and_tells_no_key(commons):
     assert digests[0] != digests[1]  # of the same keys: salted
 
 
+def test_a_file_that_others_can_read_is_refused(commons, tmp_path):
+    path = tmp_path / "common.json"
+    path.write_bytes(commons[0][0].read_bytes())
+    path.chmod(0o640)
+    with pytest.raises(ConfigurationError, match="others may read"):
+        read_common_rows(path)
+
+
 def test_keys_are_lines_or_a_column(tmp_path):
     path = tmp_path / "keys"
     path.write_text("a\nb c\n")
@@ -151,5 +162,27 @@ def test_keys_are_lines_or_a_column(tmp_path):
     with pytest.raises(TableError, match="no column 'key'"):
         read_keys(path, "key")
     path.write_text("customer,x\na,1\n,2\n")
-    with pytest.raises(TableError, match="row 1 has no 'customer'"):
+    with pytest.raises(TableError, match="row 1 has no key"):
         read_keys(path, "customer")
+
+
+def test_keys_of_both_forms_are_the_same(tmp_path):
+    """With a mark of byte order, other line ends, or signs that some take for line ends."""
+    keys = ["alice", "b\x85b", "c\u2028c"]
+    text, table = tmp_path / "keys.txt", tmp_path / "keys.csv"
+    text.write_bytes("\ufeff".encode() + "\r\n".join(keys).encode())
+    table.write_bytes("\ufeff".encode() + "\n".join(["customer", *keys]).encode())
+    assert read_keys(text) == read_keys(table, "customer") == keys
+
+
+@pytest.mark.parametrize("content", [b"a\n\nb\n", b"\xff\xfe", b"a\n"])
+def test_what_holds_no_keys_is_refused(tmp_path, content):
+    path = tmp_path / "keys"
+    path.write_bytes(content)
+    if content == b"a\n":
+        path.write_text('customer\n"' + "x" * 200_000)
+        with pytest.raises(TableError, match="no text file of keys"):
+            read_keys(path, "customer")
+    else:
+        with pytest.raises(TableError):
+            read_keys(path)
