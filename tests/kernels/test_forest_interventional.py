@@ -126,6 +126,9 @@ def test_contributions_are_summed_into_groups():
     found = against.contributions(x, groups=[1, 0, 1, 2])
     wanted = np.stack([each[..., 1], each[..., 0] + each[..., 2], each[..., 3]], axis=-1)
     np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-12)
+    # Rows are the same whatever stands before them, in this block of rows or another.
+    late = against.contributions(x[1_400:])
+    np.testing.assert_allclose(each[:, 1_400:], late, rtol=0, atol=1e-12)
     assert against.contributions(x[:0]).shape == (2, 0, FEATURES)
 
 
