@@ -104,11 +104,10 @@ class InterventionalForest(Forest):
                 lengths.append(len(distinct))
                 words.append(distinct)
                 shares.append(count / self.background_rows)
-        empty = np.zeros(0)
         return Sets(
             np.cumsum(lengths),
-            np.concatenate([*words, empty]).astype(np.int64),
-            np.concatenate([*shares, empty]),
+            np.concatenate([*words, np.zeros(0, np.int64)]),
+            np.concatenate([*shares, np.zeros(0)]),
         )
 
     def _walk(self, rows: NDArray[Any], group: Ints, out: Reals) -> None:

@@ -200,6 +200,10 @@ def test_a_long_path_is_walked_to_its_closed_form():
             for k in range(1, 60)
         ) - (1.0 if i == 0 else 0.0) + 61 / 60  # fmt: skip
         assert found[i] == pytest.approx(wanted, abs=1e-9)
+    # The other way round the background's set is the one with 60 bits.
+    back = Forest([[chain(60)]], 60).interventional(np.ones((1, 60)))
+    there = back.contributions(np.full((1, 60), -1.0))[0, 0]
+    np.testing.assert_allclose(there, -found, rtol=0, atol=1e-9)
 
 
 def test_what_does_not_fit_is_refused(monkeypatch):
