@@ -6,10 +6,11 @@ them; contributions are kept apart by model, so that their spread over the model
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import cached_property
 from itertools import chain
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -17,6 +18,9 @@ from numpy.typing import ArrayLike, NDArray
 from kernels.forest import cpu, paths
 from kernels.forest.layout import build_layout
 from kernels.forest.trees import ForestError, Tree
+
+if TYPE_CHECKING:
+    from kernels.forest.interventional import InterventionalForest
 
 Rows = NDArray[np.float32] | NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -54,6 +58,8 @@ class Forest:
         base: float64 [K], mean output of each model over its training rows.
     """
 
+    _most_states = math.inf  # of a tree with a table
+
     def __init__(
         self,
         models: Sequence[Sequence[Tree]],
@@ -81,6 +87,7 @@ class Forest:
                 "features that the models were trained on"
             )
         self.n_features = n_features
+        self._given = tuple(tuple(model) for model in models)
         self.base = np.array([sum(t.mean for t in model) for model in models])
         self._model = np.repeat(np.arange(len(models)), [len(m) for m in models]).astype(np.int64)
         self._layout = build_layout(trees)
@@ -174,6 +181,29 @@ class Forest:
             self._walk(row[None], np.arange(self.n_features), out[:, None])
         return self._with_walked(row, score), out
 
+    def interventional(
+        self, background: NDArray[Any], *, table_bytes: int = TABLE_BYTES
+    ) -> InterventionalForest:
+        """Return a forest whose contributions are interventional SHAP values, exactly.
+
+        For every model and row, ``base + contributions.sum()`` is the model's sum over its trees,
+        and ``base`` its mean over the background rows. A row takes the same time whatever their
+        number, but for paths that find no room in tables.
+
+        Args:
+            background: Rows [m, F] that features not known are taken from, as in ``score``.
+            table_bytes: Most memory of tables, and again of paths that find no room there.
+
+        Raises:
+            ForestError: On another width, without background rows, when paths without tables need
+                more memory than allowed, or when one of them tests more than 62 features.
+        """
+        from kernels.forest.interventional import InterventionalForest
+
+        return InterventionalForest(
+            self._given, self.n_features, background, table_bytes=table_bytes
+        )
+
     def _threshold(self, x: Rows) -> Rows:
         return self._layout.single if x.dtype.char == "f" else self._layout.double
 
@@ -212,8 +242,9 @@ class Forest:
         masked = plan.masked
         width = np.diff(vertices.features)[masked]
         step = -(-width // _LINE) * _LINE  # a state lies in as few cache lines as can be
-        cells = plan.states[masked] * step
-        fits = (np.cumsum(cells) * 8 <= self._table_bytes) & (width > 0)
+        wanted = (width > 0) & (plan.states[masked] <= self._most_states)
+        cells = np.where(wanted, plan.states[masked] * step, 0.0)
+        fits = wanted & (np.cumsum(cells) * 8 <= self._table_bytes)
         chosen, places = masked[fits], np.zeros((5, len(masked)), np.int64)
         places[cpu.START, fits] = _starts(cells[fits].astype(np.int64))
         places[cpu.STEP] = step
@@ -221,19 +252,17 @@ class Forest:
         places[cpu.WIDTH, fits] = width[fits]
         places[cpu.MODEL] = self._model[masked]
         table = _aligned(int(cells[fits].sum()))
-        paths.fill_tables(
-            vertices,
-            chosen,
-            plan.states[chosen].astype(np.int64),
-            places[cpu.START, fits],
-            step[fits],
-            self._weights,
-            table,
-        )
+        self._fill(chosen, places[cpu.START, fits], step[fits], table)
         kept = [vertices.distinct[vertices.features[t] : vertices.features[t + 1]] for t in chosen]
         feature = np.concatenate([*kept, np.zeros(0)]).astype(np.int64)
         walked = np.setdiff1d(np.arange(self.trees), chosen)
         return _Tables(table, places, feature, walked, self._model[walked])
+
+    def _fill(self, chosen: Ints, start: Ints, step: Ints, table: Reals) -> None:
+        """Write the contributions of every state of some trees, see ``paths.fill_tables``."""
+        plan = self._layout
+        states = plan.states[chosen].astype(np.int64)
+        paths.fill_tables(plan.vertices, chosen, states, start, step, self._weights, table)
 
     def _rows(self, x: NDArray[Any]) -> Rows:
         if x.ndim != 2 or x.shape[1] != self.n_features:

@@ -161,11 +161,15 @@ def _columns(keys: Sequence[tuple[int, int, bool]]) -> Words:
     return columns
 
 
-def _parts(tree: Tree, keys: dict[tuple[int, int, bool], int]) -> _Parts:
+def readings(tree: Tree) -> list[tuple[int, int, bool]]:
+    """Return (feature, missing type, default left) per node: equal ones read the same column."""
     missing = tree.missing.tolist()
     left = [bool(d) and m != MISSING_NONE for d, m in zip(tree.default_left, missing, strict=True)]
-    nodes = zip(tree.feature.tolist(), missing, left, strict=True)
-    column = [keys.setdefault(key, len(keys)) for key in nodes]
+    return list(zip(tree.feature.tolist(), missing, left, strict=True))
+
+
+def _parts(tree: Tree, keys: dict[tuple[int, int, bool], int]) -> _Parts:
+    column = [keys.setdefault(key, len(keys)) for key in readings(tree)]
     threshold = tree.threshold.tolist()
     steps: dict[int, list[float]] = {}
     for c, t in sorted(set(zip(column, threshold, strict=True))):
@@ -201,7 +205,7 @@ def _comparisons(parts: Sequence[_Parts]) -> tuple[Words, Reals, Ints, Reals]:
         for s, (column, value, mask, stride) in enumerate(comparisons):
             words[:, s, t] = column, mask, stride
             threshold[s, t] = value
-        leaf[t, : part.tree.leaves] = part.tree.value[_left_to_right(part.tree)]
+        leaf[t, : part.tree.leaves] = part.tree.value[left_to_right(part.tree)]
     return words, threshold, used, leaf
 
 
@@ -218,7 +222,7 @@ def _distinct(part: _Parts) -> list[tuple[int, float, int, int]]:
 
 def _masks(tree: Tree) -> list[int]:
     """Return per node the bits of all leaves but those of its left subtree."""
-    place = np.argsort(_left_to_right(tree))
+    place = np.argsort(left_to_right(tree))
     below = [0] * len(tree.feature)
 
     def bits(child: int) -> int:
@@ -232,7 +236,7 @@ def _masks(tree: Tree) -> list[int]:
     return masks
 
 
-def _left_to_right(tree: Tree) -> list[int]:
+def left_to_right(tree: Tree) -> list[int]:
     """Return the numbers of the leaves from left to right."""
     order: list[int] = []
     waiting = [0 if len(tree.feature) else -1]

@@ -111,6 +111,22 @@ def walk_scores(x: Rows, trees: Vertices, chosen: Ints, out: Reals) -> None:
 
 
 @compiled
+def turns(x: Rows, trees: Vertices, chosen: Ints) -> Flags:
+    """Return where rows go at every node of some trees, True for right, bool [n, nodes]."""
+    width = 0
+    for t in chosen:
+        width += trees.nodes[t + 1] - trees.nodes[t]
+    right = np.empty((len(x), width), np.bool_)
+    for r in range(len(x)):
+        k = 0
+        for t in chosen:
+            for node in range(trees.nodes[t], trees.nodes[t + 1]):
+                right[r, k] = _goes_right(x[r, trees.feature[node]], trees, node)
+                k += 1
+    return right
+
+
+@compiled
 def _goes_right(value: float, trees: Vertices, node: int) -> bool:
     missing = trees.missing[node]
     is_nan = np.isnan(value)

@@ -1,14 +1,16 @@
 """What a forest means, in plain Python: slow, and the truth for the compiled code.
 
-A contribution is a Shapley value by its definition: the features of a tree are the players, and
-what a set of known features is worth is the mean of the leaves that a row reaches when every test
-of an unknown feature is passed both ways, weighted by training rows.
+A contribution is a Shapley value by its definition: the features of a tree are the players. What a
+set of known features is worth is, path-dependent, the mean of the leaves that a row reaches when
+every test of an unknown feature is passed both ways, weighted by training rows; interventional, the
+mean output over background rows when each of them takes the known features from the row.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import combinations
 from typing import Any
 
@@ -31,7 +33,19 @@ def contributions_reference(models: Sequence[Sequence[Tree]], x: NDArray[Any]) -
     for k, model in enumerate(models):
         for tree in model:
             for r, row in enumerate(x):
-                _add_shapley(tree, row, out[k, r])
+                _add_shapley(tree, partial(_worth, tree, row), out[k, r])
+    return out
+
+
+def interventional_reference(
+    models: Sequence[Sequence[Tree]], x: NDArray[Any], background: NDArray[Any]
+) -> Reals:
+    """Return float64 [K, n, F], by the sum over all sets of features and all background rows."""
+    out = np.zeros((len(models), *x.shape))
+    for k, model in enumerate(models):
+        for tree in model:
+            for r, row in enumerate(x):
+                _add_shapley(tree, partial(_worth_against, tree, row, background), out[k, r])
     return out
 
 
@@ -44,7 +58,7 @@ def goes_right(tree: Tree, node: int, value: float) -> bool:
     return not exact <= tree.threshold[node]
 
 
-def _add_shapley(tree: Tree, row: NDArray[Any], values: Reals) -> None:
+def _add_shapley(tree: Tree, worth: Callable[[set[int]], float], values: Reals) -> None:
     players = sorted(set(tree.feature.tolist()))
     n = len(players)
     for player in players:
@@ -52,8 +66,16 @@ def _add_shapley(tree: Tree, row: NDArray[Any], values: Reals) -> None:
         for size in range(n):
             weight = math.factorial(size) * math.factorial(n - 1 - size) / math.factorial(n)
             for known in combinations(others, size):
-                gain = _worth(tree, row, {*known, player}) - _worth(tree, row, {*known})
-                values[player] += weight * gain
+                values[player] += weight * (worth({*known, player}) - worth({*known}))
+
+
+def _worth_against(
+    tree: Tree, row: NDArray[Any], background: NDArray[Any], known: set[int]
+) -> float:
+    """Return the mean output over background rows that take the ``known`` features from a row."""
+    mixed = np.array(background)
+    mixed[:, sorted(known)] = row[sorted(known)]
+    return sum(_worth(tree, own, None) for own in mixed) / len(mixed)
 
 
 def _worth(tree: Tree, row: NDArray[Any], known: set[int] | None) -> float:

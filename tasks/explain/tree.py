@@ -9,11 +9,12 @@ That holds whether the head averages log-odds or probabilities and whatever mono
 follows: signs and the order of reasons are meant for the score, sizes for the log-odds.
 Additivity is checked for every row of every model and a gap is an error, never a warning.
 
-The method is path-dependent TreeSHAP (Lundberg et al. 2020, "From local explanations to global
-understanding with explainable AI for trees"): its reference are the training data's own branch
-counts, so missing values take the branch they take in the model. ``kernels.forest`` computes what
-LightGBM's ``pred_contrib`` does, to the last digits; the score that they must add up to is
-LightGBM's own.
+Without a background the method is path-dependent TreeSHAP (Lundberg et al. 2020, "From local
+explanations to global understanding with explainable AI for trees"): its reference are the training
+data's own branch counts. ``kernels.forest`` computes what LightGBM's ``pred_contrib`` does, to the
+last digits. With a background it is interventional: what a feature changes against the frozen rows,
+so that a feature the model does not test has no part. Either way missing values take the branch
+they take in the model, and the score that contributions must add up to is LightGBM's own.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ class AdditivityError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Background:
-    """The frozen rows with which linear parts are compared.
+    """The frozen rows that a model's rows are compared with.
 
     Attributes:
         names: Feature names in the model's order.
@@ -94,7 +95,8 @@ class Explanation:
         base: float64 ``[k]``: log-odds before any feature is known, by model.
         raw_score: float64 ``[n]``: mean log-odds of the rows.
         additivity_gap: Largest ``|base + sum - raw score|`` over rows and models.
-        method: ``path`` for trees, ``interventional`` for linear models, ``mixed`` for a blend.
+        method: ``path`` for trees without a background, ``interventional`` for trees with one and
+            for linear models, ``mixed`` for a blend of both.
         background_sha256: Digest of the background; empty for ``path``.
     """
 
@@ -135,6 +137,7 @@ class TreeExplainer:
         names: Sequence[str],
         *,
         threads: int = 1,
+        background: Background | None = None,
     ) -> None:
         """Prepare the models.
 
@@ -143,9 +146,11 @@ class TreeExplainer:
                 as they come; each a binary model with one output.
             names: Feature names in the models' order.
             threads: CPU threads of the prediction.
+            background: Frozen rows for interventional values; without them values are
+                path-dependent.
 
         Raises:
-            ValueError: On no models or a foreign feature count.
+            ValueError: On no models, a foreign feature count or a background of other features.
         """
         if not models:
             raise ValueError("nothing to explain: the head has no tree models")
@@ -158,13 +163,17 @@ class TreeExplainer:
                     f"model has {booster.num_feature()} features, the feature list "
                     f"{len(self.names)}; explain with the list the model was trained on"
                 )
+        if background is not None and background.names != self.names:
+            raise ValueError("background holds other features than the model; take its bundle's")
+        self._background = background
 
     def explain(self, values: NDArray[np.floating[Any]]) -> Explanation:
         """Explain rows ``[n, F]``.
 
         Raises:
             AdditivityError: When contributions miss a raw score by more than ``TOLERANCE``.
-            ValueError: On a foreign number of columns.
+            ValueError: On a foreign number of columns, or models that cannot be explained against
+                a background (see ``kernels.forest.Forest.interventional``).
         """
         if values.ndim != 2 or values.shape[1] != len(self.names):
             raise ValueError(f"rows of shape {values.shape} do not fit {len(self.names)} features")
@@ -198,13 +207,25 @@ class TreeExplainer:
 
     @cached_property
     def _forest(self) -> Forest | None:
-        """The models in the forest kernel, a hundred times faster; None where it refuses them."""
+        """The models in the forest kernel, a hundred times faster; None where it refuses them.
+
+        Raises:
+            ForestError: When it refuses them and there is a background, which LightGBM knows not.
+        """
         from kernels.forest import Forest, ForestError, read_model
 
         try:
             models = [read_model(booster.model_to_string())[0] for booster in self._boosters]
-            return Forest(models, len(self.names))
+            forest = Forest(models, len(self.names))
+            if self._background is None:
+                return forest
+            return forest.interventional(self._background.values)
         except ForestError as error:
+            if self._background is not None:
+                raise ForestError(
+                    f"the model cannot be explained against a background: {error}; without a "
+                    "background its path-dependent values are given"
+                ) from error
             logger.info("LightGBM itself explains the model: %s", error)
             return None
 
@@ -215,7 +236,10 @@ class TreeExplainer:
         raw: NDArray[np.float64],
         gap: float,
     ) -> Explanation:
-        return Explanation(self.names, per_model, base, raw, gap, "path")
+        if self._background is None:
+            return Explanation(self.names, per_model, base, raw, gap, "path")
+        digest = self._background.sha256
+        return Explanation(self.names, per_model, base, raw, gap, "interventional", digest)
 
 
 def check_additivity(

@@ -114,7 +114,7 @@ def test_values_equal_enumeration_of_all_coalitions(data, boosters):
 
 
 def test_missing_values_are_explained_exactly_where_interventional_shap_is_not(data, boosters):
-    """The second half is a negative result: why trees are not explained against a background."""
+    """The second half is a negative result: why shap is not used for trees and a background."""
     import shap
 
     x = data[0][:50].copy()
@@ -127,6 +127,45 @@ def test_missing_values_are_explained_exactly_where_interventional_shap_is_not(d
     values = np.asarray(other.shap_values(x, check_additivity=False))
     with pytest.raises(AdditivityError, match=r"misses its score by 0\.7"):
         check_additivity(values, float(np.ravel(other.expected_value)[-1]), result.raw_score)
+    ours = TreeExplainer(boosters[:1], NAMES, background=Background(NAMES, data[0][:16])).explain(x)
+    assert ours.additivity_gap < 1e-9
+    np.testing.assert_allclose(ours.values[25:], values[25:], rtol=0, atol=1e-6)
+
+
+def test_values_against_a_background_equal_enumeration_of_all_coalitions(data, boosters):
+    x, background = data[0][:3], Background(NAMES, data[0][100:120].copy())
+    result = TreeExplainer(boosters, NAMES, background=background).explain(x)
+    assert (result.method, result.background_sha256) == ("interventional", background.sha256)
+    coalitions = [frozenset(c) for s in range(6) for c in itertools.combinations(range(5), s)]
+    for row, found in zip(x, result.values, strict=True):
+        value = {}
+        for known in coalitions:
+            mixed = background.values.copy()
+            mixed[:, sorted(known)] = row[sorted(known)]
+            value[known] = np.mean([b.predict(mixed, raw_score=True) for b in boosters])
+        assert result.base.mean() == pytest.approx(value[frozenset()], abs=1e-12)
+        for p in range(5):
+            exact = sum(
+                math.factorial(len(c)) * math.factorial(4 - len(c)) / math.factorial(5)
+                * (value[c | {p}] - value[c])
+                for c in coalitions
+                if p not in c
+            )  # fmt: skip
+            assert found[p] == pytest.approx(exact, abs=1e-9)
+
+
+def test_what_cannot_be_explained_against_a_background_is_an_error(boosters):
+    rng = np.random.default_rng(0)
+    x = np.stack([rng.integers(0, 30, 2_000), rng.normal(size=2_000)], axis=1).astype(np.float32)
+    y = np.isin(x[:, 0], [3, 7, 19]) + x[:, 1] > 0.5
+    settings = {"objective": "binary", "verbosity": -1, "num_threads": 1}
+    model = lightgbm.train(settings, lightgbm.Dataset(x, y, categorical_feature=[0]), 5)
+    names = ("code", "amount")
+    explainer = TreeExplainer([model], names, background=Background(names, x[:10].copy()))
+    with pytest.raises(ValueError, match=r"against a background: .*categor.*path-dependent"):
+        explainer.explain(x[:5])
+    with pytest.raises(ValueError, match="other features than the model"):
+        TreeExplainer(boosters, NAMES, background=Background(NAMES[::-1], np.zeros((1, 5), "f4")))
 
 
 def test_additivity_gap_is_an_error_that_names_the_row():
