@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from kernels.forest import Forest, read_model
 from tasks.explain.rules.measure import f1_of, measure
 from tasks.explain.rules.mine import MineConfig, mine
 from tasks.explain.rules.teacher import Teacher
@@ -42,6 +43,7 @@ class Champion(NamedTuple):
     test_rows: NDArray[np.float32]
     test: Teacher
     digest: str
+    importance: NDArray[np.float64]
 
 
 def champion(seed: int, *, smoke: bool) -> Champion:
@@ -59,6 +61,8 @@ def champion(seed: int, *, smoke: bool) -> Champion:
         fpr_threshold(head.logit(features.values[between]), tx.label[between], rate)
         for rate in (REVIEW_RATE, BLOCK_RATE)
     ]
+    texts = head.scorer.to_text()
+    forest = Forest([read_model(text)[0] for text in texts], n_features=len(features.names))
     before = features.values[np.concatenate([known, between])]
     after = features.values[test]
     return Champion(
@@ -67,7 +71,8 @@ def champion(seed: int, *, smoke: bool) -> Champion:
         Teacher.from_scores(head.logit(before), *thresholds),
         after,
         Teacher.from_scores(head.logit(after), *thresholds),
-        hashlib.sha256("".join(head.scorer.to_text()).encode()).hexdigest(),
+        hashlib.sha256("".join(texts).encode()).hexdigest(),
+        np.abs(forest.contributions(before[:: len(before) // 2_000]).mean(axis=0)).mean(axis=0),
     )
 
 
@@ -89,6 +94,7 @@ def compare(seed: int, args: Any) -> dict[str, float]:
             given.names,
             given.teacher,
             MineConfig(max_rules=args.rules),
+            importance=given.importance if args.shap else None,
             model_digest=given.digest,
         )
     found = measure(rules, given.test_rows, given.test.decisions)
@@ -114,6 +120,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     made = parser("rules", __doc__.splitlines()[0])
     made.add_argument("--seeds", type=int, default=0, help="banks (default 10)")
     made.add_argument("--rules", type=int, default=30, help="most rules, and leaves of the tree")
+    made.add_argument(
+        "--shap", action="store_true", help="prefer features of large mean absolute SHAP values"
+    )
     args = made.parse_args(argv)
     rows = []
     for seed in range(args.seed, args.seed + (args.seeds or (1 if args.smoke else 10))):

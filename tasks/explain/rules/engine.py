@@ -77,7 +77,7 @@ def codes(decisions: Iterable[str]) -> Codes:
     Raises:
         RuleSetError: On a word that is none.
     """
-    places = {name: place for place, name in enumerate(DECISIONS)}
+    places: dict[str, int] = {name: place for place, name in enumerate(DECISIONS)}
     listed = list(decisions)
     unknown = next((one for one in listed if one not in places), None)
     if unknown is not None:
