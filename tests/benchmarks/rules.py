@@ -72,7 +72,9 @@ def champion(seed: int, *, smoke: bool) -> Champion:
         after,
         Teacher.from_scores(head.logit(after), *thresholds),
         hashlib.sha256("".join(texts).encode()).hexdigest(),
-        np.abs(forest.contributions(before[:: len(before) // 2_000]).mean(axis=0)).mean(axis=0),
+        np.abs(forest.contributions(before[:: max(1, len(before) // 2_000)]).mean(axis=0)).mean(
+            axis=0
+        ),
     )
 
 

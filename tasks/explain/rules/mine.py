@@ -111,7 +111,8 @@ def mine(
         model_digest: Digest of the model, for the lineage.
 
     Raises:
-        RuleSetError: On shapes that do not fit, or a model that flags no row or every row.
+        RuleSetError: On shapes that do not fit, a model that flags no row or every row, or when no
+            rule is good enough.
     """
     settings = config or MineConfig()
     _check(rows, names, teacher, importance)
@@ -141,6 +142,11 @@ def mine(
             "block" if path in blocking else "review",
         )
         found.setdefault(rule.id, rule)
+    if not found:
+        raise RuleSetError(
+            f"no rule covers {settings.min_support} flagged rows with precision "
+            f"{settings.min_precision:g}: lower min_support or min_precision, or pass more rows"
+        )
     digest = table_digest(rows, names)
     return RuleSet(name, version, tuple(names), tuple(found.values()), digest, model_digest)
 

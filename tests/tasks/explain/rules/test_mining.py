@@ -150,6 +150,15 @@ def test_what_cannot_be_mined_is_refused(change, fix):
         mine(**given_)
 
 
+@pytest.mark.parametrize("count", [4, 40, 2_000])
+def test_decisions_without_a_reason_give_no_rules(count):
+    draws = np.random.default_rng(5)
+    rows = draws.normal(size=(count, 4)).astype(np.float32)
+    teacher = Teacher.from_decisions([1, *(draws.random(count - 1) < 0.02)])
+    with pytest.raises(RuleSetError, match="lower min_support"):
+        mine(rows, NAMES, teacher)
+
+
 def test_teachers_and_settings_are_checked():
     with pytest.raises(RuleSetError, match="finite score"):
         Teacher.from_scores([0.0, np.nan], 0, 1)
