@@ -1,0 +1,206 @@
+"""Runs a rule set over rows, alone and beside a model; every disagreement is on record."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from tasks.explain.rules.model import DECISIONS, SILENT, Decision, Rule, RuleSet, RuleSetError
+
+Bools = NDArray[np.bool_]
+Codes = NDArray[np.int8]
+Power = Literal["flag", "veto"]
+Kind = Literal["flag", "veto", "lighter", "no rule", "rules differ"]
+
+_COMPARE: dict[str, Callable[[Any, Any], Any]] = {
+    ">": operator.gt,
+    ">=": operator.ge,
+    "<": operator.lt,
+    "<=": operator.le,
+}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a rule set says of rows.
+
+    Attributes:
+        matched: bool [n, R], which rules hold.
+        decisions: int8 [n], place in ``DECISIONS`` of the gravest rule that holds, -1: none does.
+        missing: bool [n, R], rules that cannot hold because a value they read is not finite.
+    """
+
+    matched: Bools
+    decisions: Codes
+    missing: Bools
+
+    def mixed(self, rules: RuleSet) -> Bools:
+        """Return where rules of different decisions hold, bool [n]."""
+        kinds = np.array([DECISIONS.index(rule.decision) for rule in rules.rules], dtype=np.int8)
+        there = [self.matched[:, kinds == code].any(axis=1) for code in range(len(DECISIONS))]
+        return np.asarray(np.sum(there, axis=0) > 1, dtype=np.bool_)
+
+
+@dataclass(frozen=True, slots=True)
+class Conflict:
+    """A row on which rules and model disagree.
+
+    Attributes:
+        row: Its place.
+        kind: ``flag``: rules are graver. ``veto``: rules approve what the model flags.
+            ``lighter``: rules flag, but less gravely. ``no rule``: the model flags and no rule
+            holds. ``rules differ``: the gravest rule agrees with the model, another one does not.
+        model: What the model decides.
+        rules: What the rules decide, None where none holds.
+        final: What is decided.
+        by: Ids of the rules that hold.
+        reason: One sentence.
+    """
+
+    row: int
+    kind: Kind
+    model: Decision
+    rules: Decision | None
+    final: Decision
+    by: tuple[str, ...]
+    reason: str
+
+
+def codes(decisions: Iterable[str]) -> Codes:
+    """Return decisions as their places in ``DECISIONS``, int8 [n].
+
+    Raises:
+        RuleSetError: On a word that is none.
+    """
+    places: dict[str, int] = {name: place for place, name in enumerate(DECISIONS)}
+    listed = list(decisions)
+    unknown = next((one for one in listed if one not in places), None)
+    if unknown is not None:
+        raise RuleSetError(f"decision {unknown!r}; use {', '.join(DECISIONS)}")
+    return np.array([places[one] for one in listed], dtype=np.int8)
+
+
+def holds(rule: Rule, values: NDArray[np.float64], names: Sequence[str]) -> Bools:
+    """Return where a rule holds, bool [n].
+
+    Args:
+        rule: The rule.
+        values: float64 [n, F].
+        names: Names of the F columns, the rule's among them.
+    """
+    found = np.ones(len(values), dtype=np.bool_)
+    for one in rule.conditions:
+        value = values[:, names.index(one.feature)]
+        found &= _COMPARE[one.operator](value, one.value) & np.isfinite(value)
+    return found
+
+
+def run_rules(rules: RuleSet, rows: ArrayLike) -> Outcome:
+    """Evaluate every rule on every row.
+
+    Thresholds are exact: rows are compared as float64, which holds every float32.
+
+    Args:
+        rules: The set.
+        rows: [n, F], columns in the order of ``rules.features``.
+
+    Raises:
+        RuleSetError: On rows of another width.
+    """
+    values = np.asarray(rows, dtype=np.float64)
+    if values.ndim != 2 or values.shape[1] != len(rules.features):
+        raise RuleSetError(
+            f"rows have shape {values.shape}, the set knows {len(rules.features)} features; pass "
+            "rows [n, F] of exactly these features in their order"
+        )
+    matched = np.zeros((len(values), len(rules.rules)), dtype=np.bool_)
+    missing = np.zeros_like(matched)
+    decisions = np.full(len(values), SILENT, dtype=np.int8)
+    lacks = ~np.isfinite(values)
+    for place, rule in enumerate(rules.rules):
+        matched[:, place] = holds(rule, values, rules.features)
+        read = [rules.features.index(one) for one in rule.features]
+        missing[:, place] = lacks[:, read].any(axis=1)
+        code = DECISIONS.index(rule.decision)
+        decisions[matched[:, place]] = np.maximum(decisions[matched[:, place]], code)
+    return Outcome(matched, decisions, missing)
+
+
+def beside_model(
+    rules: RuleSet,
+    rows: ArrayLike,
+    model: ArrayLike,
+    powers: Sequence[Power] = ("flag", "veto"),
+) -> tuple[Codes, list[Conflict]]:
+    """Let rules flag or veto what a model decides.
+
+    With ``flag`` a graver decision of the rules replaces the model's; with ``veto`` an approval by
+    the rules does. Without the power the model's decision stands. Disagreements are returned all.
+
+    Args:
+        rules: The approved set.
+        rows: [n, F].
+        model: [n] places in ``DECISIONS``: 0 approve, 1 review, 2 block.
+        powers: What the rules may do.
+
+    Returns:
+        Final decisions int8 [n], and every conflict in the order of rows.
+
+    Raises:
+        RuleSetError: On decisions or powers that are none, or shapes that do not fit.
+    """
+    unknown = sorted(set(powers) - {"flag", "veto"})
+    if unknown:
+        raise RuleSetError(f"unknown power {unknown[0]!r}; use flag, veto, both or none")
+    outcome = run_rules(rules, rows)
+    given = checked_codes(model, len(outcome.decisions))
+    final = given.copy()
+    said = outcome.decisions
+    if "flag" in powers:
+        final = np.maximum(final, said)
+    if "veto" in powers:
+        final[(said == 0) & (given > 0)] = 0
+    against = (said != given) & ((said != SILENT) | (given > 0))
+    differ = np.flatnonzero(against | outcome.mixed(rules))
+    return final, [_conflict(rules, outcome, int(row), given, final) for row in differ]
+
+
+def checked_codes(decisions: ArrayLike, rows: int) -> Codes:
+    """Return decisions as int8 [n].
+
+    Raises:
+        RuleSetError: Where they are not 0, 1 or 2, one for each row.
+    """
+    given = np.asarray(decisions)
+    if given.shape != (rows,) or not np.isin(given, range(len(DECISIONS))).all():
+        raise RuleSetError(
+            f"decisions of shape {given.shape} for {rows} rows: pass 0 (approve), 1 (review) or "
+            "2 (block) for each row"
+        )
+    return given.astype(np.int8)
+
+
+def _conflict(rules: RuleSet, outcome: Outcome, row: int, given: Codes, final: Codes) -> Conflict:
+    model, code = DECISIONS[given[row]], int(outcome.decisions[row])
+    held = [rule for rule, holds_ in zip(rules.rules, outcome.matched[row], strict=True) if holds_]
+    decided = DECISIONS[final[row]]
+    by = tuple(rule.id for rule in held)
+    if code == SILENT:
+        unread = int(outcome.missing[row].sum())
+        why = f"; {unread} rules lack a value they read" if unread else ""
+        reason = f"the model says {model} and no rule holds{why}: {decided}"
+        return Conflict(row, "no rule", model, None, decided, by, reason)
+    said = DECISIONS[code]
+    if code == given[row]:
+        others = [f"{rule.id} says {rule.decision}" for rule in held if rule.decision != said]
+        reason = f"rules and model say {said}, but rule {', '.join(others)}: {decided}"
+        return Conflict(row, "rules differ", model, said, decided, by, reason)
+    kind: Kind = "flag" if code > given[row] else "veto" if code == 0 else "lighter"
+    gravest = next(rule for rule in held if rule.decision == said)
+    reason = f"rule {gravest.id} says {said} because {gravest}; the model says {model}: {decided}"
+    return Conflict(row, kind, model, said, decided, by, reason)
