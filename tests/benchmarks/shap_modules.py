@@ -213,7 +213,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "deep_worst_gap": float(np.nanmax(list(deep_worst.values()))),
         "deep_additivity_max": max(unadded),
         "silent_errors": sum(gap > SILENT for each in gaps.values() for gap in each),
-        "deep_silent_errors": sum(gap > SILENT for each in deep_gaps.values() for gap in each),
+        "deep_errors": sum(gap > SILENT for each in deep_gaps.values() for gap in each),
         "explained": sum(map(len, gaps.values())),
         "refused": refused["ours"],
         "deep_refused": refused["deep"],

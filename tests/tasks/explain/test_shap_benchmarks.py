@@ -32,4 +32,4 @@ def test_modules(capsys):
     assert found["explained"] == 12
     assert found["silent_errors"] == 0
     assert found["worst_gap"] < 1e-5 < found["deep_worst_gap"]
-    assert found["deep_silent_errors"] >= 3
+    assert found["deep_errors"] >= 3
