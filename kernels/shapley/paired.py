@@ -20,6 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 Float = NDArray[np.float64]
+MOST_TRIES = 16
+TRIED_PLAYERS = 512
+"""Coalitions looked at for each that is taken, and their players together: bounds the time."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +86,10 @@ class Pairs:
 def draw_pairs(games: int, pairs: int, players: int, seed: tuple[int, ...]) -> Pairs:
     """Draw pairs for each game; the same seed gives the same pairs.
 
+    Of several coalitions of one size the one least like those drawn before is taken: nearer to an
+    orthogonal design, the slopes of one player take up less of another's interactions. No player
+    is preferred, so each coalition of a size remains as likely as any other.
+
     Args:
         games: Number of games (background rows) B.
         pairs: Pairs for each, K.
@@ -98,5 +105,15 @@ def draw_pairs(games: int, pairs: int, players: int, seed: tuple[int, ...]) -> P
     weight /= weight.mean()
     place = (np.arange(pairs) + rng.random((games, 1))) / pairs
     chosen = np.minimum(np.searchsorted(np.cumsum(likely), place), len(half) - 1)
-    rank = rng.random((games, pairs, players)).argsort(axis=2).argsort(axis=2)
-    return Pairs(rank < half[chosen][..., None], weight[chosen])
+    sizes, weights = half[chosen], weight[chosen]
+    members = np.empty((games, pairs, players), dtype=bool)
+    moments = np.zeros((games, players, players))
+    tries = max(1, min(MOST_TRIES, TRIED_PLAYERS // players))
+    for pair in rng.permutation(pairs):
+        rank = rng.random((games, tries, players)).argsort(axis=2).argsort(axis=2)
+        signs = np.where(rank < sizes[:, pair, None, None], 1.0, -1.0)
+        seen = ((signs @ moments) * signs).sum(axis=2)
+        best = signs[np.arange(games), seen.argmin(axis=1)]
+        moments += weights[:, pair, None, None] * best[:, :, None] * best[:, None, :]
+        members[:, pair] = best > 0
+    return Pairs(members, weights)

@@ -15,7 +15,7 @@ Float = NDArray[np.float64]
 Differences = Callable[[Pairs, NDArray[np.intp]], Float]
 """``v(S) - v(complement)`` of pairs for rows at some places, ``[n, B, K]``."""
 
-PAIRS_PER_PLAYER = 3
+PAIRS_PER_PLAYER = 2.5
 """Pairs of the first round for each background row: fewer leave its regression near singular."""
 
 
@@ -37,7 +37,7 @@ class SampledValues:
         Raises:
             PlayersError: When the budget does not reach for the first round.
         """
-        self._first = PAIRS_PER_PLAYER * players
+        self._first = int(np.ceil(PAIRS_PER_PLAYER * players))
         least = 2 * self._first * background_rows
         if least > evaluations:
             raise PlayersError(

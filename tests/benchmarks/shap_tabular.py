@@ -154,7 +154,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     made = parser("shap-tabular", __doc__.splitlines()[0])
     made.add_argument("--seeds", type=int, default=0, help="networks (default 10)")
     made.add_argument(
-        "--evaluations", type=int, default=3_600, help="budget of a row (default %(default)s)"
+        "--evaluations", type=int, default=3_000, help="budget of a row (default %(default)s)"
     )
     args = made.parse_args(argv)
     seeds, rows, epochs = (1, 3, 1) if args.smoke else (10, 20, 6)

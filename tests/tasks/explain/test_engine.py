@@ -130,16 +130,16 @@ def test_beyond_fourteen_players_coalitions_are_drawn_until_reasons_are_told_apa
         return rows @ np.arange(20.0) + 30 * product
 
     cases = rows_of(20, 12)
-    few = ExplainOptions(evaluations=480)
+    few = ExplainOptions(evaluations=400)
     many = ExplainOptions(evaluations=50_000)
     first = PlayerExplainer(steep, background, options=few).explain(cases)
     more = PlayerExplainer(steep, background, options=many).explain(cases)
     assert first.method == "sampled"
-    assert set(first.evaluations) == {480}
+    assert set(first.evaluations) == {400}
     assert len(set(more.evaluations)) > 1
     assert more.ties[:, 3].sum() < first.ties[:, 3].sum()
     told_apart = ~more.ties[:, 3]
-    assert told_apart[more.evaluations < 30_720].all()
+    assert told_apart[more.evaluations < 25_600].all()
 
 
 def test_the_split_layer_changes_nothing_but_the_cost():
