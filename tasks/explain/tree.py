@@ -19,7 +19,6 @@ they take in the model, and the score that contributions must add up to is Light
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,60 +28,26 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from tasks.explain.additivity import TOLERANCE, check_additivity
+from tasks.explain.background import Background
+from tasks.explain.errors import AdditivityError
+
 if TYPE_CHECKING:
     from kernels.forest import Forest
+
+__all__ = [
+    "TOLERANCE",
+    "AdditivityError",
+    "Background",
+    "Explanation",
+    "Method",
+    "TreeExplainer",
+    "check_additivity",
+]
 
 logger = logging.getLogger(__name__)
 
 Method = Literal["path", "interventional", "mixed"]
-
-TOLERANCE = 1e-6
-"""Largest additivity gap, relative to ``1 + |raw score|``."""
-
-
-class AdditivityError(ValueError):
-    """Contributions do not sum to the score they are meant to explain."""
-
-
-@dataclass(frozen=True, slots=True)
-class Background:
-    """The frozen rows that a model's rows are compared with.
-
-    Attributes:
-        names: Feature names in the model's order.
-        values: float32 ``[m, F]``.
-        sha256: Digest of names, shape and little-endian values; checked on construction.
-    """
-
-    names: tuple[str, ...]
-    values: NDArray[np.float32]
-    sha256: str = ""
-
-    def __post_init__(self) -> None:
-        """Compute the digest, or refuse rows that no longer match it."""
-        if self.values.ndim != 2 or self.values.shape[1] != len(self.names):
-            raise ValueError(
-                f"background has shape {self.values.shape} for {len(self.names)} feature names; "
-                "pass rows of the model's own feature list"
-            )
-        if len(self.values) == 0:
-            raise ValueError("background is empty; freeze at least one row")
-        digest = _digest(self.names, self.values)
-        if self.sha256 and self.sha256 != digest:
-            raise ValueError(
-                f"background does not match its sha256 {self.sha256[:12]}...: the file was changed "
-                "after the model was explained; restore it from the model's bundle"
-            )
-        object.__setattr__(self, "sha256", digest)
-        self.values.setflags(write=False)
-
-
-def _digest(names: Sequence[str], values: NDArray[np.float32]) -> str:
-    digest = hashlib.sha256()
-    digest.update("\x1f".join(names).encode())
-    digest.update(f"|{values.shape[0]}x{values.shape[1]}|".encode())
-    digest.update(np.ascontiguousarray(values, dtype="<f4").tobytes())
-    return digest.hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,31 +205,6 @@ class TreeExplainer:
             return Explanation(self.names, per_model, base, raw, gap, "path")
         digest = self._background.sha256
         return Explanation(self.names, per_model, base, raw, gap, "interventional", digest)
-
-
-def check_additivity(
-    contributions: NDArray[np.float64],
-    base: float,
-    raw_score: NDArray[np.float64],
-    *,
-    tolerance: float = TOLERANCE,
-) -> float:
-    """Return the largest additivity gap of rows ``[n, F]``.
-
-    Raises:
-        AdditivityError: When a row misses its raw score by more than
-            ``tolerance * (1 + |raw score|)``.
-    """
-    gap = np.abs(base + contributions.sum(axis=1) - raw_score)
-    bad = ~(gap <= tolerance * (1.0 + np.abs(raw_score)))
-    if bad.any():
-        row = int(np.argmax(np.where(bad, np.nan_to_num(gap, nan=np.inf), -1.0)))
-        raise AdditivityError(
-            f"explanation of row {row} misses its score by {gap[row]:.3g} log-odds "
-            f"({int(bad.sum())} of {len(gap)} rows beyond {tolerance:g}): no reasons are given; "
-            "explain the very model that made the scores"
-        )
-    return float(gap.max(initial=0.0))
 
 
 def _booster(model: Any) -> Any:

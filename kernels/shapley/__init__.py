@@ -1,0 +1,1 @@
+"""Shapley values of cooperative games, in matrices: exact, and by paired coalitions."""

@@ -1,0 +1,264 @@
+"""Shapley values of any function or torch module, by players against a frozen background.
+
+A coalition of players is worth the mean score over the background rows when its features are the
+row's own and the others the background row's (the interventional game, Lundberg and Lee 2017). Up
+to 14 players every coalition is counted; beyond, coalitions are drawn in pairs
+(``kernels.shapley.paired``), the same for all rows, until the fourth and the fifth reason are told
+apart or the budget is spent. No gradient and no rule per layer is needed, so no layer is wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kernels.shapley.exact import MOST_PLAYERS, members_of, shapley_matrix
+from kernels.shapley.paired import Pairs
+from tasks.explain.additivity import check_additivity
+from tasks.explain.background import Background
+from tasks.explain.coalition_values import coalition_values
+from tasks.explain.deadline import Deadline
+from tasks.explain.errors import BackgroundError, PlayersError, UnstableScoreError
+from tasks.explain.player_explanation import PlayerExplanation
+from tasks.explain.players import Players
+from tasks.explain.sampled import SampledValues
+from tasks.explain.scores import Rows, ScoreFunction, checked_scores
+
+Float = NDArray[np.float64]
+Found = tuple[Float, Float, NDArray[np.int64]]
+"""Values and errors ``[n, P]``, evaluations ``[n]``."""
+Check = Callable[[], None]
+"""Raises when the time is over."""
+
+ROWS_AT_ONCE = 256
+REPEATED = 1e-5
+"""Difference of two scores of one row, relative to ``1 + |score|``, that float32 may explain."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExplainOptions:
+    """How rows are explained.
+
+    Attributes:
+        method: ``auto`` is exact up to 14 players.
+        evaluations: Most mixed rows to score for a row where coalitions are drawn.
+        top: Places to tell apart from the next one.
+        seed: Of the draw.
+        seconds: Time for one call of ``explain``; None for any.
+        memory_bytes: Most that mixed rows of one call of the function take.
+    """
+
+    method: Literal["auto", "exact", "sampled"] = "auto"
+    evaluations: int = 200_000
+    top: int = 4
+    seed: int = 0
+    seconds: float | None = None
+    memory_bytes: int = 2**25
+
+
+class PlayerExplainer:
+    """Explains rows of one model against one background.
+
+    >>> background = Background(("a", "b"), np.zeros((1, 2), dtype=np.float32))
+    >>> explainer = PlayerExplainer(lambda rows: rows @ [1.0, 2.0], background)
+    >>> explainer.explain(np.ones((1, 2))).values.tolist()
+    [[1.0, 2.0]]
+    """
+
+    def __init__(
+        self,
+        function: ScoreFunction,
+        background: Background,
+        players: Players | None = None,
+        options: ExplainOptions | None = None,
+    ) -> None:
+        """Score the background.
+
+        Args:
+            function: Scores of rows ``[n, F]``; a torch module goes in as a ``TorchScores``.
+            background: Rows to compare with.
+            players: Who shares the credit; by default every feature.
+            options: How.
+
+        Raises:
+            BackgroundError: When players and background are of other features.
+            PlayersError: When the players are too many for the budget.
+            ScoreError: When a background row has no finite score.
+        """
+        self.players = players or Players.single(background.names)
+        self.background = background
+        self._options = options or ExplainOptions()
+        if self.players.features != background.names:
+            raise BackgroundError(_difference(self.players.features, background.names))
+        self._function = function
+        self._worth = coalition_values(
+            function, background.values, self.players, self._options.memory_bytes
+        )
+        self._background_scores = checked_scores(function, background.values, "background row")
+        count = len(self.players)
+        if self._options.method == "exact" and count > MOST_PLAYERS:
+            raise PlayersError(
+                f"{count} players are too many to count all coalitions ({MOST_PLAYERS} at most): "
+                "group features (Players.grouped) or choose method='sampled'"
+            )
+        small = self._options.method == "auto" and count <= MOST_PLAYERS
+        self.method: Literal["exact", "sampled"] = (
+            "exact" if small or self._options.method == "exact" or count == 1 else "sampled"
+        )
+        self._sampled = self._plan() if self.method == "sampled" else None
+
+    def explain(self, rows: Rows) -> PlayerExplanation:
+        """Explain rows ``[n, F]``.
+
+        Raises:
+            BackgroundError: On another number of columns.
+            ScoreError: When a row, alone or mixed, has no finite score.
+            UnstableScoreError: When a row does not keep its score.
+            AdditivityError: When the values miss a score.
+            ExplanationTimeoutError: When the time is over.
+        """
+        options = self._options
+        if rows.ndim != 2 or rows.shape[1] != len(self.players.features):
+            raise BackgroundError(
+                f"rows of shape {rows.shape} for {len(self.players.features)} features; pass the "
+                "columns of the background in its order"
+            )
+        deadline = Deadline(options.seconds)
+        shape = (len(rows), len(self.players))
+        values, errors, spent = np.zeros(shape), np.zeros(shape), np.zeros(len(rows), np.int64)
+        scores = checked_scores(self._function, rows) if len(rows) else np.zeros(0)
+        base = float(self._background_scores.mean())
+        for start in range(0, len(rows), ROWS_AT_ONCE):
+            part = slice(start, start + ROWS_AT_ONCE)
+            check = partial(deadline.check, start, len(rows))
+            check()
+            self._check_repeated(rows[part], scores[part], start)
+            if self._sampled is None:
+                found = self._exact(rows[part], scores[part], check)
+            else:
+                found = self._drawn(self._sampled, rows[part], scores[part], check)
+            values[part], errors[part], spent[part] = found
+            self._settle(rows[part], values[part], errors[part])
+        again = checked_scores(self._function, rows) if len(rows) else scores
+        _refuse_unstable(scores, again, 0)
+        gap = check_additivity(values, base, scores)
+        return PlayerExplanation(
+            self.players.names,
+            values,
+            errors,
+            base,
+            scores,
+            gap,
+            self.method,
+            spent,
+            self.background.sha256,
+            None if self._sampled is None else options.seed,
+            self._shown(rows),
+        )
+
+    def _plan(self) -> SampledValues:
+        options = self._options
+        return SampledValues(
+            len(self.players),
+            len(self.background.values),
+            seed=options.seed,
+            evaluations=options.evaluations,
+            top=options.top,
+        )
+
+    def _check_repeated(self, rows: Rows, scores: Float, first: int) -> None:
+        """Refuse a function whose scores of unmixed rows change among mixed ones."""
+        games = len(self.background.values)
+        members = np.zeros((games + 1, len(self.players)), dtype=bool)
+        members[0] = True
+        owners = np.concatenate([[0], np.arange(games)])
+        found = self._worth.values(members, owners, rows)
+        _refuse_unstable(scores, found[:, 0], first)
+        for row in found[:, 1:]:
+            _refuse_unstable(self._background_scores, row, 0, "background row")
+
+    @cached_property
+    def _matrix(self) -> Float:
+        return shapley_matrix(len(self.players))
+
+    def _exact(self, rows: Rows, scores: Float, check: Check) -> Found:
+        """Count all coalitions; the full and the empty one are scores that are known."""
+        players, games = len(self.players), len(self.background.values)
+        inner = 2**players - 2
+        base = self._background_scores.mean()
+        values = scores[:, None] * self._matrix[:, -1] + base * self._matrix[:, 0]
+        for start in range(0, games * inner, self._worth.at_once):
+            place = np.arange(start, min(start + self._worth.at_once, games * inner))
+            owners, coalitions = place // inner, place % inner + 1
+            worth = self._worth.values(members_of(coalitions, players), owners, rows)
+            values += worth @ self._matrix[:, coalitions].T / games
+            check()
+        return values, np.zeros_like(values), np.full(len(rows), games * inner)
+
+    def _drawn(self, plan: SampledValues, rows: Rows, scores: Float, check: Check) -> Found:
+        """Draw coalitions by a plan."""
+        totals = scores[:, None] - self._background_scores
+
+        def differences(pairs: Pairs, places: NDArray[np.intp]) -> Float:
+            games, count, players = pairs.members.shape
+            members = pairs.members.reshape(-1, players)
+            owners = np.repeat(np.arange(games), count)
+            found = np.empty((len(places), len(members)))
+            step = max(1, self._worth.at_once // 2)
+            for start in range(0, len(members), step):
+                half = members[start : start + step]
+                both = np.concatenate([half, ~half])
+                worth = self._worth.values(
+                    both, np.tile(owners[start : start + step], 2), rows[places]
+                )
+                found[:, start : start + step] = worth[:, : len(half)] - worth[:, len(half) :]
+                check()
+            return found.reshape(len(places), games, count)
+
+        return plan.solve(differences, totals)
+
+    def _settle(self, rows: Rows, values: Float, errors: Float) -> None:
+        """Give players whose features equal every background row's exactly nothing, in place."""
+        background = self.background.values
+        low, high = background.min(axis=0), background.max(axis=0)
+        same = (rows == low) & (low == high) | np.isnan(rows) & np.isnan(background).all(axis=0)
+        idle = self.players.all_within(same)
+        freed = np.where(idle, values, 0.0).sum(axis=1)
+        takers = np.maximum((~idle).sum(axis=1), 1)
+        values += np.where(idle, -values, (freed / takers)[:, None])
+        errors[idle] = 0.0
+
+    def _shown(self, rows: Rows) -> Float:
+        """Return the value of each player's only feature; NaN for groups."""
+        owner = np.array(self.players.owner)
+        shown = np.full((len(rows), len(self.players)), np.nan)
+        alone = np.flatnonzero(np.bincount(owner)[owner] == 1)
+        shown[:, owner[alone]] = rows[:, alone]
+        return shown
+
+
+def _refuse_unstable(scores: Float, again: Float, first: int, what: str = "row") -> None:
+    unstable = np.flatnonzero(~(np.abs(again - scores) <= REPEATED * (1 + np.abs(scores))))
+    if len(unstable):
+        row = unstable[0]
+        raise UnstableScoreError(
+            f"{what} {first + row} scored {scores[row]:.6g} and then {again[row]:.6g}: the model "
+            "draws random numbers (dropout), looks at other rows of its batch, or is too coarse "
+            "for float32; call .eval() on it, or .double()"
+        )
+
+
+def _difference(expected: tuple[str, ...], found: tuple[str, ...]) -> str:
+    missing = [name for name in expected if name not in found]
+    foreign = [name for name in found if name not in expected]
+    if not missing and not foreign:
+        return "the background has the players' features in another order; freeze it in the model's"
+    return (
+        f"the background has other features than the players: without {missing[:3]}, with "
+        f"{foreign[:3]} instead; freeze rows of the model's own feature list"
+    )

@@ -1,0 +1,31 @@
+"""Why there is no explanation: one error per cause, all of them `ExplanationError`."""
+
+from __future__ import annotations
+
+
+class ExplanationError(ValueError):
+    """No explanation is given; the message says why and how to mend it."""
+
+
+class AdditivityError(ExplanationError):
+    """Contributions do not sum to the score they are meant to explain."""
+
+
+class BackgroundError(ExplanationError):
+    """The background has other features than the players or the rows."""
+
+
+class PlayersError(ExplanationError):
+    """Players overlap, leave features out, or are too many for the budget."""
+
+
+class ScoreError(ExplanationError):
+    """A score is missing, not finite, or of a shape that names no single output."""
+
+
+class UnstableScoreError(ExplanationError):
+    """The same row has two scores: the model draws random numbers or looks at its whole batch."""
+
+
+class ExplanationTimeoutError(ExplanationError):
+    """The time allowed was over before the values were known."""

@@ -1,0 +1,104 @@
+"""Scores of any function or torch module as one checked float64 vector."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tasks.explain.errors import ScoreError, UnstableScoreError
+
+if TYPE_CHECKING:
+    import torch
+
+Rows = NDArray[np.floating[Any]]
+ScoreFunction = Callable[[Rows], NDArray[np.floating[Any]]]
+"""Takes rows ``[n, F]``, returns scores ``[n]`` or ``[n, 1]``; called in batches."""
+
+
+def checked_scores(function: ScoreFunction, rows: Rows, what: str = "row") -> NDArray[np.float64]:
+    """Return the scores ``[n]`` of rows ``[n, F]``.
+
+    Args:
+        function: What is explained.
+        rows: The rows.
+        what: What a row is called in errors.
+
+    Raises:
+        ScoreError: On another shape than ``[n]`` or ``[n, 1]``, or a score that is not finite.
+    """
+    scores = np.asarray(function(rows), dtype=np.float64)
+    if scores.shape not in {(len(rows),), (len(rows), 1)}:
+        raise ScoreError(
+            f"{len(rows)} rows have scores of shape {scores.shape}; an explanation is of one "
+            "output: return [n] or [n, 1], of several outputs the one that is meant"
+        )
+    scores = scores.reshape(len(rows))
+    refuse_unfinite(scores, what)
+    return scores
+
+
+def refuse_unfinite(scores: NDArray[np.float64], what: str) -> None:
+    """Raise a `ScoreError` that names the first score ``[n]`` that is not finite."""
+    bad = np.flatnonzero(~np.isfinite(scores))
+    if len(bad):
+        raise ScoreError(
+            f"the score of {what} {bad[0]} is {scores[bad[0]]} ({len(bad)} of {len(scores)} are "
+            "not finite): mend the row's inputs or leave it out"
+        )
+
+
+class TorchScores:
+    """A torch module in evaluation mode as a score function; gradients are never asked for."""
+
+    def __init__(self, module: torch.nn.Module, output: int | None = None) -> None:
+        """Take a module of ``[n, F]`` rows.
+
+        Args:
+            module: Returns ``[n]``, ``[n, 1]`` or, with ``output``, ``[n, C]``.
+            output: Which of several outputs is explained.
+
+        Raises:
+            UnstableScoreError: When the module is in training mode.
+        """
+        if any(part.training for part in module.modules()):
+            raise UnstableScoreError(
+                "the module is in training mode, in which dropout draws anew and batch "
+                "normalisation looks at the other rows; call .eval() on it first"
+            )
+        self.module = module
+        self.output = output
+        self._sample = next(module.parameters(), None)
+
+    def tensor(self, rows: NDArray[Any]) -> torch.Tensor:
+        """Return rows as a tensor of the module's own kind and place."""
+        import torch
+
+        own = rows if rows.flags.writeable else rows.copy()  # torch warns of frozen arrays
+        made = torch.as_tensor(own)
+        return made.float() if self._sample is None else made.to(self._sample)
+
+    def __call__(self, rows: Rows) -> NDArray[np.float64]:
+        """Return scores ``[n]`` of rows ``[n, F]``."""
+        import torch
+
+        with torch.inference_mode():
+            return self.chosen(self.module(self.tensor(rows)))
+
+    def chosen(self, made: torch.Tensor) -> NDArray[np.float64]:
+        """Return the explained output of what the module made.
+
+        Raises:
+            ScoreError: When there are several and none, or one that is not there, is asked for.
+        """
+        width = made.shape[1] if made.ndim == 2 else 1
+        if made.ndim > 2 or (self.output is None and width != 1) or (self.output or 0) >= width:
+            raise ScoreError(
+                f"the module returns {tuple(made.shape)} and output {self.output} is asked for; "
+                "name one of its outputs by TorchScores(module, output=...)"
+            )
+        one = made[:, self.output or 0] if made.ndim == 2 else made
+        scores: NDArray[np.float64] = one.double().cpu().numpy()
+        return scores

@@ -1,0 +1,35 @@
+"""The benchmarks of the engine by players run at their smallest size and say what they promise."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.benchmarks import shap_modules, shap_tabular
+
+
+def figures(capsys, benchmark):
+    benchmark.main(["--smoke", "--json"])
+    return json.loads(capsys.readouterr().out.splitlines()[-1])
+
+
+@pytest.mark.long
+def test_tabular(capsys):
+    found = figures(capsys, shap_tabular)
+    assert found.keys() >= {
+        *("ms_per_row", "rel_l2", "top4_same_order", "additivity_max", "exact_ms"),
+        *("shap_permutation_ms", "shap_permutation_l2", "shap_deep_l2"),
+    }
+    assert found["rel_l2"] < 0.05
+    assert found["additivity_max"] <= 1e-6
+    assert found["exact_max_diff"] < 1e-5
+
+
+def test_modules(capsys):
+    found = figures(capsys, shap_modules)
+    assert found["kinds"] == 12
+    assert found["explained"] == 12
+    assert found["silent_errors"] == 0
+    assert found["worst_gap"] < 1e-5 < found["deep_worst_gap"]
+    assert found["deep_errors"] >= 3
