@@ -12,7 +12,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.explain.tree import Explanation, check_additivity
+from tasks.explain.additivity import check_additivity
+from tasks.explain.tree import Explanation
 
 Float = NDArray[np.float64]
 

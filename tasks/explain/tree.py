@@ -28,22 +28,11 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.explain.additivity import TOLERANCE, check_additivity
+from tasks.explain.additivity import check_additivity
 from tasks.explain.background import Background
-from tasks.explain.errors import AdditivityError
 
 if TYPE_CHECKING:
     from kernels.forest import Forest
-
-__all__ = [
-    "TOLERANCE",
-    "AdditivityError",
-    "Background",
-    "Explanation",
-    "Method",
-    "TreeExplainer",
-    "check_additivity",
-]
 
 logger = logging.getLogger(__name__)
 
@@ -136,7 +125,7 @@ class TreeExplainer:
         """Explain rows ``[n, F]``.
 
         Raises:
-            AdditivityError: When contributions miss a raw score by more than ``TOLERANCE``.
+            AdditivityError: When contributions miss a raw score by more than is allowed.
             ValueError: On a foreign number of columns, or models that cannot be explained against
                 a background (see ``kernels.forest.Forest.interventional``).
         """

@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from numpy.typing import ArrayLike, NDArray
 
 from connectors.private.federated.branch_client import CoordinatorAddress
+from connectors.private.owner_only import write_owner_only
 from tasks.privacy.federated.plan import TrainingPlan
 from tasks.privacy.federated.roster import Roster
 
@@ -80,13 +81,11 @@ def make_identity(folder: Path) -> bytes:
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / IDENTITY
-    try:
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        return read_identity(folder).public_key().public_bytes_raw()
     key = Ed25519PrivateKey.generate()
-    with os.fdopen(handle, "wb") as file:
-        file.write(key.private_bytes_raw())
+    try:
+        write_owner_only(path, key.private_bytes_raw())
+    except FileExistsError:
+        key = read_identity(folder)
     return key.public_key().public_bytes_raw()
 
 

@@ -10,8 +10,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from tasks.explain.background import Background
 from tasks.explain.linear import combine, explain_linear
-from tasks.explain.tree import Background, Explanation, TreeExplainer
+from tasks.explain.tree import Explanation, TreeExplainer
 from tasks.fraud.heads.head import Blend, Head, HeadError, Scorer, check_features
 from tasks.fraud.heads.logistic import LogisticScorer
 from tasks.fraud.heads.trees import TreeScorer
@@ -37,7 +38,7 @@ def explain_head(
     Raises:
         HeadError: On a head whose contributions are not exact, such as a network, or a linear part
             without a background.
-        tasks.explain.tree.AdditivityError: When contributions miss the score.
+        tasks.explain.errors.AdditivityError: When contributions miss the score.
         ValueError: When features, names and background do not fit each other.
     """
     scorer = head.scorer if isinstance(head, Head) else head

@@ -16,9 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernels.bundle.folder import BundleError
+from tasks.explain.additivity import TOLERANCE
+from tasks.explain.errors import AdditivityError
 from tasks.explain.groups import FeatureGroups
 from tasks.explain.reasons import Reason, ReasonRanker
-from tasks.explain.tree import TOLERANCE, AdditivityError
 from tasks.explain.wording import Wording
 from tasks.fraud.bundle.bundle import SCORE_TOLERANCE
 from tasks.fraud.bundle.heads import OnnxHead, split
@@ -138,7 +139,7 @@ class FastHead:
         Raises:
             HeadError: On a head without exact contributions (see ``explains``), another width or
                 values that are not finite.
-            tasks.explain.tree.AdditivityError: When contributions miss the score.
+            tasks.explain.errors.AdditivityError: When contributions miss the score.
         """
         from kernels.ops.grouped import grouped_mean_and_error
 

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tasks.explain.background import Background
 from tasks.explain.groups import FeatureGroups
 from tasks.explain.reasons import Reason, rank_reasons, top_groups
-from tasks.explain.tree import Background
 from tasks.explain.wording import Wording
 from tasks.fraud.evaluation.figures import StoredFold
 from tasks.fraud.evaluation.protocol import DAY_MS, iso_day

@@ -8,8 +8,9 @@ import math
 import numpy as np
 import pytest
 
+from tasks.explain.errors import AdditivityError
 from tasks.explain.linear import combine, explain_linear
-from tasks.explain.tree import AdditivityError, Explanation
+from tasks.explain.tree import Explanation
 
 NAMES = ("a", "b", "c")
 OWNER = np.array([0, 1, 2, 0])

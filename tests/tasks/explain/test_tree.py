@@ -9,12 +9,10 @@ import lightgbm
 import numpy as np
 import pytest
 
-from tasks.explain.tree import (
-    AdditivityError,
-    Background,
-    TreeExplainer,
-    check_additivity,
-)
+from tasks.explain.additivity import check_additivity
+from tasks.explain.background import Background
+from tasks.explain.errors import AdditivityError
+from tasks.explain.tree import TreeExplainer
 
 NAMES = ("a", "b", "c", "d", "e")
 

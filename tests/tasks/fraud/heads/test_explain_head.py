@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from tasks.explain.background import Background
 from tasks.explain.groups import FeatureGroups
 from tasks.explain.reasons import rank_reasons, top_groups
-from tasks.explain.tree import Background
 from tasks.fraud.graph import SIGNALS
 from tasks.fraud.heads import (
     HeadError,

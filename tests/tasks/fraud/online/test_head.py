@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from kernels.bundle.folder import BundleError
+from tasks.explain.background import Background
+from tasks.explain.errors import AdditivityError
 from tasks.explain.groups import FeatureGroups
 from tasks.explain.reasons import rank_reasons
-from tasks.explain.tree import AdditivityError, Background
 from tasks.explain.wording import Wording
 from tasks.fraud.bundle import BundleParts, write_bundle
 from tasks.fraud.bundle.heads import OnnxHead, compose, split
