@@ -6,14 +6,27 @@ a shorter way (``split_linear.py``).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from kernels.shapley.exact import members_of
 from tasks.explain.players import Players
 from tasks.explain.scores import Rows, ScoreFunction, TorchScores, checked_scores
+
+
+class Mixtures(Protocol):
+    """Coalitions, each before one background row, made ready for any explained rows."""
+
+    def values(self, rows: Rows) -> NDArray[np.float64]:
+        """Return the values ``[n, m]`` of the coalitions for rows ``[n, F]``.
+
+        Raises:
+            ScoreError: When a value is not finite.
+        """
 
 
 class CoalitionValues(Protocol):
@@ -23,15 +36,27 @@ class CoalitionValues(Protocol):
     def at_once(self) -> int:
         """Coalitions that one call should bring."""
 
-    def values(
-        self, members: NDArray[np.bool_], owners: NDArray[np.intp], rows: Rows
-    ) -> NDArray[np.float64]:
-        """Return the values ``[n, m]`` for rows ``[n, F]``.
+    @property
+    def bytes_each(self) -> int:
+        """Memory that a coalition takes in its mixtures."""
+
+    def mixtures(self, members: NDArray[np.bool_], owners: NDArray[np.intp]) -> Mixtures:
+        """Make coalitions ready.
 
         Args:
             members: Players that are in, ``[m, P]``.
             owners: Background row that each coalition is mixed with, ``[m]``.
-            rows: The explained rows.
+        """
+
+    def means(self, rows: Rows, check: Callable[[], None]) -> NDArray[np.float64]:
+        """Return every coalition's mean value over the background, ``[n, 2^P]``.
+
+        They are in the order of ``kernels.shapley.exact``. Nobody's and everybody's are scores
+        that are known; they may be left at 0.
+
+        Args:
+            rows: The explained rows ``[n, F]``.
+            check: Called between calls of the model.
 
         Raises:
             ScoreError: When a value is not finite.
@@ -57,19 +82,49 @@ class MixedRows:
     @property
     def at_once(self) -> int:
         """Coalitions that one call should bring."""
-        return max(1, self.memory_bytes // (8 * len(self.owner)))
+        return max(1, self.memory_bytes // self.bytes_each)
 
-    def values(
-        self, members: NDArray[np.bool_], owners: NDArray[np.intp], rows: Rows
-    ) -> NDArray[np.float64]:
+    @property
+    def bytes_each(self) -> int:
+        """Memory that a coalition takes."""
+        return 8 * len(self.owner)
+
+    def mixtures(self, members: NDArray[np.bool_], owners: NDArray[np.intp]) -> Mixtures:
+        """Make coalitions ready."""
+        return _Mixed(self, members[:, self.owner], self.background[owners])
+
+    def means(self, rows: Rows, check: Callable[[], None]) -> NDArray[np.float64]:
+        """Return every coalition's mean value ``[n, 2^P]``; the first and the last are 0."""
+        players, games = int(self.owner.max()) + 1, len(self.background)
+        inner = 2**players - 2
+        found = np.zeros((len(rows), 2**players))
+        for start in range(0, games * inner, self.at_once):
+            place = np.arange(start, min(start + self.at_once, games * inner))
+            owners, coalitions = place % games, place // games + 1
+            worth = self.mixtures(members_of(coalitions, players), owners).values(rows)
+            first = np.flatnonzero(np.diff(coalitions, prepend=0))
+            found[:, coalitions[first]] += np.add.reduceat(worth, first, axis=1) / games
+            check()
+        return found
+
+
+@dataclass(frozen=True)
+class _Mixed:
+    """Mixtures as masks ``[m, F]`` of the row's own features, and background rows ``[m, F]``."""
+
+    of: MixedRows
+    own: NDArray[np.bool_]
+    others: Rows
+
+    def values(self, rows: Rows) -> NDArray[np.float64]:
         """Return the values ``[n, m]``."""
-        own, others = members[:, self.owner], self.background[owners]
-        step = max(1, self.at_once // len(members))
-        found = np.empty((len(rows), len(members)))
+        count, features = self.own.shape
+        step = max(1, self.of.at_once // count)
+        found = np.empty((len(rows), count))
         for start in range(0, len(rows), step):
             some = rows[start : start + step]
-            mixed = np.where(own, some[:, None, :], others).reshape(-1, len(self.owner))
-            scores = checked_scores(self.function, mixed, "mixture")
+            mixed = np.where(self.own, some[:, None, :], self.others).reshape(-1, features)
+            scores = checked_scores(self.of.function, mixed, "mixture")
             found[start : start + step] = scores.reshape(len(some), -1)
         return found
 

@@ -9,7 +9,7 @@ apart or the budget is spent. No gradient and no rule per layer is needed, so no
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Literal
@@ -17,11 +17,11 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels.shapley.exact import MOST_PLAYERS, members_of, shapley_matrix
+from kernels.shapley.exact import MOST_PLAYERS, shapley_matrix
 from kernels.shapley.paired import Pairs
 from tasks.explain.additivity import check_additivity
 from tasks.explain.background import Background
-from tasks.explain.coalition_values import coalition_values
+from tasks.explain.coalition_values import Mixtures, coalition_values
 from tasks.explain.deadline import Deadline
 from tasks.explain.errors import BackgroundError, PlayersError, UnstableScoreError
 from tasks.explain.player_explanation import PlayerExplanation
@@ -50,7 +50,8 @@ class ExplainOptions:
         top: Places to tell apart from the next one.
         seed: Of the draw.
         seconds: Time for one call of ``explain``; None for any.
-        memory_bytes: Most that mixed rows of one call of the function take.
+        memory_bytes: Most that mixed rows of one call of the function take, and again what is kept
+            of drawn coalitions from call to call.
     """
 
     method: Literal["auto", "exact", "sampled"] = "auto"
@@ -110,6 +111,8 @@ class PlayerExplainer:
         self.method: Literal["exact", "sampled"] = (
             "exact" if small or self._options.method == "exact" or count == 1 else "sampled"
         )
+        self._kept: dict[int, list[tuple[slice, Mixtures]]] = {}
+        self._room = self._options.memory_bytes
         self._sampled = self._plan() if self.method == "sampled" else None
 
     def explain(self, rows: Rows) -> PlayerExplanation:
@@ -171,13 +174,17 @@ class PlayerExplainer:
             top=options.top,
         )
 
-    def _check_repeated(self, rows: Rows, scores: Float, first: int) -> None:
-        """Refuse a function whose scores of unmixed rows change among mixed ones."""
+    @cached_property
+    def _unmixed(self) -> Mixtures:
+        """The row itself, and each background row itself."""
         games = len(self.background.values)
         members = np.zeros((games + 1, len(self.players)), dtype=bool)
         members[0] = True
-        owners = np.concatenate([[0], np.arange(games)])
-        found = self._worth.values(members, owners, rows)
+        return self._worth.mixtures(members, np.concatenate([[0], np.arange(games)]))
+
+    def _check_repeated(self, rows: Rows, scores: Float, first: int) -> None:
+        """Refuse a function whose scores of unmixed rows change among mixed ones."""
+        found = self._unmixed.values(rows)
         _refuse_unstable(scores, found[:, 0], first)
         for row in found[:, 1:]:
             _refuse_unstable(self._background_scores, row, 0, "background row")
@@ -188,39 +195,47 @@ class PlayerExplainer:
 
     def _exact(self, rows: Rows, scores: Float, check: Check) -> Found:
         """Count all coalitions; the full and the empty one are scores that are known."""
-        players, games = len(self.players), len(self.background.values)
-        inner = 2**players - 2
-        base = self._background_scores.mean()
-        values = scores[:, None] * self._matrix[:, -1] + base * self._matrix[:, 0]
-        for start in range(0, games * inner, self._worth.at_once):
-            place = np.arange(start, min(start + self._worth.at_once, games * inner))
-            owners, coalitions = place // inner, place % inner + 1
-            worth = self._worth.values(members_of(coalitions, players), owners, rows)
-            values += worth @ self._matrix[:, coalitions].T / games
-            check()
-        return values, np.zeros_like(values), np.full(len(rows), games * inner)
+        worth = self._worth.means(rows, check)
+        worth[:, 0], worth[:, -1] = self._background_scores.mean(), scores
+        values = worth @ self._matrix.T
+        evaluations = len(self.background.values) * (2 ** len(self.players) - 2)
+        return values, np.zeros_like(values), np.full(len(rows), evaluations)
 
     def _drawn(self, plan: SampledValues, rows: Rows, scores: Float, check: Check) -> Found:
         """Draw coalitions by a plan."""
         totals = scores[:, None] - self._background_scores
 
-        def differences(pairs: Pairs, places: NDArray[np.intp]) -> Float:
-            games, count, players = pairs.members.shape
-            members = pairs.members.reshape(-1, players)
-            owners = np.repeat(np.arange(games), count)
-            found = np.empty((len(places), len(members)))
-            step = max(1, self._worth.at_once // 2)
-            for start in range(0, len(members), step):
-                half = members[start : start + step]
-                both = np.concatenate([half, ~half])
-                worth = self._worth.values(
-                    both, np.tile(owners[start : start + step], 2), rows[places]
-                )
-                found[:, start : start + step] = worth[:, : len(half)] - worth[:, len(half) :]
+        def differences(number: int, pairs: Pairs, places: NDArray[np.intp]) -> Float:
+            found = np.empty((len(places), pairs.weights.size))
+            for part, mixtures in self._round(number, pairs):
+                worth = mixtures.values(rows[places])
+                half = worth.shape[1] // 2
+                found[:, part] = worth[:, :half] - worth[:, half:]
                 check()
-            return found.reshape(len(places), games, count)
+            return found.reshape(len(places), *pairs.weights.shape)
 
         return plan.solve(differences, totals)
+
+    def _round(self, number: int, pairs: Pairs) -> Iterable[tuple[slice, Mixtures]]:
+        """Return the mixtures of a round's pairs; they are kept while the memory reaches."""
+        if number not in self._kept:
+            needed = 2 * pairs.weights.size * self._worth.bytes_each
+            if needed > self._room:
+                return self._mixtures(pairs)
+            self._room -= needed
+            self._kept[number] = list(self._mixtures(pairs))
+        return self._kept[number]
+
+    def _mixtures(self, pairs: Pairs) -> Iterator[tuple[slice, Mixtures]]:
+        """Make pairs ready, some at a time: first the coalitions, then their complements."""
+        games, count, players = pairs.members.shape
+        members = pairs.members.reshape(-1, players)
+        owners = np.repeat(np.arange(games), count)
+        step = max(1, self._worth.at_once // 2)
+        for start in range(0, len(members), step):
+            part = slice(start, min(start + step, len(members)))
+            both = np.concatenate([members[part], ~members[part]])
+            yield part, self._worth.mixtures(both, np.tile(owners[part], 2))
 
     def _settle(self, rows: Rows, values: Float, errors: Float) -> None:
         """Give players whose features equal every background row's exactly nothing, in place."""

@@ -12,8 +12,8 @@ from tasks.explain.errors import PlayersError
 from tasks.explain.player_explanation import apart
 
 Float = NDArray[np.float64]
-Differences = Callable[[Pairs, NDArray[np.intp]], Float]
-"""``v(S) - v(complement)`` of pairs for rows at some places, ``[n, B, K]``."""
+Differences = Callable[[int, Pairs, NDArray[np.intp]], Float]
+"""``v(S) - v(complement)`` of a numbered round's pairs for rows at some places, ``[n, B, K]``."""
 
 PAIRS_PER_PLAYER = 2.5
 """Pairs of the first round for each background row: fewer leave its regression near singular."""
@@ -66,7 +66,7 @@ class SampledValues:
         known = np.empty((n, self._games, 0))
         for number in range(self._rounds):
             new, all_pairs = self._round(number)
-            known = np.concatenate([known, differences(new, rows)], axis=2)
+            known = np.concatenate([known, differences(number, new, rows)], axis=2)
             values[rows], errors[rows] = all_pairs.solve(known, totals[rows])
             spent[rows] = 2 * all_pairs.weights.size
             open_ = ~self._told_apart(values[rows], errors[rows])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -152,6 +153,41 @@ def test_the_split_layer_changes_nothing_but_the_cost():
     assert split_linear.splits(module)
     assert isinstance(whole._worth, MixedRows)
     np.testing.assert_allclose(split.values, whole.explain(cases).values, atol=1e-6)
+
+
+def test_rows_alone_and_in_batches_are_explained_alike():
+    background, cases = background_of(9, 7), rows_of(9, 6)
+    for options in (ExplainOptions(), SAMPLED, replace(SAMPLED, memory_bytes=20_000)):
+        explainer = PlayerExplainer(TorchScores(net(9)), background, options=options)
+        together = explainer.explain(cases)
+        for place in range(len(cases)):
+            alone = explainer.explain(cases[place : place + 1])
+            np.testing.assert_allclose(alone.values[0], together.values[place], atol=1e-6)
+
+
+def test_kept_mixtures_stay_within_the_memory_allowed():
+    background, cases = background_of(9, 7), rows_of(9, 6)
+    for room, kept in ((0, 0), (2**20, 1)):
+        options = replace(SAMPLED, memory_bytes=room)
+        explainer = PlayerExplainer(TorchScores(net(9)), background, options=options)
+        explainer.explain(cases)
+        held = [mixtures for parts in explainer._kept.values() for _, mixtures in parts]
+        assert bool(held) == bool(kept)
+        assert sum(m.before.nbytes + m.came.nbytes for m in held) <= room
+
+
+@pytest.mark.parametrize("width", [2, 3_000])
+def test_layers_of_any_width_are_split(monkeypatch, width):
+    monkeypatch.setattr(split_linear, "HIDDEN_BYTES", 2**12)
+    torch.manual_seed(0)
+    layers = [nn.Linear(5, width), nn.ReLU(), nn.ReLU(), nn.Linear(width, 1, bias=False)]
+    module = nn.Sequential(*layers).double().eval()
+    background, cases = background_of(5), rows_of(5)
+    found = PlayerExplainer(TorchScores(module), background).explain(cases)
+    expected = by_definition(
+        TorchScores(module), cases, background, Players.single(background.names)
+    )
+    np.testing.assert_allclose(found.values, expected, atol=1e-9)
 
 
 def test_split_values_take_owners_in_any_order():
