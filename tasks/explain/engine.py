@@ -96,11 +96,11 @@ class PlayerExplainer:
         self._options = options or ExplainOptions()
         if self.players.features != background.names:
             raise BackgroundError(_difference(self.players.features, background.names))
-        self._function = function
+        self.function = function
         self._worth = coalition_values(
             function, background.values, self.players, self._options.memory_bytes
         )
-        self._background_scores = checked_scores(function, background.values, "background row")
+        self.background_scores = checked_scores(function, background.values, "background row")
         count = len(self.players)
         if self._options.method == "exact" and count > MOST_PLAYERS:
             raise PlayersError(
@@ -134,8 +134,8 @@ class PlayerExplainer:
         deadline = Deadline(options.seconds)
         shape = (len(rows), len(self.players))
         values, errors, spent = np.zeros(shape), np.zeros(shape), np.zeros(len(rows), np.int64)
-        scores = checked_scores(self._function, rows) if len(rows) else np.zeros(0)
-        base = float(self._background_scores.mean())
+        scores = checked_scores(self.function, rows) if len(rows) else np.zeros(0)
+        base = float(self.background_scores.mean())
         for start in range(0, len(rows), ROWS_AT_ONCE):
             part = slice(start, start + ROWS_AT_ONCE)
             check = partial(deadline.check, start, len(rows))
@@ -146,8 +146,8 @@ class PlayerExplainer:
             else:
                 found = self._drawn(self._sampled, rows[part], scores[part], check)
             values[part], errors[part], spent[part] = found
-            self._settle(rows[part], values[part], errors[part])
-        again = checked_scores(self._function, rows) if len(rows) else scores
+            self.settle(rows[part], values[part], errors[part])
+        again = checked_scores(self.function, rows) if len(rows) else scores
         _refuse_unstable(scores, again, 0)
         gap = check_additivity(values, base, scores)
         return PlayerExplanation(
@@ -161,7 +161,7 @@ class PlayerExplainer:
             spent,
             self.background.sha256,
             None if self._sampled is None else options.seed,
-            self._shown(rows),
+            self.shown(rows),
         )
 
     def _plan(self) -> SampledValues:
@@ -187,7 +187,7 @@ class PlayerExplainer:
         found = self._unmixed.values(rows)
         _refuse_unstable(scores, found[:, 0], first)
         for row in found[:, 1:]:
-            _refuse_unstable(self._background_scores, row, 0, "background row")
+            _refuse_unstable(self.background_scores, row, 0, "background row")
 
     @cached_property
     def _matrix(self) -> Float:
@@ -196,14 +196,14 @@ class PlayerExplainer:
     def _exact(self, rows: Rows, scores: Float, check: Check) -> Found:
         """Count all coalitions; the full and the empty one are scores that are known."""
         worth = self._worth.means(rows, check)
-        worth[:, 0], worth[:, -1] = self._background_scores.mean(), scores
+        worth[:, 0], worth[:, -1] = self.background_scores.mean(), scores
         values = worth @ self._matrix.T
         evaluations = len(self.background.values) * (2 ** len(self.players) - 2)
         return values, np.zeros_like(values), np.full(len(rows), evaluations)
 
     def _drawn(self, plan: SampledValues, rows: Rows, scores: Float, check: Check) -> Found:
         """Draw coalitions by a plan."""
-        totals = scores[:, None] - self._background_scores
+        totals = scores[:, None] - self.background_scores
 
         def differences(number: int, pairs: Pairs, places: NDArray[np.intp]) -> Float:
             found = np.empty((len(places), pairs.weights.size))
@@ -237,18 +237,26 @@ class PlayerExplainer:
             both = np.concatenate([members[part], ~members[part]])
             yield part, self._worth.mixtures(both, np.tile(owners[part], 2))
 
-    def _settle(self, rows: Rows, values: Float, errors: Float) -> None:
-        """Give players whose features equal every background row's exactly nothing, in place."""
+    @cached_property
+    def _still(self) -> tuple[Rows, NDArray[np.bool_], NDArray[np.bool_]]:
+        """Least value of each feature in the background, and which are all the same, or missing."""
         background = self.background.values
         low, high = background.min(axis=0), background.max(axis=0)
-        same = (rows == low) & (low == high) | np.isnan(rows) & np.isnan(background).all(axis=0)
+        return low, low == high, np.isnan(background).all(axis=0)
+
+    def settle(self, rows: Rows, values: Float, errors: Float) -> None:
+        """Give players whose features equal every background row's exactly nothing, in place."""
+        low, constant, missing = self._still
+        if not (constant | missing).any():
+            return
+        same = (rows == low) & constant | np.isnan(rows) & missing
         idle = self.players.all_within(same)
         freed = np.where(idle, values, 0.0).sum(axis=1)
         takers = np.maximum((~idle).sum(axis=1), 1)
         values += np.where(idle, -values, (freed / takers)[:, None])
         errors[idle] = 0.0
 
-    def _shown(self, rows: Rows) -> Float:
+    def shown(self, rows: Rows) -> Float:
         """Return the value of each player's only feature; NaN for groups."""
         owner = np.array(self.players.owner)
         shown = np.full((len(rows), len(self.players)), np.nan)

@@ -25,7 +25,8 @@ class PlayerExplanation:
         base: Mean score of the background.
         scores: The model's scores ``[n]``.
         gap: Largest ``|base + sum of values - score|``.
-        method: Whether all coalitions were counted or some were drawn.
+        method: Whether all coalitions were counted, some were drawn, or a network that learned such
+            values was asked (``amortised``; rows of 0 evaluations are its own).
         evaluations: Mixed rows scored for each row ``[n]``.
         background_sha256: Digest of the background.
         seed: Seed of the draw; None where exact.
@@ -38,7 +39,7 @@ class PlayerExplanation:
     base: float
     scores: Float
     gap: float
-    method: Literal["exact", "sampled"]
+    method: Literal["exact", "sampled", "amortised"]
     evaluations: NDArray[np.int64]
     background_sha256: str
     seed: int | None
