@@ -1,8 +1,10 @@
-"""Values of 12 features of a small network by the engine by players, against shap's explainers.
+"""Values by the engine by players, against shap's explainers: a small network and the fraud trees.
 
 A network 12-64-64-1 is trained anew for every seed; 50 background rows; every one of the 4,096
 coalitions with every background row, in float64 and by no code of the engine, is the judge. One
-thread; milliseconds are CPU time of a whole batch, divided by its rows.
+thread; milliseconds are CPU time of a whole batch, divided by its rows. Keys that begin with
+``fast_`` are of the amortised path, built anew for every seed and measured on fresh rows with its
+gate; ``champion_`` of the fraud trees as a black box (`_champion_players`).
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from tasks.explain.amortised.config import AmortisedConfig
 from tasks.explain.background import Background
 from tasks.explain.engine import ExplainOptions, PlayerExplainer
 from tasks.explain.scores import TorchScores
+from tests.benchmarks._champion_players import champion_figures
 from tests.benchmarks._harness import emit, parser, run_program, stopwatch, threads
 
 FEATURES, BACKGROUND, BATCH = 12, 50, 256
@@ -59,22 +62,38 @@ def trained(seed: int, epochs: int) -> tuple[torch.nn.Sequential, NDArray[np.flo
     return net.eval().requires_grad_(False), x
 
 
-def judge(net: torch.nn.Sequential, rows: Any, background: Any) -> Values:
-    """Return exact values ``[n, F]`` by Shapley's formula over all mixed rows, in float64."""
+def in_double(net: torch.nn.Sequential) -> Callable[[Values], Values]:
+    """Return a network's scores in float64."""
     double = torch.nn.Sequential(*net)
     state = {key: value.double() for key, value in net.state_dict().items()}
-    inside = (np.arange(2**FEATURES)[:, None] >> np.arange(FEATURES)) & 1 == 1
-    size = inside.sum(axis=1)
-    worth = np.zeros((len(rows), 2**FEATURES))
+
+    def score(rows: Values) -> Values:
+        found = torch.func.functional_call(double, state, (torch.tensor(rows).double(),))
+        return found[:, 0].numpy()
+
+    return score
+
+
+def judge(score: Callable[[Any], Values], rows: Any, background: Any, owner: Any) -> Values:
+    """Return exact values ``[n, P]`` by Shapley's formula over all mixed rows.
+
+    Args:
+        score: Scores in float64 of rows.
+        rows: The explained rows ``[n, F]``.
+        background: ``[B, F]``.
+        owner: Player of each feature ``[F]``.
+    """
+    players = int(owner.max()) + 1
+    inside = (np.arange(2**players)[:, None] >> np.arange(players)) & 1 == 1
+    own, size = inside[:, owner], inside.sum(axis=1)
+    worth = np.zeros((len(rows), 2**players))
     for place, row in enumerate(rows):
         for other in background:
-            mixed = torch.tensor(np.where(inside, row, other), dtype=torch.float64)
-            scores = torch.func.functional_call(double, state, (mixed,))
-            worth[place] += scores[:, 0].numpy() / len(background)
-    values = np.zeros((len(rows), FEATURES))
-    for player in range(FEATURES):
+            worth[place] += score(np.where(own, row, other)) / len(background)
+    values = np.zeros((len(rows), players))
+    for player in range(players):
         without = np.flatnonzero(~inside[:, player])
-        share = np.array([1 / (FEATURES * comb(FEATURES - 1, s)) for s in size[without]])
+        share = np.array([1 / (players * comb(players - 1, s)) for s in size[without]])
         values[:, player] = (worth[:, without | 1 << player] - worth[:, without]) @ share
     return values
 
@@ -135,7 +154,7 @@ def fast_figures(
     rows = rows_of(rng, learned)
     config = AmortisedConfig(seed=seed)
     if smoke:
-        config = AmortisedConfig(seed=seed, steps=100, promise=0.9)
+        config = AmortisedConfig(seed=seed, steps=100, promise=0.9, held_out=0.2)
     with stopwatch() as building:
         fast = build(sampled, rows, config)
     cases = rows_of(rng, fresh)
@@ -161,7 +180,7 @@ def measured(seed: int, args: Any, rows: int, epochs: int) -> dict[str, float]:
     names = tuple(f"f{i}" for i in range(FEATURES))
     background = Background(names, x[:BACKGROUND].copy())
     batch, cases = x[1_000 : 1_000 + BATCH], x[1_000 : 1_000 + rows]
-    exact = judge(net, cases, background.values)
+    exact = judge(in_double(net), cases, background.values, np.arange(FEATURES))
     scores = TorchScores(net)
     drawn = ExplainOptions(method="sampled", evaluations=args.evaluations, seed=seed)
     sampled = PlayerExplainer(scores, background, options=drawn)
@@ -187,6 +206,7 @@ def measured(seed: int, args: Any, rows: int, epochs: int) -> dict[str, float]:
         ),
         **fast_figures(sampled, whole, seed, args.smoke),
         **shap_figures(net, x, cases, exact),
+        **champion_figures(seed, accuracy, judge, args),
     }
 
 
@@ -196,6 +216,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     made.add_argument("--seeds", type=int, default=0, help="networks (default 10)")
     made.add_argument(
         "--evaluations", type=int, default=3_000, help="budget of a row (default %(default)s)"
+    )
+    made.add_argument(
+        "--champion-features", type=int, default=33, help="features of the fraud trees"
+    )
+    made.add_argument(
+        "--champion-evaluations",
+        type=int,
+        default=200_000,
+        help="budget of a row of the fraud trees (default %(default)s)",
     )
     args = made.parse_args(argv)
     seeds, rows, epochs = (1, 3, 1) if args.smoke else (10, 20, 6)

@@ -77,11 +77,17 @@ def limit_of(
         promise: Largest mean of those that pass.
 
     Raises:
-        AmortisedError: When the `LEAST_HELD_OUT` rows of smallest expected error miss the promise.
+        AmortisedError: On fewer rows than `LEAST_HELD_OUT`, or when those of smallest expected
+            error miss the promise.
 
     >>> limit_of(np.arange(200.0), np.full(200, 0.01), 0.05)
     (199.0, 0.01)
     """
+    if len(missed) < LEAST_HELD_OUT:
+        raise AmortisedError(
+            f"{len(missed)} held-out rows lie within what was learned, the gate needs "
+            f"{LEAST_HELD_OUT}: give more rows or a larger held_out"
+        )
     order = np.argsort(expected, kind="stable")
     count = np.arange(1, len(order) + 1)
     mean = np.cumsum(missed[order]) / count

@@ -20,12 +20,16 @@ def test_tabular(capsys):
     assert found.keys() >= {
         *("ms_per_row", "rel_l2", "top4_same_order", "additivity_max", "exact_ms"),
         *("shap_permutation_ms", "shap_permutation_l2", "shap_deep_l2"),
+        *("champion_ms_per_row", "champion_rel_l2", "champion_top4_same_order"),
+        *("champion_grouped_rel_l2", "champion_shap_permutation_l2"),
         *("fast_rows_s", "fast_rel_l2", "fast_fallback", "fast_build_s"),
     }
     assert found["rel_l2"] < 0.05
     assert found["additivity_max"] <= 1e-6
     assert found["exact_max_diff"] < 1e-5
     assert found["fast_rel_l2"] < 0.9
+    assert found["champion_rel_l2"] < 0.1
+    assert found["champion_grouped_rel_l2"] < 0.1
     assert found["fast_additivity_max"] <= 1e-6
 
 
