@@ -91,6 +91,8 @@ class AmortisedExplainer:
             found = engine.explain(rows[back])
             values[back], errors[back] = found.values, found.errors
             evaluations[back] = found.evaluations
+            # The model's float32 scores differ in the last digits from batch to batch.
+            scores[back] = found.scores
         return PlayerExplanation(
             engine.players.names,
             values,

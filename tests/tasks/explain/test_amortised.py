@@ -24,7 +24,7 @@ from tasks.explain.players import Players
 from tasks.explain.scores import TorchScores
 
 FEATURES = ("a", "b", "c", "d", "still")
-CONFIG = AmortisedConfig(hidden=(32, 32), steps=700, batch=256, promise=0.15, held_out=0.1)
+CONFIG = AmortisedConfig(hidden=(32, 32), steps=400, batch=256, promise=0.15, held_out=0.1)
 
 
 def rows_of(count, seed):
@@ -46,7 +46,7 @@ def engine_of(function=None, *, seed=1, players=None, method="sampled"):
 
 @pytest.fixture(scope="module")
 def fast():
-    return build(engine_of(), rows_of(3_000, 2), CONFIG)
+    return build(engine_of(), rows_of(2_000, 2), CONFIG)
 
 
 def test_rows_that_pass_keep_the_promise_against_the_exact_values(fast):
@@ -65,18 +65,18 @@ def test_rows_that_pass_keep_the_promise_against_the_exact_values(fast):
 
 
 def test_the_gate_sees_which_rows_it_explains_badly(fast):
-    fresh = rows_of(2_000, 4)
+    fresh = rows_of(1_000, 4)
     engine = engine_of(method="exact")
     exact = engine.explain(fresh)
     values, log_errors = fast.predict(fresh, exact.scores - exact.base)
     size = np.linalg.norm(exact.values, axis=1)
     missed = np.linalg.norm(values - exact.values, axis=1) / size
     order = np.argsort(log_errors)
-    assert missed[order[1_500:]].mean() > 1.5 * missed[order[:1_500]].mean()
+    assert missed[order[750:]].mean() > 1.5 * missed[order[:750]].mean()
 
 
 @given(rows=arrays(np.float32, (7, 5), elements=st.floats(-8, 8, width=32)))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 def test_values_add_up_and_what_falls_back_is_the_engines(fast, rows):
     found = fast.explain(rows)
     back = found.evaluations > 0
@@ -112,7 +112,7 @@ def test_a_missing_value_never_passes():
 
 
 def test_the_same_build_is_the_same_network(fast):
-    again = build(engine_of(), rows_of(3_000, 2), CONFIG)
+    again = build(engine_of(), rows_of(2_000, 2), CONFIG)
     for name, value in fast.net.state_dict().items():
         assert torch.equal(value, again.net.state_dict()[name]), name
     assert again.gate.log_error == fast.gate.log_error
@@ -132,6 +132,11 @@ def test_a_promise_that_cannot_be_kept_is_an_error():
         build(engine_of(), rows_of(400, 2), config)
     with pytest.raises(AmortisedError, match="40 of 400 rows would be held out"):
         build(engine_of(), rows_of(400, 2), CONFIG)
+
+
+def test_held_out_rows_unlike_the_learned_ones_do_not_set_the_gate():
+    with pytest.raises(AmortisedError, match="99 held-out rows lie within"):
+        limit_of(np.zeros(99), np.zeros(99), 0.05)
 
 
 @given(missed=st.lists(st.floats(0, 1), min_size=100, max_size=300), promise=st.floats(0.05, 0.9))
