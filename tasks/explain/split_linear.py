@@ -96,7 +96,8 @@ class SplitLinear:
                 for before, before_high in zip(absent, absent_high, strict=True):
                     first, second = before + came, (before_high + came_high)[:, None]
                     parts = []
-                    for some in second.split(step):
+                    for start in range(0, len(second), step):
+                        some = second[start : start + step]
                         torch.add(first, some, out=room[: len(some)])
                         made = tail(room[: len(some)].flatten(0, 1))
                         parts.append(made.clone())  # the tail's memory is used again

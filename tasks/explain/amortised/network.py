@@ -72,7 +72,8 @@ class ValueNet(nn.Module):
 def relative_errors(found: Tensor, true: Tensor) -> Tensor:
     """Return the relative L2 error ``[n]`` of values ``[n, P]``; 0 where both are 0."""
     size = true.norm(dim=1)
-    return (found - true).norm(dim=1) / torch.where(size > 0, size, 1.0)
+    errors: Tensor = (found - true).norm(dim=1) / torch.where(size > 0, size, 1.0)
+    return errors
 
 
 def value_loss(model: nn.Module, batch: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, int]:

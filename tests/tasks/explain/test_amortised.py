@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -64,15 +65,18 @@ def test_rows_that_pass_keep_the_promise_against_the_exact_values(fast):
     assert 0.3 < np.median(share.max(axis=1)) / np.median(missed[passed]) < 3
 
 
-def test_the_gate_sees_which_rows_it_explains_badly(fast):
+def test_the_gate_sees_which_rows_it_explains_badly():
+    def rough(rows):
+        return rows[:, 2] + 2 * (rows[:, 1] > 0.5) * np.sin(5 * rows[:, 0])
+
+    fast = build(engine_of(rough), rows_of(2_000, 2), replace(CONFIG, promise=0.9))
     fresh = rows_of(1_000, 4)
-    engine = engine_of(method="exact")
-    exact = engine.explain(fresh)
+    exact = engine_of(rough, method="exact").explain(fresh)
     values, log_errors = fast.predict(fresh, exact.scores - exact.base)
     size = np.linalg.norm(exact.values, axis=1)
     missed = np.linalg.norm(values - exact.values, axis=1) / size
     order = np.argsort(log_errors)
-    assert missed[order[750:]].mean() > 1.5 * missed[order[:750]].mean()
+    assert missed[order[500:]].mean() > 1.5 * missed[order[:500]].mean()
 
 
 @given(rows=arrays(np.float32, (7, 5), elements=st.floats(-8, 8, width=32)))
