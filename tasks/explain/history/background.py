@@ -47,7 +47,7 @@ class HistoryBackground:
             frozen = Background(flat_names(self.names, steps), _flat(self.values), self.sha256)
         except ValueError as error:
             raise HistoryError(str(error)) from error
-        self.values.setflags(write=False)
+        object.__setattr__(self, "values", frozen.values.reshape(self.values.shape))
         object.__setattr__(self, "_frozen", frozen)
         object.__setattr__(self, "sha256", frozen.sha256)
 
@@ -133,7 +133,7 @@ def _average_event(
         )
     if not len(events):
         raise HistoryError("background is empty; freeze at least one history")
-    average = events.mean(axis=0, dtype=np.float64)
+    average: NDArray[np.float64] = events.mean(axis=0, dtype=np.float64)
     for place, name in enumerate(names):
         if name in ids:
             found, count = np.unique(events[:, place], return_counts=True)

@@ -16,7 +16,7 @@ from kernels.shapley.owen import OuterCoalitions, outer_coalitions
 from tasks.explain.errors import HistoryError
 from tasks.explain.history.explainer import HistoryExplainer
 from tasks.explain.history.game import FlatGame
-from tasks.explain.history.layout import Histories
+from tasks.explain.history.layout import Histories, Values
 from tasks.explain.history.views import CellView, HistoryView
 
 Float = NDArray[np.float64]
@@ -112,7 +112,7 @@ def _divided(
     player: NDArray[np.int64],
     event: int,
     cell: NDArray[np.intp],
-    row: NDArray[np.floating],
+    row: Values,
     outer: OuterCoalitions,
 ) -> tuple[Float, Float]:
     """Return values and errors ``[c]`` of the cells of an event.

@@ -35,7 +35,8 @@ class Histories:
     @property
     def players(self) -> NDArray[np.int64]:
         """Number of event players ``[n]``."""
-        return self.player.max(axis=1, initial=-1) + 1
+        count: NDArray[np.int64] = self.player.max(axis=1, initial=-1) + 1
+        return count
 
     @property
     def kept(self) -> NDArray[np.float64]:

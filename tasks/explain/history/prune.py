@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.explain.history.game import FlatGame
-from tasks.explain.history.layout import Histories
+from tasks.explain.history.layout import Histories, Values
 
 
 def pruned(
@@ -50,9 +50,7 @@ def pruned(
     return Histories(histories.values, player, lumped, older, spent)
 
 
-def joint_values(
-    game: FlatGame, player: NDArray[np.int64], rows: NDArray[np.floating]
-) -> NDArray[np.float64]:
+def joint_values(game: FlatGame, player: NDArray[np.int64], rows: Values) -> NDArray[np.float64]:
     """Return the joint value of all but the 1, 2, ... newest events ``[n, P - 1]``.
 
     Args:

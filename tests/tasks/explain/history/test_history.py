@@ -324,6 +324,10 @@ def test_backgrounds_are_frozen_filled_and_known_by_digest():
         HistoryBackground(("a", "b"), background.values.copy(), background.sha256)
     with pytest.raises(ValueError, match="read-only"):
         background.values[0, 0, 0] = 1.0
+    held = background.values.copy()
+    part = HistoryBackground(("a", "id"), held[:1])
+    held[0, 0, 0] += 1.0
+    np.testing.assert_array_equal(part.values, background.values[:1])
     with pytest.raises(HistoryError, match=r"shape \(2, 4, 2\) for 1 features"):
         HistoryBackground(("a",), histories.copy())
     with pytest.raises(HistoryError, match=r"ids name \['b'\]"):
