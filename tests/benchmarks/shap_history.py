@@ -162,15 +162,16 @@ def permuted(scores: TorchHistories, rows: NDArray[np.float32], event: Any) -> t
 
 
 def judge(
-    scores: TorchHistories, background: HistoryBackground, cases: NDArray[np.float32], draws: int
+    scores: TorchHistories, background: HistoryBackground, histories: Histories, draws: int
 ) -> tuple[Values, Values, float]:
-    """Return the mean values of all events ``[n, T]``, their errors, and evaluations of a row."""
+    """Return the mean values of events ``[n, T]``, their errors, and evaluations of a row."""
+    steps = histories.values.shape[1]
     found, spent = [], 0.0
     for seed in range(1_000, 1_000 + draws):
-        drawn = ExplainOptions("sampled", 5_000, top=cases.shape[1] - 1, seed=seed)
+        drawn = ExplainOptions(evaluations=5_000, top=steps - 1, seed=seed)
         explainer = HistoryExplainer(scores, background, options=HistoryOptions(None, drawn))
-        one = explainer.events(explainer.prune(cases))
-        found.append(one.values[:, :-1])
+        one = explainer.events(histories)
+        found.append(side_by_side(histories, one, steps))
         spent += float(one.evaluations.mean())
     return np.mean(found, axis=0), np.std(found, axis=0, ddof=1) / np.sqrt(draws), spent
 
@@ -213,7 +214,8 @@ def measured(seed: int, args: Any, cards: int, rows: int, epochs: int) -> dict[s
     cells, cells_ms = timed(lambda: explain_cells(explainer, histories, events, features), rows)
     plain = HistoryExplainer(scores, background, options=HistoryOptions(None, budget))
     unpruned, unpruned_ms = timed(lambda: plain.events(plain.prune(cases)), rows)
-    exact, errors, spent = judge(scores, background, cases, args.draws)
+    exact, errors, spent = judge(scores, background, plain.prune(cases), args.draws)
+    lumped, _, _ = judge(scores, background, histories, args.draws)
     truth = coarse(histories, exact)
     permutation, permutation_ms = permuted(scores, cases, background.values[0])
     size = np.abs(exact).sum(axis=1)
@@ -230,7 +232,8 @@ def measured(seed: int, args: Any, cards: int, rows: int, epochs: int) -> dict[s
         "evaluations": float((histories.evaluations + events.evaluations).mean()),
         "unpruned_evaluations": float(unpruned.evaluations.mean()),
         "judge_evaluations": spent,
-        "pruning_loss": relative(side_by_side(histories, events, args.steps), truth),
+        "pruning_loss": relative(lumped, truth),
+        "rel_l2": relative(side_by_side(histories, events, args.steps), truth),
         "unpruned_l2": relative(coarse(histories, unpruned.values[:, :-1]), truth),
         "last_16_share": float((np.abs(exact[:, :RECENT]).sum(axis=1) / size).mean()),
         "judge_error": relative(exact + errors, exact),

@@ -51,8 +51,11 @@ class FlatGame:
         """Return scores of flat rows."""
         self.check()
         features = len(self.background_histories.names)
-        histories = np.zeros((len(rows), len(self.there), features), dtype=rows.dtype)
-        histories[:, self.there] = rows.reshape(len(rows), -1, features)
+        histories = rows.reshape(len(rows), -1, features)
+        if not self.there.all():
+            padded = np.zeros((len(rows), len(self.there), features), dtype=rows.dtype)
+            padded[:, self.there] = histories
+            histories = padded
         return self.function(histories, np.broadcast_to(self.there, histories.shape[:2]))
 
     def scores(self, rows: Rows, what: str = "history") -> NDArray[np.float64]:
