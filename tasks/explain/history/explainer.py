@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tasks.explain.background import Background
 from tasks.explain.deadline import Deadline
 from tasks.explain.engine import ExplainOptions, PlayerExplainer
 from tasks.explain.errors import HistoryError
@@ -26,6 +27,8 @@ from tasks.explain.history.prune import pruned
 from tasks.explain.history.scores import HistoryScores
 from tasks.explain.history.views import OLDER, HistoryView
 from tasks.explain.players import Players
+from tasks.explain.sampled import SampledValues
+from tasks.explain.scores import ScoreFunction
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,15 +182,15 @@ class HistoryExplainer:
         base, scores, drawn = np.zeros(n), np.zeros(n), np.zeros(n, dtype=bool)
         spent, gap, done = np.zeros(n, dtype=np.int64), 0.0, 0
         options = replace(self.options.explain, seconds=None)  # the game looks at the clock
-        made = self.game_of(n)
-        for places in histories.alike():
+        made, plans = self.game_of(n), dict[int, SampledValues]()
+        for places in sorted(histories.alike(), key=lambda some: histories.players[some[0]]):
             player = histories.player[places[0]]
             game = made(player >= 0, done)
             player = player[game.there]
             old = histories.lumped[places[0]] & (player == player.max())
             own, owners = np.unique(owner(player, old), return_inverse=True)
             players = game.players(tuple(columns[column] for column in own), owners)
-            explainer = PlayerExplainer(game.score, game.background, players, options)
+            explainer = _Sharing(game.score, game.background, players, options, plans)
             found = explainer.explain(game.rows(histories.values[places]))
             cells = np.ix_(places, own)
             values[cells], errors[cells], present[cells] = found.values, found.errors, True
@@ -211,3 +214,25 @@ class HistoryExplainer:
             self.background.sha256,
             options.seed,
         )
+
+
+class _Sharing(PlayerExplainer):
+    """Takes the draw of the explainer before it where that had as many players."""
+
+    def __init__(
+        self,
+        function: ScoreFunction,
+        background: Background,
+        players: Players,
+        options: ExplainOptions,
+        plans: dict[int, SampledValues],
+    ) -> None:
+        self._plans = plans
+        super().__init__(function, background, players, options)
+
+    def _plan(self) -> SampledValues:
+        count = len(self.players)
+        if count not in self._plans:
+            self._plans.clear()  # a draw may take many megabytes: only the last is kept
+            self._plans[count] = super()._plan()
+        return self._plans[count]

@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.explain.background import Background
-from tasks.explain.coalition_values import coalition_values
 from tasks.explain.history.background import HistoryBackground
 from tasks.explain.history.scores import HistoryScores
 from tasks.explain.players import Players
@@ -70,12 +69,14 @@ class FlatGame:
         self, players: Players, members: NDArray[np.bool_], rows: Rows
     ) -> NDArray[np.float64]:
         """Return the mean worth over the background ``[n, m]`` of coalitions ``[m, P]``."""
-        games = len(self.background.values)
-        asked = coalition_values(self.score, self.background.values, players, self.memory_bytes)
+        inside = members[:, np.array(players.owner)]
+        others = self.background.values
         found = np.zeros((len(rows), len(members)))
-        for start in range(0, len(members), asked.at_once):
-            some = members[start : start + asked.at_once]
-            for game in range(games):
-                owners = np.full(len(some), game)
-                found[:, start : start + len(some)] += asked.values(some, owners, rows)
-        return found / games
+        step = max(1, self.memory_bytes // (8 * len(players.owner)))
+        for place, row in enumerate(rows):
+            for start in range(0, len(members), step):
+                part = slice(start, start + step)
+                for other in others:
+                    mixed = np.where(inside[part], row, other)
+                    found[place, part] += checked_scores(self.score, mixed, "mixture")
+        return found / len(others)
