@@ -440,3 +440,21 @@ def test_no_histories_and_float64_and_views_of_arrays():
     again = explainer.events(explainer.prune(np.ascontiguousarray(sliced))).values
     np.testing.assert_array_equal(found, again)
     np.testing.assert_allclose(found[:, :4], sliced.sum(axis=2)[:, ::-1], atol=1e-12)
+
+
+def test_drawn_values_do_not_depend_on_the_batch():
+    lengths = [20, 18, 20, 3]
+    histories, mask = drawn(4, 20, 2, lengths=lengths)
+    sessions = np.arange(20) // np.array([[1], [1], [1], [2]])
+    background = HistoryBackground.sequences(names_of(2), *drawn(2, 20, 2, 5))
+    options = HistoryOptions(None, ExplainOptions(evaluations=1_000))
+    explainer = HistoryExplainer(model("gru", 2, 20), background, options=options)
+    together = explainer.events(explainer.prune(histories, mask, sessions))
+    assert together.drawn.tolist() == [True, True, True, False]
+    for row, length in enumerate(lengths):
+        one = slice(row, row + 1)
+        alone = explainer.events(explainer.prune(histories[one], mask[one], sessions[one]))
+        assert alone.row(0).players == together.row(row).players
+        np.testing.assert_allclose(alone.row(0).values, together.row(row).values, atol=1e-9)
+        assert alone.scores[0] == pytest.approx(together.scores[row])
+        assert len(alone.row(0).players) == (length if row < 3 else 2)
