@@ -107,13 +107,15 @@ def draw_pairs(games: int, pairs: int, players: int, seed: tuple[int, ...]) -> P
     chosen = np.minimum(np.searchsorted(np.cumsum(likely), place), len(half) - 1)
     sizes, weights = half[chosen], weight[chosen]
     members = np.empty((games, pairs, players), dtype=bool)
-    moments = np.zeros((games, players, players))
     tries = max(1, min(MOST_TRIES, TRIED_PLAYERS // players))
+    moments = np.zeros((games, players, players) if tries > 1 else (games, 0, 0))
     for pair in rng.permutation(pairs):
         rank = rng.random((games, tries, players)).argsort(axis=2).argsort(axis=2)
         signs = np.where(rank < sizes[:, pair, None, None], 1.0, -1.0)
-        seen = ((signs @ moments) * signs).sum(axis=2)
-        best = signs[np.arange(games), seen.argmin(axis=1)]
-        moments += weights[:, pair, None, None] * best[:, :, None] * best[:, None, :]
+        best = signs[:, 0]
+        if tries > 1:
+            seen = ((signs @ moments) * signs).sum(axis=2)
+            best = signs[np.arange(games), seen.argmin(axis=1)]
+            moments += weights[:, pair, None, None] * best[:, :, None] * best[:, None, :]
         members[:, pair] = best > 0
     return Pairs(members, weights)

@@ -16,7 +16,7 @@ class Background:
 
     Attributes:
         names: Feature names in the model's order.
-        values: float32 ``[m, F]``.
+        values: float32 ``[m, F]``; a copy, so that later changes of the rows given do not matter.
         sha256: Digest of names, shape and little-endian values; checked on construction.
     """
 
@@ -33,14 +33,16 @@ class Background:
             )
         if len(self.values) == 0:
             raise ValueError("background is empty; freeze at least one row")
-        digest = _digest(self.names, self.values)
+        values = np.array(self.values, dtype=np.float32, order="C")
+        values.setflags(write=False)
+        object.__setattr__(self, "values", values)
+        digest = _digest(self.names, values)
         if self.sha256 and self.sha256 != digest:
             raise ValueError(
                 f"background does not match its sha256 {self.sha256[:12]}...: the file was changed "
                 "after the model was explained; restore it from the model's bundle"
             )
         object.__setattr__(self, "sha256", digest)
-        self.values.setflags(write=False)
 
     def __eq__(self, other: object) -> bool:
         """Backgrounds of one digest are equal."""

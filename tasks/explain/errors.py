@@ -15,6 +15,10 @@ class BackgroundError(ExplanationError):
     """The background has other features than the players or the rows."""
 
 
+class HistoryError(ExplanationError):
+    """Histories of another shape than the background's, with gaps in their values or no events."""
+
+
 class PlayersError(ExplanationError):
     """Players overlap, leave features out, or are too many for the budget."""
 

@@ -11,6 +11,10 @@ from numpy.typing import NDArray
 Float = NDArray[np.float64]
 SEPARATED = 2.0
 """Standard errors of a difference beyond which two values are told apart."""
+ROUNDING = 1e-7
+"""Part of a row's largest value that float32 scores do not settle."""
+SUM_ROUNDING = 1e-14
+"""The same of the scores whose differences are summed, in float64."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,10 +58,15 @@ class PlayerExplanation:
     def ties(self) -> NDArray[np.bool_]:
         """Whether the error bars leave open which of a place and the next is larger ``[n, P-1]``.
 
-        Places are those of ``order``. Players of equal exact values tie, too.
+        Places are those of ``order``. Players of exact values that differ by no more than rounding
+        tie, too.
         """
         values = np.take_along_axis(self.values, self.order, axis=1)
-        errors = np.take_along_axis(self.errors, self.order, axis=1)
+        summed = np.abs(self.scores) + abs(self.base)
+        rounding = ROUNDING * np.abs(values).max(axis=1, initial=0.0) + SUM_ROUNDING * summed
+        errors = np.hypot(
+            np.take_along_axis(self.errors, self.order, axis=1), rounding[:, None] / SEPARATED
+        )
         return ~apart(values[:, :-1], values[:, 1:], errors[:, :-1], errors[:, 1:])
 
     def to_shap(self) -> Any:

@@ -19,6 +19,10 @@ PAIRS_PER_PLAYER = 2.5
 """Pairs of the first round for each background row: fewer leave its regression near singular."""
 
 
+MOST_DRAWN = 1_000
+"""Players beyond which a regression for each background row takes seconds and gigabytes."""
+
+
 class SampledValues:
     """Rounds of coalitions drawn once for all rows; each round doubles what was drawn before."""
 
@@ -35,7 +39,8 @@ class SampledValues:
             top: Places that should be told apart from the next one.
 
         Raises:
-            PlayersError: When the budget does not reach for the first round.
+            PlayersError: When the budget does not reach for the first round, or the players are
+                more than ``MOST_DRAWN``.
         """
         self._first = int(np.ceil(PAIRS_PER_PLAYER * players))
         least = 2 * self._first * background_rows
@@ -44,6 +49,11 @@ class SampledValues:
                 f"{players:,} players before {background_rows} background rows need {least:,} "
                 f"evaluations a row, the budget is {evaluations:,}: group features into fewer "
                 "players (Players.grouped), freeze fewer background rows or allow more evaluations"
+            )
+        if players > MOST_DRAWN:
+            raise PlayersError(
+                f"{players:,} players are too many to draw coalitions for "
+                f"({MOST_DRAWN:,} at most): group features into fewer players (Players.grouped)"
             )
         self._players, self._games = players, background_rows
         self._seed, self._top = seed, top

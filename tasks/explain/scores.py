@@ -76,7 +76,9 @@ class TorchScores:
         """Return rows as a tensor of the module's own kind and place."""
         import torch
 
-        own = rows if rows.flags.writeable else rows.copy()  # torch warns of frozen arrays
+        # torch takes no foreign byte order and no negative stride, and warns of frozen arrays.
+        own = np.ascontiguousarray(rows, rows.dtype.newbyteorder("="))
+        own = own if own.flags.writeable else own.copy()
         made = torch.as_tensor(own)
         return made.float() if self._sample is None else made.to(self._sample)
 

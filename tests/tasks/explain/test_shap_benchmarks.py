@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from tests.benchmarks import shap_modules, shap_tabular
+from tests.benchmarks import shap_history, shap_modules, shap_tabular
 
 
 def figures(capsys, benchmark):
@@ -40,3 +40,16 @@ def test_modules(capsys):
     assert found["silent_errors"] == 0
     assert found["worst_gap"] < 1e-5 < found["deep_worst_gap"]
     assert found["deep_errors"] >= 3
+
+
+@pytest.mark.long
+def test_history(capsys):
+    found = figures(capsys, shap_history)
+    assert found.keys() >= {
+        *("ms_per_row", "kept_length", "pruning_loss", "last_event_share", "additivity_max"),
+        *("shap_permutation_ms", "shap_permutation_l2"),
+    }
+    assert 0 < found["kept_length"] < 1
+    assert found["pruning_loss"] < 0.1
+    assert 0 < found["last_event_share"] < 1
+    assert found["additivity_max"] <= 1e-6

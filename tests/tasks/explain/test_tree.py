@@ -194,6 +194,11 @@ def test_background_is_frozen_and_vouched_for(data):
     changed[0, 0] += 1e-3
     with pytest.raises(ValueError, match="does not match its sha256"):
         Background(NAMES, changed, first.sha256)
+    held, kept = x.copy(), x[:4].copy()
+    part = Background(NAMES, held[:4])
+    held[0, 0] = 9.0
+    np.testing.assert_array_equal(part.values, kept)
+    assert Background(NAMES, x[:4].astype(np.float64)).values.dtype == np.float32
     with pytest.raises(ValueError, match="empty"):
         Background(NAMES, x[:0])
     with pytest.raises(ValueError, match="5 feature names"):

@@ -1,0 +1,1 @@
+"""Explanations of scores of histories: by event, by feature, and by cell of both."""
