@@ -79,8 +79,8 @@ class FeatureWords:
             self._pick, self._cases = _only, {"other": phrases.of(analyst.of(style.language))}
 
     def __call__(self, value: float) -> str:
-        """Say the feature of a row that has this value."""
-        if math.isnan(value):
+        """Say the feature of a row that has this value; one that is no number is missing."""
+        if not math.isfinite(value):
             return say(self._missing, value)
         value *= self._scale
         return say(self._cases[self._pick(value)], value)
@@ -118,8 +118,8 @@ class _Phrases:
 
     def __init__(self, meaning: FeatureMeaning, style: Wording, catalogue: Catalogue) -> None:
         language = style.language
-        own = meaning.field in (OF_ENTITY | {"run_days": None} if meaning.entity else OF_EVENT)
-        own = own or meaning.theme == "embedding"
+        known = {*OF_ENTITY, "run_days"} if meaning.entity else {*OF_EVENT}
+        own = meaning.field in known or meaning.theme == "embedding"
         name = catalogue.field_name if own else catalogue.column_name
         self._phrases, self._language = catalogue.phrases, language
         self._fixed = {
@@ -158,7 +158,7 @@ def _numbers(style: Wording) -> dict[str, Callable[[float], str]]:
         "money": style.money,
         "duration": lambda v: duration(v, language),
         "count": decimal,
-        "hour": lambda v: f"{v // 1:02.0f}:00",
+        "hour": lambda v: f"{int(v):02d}:00",
         "sigmas": lambda v: f"{abs(v):.1f}",
     }
 

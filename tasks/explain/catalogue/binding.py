@@ -44,8 +44,8 @@ class BoundCatalogue:
 
     def unnamed(self, language: Language) -> tuple[str, ...]:
         """Return the columns that have no name in a language and are said as they are spelled."""
-        named = self.catalogue.columns.get(language, {}).keys()
-        named = named | self.catalogue.fields.get(language, {}).keys()
+        names = (self.catalogue.columns, self.catalogue.fields)
+        named = {name for table in names for name in table.get(language, {})}
         used = {m.entity or m.column for m in self.groups.meanings}
         return tuple(sorted(used - named))
 

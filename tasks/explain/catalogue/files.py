@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from tasks.explain.catalogue.model import Catalogue, Entry, Text, check_text
+from tasks.explain.catalogue.model import Catalogue, Entry, Text, check_entries, check_text
 from tasks.explain.catalogue.phrases import phrase_keys
 from tasks.explain.catalogue.template import FIXED, NUMBERS
 from tasks.explain.errors import CatalogueError
@@ -124,14 +124,17 @@ def _catalogue(data: Mapping[str, Any]) -> Catalogue:
     most = data.get("max_reasons", base.max_reasons if base else 4)
     if type(most) is not int:
         raise CatalogueError(f"max_reasons = {most!r} must be a whole number")
+    fallback = _words(data.get("fallback", base.fallback if base else "X-{column}"), "fallback")
+    own = _entries(data.get("entry", []))
+    check_entries(own, fallback)
     return Catalogue(
         name=_words(data.get("name"), "name"),
-        entries=_over(base.entries if base else (), _entries(data.get("entry", []))),
+        entries=_over(base.entries if base else (), own),
         phrases=_phrases(data, base),
         letter=_letter(data, base),
         columns=_names(data, "columns", base.columns if base else {}),
         fields=_names(data, "fields", base.fields if base else {}),
-        fallback=_words(data.get("fallback", base.fallback if base else "X-{column}"), "fallback"),
+        fallback=fallback,
         max_reasons=most,
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from tasks.explain.catalogue.template import FIXED, NUMBERS, fields, split
@@ -169,24 +169,7 @@ class Catalogue:
         _check_code(self.fallback, frozenset({"column"}))
         if "{column}" not in self.fallback:
             raise CatalogueError(f"fallback = {self.fallback!r} must end in -{{column}}")
-        stems: dict[str, int] = {self.fallback.partition("-")[0]: 0}
-        groups: dict[str, str] = {}
-        for number, entry in enumerate(self.entries, 1):
-            if entry.stem in stems:
-                earlier = stems[entry.stem]
-                taken = f"[[entry]] {earlier}" if earlier else "the fallback"
-                raise CatalogueError(
-                    f"[[entry]] {number}: code {entry.stem!r} is that of {taken}; choose another, "
-                    "or list the groups of both in one entry to make them one reason"
-                )
-            stems[entry.stem] = number
-            for group in entry.groups:
-                if group in groups:
-                    raise CatalogueError(
-                        f"[[entry]] {number} ({entry.code}): group {group!r} belongs to "
-                        f"{groups[group]} already; take it out of one of them"
-                    )
-                groups[group] = entry.code
+        check_entries(self.entries, self.fallback)
 
     def entry_of(self, meaning: FeatureMeaning) -> Entry | None:
         """Return the entry of a feature's group, the most exact pattern first; None: fallback."""
@@ -200,6 +183,31 @@ class Catalogue:
     def field_name(self, name: str, language: Language) -> str:
         """Return how a field of the house is said."""
         return self.fields.get(language, {}).get(name) or name.replace("_", " ").strip()
+
+
+def check_entries(entries: Sequence[Entry], fallback: str) -> None:
+    """Reject codes and groups that stand twice.
+
+    Raises:
+        CatalogueError: With the number of the entry, counted from 1.
+    """
+    stems = {fallback.partition("-")[0]: "the fallback"}
+    groups: dict[str, str] = {}
+    for number, entry in enumerate(entries, 1):
+        where = f"[[entry]] {number}"
+        if entry.stem in stems:
+            raise CatalogueError(
+                f"{where} ({entry.code}): code {entry.stem!r} is that of {stems[entry.stem]}; "
+                "choose another, or list the groups of both in one entry to make them one reason"
+            )
+        stems[entry.stem] = where
+        for group in entry.groups:
+            if group in groups:
+                raise CatalogueError(
+                    f"{where} ({entry.code}): group {group!r} belongs to {groups[group]} already; "
+                    "take it out of one of them"
+                )
+            groups[group] = entry.code
 
 
 def check_text(text: Text, allowed: frozenset[str] | set[str], where: str) -> frozenset[str]:

@@ -90,5 +90,7 @@ GENERAL: Mapping[str, tuple[str, ...]] = {
 
 def phrase_keys() -> tuple[str, ...]:
     """Return every phrase a catalogue holds, as ``field.case``."""
-    own = {field: cases.names for field, cases in (OF_EVENT | OF_ENTITY).items()}
-    return tuple(f"{name}.{case}" for name, cases in (GENERAL | own).items() for case in cases)
+    known = dict(GENERAL)
+    for fields in (OF_EVENT, OF_ENTITY):
+        known |= {field: cases.names for field, cases in fields.items()}
+    return tuple(f"{name}.{case}" for name, cases in known.items() for case in cases)
