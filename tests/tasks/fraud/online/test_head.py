@@ -104,7 +104,7 @@ def heads():
     return heads | {"both": both.calibrated(wide(later, later_mail), later_y)}
 
 
-def write(folder, heads, active="both", stored=None, **changes):
+def write(folder, heads, active="both", stored=None, extras=(), **changes):
     x, mail, _ = sample(4, 16)
     graphs = {name: head.to_onnx() for name, head in heads.items()}
     graphs["both"] = compose(network(), graphs["both"])
@@ -119,7 +119,7 @@ def write(folder, heads, active="both", stored=None, **changes):
             metrics={}, background=background, example={"features": x, **mail}, trained_until=0,
             data_digest="0" * 64, categories={"channel": ["web", "shop", "phone"]},
             background_signals=wide(background, background_mail)[:, WIDTH:],
-            extras={"heads.json": json.dumps(stored).encode()}, **changes,
+            extras={"heads.json": json.dumps(stored).encode(), **dict(extras)}, **changes,
         ),
     )  # fmt: skip
 
@@ -205,8 +205,7 @@ zh = "支付渠道为{value}"
 
 def test_the_catalogue_in_a_bundle_words_its_reasons(heads, tmp_path):
     catalogue = from_toml(OWN)
-    stored = json.dumps({"tabular": head_to_dict(heads["tabular"])}).encode()
-    extras = {"heads.json": stored, CATALOGUE_FILE: to_toml(catalogue).encode()}
+    extras = {CATALOGUE_FILE: to_toml(catalogue).encode()}
     bundle = write(tmp_path / "b", heads, active="tabular", extras=extras)
     assert bundle_catalogue(bundle) == catalogue
     fast = FastHead.load(bundle)
