@@ -74,9 +74,8 @@ class FeatureWords:
         phrases = _Phrases(meaning, style, words)
         self._missing: Filled = phrases.get("value.missing")
         self._cases: dict[str, Filled]
-        self._pick, self._cases, self._scale = _choose(meaning, style, phrases)
-        if analyst is not None:
-            self._pick, self._cases = _only, {"other": phrases.of(analyst.of(style.language))}
+        own = analyst.of(style.language) if analyst is not None else ""
+        self._pick, self._cases, self._scale = _choose(meaning, style, phrases, own)
 
     def __call__(self, value: float) -> str:
         """Say the feature of a row that has this value; one that is no number is missing."""
@@ -135,14 +134,10 @@ class _Phrases:
         self._fixed["name"] = fill(self._text(f"name.{kind}"), self._fixed)
         self._numbers = _numbers(style)
 
-    def get(self, key: str, **fixed: str) -> Filled:
-        """Return a phrase of the catalogue."""
-        return self.of(self._text(key), **fixed)
-
-    def of(self, text: str, **fixed: str) -> Filled:
-        """Return a text; fields given here are fixed as well."""
+    def get(self, key: str, own: str = "", **fixed: str) -> Filled:
+        """Return a phrase of the catalogue, or ``own``; fields given here are fixed as well."""
         numbers = {k: v for k, v in self._numbers.items() if k not in fixed}
-        return prepare(text, self._fixed | fixed, numbers)
+        return prepare(own or self._text(key), self._fixed | fixed, numbers)
 
     def _text(self, key: str) -> str:
         return self._phrases[key].of(self._language)
@@ -170,23 +165,32 @@ def _only(_: float) -> str:
 Chosen = tuple[Callable[[float], str], dict[str, Filled], float]
 
 
-def _choose(meaning: FeatureMeaning, style: Wording, phrases: _Phrases) -> Chosen:
-    """Return which case a value takes, the phrase of each case, and a factor for the value."""
+def _choose(meaning: FeatureMeaning, style: Wording, phrases: _Phrases, own: str) -> Chosen:
+    """Return which case a value takes, the phrase of each case, and a factor for the value.
+
+    A text of the entry's ``own`` stands for all cases that have a value to tell.
+    """
     if meaning.theme == "embedding":
-        return _only, {"other": phrases.get("embedding.other")}, 1.0
+        return _only, {"other": phrases.get("embedding.other", own)}, 1.0
     names = style.categories.get(meaning.name)
     if names is not None:
-        said = {str(n): phrases.get("category.other", value=name) for n, name in enumerate(names)}
+        said = {
+            str(n): phrases.get("category.other", own, value=name) for n, name in enumerate(names)
+        }
         said["unknown"] = phrases.get("category.unknown")
         return lambda v: str(int(v)) if 0 <= v < len(names) else "unknown", said, 1.0
     _, is_value, name = meaning.field.partition("=")
     if is_value or (meaning.field.endswith("_missing") and meaning.column != meaning.field):
         yes, no = ("is", "not") if is_value else ("missing", "present")
         said = {case: phrases.get(f"indicator.{case}", value=name) for case in (yes, no)}
+        if is_value:
+            said[yes] = phrases.get("indicator.is", own, value=name)
         return lambda v: yes if v > 0 else no, said, 1.0
     field_name, scale = meaning.field, 1.0
     if meaning.entity and field_name == "run_days":
         field_name, scale = "run_age", DAY_SECONDS
+    if own:
+        return _only, {"other": phrases.get("value.other", own)}, 1.0
     cases = (OF_ENTITY if meaning.entity else OF_EVENT).get(field_name)
     if cases is None:
         return _only, {"other": phrases.get("value.other")}, 1.0
