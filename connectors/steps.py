@@ -33,14 +33,16 @@ def fingerprint(data: str, config: str, contract: str = "") -> Record:
     """Read the config and hash the input: what every later key is made of.
 
     ``contract`` is a file of own lines, "" for none; its text goes into the record, as
-    ``contract``, if there is one.
+    ``contract``, if there is one. So does the reason catalogue beside the config, as ``catalogue``.
     """
     from connectors.tracking import git_commit
     from tasks.cleaning.contract.toml import read_contract, to_toml
+    from tasks.explain.catalogue.files import to_toml as catalogue_text
+    from tasks.fraud.catalogue import find_catalogue
     from tasks.fraud.contract import contract_of
     from tasks.fraud.dataset import find_config
 
-    described = find_config(config)
+    described, words = find_config(config), find_catalogue(config)
     record = {
         "data": str(Path(data).resolve()),
         "digest": digest(Path(data)),
@@ -52,6 +54,8 @@ def fingerprint(data: str, config: str, contract: str = "") -> Record:
         own = read_contract(Path(contract))
         contract_of(described, own)
         record["contract"] = to_toml(own)
+    if words is not None:
+        record["catalogue"] = catalogue_text(words)
     return record
 
 
@@ -122,8 +126,9 @@ def train_model(
     data_digest: str,
     git_commit: str,
     run_id: str,
+    catalogue: str = "",
 ) -> Record:
-    """Fit the model that ships and write its bundle."""
+    """Fit the model that ships and write its bundle; ``catalogue`` words its reasons."""
 
     def work(draft: Path) -> Record:
         with step_metrics(run_id, "shipped.") as listen:
@@ -133,6 +138,7 @@ def train_model(
                 folds=[Path(f) for f in folds],
                 data_digest=data_digest,
                 git_commit=git_commit,
+                catalogue=catalogue,
                 listen=listen,
                 checkpoints=at(place).checkpoints,
             )

@@ -60,6 +60,7 @@ def train_fraud(
     chosen = TrainingConfig.from_dict(settings or {}).to_dict()
     job = steps.fingerprint(data, config, contract)
     key = steps.inputs_of(job) | {"settings": chosen}
+    key |= {name: job[name] for name in ("catalogue",) if name in job}
     name = str(place_of(home / "work", "job", key).key)
     dataset = str(job["config"]["name"])
     margins = {"margin": margin, "embeddings_margin": embeddings_margin}
@@ -155,6 +156,7 @@ def _train(home: Path, job: Record, key: Record, run: TrackedRun) -> Record:
         data_digest=job["digest"],
         git_commit=job["git_commit"],
         run_id=run.run_id,
+        catalogue=job.get("catalogue", ""),
     )
     lap("train")
     _log_figures(run, trained)

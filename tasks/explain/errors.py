@@ -33,3 +33,11 @@ class UnstableScoreError(ExplanationError):
 
 class ExplanationTimeoutError(ExplanationError):
     """The time allowed was over before the values were known."""
+
+
+class CatalogueError(ExplanationError):
+    """A reason catalogue cannot be used; the message names the entry and the fix."""
+
+
+class LetterError(ExplanationError):
+    """A letter is not written: something a reader or an auditor would need is missing."""

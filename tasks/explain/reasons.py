@@ -4,7 +4,8 @@ At most four reasons, and only factors that raised this score (12 CFR 1002.9 ask
 principal reasons, its commentary calls more than four unhelpful). Contributions are summed over
 groups of features (``groups.py``); the wording comes from the member that raised the score most
 and tells something the stronger reasons have not said already.
-Two reasons whose order the head's own models do not agree on are declared a tie.
+Two reasons whose order the head's own models do not agree on are declared a tie. Codes and words
+come from a catalogue (``catalogue/``); groups of one code are one reason.
 """
 
 from __future__ import annotations
@@ -17,11 +18,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tasks.explain.catalogue.binding import bind
+from tasks.explain.catalogue.files import house_catalogue
+from tasks.explain.catalogue.model import MOST_REASONS as MAX_REASONS
+from tasks.explain.catalogue.model import Catalogue
 from tasks.explain.groups import FeatureGroups
 from tasks.explain.tree import Explanation
-from tasks.explain.wording import Wording, describe, story
-
-MAX_REASONS = 4
+from tasks.explain.wording import FeatureWords, Wording, story
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,10 +33,13 @@ class Reason:
 
     Attributes:
         text: Plain words.
-        group: Stable key of the feature group, for logs and drift charts.
+        group: Stable key of the feature group, for logs and drift charts; groups of one code are
+            joined by `` + ``.
         contribution: Log-odds the group added (mean over the head's models), > 0.
         error: Standard error of that mean over the models; 0 for a single model.
         tie: Whether the next reason is as good as this one within the errors of both.
+        code: Stable code of the catalogue.
+        rival: Code of that next reason, be it listed or not; empty without a tie.
     """
 
     text: str
@@ -41,6 +47,8 @@ class Reason:
     contribution: float
     error: float = 0.0
     tie: bool = False
+    code: str = ""
+    rival: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data."""
@@ -51,23 +59,44 @@ class ReasonRanker:
     """Gives rows their reasons by one set of groups and rules.
 
     Attributes:
-        groups: Groups of the features.
+        bound: The catalogue, bound to the features.
+        groups: Groups of the features, those of one code made one: what ``of_row`` wants the
+            values of.
     """
 
     def __init__(
         self,
         groups: FeatureGroups,
         *,
-        limit: int = MAX_REASONS,
+        limit: int | None = None,
         floor: float = 0.1,
         share: float = 0.05,
         wording: Wording | None = None,
+        catalogue: Catalogue | None = None,
+        list_ties: bool = False,
     ) -> None:
         """Prepare; arguments as ``rank_reasons``."""
-        self.groups = groups
-        self._limit, self._floor, self._share = limit, floor, share
-        self._wording = wording or Wording()
+        words = catalogue or house_catalogue()
+        self.bound = bind(words, groups)
+        self.groups = self.bound.groups
+        self._limit = words.max_reasons if limit is None else limit
+        if not 1 <= self._limit <= MAX_REASONS:
+            raise ValueError(
+                f"limit = {limit}; ask for 1 to {MAX_REASONS} reasons: more are no help to their "
+                "reader (commentary on 12 CFR 1002.9)"
+            )
+        self._floor, self._share, self._list_ties = floor, share, list_ties
         self._stories = tuple(story(meaning) for meaning in groups.meanings)
+        analyst = {
+            member: entry.analyst
+            for entry, members in zip(self.bound.entries, self.groups.members, strict=True)
+            for member in members
+            if entry is not None
+        }
+        self._words = tuple(
+            FeatureWords(meaning, wording, words, analyst.get(place))
+            for place, meaning in enumerate(groups.meanings)
+        )
 
     def of_row(
         self,
@@ -79,7 +108,7 @@ class ReasonRanker:
         """Return the reasons of one row, strongest first.
 
         Args:
-            mean: Log-odds of each group [G], mean over the models.
+            mean: Log-odds of each group of ``groups`` [G], mean over the models.
             error: Standard error of each mean [G].
             single: Mean log-odds of each feature [F].
             values: The row's features [F].
@@ -87,19 +116,29 @@ class ReasonRanker:
         least = max(self._floor, self._share * max(mean, default=0.0))
         raising = [g for g in range(len(mean)) if mean[g] >= least]
         order = sorted(raising, key=lambda g: -mean[g])
-        reasons = []
+        reasons: list[Reason] = []
+        codes = self.bound.codes
         told: set[tuple[str, str]] = set()
-        for place, group in enumerate(order[: self._limit]):
+        for place, group in enumerate(order):
+            if place >= self._limit and not (self._list_ties and reasons[-1].tie):
+                break
             spokesman = self._spokesman(group, single, told)
             told.add(self._stories[spokesman])
             after = order[place + 1] if place + 1 < len(order) else None
             tie = after is not None and (
                 mean[group] - mean[after] < math.hypot(error[group], error[after])
             )
-            meaning, value = self.groups.meanings[spokesman], float(values[spokesman])
-            text = describe(meaning, value, self._wording)
-            key = self.groups.keys[group]
-            reasons.append(Reason(text, key, mean[group], error[group], tie=tie))
+            reasons.append(
+                Reason(
+                    self._words[spokesman](float(values[spokesman])),
+                    self.groups.keys[group],
+                    mean[group],
+                    error[group],
+                    tie,
+                    codes[group],
+                    codes[after] if tie and after is not None else "",
+                )
+            )
         return reasons
 
     def _spokesman(self, group: int, single: Sequence[float], told: set[tuple[str, str]]) -> int:
@@ -114,10 +153,12 @@ def rank_reasons(
     values: NDArray[np.floating[Any]],
     groups: FeatureGroups,
     *,
-    limit: int = MAX_REASONS,
+    limit: int | None = None,
     floor: float = 0.1,
     share: float = 0.05,
     wording: Wording | None = None,
+    catalogue: Catalogue | None = None,
+    list_ties: bool = False,
 ) -> list[list[Reason]]:
     """Give every explained row its reasons, strongest first.
 
@@ -125,25 +166,36 @@ def rank_reasons(
         explanation: Contributions of the rows.
         values: The rows' features ``[n, F]``.
         groups: Groups of the same features.
-        limit: Most reasons per row.
+        limit: Most reasons per row, 1 to 4; None: as the catalogue says.
         floor: Log-odds below which a group is no reason.
         share: Share of the strongest reason below which a group is none: what adds a twentieth of
             the principal factor would only distract from it.
-        wording: How numbers are said.
+        wording: How numbers are said, and in which language.
+        catalogue: Codes and words; None: the house's.
+        list_ties: Whether reasons that tie with the last one are listed as well, beyond the limit.
 
     Returns:
         One list per row; empty where nothing raised the score.
 
     Raises:
-        ValueError: When rows and explanation do not belong together.
+        ValueError: When rows and explanation do not belong together, or on a limit beyond four.
+        CatalogueError: When the catalogue does not fit the model, see ``bind``.
     """
     if values.shape != explanation.per_model.shape[1:]:
         raise ValueError(
             f"{values.shape} features for {explanation.per_model.shape[1:]} contributions; "
             "pass the rows that were explained"
         )
-    ranker = ReasonRanker(groups, limit=limit, floor=floor, share=share, wording=wording)
-    by_model = groups.sums(explanation.per_model)
+    ranker = ReasonRanker(
+        groups,
+        limit=limit,
+        floor=floor,
+        share=share,
+        wording=wording,
+        catalogue=catalogue,
+        list_ties=list_ties,
+    )
+    by_model = ranker.groups.sums(explanation.per_model)
     mean = by_model.mean(axis=0)
     k = len(by_model)
     error = by_model.std(axis=0, ddof=1) / np.sqrt(k) if k > 1 else np.zeros_like(mean)

@@ -1,7 +1,8 @@
-"""Says a feature and its value in plain words, from the generic field names of entity state.
+"""Says a feature and its value in the words of a catalogue.
 
 The fields are those of ``tasks.fraud.derive``; a column of the user's is said by its own name. Who
-an entity is comes from the dataset config's column name alone.
+an entity is comes from the dataset config's column name, or the catalogue's name for it. This
+module forms numbers and chooses phrases; the phrases stand in ``catalogue/house.toml``.
 """
 
 from __future__ import annotations
@@ -10,23 +11,37 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from tasks.explain.groups import FeatureMeaning, window_adjective, window_words
+from tasks.explain.catalogue.files import house_catalogue
+from tasks.explain.catalogue.model import Catalogue, Text
+from tasks.explain.catalogue.phrases import DAY_SECONDS, OF_ENTITY, OF_EVENT
+from tasks.explain.catalogue.template import Filled, fill, prepare, say
+from tasks.explain.groups import FeatureMeaning
+from tasks.explain.languages import (
+    Language,
+    count,
+    decimal,
+    duration,
+    number,
+    window_adjective,
+    window_words,
+)
 
-NEVER_SECONDS = 1e8
-"""Durations beyond this stand for "has not happened"."""
+__all__ = ["FeatureWords", "Wording", "count", "describe", "duration", "number", "story"]
 
 
 @dataclass(frozen=True, slots=True)
 class Wording:
-    """How numbers are said.
+    """How numbers are said, and in which language.
 
     Attributes:
         decimals: Decimal places of the currency; money features are in major units.
         categories: Names of integer-coded categories by feature name.
+        language: Language of the words.
     """
 
     decimals: int = 2
     categories: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    language: Language = "en"
 
     def money(self, value: float) -> str:
         """Say an amount.
@@ -37,61 +52,54 @@ class Wording:
         return f"{value:,.{self.decimals}f}"
 
 
-@dataclass(frozen=True, slots=True)
-class _Words:
-    """What a phrase may use: who, over which window, compared with which."""
+class FeatureWords:
+    """Says one feature of any row; whatever does not depend on the value is said once, here."""
 
-    who: str
-    window: str
-    reference: str
-    value: float
-    wording: Wording
+    def __init__(
+        self,
+        meaning: FeatureMeaning,
+        wording: Wording | None = None,
+        catalogue: Catalogue | None = None,
+        analyst: Text | None = None,
+    ) -> None:
+        """Prepare the phrases of a feature.
 
-    @property
-    def adjective(self) -> str:
-        return window_adjective(self.window) + " " if self.window else ""
+        Args:
+            meaning: The feature.
+            wording: How numbers are said.
+            catalogue: Where the phrases come from; None: the house's.
+            analyst: Words of its catalogue entry, in the place of the field's phrase.
+        """
+        style, words = wording or Wording(), catalogue or house_catalogue()
+        phrases = _Phrases(meaning, style, words)
+        self._missing: Filled = phrases.get("value.missing")
+        self._cases: dict[str, Filled]
+        own = analyst.of(style.language) if analyst is not None else ""
+        self._pick, self._cases, self._scale = _choose(meaning, style, phrases, own)
 
-    @property
-    def over(self) -> str:
-        return f" in {window_words(self.window)}" if self.window else ""
-
-    @property
-    def history(self) -> str:
-        return f" in the {window_words(self.window)} known so far" if self.window else ""
-
-    @property
-    def times(self) -> str:
-        return f"{self.value:.1f}" if abs(self.value) < 100 else f"{self.value:,.0f}"
+    def __call__(self, value: float) -> str:
+        """Say the feature of a row that has this value; one that is no number is missing."""
+        if not math.isfinite(value):
+            return say(self._missing, value)
+        value *= self._scale
+        return say(self._cases[self._pick(value)], value)
 
 
-Phrase = Callable[[_Words], str]
-
-
-def describe(meaning: FeatureMeaning, value: float, wording: Wording | None = None) -> str:
+def describe(
+    meaning: FeatureMeaning,
+    value: float,
+    wording: Wording | None = None,
+    catalogue: Catalogue | None = None,
+) -> str:
     """Say one feature of one row.
 
     >>> from tasks.explain.groups import read_feature
     >>> describe(read_feature("payer.ratio_30d", ["payer"]), 4.2)
     "amount is 4.2 x the payer's 30-day mean"
+    >>> describe(read_feature("payer.ratio_30d", ["payer"]), 4.2, Wording(language="zh"))
+    '本笔金额是付款方近30天平均金额的4.2倍'
     """
-    style = wording or Wording()
-    who = meaning.entity.replace("_", " ")
-    if math.isnan(value):
-        return f"{plain_name(meaning)} is missing"
-    if meaning.theme == "embedding":
-        return "recent partners and place in the transaction graph look unusual"
-    names = style.categories.get(meaning.name)
-    if names is not None:
-        known = 0 <= value < len(names)
-        return f"{plain_name(meaning)} is {names[int(value)] if known else 'missing or new'}"
-    encoded = _encoded(meaning, value)
-    if encoded:
-        return encoded
-    table = _OF_ENTITY if meaning.entity else _OF_EVENT
-    phrase = table.get(meaning.field)
-    if phrase is None:
-        return f"{plain_name(meaning)} is {number(value)}"
-    return phrase(_Words(who, meaning.window, meaning.reference, value, style))
+    return FeatureWords(meaning, wording, catalogue)(value)
 
 
 _STORY = {"ratio": "amount", "z": "amount", "of_max": "amount", "rate": "pace", "n": "pace"}
@@ -104,179 +112,86 @@ def story(meaning: FeatureMeaning) -> tuple[str, str]:
     return meaning.entity, _STORY.get(meaning.field, meaning.field)
 
 
-def _encoded(meaning: FeatureMeaning, value: float) -> str:
-    """Say an indicator: one value of a category, or whether a value is missing."""
-    column = meaning.column.replace("_", " ")
+class _Phrases:
+    """The phrases of one feature in one language, its fixed fields said."""
+
+    def __init__(self, meaning: FeatureMeaning, style: Wording, catalogue: Catalogue) -> None:
+        language = style.language
+        known = {*OF_ENTITY, "run_days"} if meaning.entity else {*OF_EVENT}
+        own = meaning.field in known or meaning.theme == "embedding"
+        name = catalogue.field_name if own else catalogue.column_name
+        self._phrases, self._language = catalogue.phrases, language
+        self._fixed = {
+            "who": catalogue.column_name(meaning.entity, language),
+            "window": window_words(meaning.window, language),
+            "window_adjective": window_adjective(meaning.window, language),
+            "reference": window_words(meaning.reference, language),
+            "reference_adjective": window_adjective(meaning.reference, language),
+            "field": name(meaning.field, language),
+            "column": catalogue.column_name(meaning.column, language),
+        }
+        kind = "event" if not meaning.entity else "window" if meaning.window else "entity"
+        self._fixed["name"] = fill(self._text(f"name.{kind}"), self._fixed)
+        self._numbers = _numbers(style)
+
+    def get(self, key: str, own: str = "", **fixed: str) -> Filled:
+        """Return a phrase of the catalogue, or ``own``; fields given here are fixed as well."""
+        numbers = {k: v for k, v in self._numbers.items() if k not in fixed}
+        return prepare(own or self._text(key), self._fixed | fixed, numbers)
+
+    def _text(self, key: str) -> str:
+        return self._phrases[key].of(self._language)
+
+
+def _numbers(style: Wording) -> dict[str, Callable[[float], str]]:
+    """Return every form in which a value can be said."""
+    language: Language = style.language
+    return {
+        "value": number,
+        "times": lambda v: f"{v:.1f}" if abs(v) < 100 else f"{v:,.0f}",
+        "percent": lambda v: f"{v * 100:.0f}",
+        "money": style.money,
+        "duration": lambda v: duration(v, language),
+        "count": decimal,
+        "hour": lambda v: f"{int(v):02d}:00",
+        "sigmas": lambda v: f"{abs(v):.1f}",
+    }
+
+
+def _only(_: float) -> str:
+    return "other"
+
+
+Chosen = tuple[Callable[[float], str], dict[str, Filled], float]
+
+
+def _choose(meaning: FeatureMeaning, style: Wording, phrases: _Phrases, own: str) -> Chosen:
+    """Return which case a value takes, the phrase of each case, and a factor for the value.
+
+    A text of the entry's ``own`` stands for all cases that have a value to tell.
+    """
+    if meaning.theme == "embedding":
+        return _only, {"other": phrases.get("embedding.other", own)}, 1.0
+    names = style.categories.get(meaning.name)
+    if names is not None:
+        said = {
+            str(n): phrases.get("category.other", own, value=name) for n, name in enumerate(names)
+        }
+        said["unknown"] = phrases.get("category.unknown")
+        return lambda v: str(int(v)) if 0 <= v < len(names) else "unknown", said, 1.0
     _, is_value, name = meaning.field.partition("=")
-    if is_value:
-        return f"{column} is {'' if value > 0 else 'not '}{name}"
-    if meaning.field.endswith("_missing") and meaning.column != meaning.field:
-        return f"{column} is {'missing' if value > 0 else 'present'}"
-    return ""
-
-
-def plain_name(meaning: FeatureMeaning) -> str:
-    """Say a feature's name in words, for example ``"the payer's gap"``."""
-    name = meaning.field.replace("_", " ").strip()
-    over = f" over {window_words(meaning.window)}" if meaning.window else ""
-    who = meaning.entity.replace("_", " ")
-    return f"the {who}'s {name}{over}" if who else f"{name}{over}"
-
-
-def number(value: float) -> str:
-    """Say a number with as many digits as help.
-
-    >>> number(3.0), number(0.123), number(1234.5)
-    ('3', '0.12', '1,234')
-    """
-    if value == round(value) or abs(value) >= 100:
-        return f"{value:,.0f}"
-    return f"{value:,.2f}"
-
-
-def duration(seconds: float) -> str:
-    """Say a duration in its largest fitting unit.
-
-    >>> duration(5400), duration(86400), duration(1)
-    ('1.5 hours', '1 day', '1 second')
-    """
-    for size, word in ((86_400, "day"), (3_600, "hour"), (60, "minute"), (1, "second")):
-        if seconds >= size or size == 1:
-            return count(round(seconds / size, 1 if size > 1 else 0), word)
-    raise AssertionError  # pragma: no cover - the last unit always fits
-
-
-def count(value: float, noun: str) -> str:
-    """Say how many.
-
-    >>> count(1, "fraud"), count(2.5, "day")
-    ('1 fraud', '2.5 days')
-    """
-    text = f"{value:,.1f}".removesuffix(".0")
-    return f"{text} {noun}{'' if text == '1' else 's'}"
-
-
-def _mean_ratio(w: _Words) -> str:
-    return f"amount is {w.times} x the {w.who}'s {w.adjective}mean"
-
-
-def _z(w: _Words) -> str:
-    side = "above" if w.value >= 0 else "below"
-    mean = f"the {w.who}'s {w.adjective}mean"
-    return f"amount is {abs(w.value):.1f} standard deviations {side} {mean}"
-
-
-def _of_max(w: _Words) -> str:
-    if w.value >= 1:
-        return f"largest amount of the {w.who}{w.over}"
-    return f"amount is {w.value * 100:.0f} % of the {w.who}'s largest{w.over}"
-
-
-def _rate(w: _Words) -> str:
-    usual = window_adjective(w.reference) + " " if w.reference else ""
-    return f"the {w.who}'s activity{w.over} is {w.times} x its {usual}average"
-
-
-def _level(w: _Words) -> str:
-    usual = window_adjective(w.reference) + " " if w.reference else ""
-    return f"the {w.who}'s mean amount{w.over} is {w.times} x its {usual}mean"
-
-
-def _peak(w: _Words) -> str:
-    usual = window_adjective(w.reference) + " " if w.reference else ""
-    return f"the {w.who}'s largest amount{w.over} is {w.times} x its {usual}mean"
-
-
-def _gap(w: _Words) -> str:
-    if not 0 <= w.value < NEVER_SECONDS:
-        return f"first transaction of the {w.who} on record"
-    return (
-        f"only {duration(w.value)} since the {w.who}'s previous transaction"
-        if (w.value < 3_600)
-        else f"{duration(w.value)} since the {w.who}'s previous transaction"
-    )
-
-
-def _risk(w: _Words) -> str:
-    return f"{w.value * 100:.0f} % of the {w.who}'s transactions{w.history} were frauds"
-
-
-def _frauds(w: _Words) -> str:
-    return f"the {w.who} had {count(w.value, 'fraud')}{w.history}"
-
-
-def _known(w: _Words) -> str:
-    return f"{count(w.value, 'transaction')} of the {w.who}{w.over} with known outcome"
-
-
-def _last_label(w: _Words) -> str:
-    if w.value < 0:
-        return f"no outcome of the {w.who} is known yet"
-    verdict = "a fraud" if w.value >= 0.5 else "genuine"
-    return f"the {w.who}'s last known transaction was {verdict}"
-
-
-def _since_fraud(w: _Words) -> str:
-    if not 0 <= w.value < NEVER_SECONDS:
-        return f"no fraud of the {w.who} is known"
-    return f"the {w.who}'s last known fraud was {duration(w.value)} ago"
-
-
-def _run_age(w: _Words) -> str:
-    if not 0 <= w.value < NEVER_SECONDS:
-        return f"the {w.who}'s last known transaction was no fraud"
-    return f"the {w.who}'s current run of known frauds began {duration(w.value)} ago"
-
-
-def _run_days(w: _Words) -> str:
-    return _run_age(_Words(w.who, w.window, w.reference, w.value * 86_400, w.wording))
-
-
-def _run_length(w: _Words) -> str:
-    if w.value < 1:
-        return f"the {w.who}'s last known transaction was no fraud"
-    if w.value < 2:
-        return f"the {w.who}'s last known transaction was a fraud"
-    return f"the {w.who}'s last {count(w.value, 'known transaction')} were all frauds"
-
-
-def _money(noun: str) -> Phrase:
-    return lambda w: f"the {w.who}'s {w.adjective}{noun} is {w.wording.money(w.value)}"
-
-
-def _spread(w: _Words) -> str:
-    return f"amounts of the {w.who}{w.over} vary by {w.wording.money(w.value)} as a rule"
-
-
-def _flag(yes: str, no: str) -> Phrase:
-    return lambda w: yes if w.value > 0 else no
-
-
-_OF_ENTITY: dict[str, Phrase] = {
-    "n": lambda w: f"{count(w.value, 'transaction')} of the {w.who}{w.over}",
-    "mean": _money("mean amount"),
-    "before": _money("mean amount before this one"),
-    "spread": _spread,
-    "ratio": _mean_ratio,
-    "z": _z,
-    "of_max": _of_max,
-    "rate": _rate,
-    "level": _level,
-    "peak": _peak,
-    "gap": _gap,
-    "risk": _risk,
-    "frauds": _frauds,
-    "known": _known,
-    "last_label": _last_label,
-    "since_fraud": _since_fraud,
-    "run_age": _run_age,
-    "run_days": _run_days,
-    "run_length": _run_length,
-}
-
-_OF_EVENT: dict[str, Phrase] = {
-    "amount": lambda w: f"amount of {w.wording.money(w.value)}",
-    "hour": lambda w: f"made in the hour from {int(w.value):02d}:00",
-    "night": _flag("made at night", "made by day"),
-    "weekend": _flag("made at the weekend", "made on a working day"),
-}
+    if is_value or (meaning.field.endswith("_missing") and meaning.column != meaning.field):
+        yes, no = ("is", "not") if is_value else ("missing", "present")
+        said = {case: phrases.get(f"indicator.{case}", value=name) for case in (yes, no)}
+        if is_value:
+            said[yes] = phrases.get("indicator.is", own, value=name)
+        return lambda v: yes if v > 0 else no, said, 1.0
+    field_name, scale = meaning.field, 1.0
+    if meaning.entity and field_name == "run_days":
+        field_name, scale = "run_age", DAY_SECONDS
+    if own:
+        return _only, {"other": phrases.get("value.other", own)}, 1.0
+    cases = (OF_ENTITY if meaning.entity else OF_EVENT).get(field_name)
+    if cases is None:
+        return _only, {"other": phrases.get("value.other")}, 1.0
+    return cases.pick, {c: phrases.get(f"{field_name}.{c}") for c in cases.names}, scale

@@ -19,6 +19,9 @@ from numpy.typing import NDArray
 
 from kernels.bundle.arrays import load_arrays, save_arrays
 from kernels.runtime.callbacks import Listen, nobody
+from tasks.explain.catalogue.binding import bind
+from tasks.explain.catalogue.files import from_toml, house_catalogue
+from tasks.explain.groups import FeatureGroups
 from tasks.fraud.bundle import write_bundle
 from tasks.fraud.dataset import DatasetConfig
 from tasks.fraud.evaluation.choice import choose_head
@@ -190,16 +193,22 @@ def train_stage(
     settings: Mapping[str, Any],
     data_digest: str,
     git_commit: str,
+    catalogue: str = "",
     listen: Listen = nobody,
     checkpoints: Path | None = None,
 ) -> dict[str, Any]:
     """Choose the head, fit the model that ships, calibrate it and write its bundle.
 
+    ``catalogue`` is the TOML of the reasons' codes and words, "" for the house's.
+
     Raises:
         LeakSuspected: When the figures are better than the data can give.
+        tasks.explain.errors.CatalogueError: When the catalogue prohibits a feature.
     """
     tx, table = load_transactions_file(data), load_features(features)
     described, training = DatasetConfig.from_dict(config), TrainingConfig.from_dict(settings)
+    words = from_toml(catalogue) if catalogue else house_catalogue()
+    bind(words, FeatureGroups.of(table.names, [e.column for e in described.entities]))
     cuts = read_plan(plan)
     fold = cuts.test[0]
     with network_threads(training):
@@ -228,6 +237,7 @@ def train_stage(
             metrics=metrics,
             data_digest=data_digest,
             git_commit=git_commit,
+            catalogue=words,
         )
     bundle = write_bundle(draft / "bundle", parts)
     return {"active": active, "reason": reason, "digest": bundle.digest, "metrics": metrics}

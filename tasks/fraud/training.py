@@ -23,9 +23,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernels.runtime.callbacks import Listen, nobody
+from tasks.explain.catalogue.files import house_catalogue, to_toml
 from tasks.fraud.bundle import BundleParts
 from tasks.fraud.bundle.embeddings import Embeddings
 from tasks.fraud.bundle.heads import compose
+from tasks.fraud.catalogue import CATALOGUE_FILE
 from tasks.fraud.evaluation.protocol import FoldResult, evaluate_fold, judged_rows
 from tasks.fraud.features import FEATURES_VERSION
 from tasks.fraud.heads import (
@@ -40,6 +42,7 @@ from tasks.fraud.heads import (
 from tasks.fraud.heads.files import head_to_dict
 
 if TYPE_CHECKING:
+    from tasks.explain.catalogue.model import Catalogue
     from tasks.fraud.dataset import DatasetConfig
     from tasks.fraud.evaluation.protocol import Fold
     from tasks.fraud.evaluation.protocol import Protocol as Rules
@@ -310,13 +313,19 @@ def bundle_parts(
     metrics: Mapping[str, Any],
     data_digest: str,
     git_commit: str,
+    catalogue: Catalogue | None = None,
 ) -> BundleParts:
-    """Collect what the bundle of a fitted, calibrated fold holds."""
+    """Collect what the bundle of a fitted, calibrated fold holds.
+
+    The reason catalogue (None: the house's) is kept whole, so that words of another version of
+    Penstock never stand beside an old model.
+    """
     fold, graph = fitted.fold, fitted.graph
     background = background_rows(tx, fold, settings)
     example = background[:: max(1, len(background) // 16)][:16]
     inputs: dict[str, NDArray[Any]] = {"features": features.values[example]}
-    extras = {"heads.json": _heads_json(fitted)}
+    words = to_toml(catalogue or house_catalogue())
+    extras = {"heads.json": _heads_json(fitted), CATALOGUE_FILE: words.encode()}
     if graph is not None:
         inputs |= graph.inputs(example)
         extras["graph.safetensors"] = graph.to_safetensors()

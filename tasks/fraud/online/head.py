@@ -23,6 +23,7 @@ from tasks.explain.reasons import Reason, ReasonRanker
 from tasks.explain.wording import Wording
 from tasks.fraud.bundle.bundle import SCORE_TOLERANCE
 from tasks.fraud.bundle.heads import OnnxHead, split
+from tasks.fraud.catalogue import bundle_catalogue
 from tasks.fraud.heads.calibration import Calibration
 from tasks.fraud.heads.head import HeadError, check_features
 from tasks.fraud.online.head_parts import Engine, LinearPart, Part, forest_part
@@ -30,6 +31,9 @@ from tasks.fraud.online.head_parts import Engine, LinearPart, Part, forest_part
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from tasks.explain.catalogue.binding import BoundCatalogue
+    from tasks.explain.catalogue.model import Catalogue
+    from tasks.explain.languages import Language
     from tasks.fraud.bundle import Bundle
 
 Inputs = NDArray[np.float32]
@@ -67,18 +71,33 @@ class FastHead:
         self._group = _group_of_each(ranker.groups)
 
     @classmethod
-    def load(cls, bundle: Bundle, head: str = "") -> FastHead:
+    def load(
+        cls,
+        bundle: Bundle,
+        head: str = "",
+        *,
+        catalogue: Catalogue | None = None,
+        language: Language = "en",
+    ) -> FastHead:
         """Build a head and compare it with the bundle's ONNX graph on the bundle's example.
 
         Args:
             bundle: A loaded bundle.
             head: Name of the head; empty: the active one.
+            catalogue: Codes and words of the reasons; None: those the bundle holds.
+            language: Language of the reasons.
 
         Raises:
             BundleError: When the bundle has no such head, or its two forms score differently.
+            tasks.explain.errors.CatalogueError: When the catalogue does not fit the features.
         """
         name = head or bundle.active
-        made = _build(bundle, name)
+        wording = Wording(
+            bundle.config.decimals,
+            {c: tuple(values) for c, values in bundle.categories.items()},
+            language,
+        )
+        made = _build(bundle, name, wording, catalogue or bundle_catalogue(bundle))
         _verify(made, bundle)
         return made
 
@@ -86,6 +105,11 @@ class FastHead:
     def has_network(self) -> bool:
         """Whether ``inputs`` runs a network over mail and embeddings."""
         return self._network is not None
+
+    @property
+    def catalogue(self) -> BoundCatalogue:
+        """The catalogue of the reasons, bound to the inputs; a letter is written with it."""
+        return self._ranker.bound
 
     @property
     def explains(self) -> bool:
@@ -173,7 +197,7 @@ def _group_of_each(groups: FeatureGroups) -> NDArray[np.int64]:
     return group
 
 
-def _build(bundle: Bundle, name: str) -> FastHead:
+def _build(bundle: Bundle, name: str, wording: Wording, catalogue: Catalogue) -> FastHead:
     from tasks.fraud.graph import SIGNALS
 
     names: tuple[str, ...] = bundle.feature_names
@@ -191,10 +215,7 @@ def _build(bundle: Bundle, name: str) -> FastHead:
     else:
         part, calibration = fast
     groups = FeatureGroups.of(names, [e.column for e in bundle.config.entities])
-    wording = Wording(
-        bundle.config.decimals, {c: tuple(values) for c, values in bundle.categories.items()}
-    )
-    ranker = ReasonRanker(groups, wording=wording)
+    ranker = ReasonRanker(groups, wording=wording, catalogue=catalogue)
     return FastHead(name, names, part, calibration, network, ranker)
 
 

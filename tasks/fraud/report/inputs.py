@@ -15,6 +15,7 @@ from tasks.explain.background import Background
 from tasks.explain.groups import FeatureGroups
 from tasks.explain.reasons import Reason, rank_reasons, top_groups
 from tasks.explain.wording import Wording
+from tasks.fraud.catalogue import bundle_catalogue
 from tasks.fraud.evaluation.figures import StoredFold
 from tasks.fraud.evaluation.protocol import DAY_MS, iso_day
 from tasks.fraud.heads.explain import explain_head
@@ -33,6 +34,8 @@ from tasks.fraud.score import GraphInputs, score_transactions
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from tasks.explain.catalogue.model import Catalogue
+    from tasks.explain.languages import Language
     from tasks.fraud.bundle import Bundle
     from tasks.fraud.evaluation.plan import Plan
     from tasks.fraud.features import FeatureSet
@@ -83,7 +86,9 @@ def collect_report(sources: ReportSources) -> ReportInputs:
     label = tx.label[newest.rows]
     shipped = score_transactions(bundle, tx, rows=newest.rows, features=sources.features)
     rows, scores = last_day(bundle, tx, sources.features)
-    alerts, reasons, strengths = explain_alerts(bundle, tx, sources.features, rows, scores)
+    alerts, reasons, strengths = explain_alerts(
+        bundle, tx, sources.features, rows, scores, catalogue=bundle_catalogue(bundle)
+    )
     days = (fold.test_end - fold.test_start) / DAY_MS
     judged = judged_sections(
         tx, sources.test, sources.plan, active=bundle.active, calibrated=shipped
@@ -149,8 +154,20 @@ def explain_alerts(
     scores: NDArray[np.float64],
     *,
     limit: int = MAX_ALERTS,
+    catalogue: Catalogue | None = None,
+    language: Language = "en",
 ) -> tuple[NDArray[np.intp], list[list[Reason]], tuple[Any, ...]]:
     """Choose the day's alerts and say why.
+
+    Args:
+        bundle: The model.
+        tx: All transactions.
+        features: Their features.
+        rows: Rows of the day.
+        scores: Their scores, same length.
+        limit: Most alerts.
+        catalogue: Codes and words of the reasons; None: the house's.
+        language: Language of the reasons.
 
     Returns:
         Places of the alerts in ``rows``, their reasons, and the strongest feature groups.
@@ -169,9 +186,12 @@ def explain_alerts(
     overall = explain_head(head, names, background.values, background)
     strengths = tuple(Importance(*pair) for pair in top_groups(overall, groups))
     wording = Wording(
-        bundle.config.decimals, {c: tuple(values) for c, values in bundle.categories.items()}
+        bundle.config.decimals,
+        {c: tuple(values) for c, values in bundle.categories.items()},
+        language,
     )
-    return alerts, rank_reasons(explanation, values, groups, wording=wording), strengths
+    reasons = rank_reasons(explanation, values, groups, wording=wording, catalogue=catalogue)
+    return alerts, reasons, strengths
 
 
 def explained_inputs(

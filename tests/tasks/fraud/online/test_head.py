@@ -9,12 +9,14 @@ import pytest
 
 from kernels.bundle.folder import BundleError
 from tasks.explain.background import Background
-from tasks.explain.errors import AdditivityError
+from tasks.explain.catalogue.files import from_toml, house_catalogue, to_toml
+from tasks.explain.errors import AdditivityError, CatalogueError
 from tasks.explain.groups import FeatureGroups
 from tasks.explain.reasons import rank_reasons
 from tasks.explain.wording import Wording
 from tasks.fraud.bundle import BundleParts, write_bundle
 from tasks.fraud.bundle.heads import OnnxHead, compose, split
+from tasks.fraud.catalogue import CATALOGUE_FILE, bundle_catalogue, find_catalogue
 from tasks.fraud.dataset import DatasetConfig, EntityColumn
 from tasks.fraud.graph import SIGNALS
 from tasks.fraud.heads import (
@@ -102,7 +104,7 @@ def heads():
     return heads | {"both": both.calibrated(wide(later, later_mail), later_y)}
 
 
-def write(folder, heads, active="both", stored=None, **changes):
+def write(folder, heads, active="both", stored=None, extras=(), **changes):
     x, mail, _ = sample(4, 16)
     graphs = {name: head.to_onnx() for name, head in heads.items()}
     graphs["both"] = compose(network(), graphs["both"])
@@ -117,7 +119,7 @@ def write(folder, heads, active="both", stored=None, **changes):
             metrics={}, background=background, example={"features": x, **mail}, trained_until=0,
             data_digest="0" * 64, categories={"channel": ["web", "shop", "phone"]},
             background_signals=wide(background, background_mail)[:, WIDTH:],
-            extras={"heads.json": json.dumps(stored).encode()}, **changes,
+            extras={"heads.json": json.dumps(stored).encode(), **dict(extras)}, **changes,
         ),
     )  # fmt: skip
 
@@ -174,6 +176,69 @@ def test_reasons_are_those_of_the_whole_explanation(bundle, heads, name):
             assert a.error == pytest.approx(b.error, abs=1e-9)
     if name != "logistic":
         assert any(r.error > 0 for row in found for r in row)
+
+
+def test_reasons_have_the_codes_of_the_catalogue_and_its_words_in_either_language(bundle):
+    english, chinese = (FastHead.load(bundle, "tabular", language=lang) for lang in ("en", "zh"))
+    for row in sample(7, 40)[0]:
+        pairs = list(zip(english.reasons(row), chinese.reasons(row), strict=True))
+        assert [a.code for a, _ in pairs] == [b.code for _, b in pairs]
+        assert all(a.code in english.catalogue.codes for a, _ in pairs)
+        assert all(a.text.isascii() and not b.text.isascii() for a, b in pairs)
+
+
+OWN = """
+format = 1
+name = "bank"
+extends = "house"
+[[entry]]
+code = "P1"
+groups = ["payee/labels"]
+[entry.customer]
+en = "History of the {who}"
+zh = "{who}的历史"
+[entry.analyst]
+en = "history of the {who}: {value}"
+zh = "{who}的历史：{value}"
+[[entry]]
+code = "C1"
+groups = ["transaction/channel"]
+[entry.customer]
+en = "Way of paying"
+zh = "支付渠道"
+[entry.analyst]
+en = "paid by {value}"
+zh = "支付渠道为{value}"
+"""
+
+
+def test_the_catalogue_in_a_bundle_words_its_reasons(heads, tmp_path):
+    catalogue = from_toml(OWN)
+    extras = {CATALOGUE_FILE: to_toml(catalogue).encode()}
+    bundle = write(tmp_path / "b", heads, active="tabular", extras=extras)
+    assert bundle_catalogue(bundle) == catalogue
+    fast = FastHead.load(bundle)
+    assert fast.catalogue.catalogue == catalogue
+    assert fast.catalogue.without_entry == ()
+    found = [r for row in sample(7, 60)[0] for r in fast.reasons(row) if r.group == "payee/labels"]
+    assert {r.code for r in found} == {"P1"}
+    assert all(r.text.startswith("history of the payee: ") for r in found)
+    house = FastHead.load(bundle, catalogue=house_catalogue())
+    assert house.catalogue.without_entry == ("transaction/channel",)
+
+
+def test_a_head_that_scores_what_the_catalogue_prohibits_does_not_load(bundle):
+    before, _, entry = OWN.partition('code = "C1"')
+    text = before + 'code = "C1"' + entry.partition("[entry.customer]")[0] + "prohibited = true"
+    with pytest.raises(CatalogueError, match="the model scores channel"):
+        FastHead.load(bundle, "tabular", catalogue=from_toml(text))
+
+
+def test_a_catalogue_stands_beside_the_dataset_config(tmp_path):
+    config = tmp_path / "bank.toml"
+    assert find_catalogue(str(config)) is find_catalogue("handbook") is None
+    (tmp_path / "bank.catalogue.toml").write_text(OWN, encoding="utf-8")
+    assert find_catalogue(str(config)) == from_toml(OWN)
 
 
 def test_a_head_without_exact_contributions_gives_no_reasons(bundle):
