@@ -4,12 +4,11 @@ At most four reasons, and only factors that raised this score (12 CFR 1002.9 ask
 principal reasons, its commentary calls more than four unhelpful). Contributions are summed over
 groups of features (``groups.py``); the wording comes from the member that raised the score most
 and tells something the stronger reasons have not said already.
-Two reasons whose order the head's own models do not agree on are declared a tie.
+Two reasons that are no further apart than their errors explain are declared a tie (``ties.py``).
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -18,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.explain.groups import FeatureGroups
+from tasks.explain.ties import tied
 from tasks.explain.tree import Explanation
 from tasks.explain.wording import Wording, describe, story
 
@@ -32,7 +32,8 @@ class Reason:
         text: Plain words.
         group: Stable key of the feature group, for logs and drift charts.
         contribution: Log-odds the group added (mean over the head's models), > 0.
-        error: Standard error of that mean over the models; 0 for a single model.
+        error: Standard error of the contribution: over the head's models and, where the explainer
+            tells it, over backgrounds of the same size.
         tie: Whether the next reason is as good as this one within the errors of both.
     """
 
@@ -93,9 +94,7 @@ class ReasonRanker:
             spokesman = self._spokesman(group, single, told)
             told.add(self._stories[spokesman])
             after = order[place + 1] if place + 1 < len(order) else None
-            tie = after is not None and (
-                mean[group] - mean[after] < math.hypot(error[group], error[after])
-            )
+            tie = after is not None and tied(mean[group], mean[after], error[group], error[after])
             meaning, value = self.groups.meanings[spokesman], float(values[spokesman])
             text = describe(meaning, value, self._wording)
             key = self.groups.keys[group]
