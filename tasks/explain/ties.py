@@ -18,4 +18,4 @@ def tied(stronger: float, weaker: float, error: float, other_error: float) -> bo
     >>> tied(1.0, 0.9, 0.05, 0.05), tied(1.0, 0.7, 0.05, 0.05)
     (True, False)
     """
-    return stronger - weaker < TIE_ERRORS * math.hypot(error, other_error)
+    return stronger - weaker <= TIE_ERRORS * math.hypot(error, other_error)
