@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernels.forest.layout import Vertices
-from kernels.jit import compiled
+from kernels.jit import compiled, compiled_beside
 
 Ints = NDArray[np.int64]
 Reals = NDArray[np.float64]
@@ -50,7 +50,7 @@ class Sets(NamedTuple):
 # As in cpu.py, functions that call each other share a file because of numba's cache.
 
 
-@compiled
+@compiled_beside  # a model is loaded while another answers
 def fill_table(
     right: Flags,
     trees: Vertices,

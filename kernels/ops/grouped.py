@@ -12,14 +12,13 @@ Reals = NDArray[np.float64]
 
 @compiled
 def grouped_mean_and_error(
-    values: Reals, replicates: Reals, group: NDArray[np.int64], groups: int
+    values: Reals, variance: Reals, group: NDArray[np.int64], groups: int
 ) -> tuple[Reals, Reals, Reals]:
     """Sum the values of K models into groups; return what the models agree on.
 
     Args:
         values: float64 [K, F].
-        replicates: float64 [R, F], of which the squared sums of a group add up to a variance of its
-            mean that the models do not show; R may be 0.
+        variance: float64 [G], variance of each mean that the models do not show.
         group: int64 [F], group 0..G-1 of each column.
         groups: Number of groups G.
 
@@ -45,13 +44,6 @@ def grouped_mean_and_error(
             for m in range(k):
                 error[g] += (sums[m, g] - mean[g]) ** 2
             error[g] /= (k - 1) * k
-    row = np.empty(groups)
-    for r in range(len(replicates)):
-        row[:] = 0.0
-        for f in range(width):
-            row[group[f]] += replicates[r, f]
-        for g in range(groups):
-            error[g] += row[g] ** 2
     for g in range(groups):
-        error[g] = np.sqrt(error[g])
+        error[g] = np.sqrt(error[g] + variance[g])
     return mean, error, single

@@ -17,8 +17,8 @@ class GroupContribution:
         group: Stable key of the group.
         label: The group in words.
         contribution: Log-odds, mean over the head's models; negative where it lowered the score.
-        error: Standard error of the contribution, over the head's models and over backgrounds of
-            this size, log-odds.
+        error: Standard error of the contribution, log-odds: over the head's models at this row, and
+            over backgrounds of this size as the mean over the background rows.
         tie: Whether the next weaker one is as good within the errors of both.
     """
 

@@ -82,6 +82,10 @@ class FastHead:
         self._calibration = calibration
         self._ranker = ranker
         self._group = _group_of_each(ranker.groups)
+        self._variance = np.zeros(len(ranker.groups.keys))
+        if not isinstance(part, OnnxHead):
+            for group, members in enumerate(ranker.groups.members):
+                self._variance[group] = part.covariance[np.ix_(members, members)].sum()
 
     @classmethod
     def load(cls, bundle: Bundle, head: str = "") -> FastHead:
@@ -202,9 +206,9 @@ class FastHead:
 
         part = self._explained_part()
         self._check_row(row)
-        logit, base, contributions, replicates = part.explain_row(row)
+        logit, base, contributions = part.explain_row(row)
         groups = len(self._ranker.groups.keys)
-        spread = grouped_mean_and_error(contributions, replicates, self._group, groups)
+        spread = grouped_mean_and_error(contributions, self._variance, self._group, groups)
         mean, error, single = (values.tolist() for values in spread)
         gap = abs(base + sum(mean) - logit)
         if not gap <= TOLERANCE * (1.0 + abs(logit)):

@@ -25,9 +25,12 @@ logger = logging.getLogger(__name__)
 Inputs = NDArray[np.float32]
 Reals = NDArray[np.float64]
 
-REPLICATES = 10
-"""Half samples of the background that a row's errors come from, of all models together: an error is
-then itself uncertain by a quarter."""
+REPLICATES = 40
+"""Half samples of the background that errors come from, of all models together: an error is then
+itself uncertain by a ninth."""
+
+_ROOM = 512 * 2**20
+"""Bytes for tables that are dropped once the errors are known."""
 
 
 class RowExplanation(NamedTuple):
@@ -37,14 +40,11 @@ class RowExplanation(NamedTuple):
         logit: Log-odds before calibration.
         base: Log-odds before any input is known, mean over the models.
         contributions: float64 [K, W], log-odds each input added, by model.
-        replicates: float64 [R, W]; the squares of their sums over some inputs add up to the
-            variance of what these inputs added, over backgrounds of the same size.
     """
 
     logit: float
     base: float
     contributions: Reals
-    replicates: Reals
 
 
 Engine = Literal["forest", "linear", "onnx"]
@@ -58,12 +58,15 @@ class Part(Protocol):
         method: What contributions compare a row with.
         background: Frozen training rows they compare with; None for ``path``.
         models: Number of models K.
+        covariance: float64 [W, W], covariance of what inputs add to a row over backgrounds of the
+            same size, mean over the background rows; zeros for ``path``.
     """
 
     engine: Engine
     method: Method
     background: Background | None
     models: int
+    covariance: Reals
 
     def logit(self, x: Inputs) -> Reals:
         """Return log-odds [n] of rows [n, W]."""
@@ -84,20 +87,23 @@ class ForestPart:
             explained against one (``kernels.forest.Forest.interventional``), which is logged.
         background: The background; None for ``path``.
         models: Number of models K.
+        covariance: See ``Part``.
         forest: The models, compiled.
     """
 
     engine: Engine = "forest"
 
     def __init__(self, forest: Forest, background: Background | None) -> None:
-        """Count the background rows leaf by leaf, some 0.5 s for a thousand trees."""
+        """Count the background rows leaf by leaf, some 1 s for a thousand trees."""
         self.forest, self.models = forest, forest.models
         self._against = None if background is None else _against(forest, background)
         self.method: Method = "path" if self._against is None else "interventional"
         self.background = None if self._against is None else background
         explained = self._against or forest
         self._base = float(explained.base.mean())
-        self._no_replicates = np.zeros((0, forest.n_features))
+        self.covariance = np.zeros((forest.n_features, forest.n_features))
+        if self.background is not None and len(self.background.values) > 1:
+            self.covariance = _redraw_covariance(forest, self.background.values)
 
     def logit(self, x: Inputs) -> Reals:
         """Return log-odds [n]."""
@@ -109,12 +115,9 @@ class ForestPart:
 
     def explain_row(self, row: Inputs) -> RowExplanation:
         """Return exact SHAP values of one row."""
-        if self._against is None:
-            score, contributions = self.forest.explain_row(row)
-            replicates = self._no_replicates
-        else:
-            score, contributions, replicates = self._against.explain_row_with_replicates(row)
-        return RowExplanation(score / self.models, self._base, contributions, replicates)
+        explained = self._against or self.forest
+        score, contributions = explained.explain_row(row)
+        return RowExplanation(score / self.models, self._base, contributions)
 
 
 class LinearPart:
@@ -125,6 +128,7 @@ class LinearPart:
         method: ``interventional``.
         background: The background.
         models: 1.
+        covariance: See ``Part``; for a linear model it is that of every row.
     """
 
     engine: Engine = "linear"
@@ -140,18 +144,9 @@ class LinearPart:
         hinges = scorer.scaling.outputs // scorer.width - 1
         features = np.arange(scorer.width)
         self._owner = np.concatenate([features, np.repeat(features, hinges)])
-        self._replicates = self._spread((encoded - self._mean) * scorer.weights)
-
-    def _spread(self, terms: Reals) -> Reals:
-        """Return the replicates of every row: what a background row adds depends on no row."""
-        rows = len(terms)
-        each = np.zeros((rows, self._scorer.width))
-        np.add.at(each.T, self._owner, terms.T)
-        if rows == 1:
-            return each[:0]
-        # As many rows as features do, with the same sums of squares.
-        factor: Reals = np.linalg.qr(each / np.sqrt(rows * (rows - 1)), mode="r")
-        return np.ascontiguousarray(factor)
+        each = np.zeros((len(encoded), scorer.width))
+        np.add.at(each.T, self._owner, ((encoded - self._mean) * scorer.weights).T)
+        self.covariance: Reals = each.T @ each / (len(each) * max(len(each) - 1, 1))
 
     def logit(self, x: Inputs) -> Reals:
         """Return log-odds [n]."""
@@ -167,19 +162,32 @@ class LinearPart:
         terms = (encoded - self._mean) * self._scorer.weights
         values: Reals = np.bincount(self._owner, terms, self._scorer.width).astype(np.float64)
         logit = float(encoded @ self._scorer.weights + self._scorer.bias)
-        return RowExplanation(logit, self._base, values[None], self._replicates)
+        return RowExplanation(logit, self._base, values[None])
 
 
 def _against(forest: Forest, background: Background) -> InterventionalForest | None:
     """Return the forest against the background; None where it refuses, which is logged."""
     from kernels.forest import ForestError
 
-    replicates = -(-REPLICATES // forest.models) if len(background.values) > 1 else 0
     try:
-        return forest.interventional(background.values, replicates=replicates)
+        return forest.interventional(background.values)
     except ForestError as error:
         logger.warning("reasons compare with branch counts, not with the background: %s", error)
         return None
+
+
+def _redraw_covariance(forest: Forest, background: Inputs) -> Reals:
+    """Return the covariance of contributions over backgrounds, mean over the background rows.
+
+    What another background adds to a row hardly depends on the row: exactly so for sums of one
+    feature's functions, within some tens of percent for the fraud trees. So it is told once at
+    loading, and costs a request nothing.
+    """
+    replicates = -(-REPLICATES // forest.models)
+    against = forest.interventional(background, table_bytes=_ROOM, replicates=replicates)
+    found = np.concatenate([against.explain_row_with_replicates(row)[2] for row in background])
+    covariance: Reals = found.T @ found / len(background)
+    return covariance
 
 
 def forest_part(stored: Mapping[str, Any], width: int, background: Background | None) -> ForestPart:

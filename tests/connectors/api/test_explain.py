@@ -96,7 +96,7 @@ def test_an_explanation_is_of_the_score_that_would_be_given(watched, ask, bank):
     )
     assert told["additivity_gap"] < 1e-6
     assert (told["method"], len(told["background_sha256"])) == ("interventional", 64)
-    assert told["background_rows"] == 256
+    assert told["background_rows"] == 512
     assert all(g["error"] > 0 for g in told["groups"] if g["contribution"])
     answer = watched.answer(event)
     assert (answer["score"], answer["decision"]) == (told["score"], told["decision"])

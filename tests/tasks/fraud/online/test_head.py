@@ -244,11 +244,11 @@ def test_a_head_without_exact_contributions_gives_no_reasons(bundle):
 def test_reasons_that_miss_the_score_are_an_error(bundle, monkeypatch):
     fast = FastHead.load(bundle, "tabular")
     row = sample(8, 1)[0][0]
-    logit, base, values, replicates = fast._part.explain_row(row)
+    logit, base, values = fast._part.explain_row(row)
     monkeypatch.setattr(
         type(fast._part),
         "explain_row",
-        lambda *_: RowExplanation(logit + 0.1, base, values, replicates),
+        lambda *_: RowExplanation(logit + 0.1, base, values),
     )
     with pytest.raises(AdditivityError, match=r"misses the score by 0\.1"):
         fast.reasons(row)
