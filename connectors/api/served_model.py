@@ -251,20 +251,22 @@ class ServedModel:
         if budget.rests:
             budget.left_out("resting", digest, name, len(wanted))
             return None, frozenset()
-        open_rows = set(wanted)
+        missing, failures = set(wanted), []
         try:
             with budget.bounded():
                 for row in wanted:
                     try:
                         reasons[row] = _with_shares(head.reasons(inputs[row]))
-                        open_rows.discard(row)
+                        missing.discard(row)
                     except ReasonsLateError:
                         raise
-                    except Exception:  # noqa: BLE001 - logged there; no reasons beat no answer
-                        budget.left_out("failed", digest, name, 1)
-        except ReasonsLateError:
-            budget.left_out("late", digest, name, len(open_rows))
-        return reasons, frozenset(open_rows)
+                    except Exception as error:  # noqa: BLE001 - told below, off the clock
+                        failures.append(error)
+        except ReasonsLateError as error:
+            budget.left_out("late", digest, name, len(missing) - len(failures), error)
+        if failures:
+            budget.left_out("failed", digest, name, len(failures), failures[0])
+        return reasons, frozenset(missing)
 
 
 def _with_shares(reasons: Sequence[Reason]) -> list[ReasonOut]:

@@ -332,8 +332,11 @@ def _verify(made: FastHead, bundle: Bundle) -> None:
             f"{worst:.2g} away from its ONNX graph; train and publish again"
         )
     if made.explains:
-        for row in inputs:
-            made.reasons(row)
+        try:
+            for row in inputs:
+                made.reasons(row)
+        except AdditivityError as error:
+            raise BundleError(f"{bundle.folder}: head {made.name!r}: {error}") from error
 
 
 def _example(bundle: Bundle, made: FastHead) -> dict[str, Any]:

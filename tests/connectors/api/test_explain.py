@@ -17,7 +17,12 @@ from connectors.api.load_control import LoadControl, LoadLimits
 from connectors.api.metrics import Metrics
 from connectors.api.problem import Problem
 from connectors.api.rate_limit import RateLimiter
-from connectors.api.reasons_budget import REST_SECONDS, ReasonsBudget, ReasonsLateError
+from connectors.api.reasons_budget import (
+    LATE_IN_A_ROW,
+    REST_SECONDS,
+    ReasonsBudget,
+    ReasonsLateError,
+)
 from connectors.api.tokens import TokenBook, parse_token
 from tasks.fraud.online.head_parts import ForestPart
 from tests.connectors.api.calls import score
@@ -194,17 +199,22 @@ def test_a_decision_does_not_wait_for_a_late_explainer(watched, events, faulty, 
     assert (answer["degraded"], answer["reasons"]) == (["no-reasons"], None)
     assert answer["decision"] == plain["decision"]
     assert answer["latency_us"]["reasons"] < 100_000
+    for _ in range(LATE_IN_A_ROW - 1):
+        assert watched.answer(events())["reasons"] is None
+    began = time.perf_counter()
     for _ in range(5):  # it rests now: nobody waits for it
-        assert watched.answer(events())["latency_us"]["reasons"] < 3_000
+        assert watched.answer(events())["degraded"] == ["no-reasons"]
+    assert time.perf_counter() - began < REST_SECONDS, "the machine is too slow for this test"
     unexplained = watched.metrics.unexplained
-    assert (unexplained.value("late"), unexplained.value("resting")) == (1, 5)
-    assert watched.metrics.degraded.value("no-reasons") == 6
+    assert (unexplained.value("late"), unexplained.value("resting")) == (LATE_IN_A_ROW, 5)
+    assert watched.metrics.degraded.value("no-reasons") == LATE_IN_A_ROW + 5
     late = [r for r in caplog.records if "more than 5 ms" in r.getMessage()]
     assert len(late) == 1
     watched.engine._budget._rests_until = 0.0
     assert watched.answer(events())["reasons"] is None  # late again, and not logged again
     assert len([r for r in caplog.records if "more than 5 ms" in r.getMessage()]) == 1
     faulty(ForestPart)
+    watched.engine._budget.seconds = 5.0
     assert watched.answer(events())["degraded"] == ["no-reasons"]
     watched.engine._budget._rests_until = time.monotonic() - REST_SECONDS
     assert watched.answer(events())["degraded"] == []
@@ -214,6 +224,7 @@ def test_a_decision_does_not_wait_for_a_late_explainer(watched, events, faulty, 
 
 def test_rows_beside_a_wrong_explanation_keep_theirs(watched, events, faulty, caplog):
     faulty(Wrong)
+    watched.engine._budget.seconds = 5.0  # the machine may be busy; nothing is late here
     sent = [events(amount_cents=cents) for cents in (2_000, 2_100, 2_200, 2_300)]
     answers = [json.loads(body) for body in watched.score(*sent)]
     assert [a["degraded"] for a in answers] == [["no-reasons"], [], ["no-reasons"], []]
@@ -289,6 +300,7 @@ def test_a_network_head_is_explained_too(graph_bundle, bank, tmp_path):
 def test_a_table_gone_bad_costs_reasons_and_no_decision(watched, events):
     table = watched.model._fast["tabular"]._part._against._tables.table
     kept = table.copy()
+    watched.engine._budget.seconds = 5.0
     table[:] += np.where(table != 0, 1e-3, 0.0)
     try:
         answer = watched.answer(events())

@@ -252,6 +252,8 @@ def test_reasons_that_miss_the_score_are_an_error(bundle, monkeypatch):
     )
     with pytest.raises(AdditivityError, match=r"misses the score by 0\.1"):
         fast.reasons(row)
+    with pytest.raises(BundleError, match="head 'tabular': the explanation misses the score"):
+        FastHead.load(bundle, "tabular")  # such a model is not served
 
 
 @pytest.mark.parametrize("name", ENGINES)
