@@ -137,7 +137,8 @@ class LinearPart:
 
     def __init__(self, scorer: LogisticScorer, background: Background) -> None:
         """Encode the background."""
-        self._scorer, self.background = scorer, background
+        self._scorer = scorer
+        self.background: Background | None = background
         encoded = scorer.encode(background.values)
         self._mean = encoded.mean(axis=0)
         self._base = float(self._mean @ scorer.weights + scorer.bias)
