@@ -25,6 +25,12 @@ def compiled_reassociating(function: F) -> F:
     return fast
 
 
+def compiled_beside(function: F) -> F:
+    """Like `compiled`, and other threads may run beside: the interpreter's lock is released."""
+    fast: F = njit(cache=True, nogil=True)(function)
+    return fast
+
+
 def compiled_releasing(function: F) -> F:
     """Like `compiled_reassociating`, with fused multiply-adds, and other threads may run beside.
 

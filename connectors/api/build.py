@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from connectors.api.dead_letters import DeadLetters
 from connectors.api.engine import Engine
+from connectors.api.explaining import Explaining, ExplainLimits
 from connectors.api.gate import Gate
 from connectors.api.labels import Labels
 from connectors.api.live import LiveDecisions
@@ -63,6 +64,7 @@ def build_service(settings: ApiSettings) -> Service:
         live=live,
         shadow=models.shadow,
         reasons_from=settings.reasons_from,
+        reasons_seconds=settings.reasons_ms / 1000,
     )
     models.start(engine, own_rules=own)
     dead = DeadLetters(
@@ -70,6 +72,10 @@ def build_service(settings: ApiSettings) -> Service:
         daily_bytes=settings.dead_letter_mib * MIB,
         now_ms=now_ms,
     )
+    limits = ExplainLimits(
+        settings.explain_ms / 1000, settings.explain_rate, settings.max_body_bytes
+    )
+    explaining = Explaining(engine, gate, metrics, limits, now_ms)
     scoring, labels = _takers(settings, engine, gate, dead, metrics, foundation)
     return Service(
         settings,
@@ -83,6 +89,7 @@ def build_service(settings: ApiSettings) -> Service:
         engine,
         scoring,
         labels,
+        explaining,
         dead,
         now_ms(),
     )

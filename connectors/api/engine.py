@@ -25,8 +25,9 @@ from connectors.api.live import Decision, LiveDecisions
 from connectors.api.load_control import Level
 from connectors.api.metrics import Metrics
 from connectors.api.problem import Problem
+from connectors.api.reasons_budget import ReasonsBudget
 from connectors.api.rules import Rules
-from connectors.api.served_model import Scored, ServedModel
+from connectors.api.served_model import NO_REASONS, Scored, ServedModel
 from connectors.online_store.errors import ConflictError, StoreError
 from tasks.fraud.online.parse import OnlineTransaction
 from tasks.fraud.online.rows import OnlineRows
@@ -93,6 +94,7 @@ class Engine:
         live: LiveDecisions,
         shadow: Shadow | None = None,
         reasons_from: str = "approve",
+        reasons_seconds: float = 0.005,
     ) -> None:
         """Put the parts together.
 
@@ -106,11 +108,13 @@ class Engine:
             live: Decisions for the page.
             shadow: Gets rows, scores and decisions after each answer.
             reasons_from: Least decision that is explained.
+            reasons_seconds: What transactions answered together may take for their reasons.
         """
         self.state, self.model, self.rules = state, model, rules
         self.config = model.bundle.config
         self._hand_on, self._metrics, self._live, self._shadow = hand_on, metrics, live, shadow
         self._reasons_from = reasons_from
+        self._budget = ReasonsBudget(reasons_seconds, metrics)
         self._unit = 10.0**self.config.decimals
         self._columns = state.columns
         self._kinds = [column.kind for column in state.columns]
@@ -154,6 +158,25 @@ class Engine:
         except BaseException:
             self._forget(rows)
             raise
+
+    def seen_by(self, transaction: OnlineTransaction) -> Counted:
+        """Return what a transaction would see, without counting it.
+
+        Its entities' blocks are dropped from memory afterwards, as they hold it now, and are read
+        from the store when they are needed next.
+
+        Raises:
+            StoreError: The state cannot be read.
+            BlockMismatchError: It is of another layout.
+        """
+        try:
+            return self._counter.count([transaction])
+        finally:
+            self._forget([Row(transaction, {}, "")])
+
+    def decide(self, transaction: OnlineTransaction, score: float) -> str:
+        """Return what the rules in force say to a score, NaN where no model gave one."""
+        return self._decide(score, self.rules.listed(self._kinds, transaction.entities))
 
     def rehearse(self, entities: Sequence[str]) -> None:
         """Run the steps of an event on blocks that are held already and forgotten afterwards."""
@@ -211,6 +234,7 @@ class Engine:
             asked.level,
             explain=asked.explain,
             least=rules.least_score(self._reasons_from),
+            budget=self._budget,
         )
         scores = scored.scores.tolist()
         shared = self._shared(scored, stepped, asked)
@@ -227,13 +251,18 @@ class Engine:
                 "request_id": rows[row].request_id,
                 **shared,
             }
+            if row in scored.unexplained:
+                answer["degraded"] = (*scored.degraded, NO_REASONS)
             bodies.append(orjson.dumps(answer))
         began = time.perf_counter_ns()
         lines = [orjson.dumps(row.sent) for row in rows]
         self._hand_on(lines, [t.entities[0] for t in transactions])
         self.state.finish(
             stepped.touched,
-            {t.event_id: pack_answer(t, b) for t, b in zip(transactions, bodies, strict=True)},
+            {
+                t.event_id: pack_answer(t, b, None if scored.inputs is None else scored.inputs[i])
+                for i, (t, b) in enumerate(zip(transactions, bodies, strict=True))
+            },
         )
         store_ns = time.perf_counter_ns() - began
         self._note(transactions, scores, decisions, scored, stepped, store_ns)
@@ -299,6 +328,8 @@ class Engine:
         stages.observe("store", store_ns / n / 1e9)
         for what in scored.degraded:
             metrics.degraded.add(what, by=n)
+        if scored.unexplained:
+            metrics.degraded.add(NO_REASONS, by=len(scored.unexplained))
         for i, (t, decision) in enumerate(zip(transactions, decisions, strict=True)):
             metrics.decisions.add(decision)
             score = scores[i]

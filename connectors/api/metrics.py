@@ -146,6 +146,11 @@ class Metrics:
         self.degraded = Counter(
             "penstock_api_degraded_total", "Answers that left something out.", ("what",)
         )
+        self.unexplained = Counter(
+            "penstock_api_unexplained_total",
+            "Transactions left without reasons, by cause.",
+            ("why",),
+        )
         self.shed = Counter("penstock_api_shed_total", "Requests turned away.", ("why",))
         self.refused = Counter(
             "penstock_api_refused_total", "Transactions and labels refused, by rule.", ("rule",)
@@ -171,6 +176,7 @@ class Metrics:
             self.requests,
             self.decisions,
             self.degraded,
+            self.unexplained,
             self.shed,
             self.refused,
             self.repeated,

@@ -44,6 +44,7 @@ MAX_RULES_BYTES = 64 * 2**20
 def add_routes(app: FastAPI, service: Service) -> None:
     """Add every route but the pages."""
     _add_sending(app, service)
+    _add_explaining(app, service)
     _add_reading(app, service)
     _add_admin(app, service)
     _add_operating(app, service)
@@ -98,6 +99,28 @@ def _add_sending(app: FastAPI, service: Service) -> None:
         service.gate.spend(token, 1)
         body = await read_body(request, settings.max_batch_bytes, settings.read_seconds)
         return _json(service.labels.take(body))
+
+
+def _add_explaining(app: FastAPI, service: Service) -> None:
+    settings, config = service.settings, service.config
+
+    @app.post(
+        "/v1/explain",
+        summary="Explain a score wholly, without counting the transaction",
+        tags=["reading"],
+        responses=_answers(schema.EXPLANATION, (*_SEND, 404, 409)),
+        openapi_extra=_takes(schema.explain_schema(config, now_ms()), "read"),
+        response_class=Response,
+    )
+    async def explain(request: Request) -> Response:
+        """Return what every group of features adds to the score, with its error.
+
+        A body that holds nothing but the event id asks why a past decision was made, as long as its
+        answer is kept and its model is in service.
+        """
+        token = allowed(service, request, "read")
+        body = await read_body(request, settings.max_body_bytes, settings.read_seconds)
+        return _json(await service.explaining.answer(token, body, request_id_of(request)))
 
 
 def _add_reading(app: FastAPI, service: Service) -> None:

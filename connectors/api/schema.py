@@ -77,6 +77,19 @@ def score_schema(config: DatasetConfig, now_ms: int, max_batch: int) -> Schema:
     return {"anyOf": [transaction_schema(config, now_ms), batch]}
 
 
+def explain_schema(config: DatasetConfig, now_ms: int) -> Schema:
+    """Return the schema of what may be explained: a transaction, or a past decision by its id."""
+    event = config.event_id or "event_id"
+    past = {
+        "title": "Past decision",
+        "type": "object",
+        "properties": {event: {**_ID, "description": "id of a transaction that was scored"}},
+        "required": [event],
+        "additionalProperties": False,
+    }
+    return {"anyOf": [transaction_schema(config, now_ms), past]}
+
+
 def label_schema(config: DatasetConfig, now_ms: int, max_batch: int) -> Schema:
     """Return the schema of what may be labelled: one event, or a batch."""
     label = config.label or "label"
@@ -141,6 +154,8 @@ def amount_schema(config: DatasetConfig) -> Schema:
     }
 
 
+OBJECT: Schema = {"type": "object"}
+
 PROBLEM: Schema = {
     "title": "Problem",
     "type": "object",
@@ -173,6 +188,12 @@ REASON: Schema = {
     "required": ["code", "text", "share"],
 }
 
+_MODEL: Schema = {
+    "type": "object",
+    "properties": {name: {"type": "string"} for name in ("name", "version", "digest", "head")},
+    "required": ["name", "version", "digest", "head"],
+}
+
 ANSWER: Schema = {
     "title": "Answer",
     "type": "object",
@@ -190,18 +211,9 @@ ANSWER: Schema = {
             "items": REASON,
             "maxItems": 4,
             "description": "what raised the score, strongest first; exact contributions of the "
-            "head that scored (path-dependent for trees); null where none were made",
+            "head that scored, against the bundle's background; null where none were made",
         },
-        "model": {
-            "type": "object",
-            "properties": {
-                "name": {"type": "string"},
-                "version": {"type": "string"},
-                "digest": {"type": "string"},
-                "head": {"type": "string"},
-            },
-            "required": ["name", "version", "digest", "head"],
-        },
+        "model": _MODEL,
         "features_version": {"type": "integer"},
         "rules": {"type": "string", "description": "version of the rules that decided"},
         "request_id": {"type": "string"},
@@ -243,6 +255,60 @@ SCORE_ANSWER: Schema = {
         },
     ]
 }
+
+_LOG_ODDS: Schema = {"type": "number", "description": "log-odds"}
+
+EXPLANATION: Schema = {
+    "title": "Explanation",
+    "type": "object",
+    "properties": {
+        "event_id": {"type": "string"},
+        "past": {
+            "type": "boolean",
+            "description": "true: a decision that was made, from what its head read then; false: "
+            "what would be decided now, nothing is counted",
+        },
+        "score": {"type": "number", "minimum": 0, "maximum": 1},
+        "decision": {"enum": ["approve", "review", "block"]},
+        "log_odds": {"type": "number", "description": "the score before calibration"},
+        "base": {"type": "number", "description": "mean log-odds of the background"},
+        "groups": {
+            "type": "array",
+            "description": "every group of features, from what raised the score most to what "
+            "lowered it most; with base they add up to log_odds",
+            "items": {
+                "type": "object",
+                "properties": {
+                    "group": {"type": "string", "description": "stable group of features"},
+                    "label": {"type": "string"},
+                    "contribution": _LOG_ODDS,
+                    "error": {
+                        **_LOG_ODDS,
+                        "minimum": 0,
+                        "description": "standard error, log-odds: over the head's models, and over "
+                        "backgrounds of this size",
+                    },
+                    "tie": {
+                        "type": "boolean",
+                        "description": "the next one is as good within the errors of both",
+                    },
+                },
+                "required": ["group", "label", "contribution", "error", "tie"],
+            },
+        },
+        "reasons": {"type": "array", "items": OBJECT, "maxItems": 4},
+        "additivity_gap": {"type": "number", "minimum": 0},
+        "method": {"enum": ["interventional", "path"]},
+        "background_sha256": {"type": "string"},
+        "background_rows": {"type": "integer", "minimum": 0},
+        "models": {"type": "integer", "minimum": 1},
+        "model": _MODEL,
+        "features_version": {"type": "integer"},
+        "rules": {"type": "string"},
+        "request_id": {"type": "string"},
+    },
+}
+EXPLANATION["required"] = list(EXPLANATION["properties"])
 
 _LABEL_ANSWER: Schema = {
     "type": "object",
@@ -286,8 +352,6 @@ RULES: Schema = {
     "required": ["version", "review_at", "block_at"],
     "additionalProperties": False,
 }
-
-OBJECT: Schema = {"type": "object"}
 
 
 def _ceil(value: float) -> int:

@@ -12,12 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from connectors.api.load_control import Level
+from connectors.api.reasons_budget import ReasonsBudget, ReasonsLateError
 from infra.errors import PenstockError
 
 if TYPE_CHECKING:
     from tasks.explain.reasons import Reason
     from tasks.fraud.bundle import Bundle
     from tasks.fraud.dataset import DatasetConfig
+    from tasks.fraud.online.explanation import HeadExplanation
     from tasks.fraud.online.model import OnlineModel
     from tasks.fraud.online.rows import OnlineRows
 
@@ -54,8 +56,10 @@ class Scored(NamedTuple):
     Attributes:
         scores: float64 [n].
         head: Head that scored.
-        reasons: Per row, None for rows that need none; None where none were made at all.
-        degraded: What was left out.
+        reasons: Per row, None for rows that need or got none; None where none were made at all.
+        unexplained: Rows that were to get reasons and got none, though others did.
+        degraded: What was left out for all of them.
+        inputs: What the head read, float32 [n, W]; None where no model scored.
         head_ns: Nanoseconds of the head.
         reasons_ns: Nanoseconds of the reasons.
     """
@@ -63,7 +67,9 @@ class Scored(NamedTuple):
     scores: NDArray[np.float64]
     head: str
     reasons: list[list[ReasonOut] | None] | None
+    unexplained: frozenset[int]
     degraded: tuple[str, ...]
+    inputs: NDArray[np.float32] | None
     head_ns: int
     reasons_ns: int
 
@@ -142,6 +148,7 @@ class ServedModel:
         *,
         explain: bool,
         least: float = 0.0,
+        budget: ReasonsBudget | None = None,
     ) -> Scored:
         """Score rows as well as there is time for.
 
@@ -151,6 +158,7 @@ class ServedModel:
             level: What there is time for.
             explain: Whether reasons are wanted.
             least: Score from which they are.
+            budget: Bounds the time of reasons; None: they may take as long as they do.
         """
         if level >= Level.RULES_ONLY:
             return _nothing(len(rows), explain=explain)
@@ -170,14 +178,42 @@ class ServedModel:
         if name != self.heads[0]:
             degraded.append(FALLBACK)
         scored = perf_counter_ns()
-        reasons = None
+        reasons, missing = None, frozenset[int]()
         if explain:
             if level < Level.NO_REASONS and self._fast[name].explains:
-                reasons = self._explained(inputs, scores >= least, name)
+                wanted = np.flatnonzero(scores >= least).tolist()
+                reasons, missing = self._explained(inputs, wanted, name, budget)
             if reasons is None:
                 degraded.append(NO_REASONS)
         done = perf_counter_ns()
-        return Scored(scores, name, reasons, tuple(degraded), scored - began, done - scored)
+        spans = scored - began, done - scored
+        return Scored(scores, name, reasons, missing, tuple(degraded), inputs, *spans)
+
+    def told(
+        self, rows: OnlineRows, features: NDArray[np.float32]
+    ) -> tuple[str, float, HeadExplanation]:
+        """Score one row by the active head and explain it wholly, in any thread.
+
+        Returns:
+            Head, score and explanation.
+
+        Raises:
+            tasks.fraud.heads.head.HeadError: On a head without exact contributions.
+            tasks.explain.errors.AdditivityError: When contributions miss the score.
+            ModelError: When the head does not score it.
+        """
+        name = self.heads[0]
+        inputs, scores = self._scores(rows, features, name)
+        return name, float(scores[0]), self._fast[name].explain(inputs[0])
+
+    def told_again(self, inputs: NDArray[np.float32], head: str) -> tuple[float, HeadExplanation]:
+        """Return score and explanation of what a head of this model read before, float32 [W].
+
+        Raises:
+            tasks.fraud.heads.head.HeadError: As ``told``, and on inputs of another width.
+            tasks.explain.errors.AdditivityError: As ``told``.
+        """
+        return self._fast[head].score_row(inputs), self._fast[head].explain(inputs)
 
     def _scores(
         self, rows: OnlineRows, features: NDArray[np.float32], name: str
@@ -195,18 +231,42 @@ class ServedModel:
         return inputs, scores
 
     def _explained(
-        self, inputs: NDArray[np.float32], wanted: NDArray[np.bool_], name: str
-    ) -> list[list[ReasonOut] | None] | None:
-        """Return the reasons of the rows that need some; None when they cannot be made."""
+        self,
+        inputs: NDArray[np.float32],
+        wanted: Sequence[int],
+        name: str,
+        budget: ReasonsBudget | None,
+    ) -> tuple[list[list[ReasonOut] | None] | None, frozenset[int]]:
+        """Return the reasons of the rows that need some, and the rows that got none.
+
+        The reasons are None when the explainer rests.
+        """
         head = self._fast[name]
+        reasons: list[list[ReasonOut] | None] = [None] * len(inputs)
+        if budget is None:
+            for row in wanted:
+                reasons[row] = _with_shares(head.reasons(inputs[row]))
+            return reasons, frozenset()
+        digest: str = self.described["digest"]
+        if budget.rests:
+            budget.left_out("resting", digest, name, len(wanted))
+            return None, frozenset()
+        missing, failures = set(wanted), []
         try:
-            return [
-                _with_shares(head.reasons(row)) if need else None
-                for row, need in zip(inputs, wanted.tolist(), strict=True)
-            ]
-        except Exception:  # an answer without reasons is better than none
-            logger.exception("head %r gave no reasons", name)
-            return None
+            with budget.bounded():
+                for row in wanted:
+                    try:
+                        reasons[row] = _with_shares(head.reasons(inputs[row]))
+                        missing.discard(row)
+                    except ReasonsLateError:
+                        raise
+                    except Exception as error:  # noqa: BLE001 - told below, off the clock
+                        failures.append(error)
+        except ReasonsLateError as error:
+            budget.left_out("late", digest, name, len(missing) - len(failures), error)
+        if failures:
+            budget.left_out("failed", digest, name, len(failures), failures[0])
+        return reasons, frozenset(missing)
 
 
 def _with_shares(reasons: Sequence[Reason]) -> list[ReasonOut]:
@@ -217,7 +277,7 @@ def _with_shares(reasons: Sequence[Reason]) -> list[ReasonOut]:
 def _nothing(n: int, *, explain: bool) -> Scored:
     """Return that no model scored."""
     degraded = (NO_MODEL, NO_REASONS) if explain else (NO_MODEL,)
-    return Scored(np.full(n, np.nan), RULES_HEAD, None, degraded, 0, 0)
+    return Scored(np.full(n, np.nan), RULES_HEAD, None, frozenset(), degraded, None, 0, 0)
 
 
 def fallback_heads(bundle: Bundle) -> tuple[str, ...]:

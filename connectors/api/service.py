@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from connectors.api.dead_letters import DeadLetters
 from connectors.api.engine import Engine
 from connectors.api.entity_states import EntityState, StreamState
+from connectors.api.explaining import Explaining
 from connectors.api.gate import Gate
 from connectors.api.labels import Labels
 from connectors.api.live import LiveDecisions
@@ -51,6 +52,7 @@ class Service:
         engine: Scores and keeps.
         scoring: ``POST /v1/score``.
         labels: ``POST /v1/labels``.
+        explaining: ``POST /v1/explain``.
         dead: Bodies that broke a rule.
         started: Epoch milliseconds.
     """
@@ -66,6 +68,7 @@ class Service:
     engine: Engine
     scoring: Scoring
     labels: Labels
+    explaining: Explaining
     dead: DeadLetters
     started: int
     stopping: bool = False
@@ -109,6 +112,7 @@ class Service:
 
     def close(self) -> None:
         """Keep what is under way and let go of files."""
+        self.explaining.close()
         with suppress(OSError):
             self.models.save()
         for journal in self.foundation.journals.values():

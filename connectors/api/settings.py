@@ -57,6 +57,13 @@ class ApiSettings(ServerSettings):
     reasons_from: Literal["approve", "review", "block"] = Field(
         "approve", description="least decision that is explained"
     )
+    reasons_ms: float = Field(
+        5.0, ge=0.1, description="time for the reasons of transactions that are answered together"
+    )
+    explain_ms: float = Field(
+        1_000.0, ge=1, description="time for an answer of /v1/explain, which never delays a score"
+    )
+    explain_rate: float = Field(50.0, gt=0, description="explanations per second and token")
     bulk_reasons: bool = Field(default=False, description="explain batches, too, unless they ask")
     ui: bool = Field(default=True, description="serve /ui")
     session_hours: float = Field(8.0, gt=0, description="how long a login of /ui lasts")

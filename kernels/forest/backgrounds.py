@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernels.forest.layout import Vertices
-from kernels.jit import compiled
+from kernels.jit import compiled, compiled_beside
 
 Ints = NDArray[np.int64]
 Reals = NDArray[np.float64]
@@ -39,7 +39,7 @@ class Sets(NamedTuple):
     Attributes:
         starts: int64 [leaves + 1], first set of every leaf.
         words: int64, the distinct sets.
-        shares: float64, share of the background rows in each.
+        shares: float64 [L, sets], added weights of the background rows in each, by layer.
     """
 
     starts: Ints
@@ -50,9 +50,16 @@ class Sets(NamedTuple):
 # As in cpu.py, functions that call each other share a file because of numba's cache.
 
 
-@compiled
+@compiled_beside  # a model is loaded while another answers
 def fill_table(
-    right: Flags, trees: Vertices, t: int, states: int, weights: Reals, step: int, table: Reals
+    right: Flags,
+    trees: Vertices,
+    t: int,
+    states: int,
+    weights: Reals,
+    share: Reals,
+    step: int,
+    table: Reals,
 ) -> None:
     """Write the contributions of every state of tree ``t``.
 
@@ -62,8 +69,10 @@ def fill_table(
         t: A tree; no path of it may have many features, as 3^features terms are added up.
         states: Its states.
         weights: ``paths.shapley_weights`` of the deepest path.
+        share: float64 [L, m], weights of the background rows; each layer of the table has its own.
         step: Entries from one state to the next.
-        table: float64 [states * step], zeros; filled in place.
+        table: float64 [states * step], zeros; filled in place. A state has L times as many entries
+            as the tree has distinct features, layer by layer.
     """
     first, m = trees.nodes[t], trees.nodes[t + 1] - trees.nodes[t]
     leaves = trees.nodes[t] + t
@@ -76,14 +85,18 @@ def fill_table(
         place, features = path_features(trees, t, leaf)
         words = np.empty(len(right), np.int64)
         pack(right, trees, t, leaf, place, words)
-        values = _leaf_values(words, len(features), weights)
+        values = np.empty((len(share), 1 << len(features), len(features)))
+        for layer in range(len(share)):
+            values[layer] = _leaf_values(words, share[layer], len(features), weights)
         for state in range(states):
             for k in range(m):
                 digit = state // trees.stride[first + k] % trees.states[first + k]
                 passes[0, k] = digit > trees.rank[first + k]
             pack(passes, trees, t, leaf, place, word)
-            for i in range(len(features)):
-                table[state * step + features[i]] += value * values[word[0], i]
+            for layer in range(len(share)):
+                at = state * step + layer * len(place)
+                for i in range(len(features)):
+                    table[at + features[i]] += value * values[layer, word[0], i]
 
 
 @compiled
@@ -95,6 +108,7 @@ def walk_contributions(
     model: Ints,
     target: Ints,
     sets: Sets,
+    layer: int,
     weights: Reals,
     out: Reals,
 ) -> None:
@@ -108,6 +122,7 @@ def walk_contributions(
         model: int64 [c], model of each.
         target: int64 [F], column of ``out`` that a feature belongs to.
         sets: Of the background rows at the leaves of the chosen trees.
+        layer: Which weights of the background rows are meant.
         weights: ``paths.shapley_weights`` of the deepest path.
         out: Changed in place.
     """
@@ -129,7 +144,7 @@ def walk_contributions(
             for r in range(len(right)):
                 found[:] = 0.0
                 for s in range(first, last):
-                    _add_pair(own[r], sets.words[s], sets.shares[s], weights, found)
+                    _add_pair(own[r], sets.words[s], sets.shares[layer, s], weights, found)
                 for i in range(len(features)):
                     out[model[c], begin + r, target[distinct[features[i]]]] += value * found[i]
         node += m
@@ -179,13 +194,19 @@ def pack(right: Flags, trees: Vertices, t: int, leaf: int, place: Ints, words: I
 
 
 @compiled
-def _leaf_values(words: Ints, n: int, weights: Reals) -> Reals:
-    """Return the values of a leaf of output 1 for every set of a row, float64 [2^n, n]."""
+def _leaf_values(words: Ints, part: Reals, n: int, weights: Reals) -> Reals:
+    """Return the values of a leaf of output 1 for every set of a row, float64 [2^n, n].
+
+    Args:
+        words: Sets of the background rows.
+        part: Weights of these rows, of any sign.
+        n: Distinct features of the path.
+        weights: ``paths.shapley_weights``.
+    """
     sets = 1 << n
     share, size = np.zeros(sets), np.zeros(sets, np.int64)
-    for word in words:
-        share[word] += 1.0
-    share /= len(words)
+    for r in range(len(words)):
+        share[words[r]] += part[r]
     for word in range(1, sets):
         size[word] = size[word >> 1] + (word & 1)
     values = np.zeros((sets, n))
@@ -194,15 +215,15 @@ def _leaf_values(words: Ints, n: int, weights: Reals) -> Reals:
         b, absent = size[needed], 0.0
         both = own
         while True:  # over the subsets of ``own`` at which the background row passes, too
-            part = share[needed | both]
+            found = share[needed | both]
             alone = own ^ both
             a = size[alone]
-            if part > 0.0 and a + b > 0:
+            if found != 0.0 and a + b > 0:
                 if b > 0:
-                    absent += part * weights[a + b, a]
+                    absent += found * weights[a + b, a]
                 for i in range(n):
                     if alone >> i & 1:
-                        values[own, i] += part * weights[a + b, a - 1]
+                        values[own, i] += found * weights[a + b, a - 1]
             if both == 0:
                 break
             both = (both - 1) & own

@@ -151,7 +151,10 @@ def explain_row(
     target: Ints,
     out: Reals,
 ) -> float:
-    """Add the contributions of one row [F] to ``out`` [K, G]; return its summed leaves."""
+    """Add the contributions of one row [F] to ``out`` [L, K, G]; return its summed leaves.
+
+    L is the number of layers of the table that are told.
+    """
     values = _read_row(x, columns)
     reach = np.full(len(leaf), _ALL)
     state = np.full(len(leaf), _NONE)
@@ -164,9 +167,13 @@ def explain_row(
     for t in range(places.shape[1]):
         at = np.uint64(places[START, t] + np.int64(state[t]) * places[STEP, t])
         first = np.uint64(places[FIRST, t])
-        base = places[MODEL, t] * out.shape[1]
-        for j in range(np.uint64(places[WIDTH, t])):
-            flat[np.uint64(base + target[first + j])] += table[at + j]
+        width = np.uint64(places[WIDTH, t])
+        base = places[MODEL, t] * out.shape[2]
+        for _ in range(out.shape[0]):
+            for j in range(width):
+                flat[np.uint64(base + target[first + j])] += table[at + j]
+            at += width
+            base += out.shape[1] * out.shape[2]
     return _sum_leaves(reach, leaf)
 
 

@@ -59,6 +59,7 @@ class Forest:
     """
 
     _most_states = math.inf  # of a tree with a table
+    _layers = 1  # of a table
 
     def __init__(
         self,
@@ -163,9 +164,14 @@ class Forest:
 
     def explain_row(self, x: Rows) -> tuple[float, Reals]:
         """Return score and contributions float64 [K, F] of one row [F]."""
+        score, out = self._explain_row(x, 1)
+        return score, out[0]
+
+    def _explain_row(self, x: Rows, layers: int) -> tuple[float, Reals]:
+        """Return score and contributions float64 [L, K, F] by layer of the tables."""
         row = self._row(x)
         plan, tables = self._layout, self._tables
-        out = np.zeros((self.models, self.n_features))
+        out = np.zeros((layers, self.models, self.n_features))
         score: float = cpu.explain_row(
             row,
             plan.columns,
@@ -178,11 +184,12 @@ class Forest:
             out,
         )
         if len(tables.walked):
-            self._walk(row[None], np.arange(self.n_features), out[:, None])
+            for layer in range(layers):
+                self._walk(row[None], np.arange(self.n_features), out[layer][:, None], layer)
         return self._with_walked(row, score), out
 
     def interventional(
-        self, background: NDArray[Any], *, table_bytes: int = TABLE_BYTES
+        self, background: NDArray[Any], *, table_bytes: int = TABLE_BYTES, replicates: int = 0
     ) -> InterventionalForest:
         """Return a forest whose contributions are interventional SHAP values, exactly.
 
@@ -193,15 +200,22 @@ class Forest:
         Args:
             background: Rows [m, F] that features not known are taken from, as in ``score``.
             table_bytes: Most memory of tables, and again of paths that find no room there.
+            replicates: Half samples of the background for each model, from which
+                ``explain_row_with_replicates`` tells how far another background would move a value.
 
         Raises:
-            ForestError: On another width, without background rows, when paths without tables need
-                more memory than allowed, or when one of them tests more than 62 features.
+            ForestError: On another width, without background rows (without two of them where there
+                are replicates), when paths without tables need more memory than allowed, or when
+                one of them tests more than 62 features.
         """
         from kernels.forest.interventional import InterventionalForest
 
         return InterventionalForest(
-            self._given, self.n_features, background, table_bytes=table_bytes
+            self._given,
+            self.n_features,
+            background,
+            table_bytes=table_bytes,
+            replicates=replicates,
         )
 
     def _threshold(self, x: Rows) -> Rows:
@@ -218,7 +232,8 @@ class Forest:
         self._walk_scores(row[None], out)
         return float(out[0])
 
-    def _walk(self, rows: Rows, group: Ints, out: Reals) -> None:
+    def _walk(self, rows: Rows, group: Ints, out: Reals, layer: int = 0) -> None:
+        del layer  # path-dependent values have one
         tables = self._tables
         if len(tables.walked):
             paths.walk_contributions(
@@ -241,7 +256,9 @@ class Forest:
         plan, vertices = self._layout, self._layout.vertices
         masked = plan.masked
         width = np.diff(vertices.features)[masked]
-        step = -(-width // _LINE) * _LINE  # a state lies in as few cache lines as can be
+        step = (
+            -(-width * self._layers // _LINE) * _LINE
+        )  # a state lies in as few cache lines as can be
         wanted = (width > 0) & (plan.states[masked] <= self._most_states)
         cells = np.where(wanted, plan.states[masked] * step, 0.0)
         fits = wanted & (np.cumsum(cells) * 8 <= self._table_bytes)

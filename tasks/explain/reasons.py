@@ -4,13 +4,12 @@ At most four reasons, and only factors that raised this score (12 CFR 1002.9 ask
 principal reasons, its commentary calls more than four unhelpful). Contributions are summed over
 groups of features (``groups.py``); the wording comes from the member that raised the score most
 and tells something the stronger reasons have not said already.
-Two reasons whose order the head's own models do not agree on are declared a tie. Codes and words
-come from a catalogue (``catalogue/``); groups of one code are one reason.
+Two reasons that are no further apart than their errors explain are declared a tie (``ties.py``).
+Codes and words come from a catalogue (``catalogue/``); groups of one code are one reason.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -23,6 +22,7 @@ from tasks.explain.catalogue.files import house_catalogue
 from tasks.explain.catalogue.model import MOST_REASONS as MAX_REASONS
 from tasks.explain.catalogue.model import Catalogue
 from tasks.explain.groups import FeatureGroups
+from tasks.explain.ties import tied
 from tasks.explain.tree import Explanation
 from tasks.explain.wording import FeatureWords, Wording, story
 
@@ -36,7 +36,8 @@ class Reason:
         group: Stable key of the feature group, for logs and drift charts; groups of one code are
             joined by `` + ``.
         contribution: Log-odds the group added (mean over the head's models), > 0.
-        error: Standard error of that mean over the models; 0 for a single model.
+        error: Standard error of the contribution: over the head's models and, where the explainer
+            tells it, over backgrounds of the same size.
         tie: Whether the next reason is as good as this one within the errors of both.
         code: Stable code of the catalogue.
         rival: Code of that next reason, be it listed or not; empty without a tie.
@@ -125,9 +126,7 @@ class ReasonRanker:
             spokesman = self._spokesman(group, single, told)
             told.add(self._stories[spokesman])
             after = order[place + 1] if place + 1 < len(order) else None
-            tie = after is not None and (
-                mean[group] - mean[after] < math.hypot(error[group], error[after])
-            )
+            tie = after is not None and tied(mean[group], mean[after], error[group], error[after])
             reasons.append(
                 Reason(
                     self._words[spokesman](float(values[spokesman])),

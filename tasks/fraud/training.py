@@ -86,7 +86,7 @@ class TrainingConfig:
     graph: bool = True
     network: Mapping[str, Any] = field(default_factory=dict)
     threads: int = 1
-    background_rows: int = 256
+    background_rows: int = 512
     seed: int = 0
 
     def __post_init__(self) -> None:

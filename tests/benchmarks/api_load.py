@@ -123,8 +123,8 @@ class Session:
 
 
 @contextmanager
-def serving(args: argparse.Namespace, *, graph: bool) -> Iterator[Session]:
-    """An API with a real model and the state of a whole history."""
+def serving(args: argparse.Namespace, *, graph: bool, **changes: str) -> Iterator[Session]:
+    """An API with a real model, the state of a whole history, and changed settings."""
     from infra.settings import get_settings
     from tests.benchmarks._model import BANK, serving_model
 
@@ -133,7 +133,7 @@ def serving(args: argparse.Namespace, *, graph: bool) -> Iterator[Session]:
     home = Path(tempfile.mkdtemp(prefix="penstock-api-load-"))
     try:
         first_id, first_time = seed(home, args)
-        settings = {"model": bundle.folder, "ui": "false", "log_level": "WARNING"}
+        settings = {"model": bundle.folder, "ui": "false", "log_level": "WARNING", **changes}
         with running_api(home, settings) as api:
             yield Session(
                 api,

@@ -18,6 +18,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from kernels.forest import Forest, read_model
+from tasks.explain.background import Background
 from tasks.explain.groups import FeatureGroups
 from tasks.explain.reasons import ReasonRanker
 from tasks.fraud.dataset import DatasetConfig
@@ -31,6 +32,7 @@ from tests.benchmarks._harness import Timing, emit, parser, run_program, stopwat
 
 CONFIG = Path(__file__).resolve().parents[2] / "tasks" / "fraud" / "datasets" / "handbook.toml"
 BATCH = 1_000
+BACKGROUND = 256
 Rows = NDArray[np.float32]
 
 
@@ -156,7 +158,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         forest = Forest(models, len(names))
         tabulated = forest.tabulated
     score_diff, contrib_diff = differences(head, forest, x[:200])
-    part = ForestPart(forest)
+    background = Background(names, x[:: max(1, len(x) // BACKGROUND)][:BACKGROUND].copy())
+    with stopwatch() as preparing:
+        part = ForestPart(forest, background)
     fast = FastHead("tabular", names, part, head.calibration, None, ReasonRanker(groups))
 
     figures: dict[str, float] = {}
@@ -176,6 +180,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         "features": len(names),
         "rows": n,
         "load_s": loading.cpu,
+        "background_rows": len(background.values),
+        "background_load_s": preparing.cpu,
     }
     table(
         f"forest: {forest.models} models, {forest.trees} trees, {len(names)} features, one thread",

@@ -23,6 +23,7 @@ from kernels.forest import (
     score_reference,
 )
 from kernels.forest.cuts import cut
+from kernels.forest.half_samples import half_sample_weights
 from kernels.forest.layout import build_layout
 from tests.kernels.test_forest import (
     CONTRIBUTIONS,
@@ -242,3 +243,39 @@ def test_the_python_source_of_the_kernels_agrees_with_their_machine_code(monkeyp
     with np.errstate(over="ignore"):
         for found, expected in zip(everything(), wanted, strict=True):
             np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.usefixtures("way")
+@pytest.mark.parametrize("rows", [2, 7, 12])
+def test_replicates_are_signed_means_over_the_background_rows(rows):
+    models = random_forest(21, [[8] * 6, [7] * 4 + [14], [5] * 3])
+    rng = np.random.default_rng(22)
+    x, known = rng.choice(VALUES, (20, FEATURES)), rng.choice(VALUES, (rows, FEATURES))
+    whole = Forest(models, FEATURES)
+    forest = whole.interventional(known, replicates=4)
+    each = np.stack([whole.interventional(row[None]).contributions(x) for row in known])
+    weights = half_sample_weights(rows, 3, 4)
+    wanted = np.einsum("klm,mknf->lknf", weights, each)
+    np.testing.assert_allclose(forest.contributions(x), wanted[0], rtol=0, atol=1e-9)
+    for n, row in enumerate(x):
+        score, found, replicates = forest.explain_row_with_replicates(row)
+        same_score, same = forest.explain_row(row)
+        assert score == same_score
+        np.testing.assert_array_equal(found, same)
+        np.testing.assert_allclose(found, wanted[0, :, n], rtol=0, atol=1e-9)
+        np.testing.assert_allclose(
+            replicates, wanted[1:, :, n].reshape(12, FEATURES), rtol=0, atol=1e-9
+        )
+
+
+@pytest.mark.parametrize("rows", [2, 5, 64])
+def test_half_samples_estimate_the_variance_of_a_mean(rows):
+    values = np.random.default_rng(23).gamma(1.0, size=rows)
+    weights = half_sample_weights(rows, 3, 4_000)
+    np.testing.assert_allclose(weights.sum(axis=2)[:, 1:], 0.0, atol=1e-12)
+    np.testing.assert_allclose(weights[:, 0] @ values, values.mean(), rtol=1e-12)
+    found = ((weights[:, 1:] @ values) ** 2).sum()
+    assert found == pytest.approx(values.var(ddof=1) / rows, rel=0.06)
+    with pytest.raises(ForestError, match="at least two background rows"):
+        half_sample_weights(1, 1, 1)
+    assert half_sample_weights(1, 2, 0).tolist() == [[[1.0]], [[1.0]]]

@@ -155,6 +155,15 @@ class Bundle:
         parts = [arrays["features"], *([arrays["signals"]] if signals else [])]
         return np.asarray(np.concatenate(parts, axis=1), dtype=np.float32)
 
+    def background_or_none(self, *, signals: bool = False) -> NDArray[np.float32] | None:
+        """Return ``background``; None where an old bundle has none of what is asked for."""
+        if "background.npz" not in self.manifest.files:
+            return None
+        content = read_verified(self.folder, self.manifest, "background.npz")
+        if signals and "signals" not in load_arrays(content, "background.npz"):
+            return None
+        return self.background(signals=signals)
+
     def example(self) -> tuple[dict[str, NDArray[Any]], NDArray[np.float64]]:
         """Return example inputs by name and the scores the active head must give."""
         arrays = load_arrays(

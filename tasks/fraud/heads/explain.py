@@ -26,14 +26,15 @@ def explain_head(
 ) -> Explanation:
     """Explain rows of a head.
 
-    Trees use their own branch counts as reference (fast, exact); linear parts compare with the
-    background.
+    Values are interventional: exact, against the background. Trees of an old bundle that has none
+    use their own branch counts instead (method ``path``).
 
     Args:
         head: A head or its scorer.
         names: Names of the head's inputs, in its order.
         values: What the head reads ``[n, width]``.
-        background: Frozen training rows of the same inputs; needed by linear parts.
+        background: Frozen training rows of the same inputs; None leaves trees path-dependent and
+            linear parts an error.
 
     Raises:
         HeadError: On a head whose contributions are not exact, such as a network, or a linear part
@@ -56,7 +57,7 @@ def _explain(
     background: Background | None,
 ) -> Explanation:
     if isinstance(scorer, TreeScorer):
-        return TreeExplainer(scorer.boosters, names).explain(values)
+        return TreeExplainer(scorer.boosters, names, background=background).explain(values)
     if isinstance(scorer, LogisticScorer):
         return _explain_logistic(scorer, names, values, background)
     if isinstance(scorer, Blend):

@@ -9,23 +9,27 @@ computes, at loading its scores must be those of the bundle's own ONNX graph.
 from __future__ import annotations
 
 import json
+import logging
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kernels.bundle.folder import BundleError
 from tasks.explain.additivity import TOLERANCE
+from tasks.explain.background import Background
 from tasks.explain.errors import AdditivityError
 from tasks.explain.groups import FeatureGroups
 from tasks.explain.reasons import Reason, ReasonRanker
+from tasks.explain.ties import tied
 from tasks.explain.wording import Wording
 from tasks.fraud.bundle.bundle import SCORE_TOLERANCE
 from tasks.fraud.bundle.heads import OnnxHead, split
 from tasks.fraud.catalogue import bundle_catalogue
 from tasks.fraud.heads.calibration import Calibration
 from tasks.fraud.heads.head import HeadError, check_features
+from tasks.fraud.online.explanation import GroupContribution, HeadExplanation
 from tasks.fraud.online.head_parts import Engine, LinearPart, Part, forest_part
 
 if TYPE_CHECKING:
@@ -36,7 +40,20 @@ if TYPE_CHECKING:
     from tasks.explain.languages import Language
     from tasks.fraud.bundle import Bundle
 
+logger = logging.getLogger(__name__)
+
 Inputs = NDArray[np.float32]
+
+
+class _Told(NamedTuple):
+    """A row explained by group: mean and error [G]; ``single`` is the mean by feature [W]."""
+
+    logit: float
+    base: float
+    mean: list[float]
+    error: list[float]
+    single: list[float]
+    gap: float
 
 
 class FastHead:
@@ -69,6 +86,10 @@ class FastHead:
         self._calibration = calibration
         self._ranker = ranker
         self._group = _group_of_each(ranker.groups)
+        self._variance = np.zeros(len(ranker.groups.keys))
+        if not isinstance(part, OnnxHead):
+            for group, members in enumerate(ranker.groups.members):
+                self._variance[group] = part.covariance[np.ix_(members, members)].sum()
 
     @classmethod
     def load(
@@ -165,17 +186,53 @@ class FastHead:
                 values that are not finite.
             tasks.explain.errors.AdditivityError: When contributions miss the score.
         """
+        told = self._told(row)
+        return self._ranker.of_row(told.mean, told.error, told.single, row)
+
+    def explain(self, row: Inputs) -> HeadExplanation:
+        """Return the whole explanation of one row [W]; its reasons are those of ``reasons``.
+
+        Raises:
+            HeadError, tasks.explain.errors.AdditivityError: As ``reasons``.
+        """
+        told, part, groups = self._told(row), self._explained_part(), self._ranker.groups
+        order = sorted(range(len(told.mean)), key=lambda g: -told.mean[g])
+        contributions = []
+        for g, after in zip(order, [*order[1:], None], strict=True):
+            tie = after is not None and tied(
+                told.mean[g], told.mean[after], told.error[g], told.error[after]
+            )
+            contributions.append(
+                GroupContribution(
+                    groups.keys[g], groups.labels[g], told.mean[g], told.error[g], tie
+                )
+            )
+        background = part.background
+        return HeadExplanation(
+            told.logit,
+            told.base,
+            tuple(contributions),
+            tuple(self._ranker.of_row(told.mean, told.error, told.single, row)),
+            told.gap,
+            part.method,
+            "" if background is None else background.sha256,
+            0 if background is None else len(background.values),
+            part.models,
+        )
+
+    def _told(self, row: Inputs) -> _Told:
+        """Explain a row by group.
+
+        Raises:
+            HeadError, AdditivityError: See ``reasons``.
+        """
         from kernels.ops.grouped import grouped_mean_and_error
 
-        if isinstance(self._part, OnnxHead):
-            raise HeadError(
-                f"head {self.name!r} is scored by ONNX Runtime and has no exact contributions; "
-                "give no reasons, or ship a tree or logistic head"
-            )
+        part = self._explained_part()
         self._check_row(row)
-        logit, base, contributions = self._part.explain_row(row)
+        logit, base, contributions = part.explain_row(row)
         groups = len(self._ranker.groups.keys)
-        spread = grouped_mean_and_error(contributions, self._group, groups)
+        spread = grouped_mean_and_error(contributions, self._variance, self._group, groups)
         mean, error, single = (values.tolist() for values in spread)
         gap = abs(base + sum(mean) - logit)
         if not gap <= TOLERANCE * (1.0 + abs(logit)):
@@ -183,7 +240,15 @@ class FastHead:
                 f"the explanation misses the score by {gap:.3g} log-odds: no reasons are given; "
                 "load the model again"
             )
-        return self._ranker.of_row(mean, error, single, row)
+        return _Told(logit, base, mean, error, single, gap)
+
+    def _explained_part(self) -> Part:
+        if isinstance(self._part, OnnxHead):
+            raise HeadError(
+                f"head {self.name!r} is scored by ONNX Runtime and has no exact contributions; "
+                "give no reasons, or ship a tree or logistic head"
+            )
+        return self._part
 
     def _check_row(self, row: Inputs) -> None:
         if row.shape != (len(self.names),) or not np.isfinite(row).all():
@@ -241,19 +306,35 @@ def _fast_part(
     try:
         kind = stored["scorer"]["kind"] if stored else ""
         if kind == "trees":
-            trees = forest_part(stored["scorer"], len(names))
+            trees = forest_part(stored["scorer"], len(names), _background(bundle, names))
             return trees, Calibration(**stored["calibration"])
         if kind == "logistic":
             head = head_from_dict(stored)
             if isinstance(head.scorer, LogisticScorer):
-                signals = len(names) > len(bundle.feature_names)
-                background = bundle.background(signals=signals)
+                background = _background(bundle, names)
+                if background is None:
+                    return None
                 return LinearPart(head.scorer, background), head.calibration
     except (KeyError, TypeError, ValueError) as error:
         known = isinstance(error, ForestError | HeadError | BundleError)
         reason = str(error) if known else f"lacks or misuses {error}"
         raise BundleError(f"{bundle.folder}: stored head {reason}") from error
     return None
+
+
+def _background(bundle: Bundle, names: tuple[str, ...]) -> Background | None:
+    """Return the background of what a head reads; None, which is logged, for an old bundle."""
+    signals = len(names) > len(bundle.feature_names)
+    values = bundle.background_or_none(signals=signals)
+    if values is None:
+        logger.warning(
+            "%s has no background%s: trees are explained by their own branch counts, linear heads "
+            "not at all; train and publish again",
+            bundle.folder,
+            " with the network's signals" if signals else "",
+        )
+        return None
+    return Background(names, values)
 
 
 def _verify(made: FastHead, bundle: Bundle) -> None:
@@ -272,8 +353,11 @@ def _verify(made: FastHead, bundle: Bundle) -> None:
             f"{worst:.2g} away from its ONNX graph; train and publish again"
         )
     if made.explains:
-        for row in inputs:
-            made.reasons(row)
+        try:
+            for row in inputs:
+                made.reasons(row)
+        except AdditivityError as error:
+            raise BundleError(f"{bundle.folder}: head {made.name!r}: {error}") from error
 
 
 def _example(bundle: Bundle, made: FastHead) -> dict[str, Any]:

@@ -6,18 +6,31 @@ built from a head's JSON form (``tasks.fraud.heads.files``) without LightGBM.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tasks.explain.background import Background
+from tasks.explain.tree import Method
+
 if TYPE_CHECKING:
-    from kernels.forest import Forest
+    from kernels.forest import Forest, InterventionalForest
     from tasks.fraud.heads.logistic import LogisticScorer
+
+logger = logging.getLogger(__name__)
 
 Inputs = NDArray[np.float32]
 Reals = NDArray[np.float64]
+
+REPLICATES = 40
+"""Half samples of the background that errors come from, of all models together: an error is then
+itself uncertain by a ninth."""
+
+_ROOM = 512 * 2**20
+"""Bytes for tables that are dropped once the errors are known."""
 
 
 class RowExplanation(NamedTuple):
@@ -42,9 +55,18 @@ class Part(Protocol):
 
     Attributes:
         engine: What computes.
+        method: What contributions compare a row with.
+        background: Frozen training rows they compare with; None for ``path``.
+        models: Number of models K.
+        covariance: float64 [W, W], covariance of what inputs add to a row over backgrounds of the
+            same size, mean over the background rows; zeros for ``path``.
     """
 
     engine: Engine
+    method: Method
+    background: Background | None
+    models: int
+    covariance: Reals
 
     def logit(self, x: Inputs) -> Reals:
         """Return log-odds [n] of rows [n, W]."""
@@ -57,18 +79,31 @@ class Part(Protocol):
 
 
 class ForestPart:
-    """Mean log-odds of tree models.
+    """Mean log-odds of tree models, explained against a background.
 
     Attributes:
         engine: ``forest``.
+        method: ``interventional``; ``path`` without a background, or where the trees cannot be
+            explained against one (``kernels.forest.Forest.interventional``), which is logged.
+        background: The background; None for ``path``.
+        models: Number of models K.
+        covariance: See ``Part``.
         forest: The models, compiled.
     """
 
     engine: Engine = "forest"
 
-    def __init__(self, forest: Forest) -> None:
-        self.forest = forest
-        self._base = float(forest.base.mean())
+    def __init__(self, forest: Forest, background: Background | None) -> None:
+        """Count the background rows leaf by leaf, some 1 s for a thousand trees."""
+        self.forest, self.models = forest, forest.models
+        self._against = None if background is None else _against(forest, background)
+        self.method: Method = "path" if self._against is None else "interventional"
+        self.background = None if self._against is None else background
+        explained = self._against or forest
+        self._base = float(explained.base.mean())
+        self.covariance = np.zeros((forest.n_features, forest.n_features))
+        if self.background is not None and len(self.background.values) > 1:
+            self.covariance = _redraw_covariance(forest, self.background.values)
 
     def logit(self, x: Inputs) -> Reals:
         """Return log-odds [n]."""
@@ -79,9 +114,10 @@ class ForestPart:
         return self.forest.score_row(row) / self.forest.models
 
     def explain_row(self, row: Inputs) -> RowExplanation:
-        """Return exact path-dependent SHAP values of one row."""
-        score, contributions = self.forest.explain_row(row)
-        return RowExplanation(score / self.forest.models, self._base, contributions)
+        """Return exact SHAP values of one row."""
+        explained = self._against or self.forest
+        score, contributions = explained.explain_row(row)
+        return RowExplanation(score / self.models, self._base, contributions)
 
 
 class LinearPart:
@@ -89,23 +125,29 @@ class LinearPart:
 
     Attributes:
         engine: ``linear``.
+        method: ``interventional``.
+        background: The background.
+        models: 1.
+        covariance: See ``Part``; for a linear model it is that of every row.
     """
 
     engine: Engine = "linear"
+    method: Method = "interventional"
+    models = 1
 
-    def __init__(self, scorer: LogisticScorer, background: Inputs) -> None:
-        """Encode the background.
-
-        Args:
-            scorer: The model.
-            background: float32 [b, W], frozen training rows.
-        """
+    def __init__(self, scorer: LogisticScorer, background: Background) -> None:
+        """Encode the background."""
         self._scorer = scorer
-        self._mean = scorer.encode(background).mean(axis=0)
+        self.background: Background | None = background
+        encoded = scorer.encode(background.values)
+        self._mean = encoded.mean(axis=0)
         self._base = float(self._mean @ scorer.weights + scorer.bias)
         hinges = scorer.scaling.outputs // scorer.width - 1
         features = np.arange(scorer.width)
         self._owner = np.concatenate([features, np.repeat(features, hinges)])
+        each = np.zeros((len(encoded), scorer.width))
+        np.add.at(each.T, self._owner, ((encoded - self._mean) * scorer.weights).T)
+        self.covariance: Reals = each.T @ each / (len(each) * max(len(each) - 1, 1))
 
     def logit(self, x: Inputs) -> Reals:
         """Return log-odds [n]."""
@@ -124,12 +166,38 @@ class LinearPart:
         return RowExplanation(logit, self._base, values[None])
 
 
-def forest_part(stored: Mapping[str, Any], width: int) -> ForestPart:
+def _against(forest: Forest, background: Background) -> InterventionalForest | None:
+    """Return the forest against the background; None where it refuses, which is logged."""
+    from kernels.forest import ForestError
+
+    try:
+        return forest.interventional(background.values)
+    except ForestError as error:
+        logger.warning("reasons compare with branch counts, not with the background: %s", error)
+        return None
+
+
+def _redraw_covariance(forest: Forest, background: Inputs) -> Reals:
+    """Return the covariance of contributions over backgrounds, mean over the background rows.
+
+    What another background adds to a row hardly depends on the row: exactly so for sums of one
+    feature's functions, within some tens of percent for the fraud trees. So it is told once at
+    loading, and costs a request nothing.
+    """
+    replicates = -(-REPLICATES // forest.models)
+    against = forest.interventional(background, table_bytes=_ROOM, replicates=replicates)
+    found = np.concatenate([against.explain_row_with_replicates(row)[2] for row in background])
+    covariance: Reals = found.T @ found / len(background)
+    return covariance
+
+
+def forest_part(stored: Mapping[str, Any], width: int, background: Background | None) -> ForestPart:
     """Build the trees of a head from its JSON form.
 
     Args:
         stored: Scorer of kind ``trees`` from ``head_to_dict``.
         width: Inputs W the head must read.
+        background: What contributions compare with; None: the trees' own branch counts.
 
     Raises:
         ForestError: On models of another width, or of a kind that the kernel does not read.
@@ -140,4 +208,4 @@ def forest_part(stored: Mapping[str, Any], width: int) -> ForestPart:
     for _, found in models:
         if found != width:
             raise ForestError(f"a tree model reads {found} inputs, the bundle gives {width}")
-    return ForestPart(Forest([trees for trees, _ in models], width))
+    return ForestPart(Forest([trees for trees, _ in models], width), background)

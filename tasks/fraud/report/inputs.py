@@ -20,6 +20,7 @@ from tasks.fraud.evaluation.figures import StoredFold
 from tasks.fraud.evaluation.protocol import DAY_MS, iso_day
 from tasks.fraud.heads.explain import explain_head
 from tasks.fraud.heads.files import head_from_dict
+from tasks.fraud.online.head import FastHead
 from tasks.fraud.report import ReportInputs
 from tasks.fraud.report.assemble import (
     alert_rows,
@@ -128,7 +129,7 @@ def collect_report(sources: ReportSources) -> ReportInputs:
             durations=sources.durations,
             run_url=sources.run_page,
         ),
-        explained_by="exact tree contributions (TreeSHAP) of the active head, in log-odds",
+        explained_by="exact contributions (interventional SHAP) of the active head, in log-odds",
     )
 
 
@@ -182,14 +183,17 @@ def explain_alerts(
     stored = json.loads(bundle.read_extra("heads.json"))
     head = head_from_dict(stored[bundle.active])
     groups = FeatureGroups.of(names, [e.column for e in bundle.config.entities])
-    explanation = explain_head(head, names, values, background)
     overall = explain_head(head, names, background.values, background)
     strengths = tuple(Importance(*pair) for pair in top_groups(overall, groups))
+    fast = FastHead.load(bundle, catalogue=catalogue, language=language)
+    if fast.explains:  # what API and stream answer with
+        return alerts, [fast.reasons(row) for row in values], strengths
     wording = Wording(
         bundle.config.decimals,
         {c: tuple(values) for c, values in bundle.categories.items()},
         language,
     )
+    explanation = explain_head(head, names, values, background)
     reasons = rank_reasons(explanation, values, groups, wording=wording, catalogue=catalogue)
     return alerts, reasons, strengths
 

@@ -331,6 +331,7 @@ def test_metrics_and_documents(api, events):
     assert set(document["paths"]) == {
         "/v1/score",
         "/v1/labels",
+        "/v1/explain",
         "/v1/entities/{kind}/{entity}",
         "/v1/model",
         "/v1/rules",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -38,10 +39,13 @@ INT64 = st.integers(-(2**63), 2**63 - 1)
     INT64,
     st.lists(TEXT.filter(lambda t: t.isprintable()), min_size=1, max_size=4),
     st.binary(max_size=200),
+    st.none() | st.lists(st.integers(-(2**20), 2**20), max_size=40),
 )
-def test_kept_answers_round_trip(name, time, amount, entities, body):
+def test_kept_answers_round_trip(name, time, amount, entities, body, read):
     transaction = OnlineTransaction(7, name, time, amount, tuple(entities))
-    kept = unpack_answer(pack_answer(transaction, body))
+    inputs = None if read is None else np.array(read, np.float32)
+    kept = unpack_answer(pack_answer(transaction, body, inputs))
+    assert kept.inputs.tolist() == (read or [])
     assert (kept.name, kept.time, kept.amount, kept.body) == (name, time, amount, body)
     assert kept.entities == tuple(entities)
     assert kept.is_of(transaction)

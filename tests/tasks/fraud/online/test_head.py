@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from copy import copy
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,7 +14,7 @@ from tasks.explain.background import Background
 from tasks.explain.catalogue.files import from_toml, house_catalogue, to_toml
 from tasks.explain.errors import AdditivityError, CatalogueError
 from tasks.explain.groups import FeatureGroups
-from tasks.explain.reasons import rank_reasons
+from tasks.explain.reasons import ReasonRanker, rank_reasons
 from tasks.explain.wording import Wording
 from tasks.fraud.bundle import BundleParts, write_bundle
 from tasks.fraud.bundle.heads import OnnxHead, compose, split
@@ -26,11 +28,12 @@ from tasks.fraud.heads import (
     fit_logistic,
     fit_trees,
 )
+from tasks.fraud.heads.calibration import Calibration
 from tasks.fraud.heads.explain import explain_head
 from tasks.fraud.heads.files import head_to_dict
 from tasks.fraud.heads.head import Blend, Head
 from tasks.fraud.online.head import FastHead
-from tasks.fraud.online.head_parts import RowExplanation
+from tasks.fraud.online.head_parts import LinearPart, RowExplanation, forest_part
 
 NAMES = ("amount", "night", "payer.ratio_30d", "payer.n_1d", "payer.gap", "payee.risk_7d",
          "payee.frauds_30d", "payee.ratio_7d", "channel")  # fmt: skip
@@ -104,12 +107,13 @@ def heads():
     return heads | {"both": both.calibrated(wide(later, later_mail), later_y)}
 
 
-def write(folder, heads, active="both", stored=None, extras=(), **changes):
+def write(folder, heads, active="both", stored=None, background=None, extras=(), **changes):
     x, mail, _ = sample(4, 16)
     graphs = {name: head.to_onnx() for name, head in heads.items()}
     graphs["both"] = compose(network(), graphs["both"])
     stored = {n: head_to_dict(h) for n, h in heads.items()} if stored is None else stored
-    background, background_mail, _ = sample(5, 40)
+    own, background_mail, _ = sample(5, 40)
+    background = own if background is None else background
     entities = tuple(EntityColumn(e) for e in ENTITIES)
     return write_bundle(
         folder,
@@ -167,15 +171,69 @@ def test_reasons_are_those_of_the_whole_explanation(bundle, heads, name):
     wanted = rank_reasons(explanation, inputs, FeatureGroups.of(names, ENTITIES), wording=wording)
     found = [fast.reasons(row) for row in inputs]
     assert len({r.text for row in found for r in row}) > 30
+    assert explanation.method == "interventional"
     for ours, theirs in zip(found, wanted, strict=True):
-        assert [(r.text, r.group, r.tie) for r in ours] == [
-            (r.text, r.group, r.tie) for r in theirs
-        ]
+        assert [(r.text, r.group) for r in ours] == [(r.text, r.group) for r in theirs]
         for a, b in zip(ours, theirs, strict=True):
             assert a.contribution == pytest.approx(b.contribution, abs=1e-9)
-            assert a.error == pytest.approx(b.error, abs=1e-9)
-    if name != "logistic":
-        assert any(r.error > 0 for row in found for r in row)
+            assert a.error > b.error  # the models' spread, and the background's
+    for row, reasons, n in zip(inputs, found, range(len(found)), strict=True):
+        told = fast.explain(row)
+        assert list(told.reasons) == reasons
+        assert told.base + sum(g.contribution for g in told.groups) == pytest.approx(told.log_odds)
+        assert told.additivity_gap <= 1e-6 * (1 + abs(told.log_odds))
+        sizes = [g.contribution for g in told.groups]
+        assert sizes == sorted(sizes, reverse=True)
+        assert told.log_odds == pytest.approx(explanation.raw_score[n], abs=1e-9)
+    assert (told.method, told.background_sha256) == ("interventional", background.sha256)
+    assert (told.background_rows, told.models) == (40, 1 if name == "logistic" else 3)
+
+
+@pytest.mark.parametrize("name", ["tabular", "logistic"])
+def test_errors_cover_what_another_background_gives(heads, name):
+    """Over many backgrounds the variance of a contribution is its squared error."""
+    rows, draws = sample(13, 25)[0], 60
+    groups = FeatureGroups.of(NAMES, ENTITIES)
+    values, squares = [], []
+    for draw in range(draws):
+        background = Background(NAMES, sample(100 + draw, 40)[0])
+        if name == "logistic":
+            part = LinearPart(heads[name].scorer, background)
+        else:
+            part = forest_part(head_to_dict(heads[name])["scorer"], WIDTH, background)
+        fast = FastHead(name, NAMES, part, Calibration(), None, ReasonRanker(groups))
+        told = [{g.group: g for g in fast.explain(row).groups} for row in rows]
+        values.append([[t[key].contribution for key in groups.keys] for t in told])
+        squares.append([[t[key].error ** 2 for key in groups.keys] for t in told])
+    found, claimed = np.var(values, axis=0, ddof=1), np.mean(squares, axis=0)
+    ratio = claimed.sum(axis=0) / found.sum(axis=0)
+    # A variance of 60 draws is itself uncertain: chi square, 59 degrees of freedom, one in 10,000.
+    assert (ratio > 59 / 108.0).all()
+    assert claimed.sum() / found.sum() > 0.85
+    if name == "logistic":  # the models' spread of trees stays where only the background changes
+        assert (ratio < 59 / 26.0).all()
+        assert claimed.sum() / found.sum() < 1.2
+
+
+def test_an_old_bundle_without_a_background_says_how_it_explains(heads, tmp_path, caplog):
+    bundle = write(tmp_path / "b", heads, active="tabular")
+    files = {n: d for n, d in bundle.manifest.files.items() if n != "background.npz"}
+    old = copy(bundle)
+    old.manifest = replace(bundle.manifest, files=files)
+    fast = FastHead.load(old)
+    told = fast.explain(sample(14, 1)[0][0])
+    assert (told.method, told.background_sha256, told.background_rows) == ("path", "", 0)
+    assert "has no background" in caplog.text
+    linear = FastHead.load(old, "logistic")
+    assert (linear.engine, linear.explains) == ("onnx", False)
+
+
+def test_trees_that_cannot_be_explained_against_a_background_say_so(bundle, monkeypatch, caplog):
+    monkeypatch.setattr("kernels.forest.interventional.InterventionalForest._most_states", 0)
+    monkeypatch.setattr("kernels.forest.backgrounds.WORD_FEATURES", 0)
+    fast = FastHead.load(bundle, "tabular")
+    assert fast.explain(sample(14, 1)[0][0]).method == "path"
+    assert "not with the background: a path tests" in caplog.text
 
 
 def test_reasons_have_the_codes_of_the_catalogue_and_its_words_in_either_language(bundle):
@@ -253,10 +311,14 @@ def test_reasons_that_miss_the_score_are_an_error(bundle, monkeypatch):
     row = sample(8, 1)[0][0]
     logit, base, values = fast._part.explain_row(row)
     monkeypatch.setattr(
-        type(fast._part), "explain_row", lambda *_: RowExplanation(logit + 0.1, base, values)
+        type(fast._part),
+        "explain_row",
+        lambda *_: RowExplanation(logit + 0.1, base, values),
     )
     with pytest.raises(AdditivityError, match=r"misses the score by 0\.1"):
         fast.reasons(row)
+    with pytest.raises(BundleError, match="head 'tabular': the explanation misses the score"):
+        FastHead.load(bundle, "tabular")  # such a model is not served
 
 
 @pytest.mark.parametrize("name", ENGINES)
