@@ -29,3 +29,7 @@ class UnstableScoreError(ExplanationError):
 
 class ExplanationTimeoutError(ExplanationError):
     """The time allowed was over before the values were known."""
+
+
+class GraphInputError(ExplanationError):
+    """The graph, the node or the edge inputs do not fit each other or the module."""
