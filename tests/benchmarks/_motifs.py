@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +15,7 @@ from tests.benchmarks._pyg import pyg
 Pairs = list[tuple[int, int]]
 HOUSE: Pairs = [(0, 1), (1, 2), (2, 3), (3, 0), (0, 4), (1, 4)]
 """Middle 0 and 1, bottom 2 and 3, top 4 (Ying et al., NeurIPS 2019)."""
-RELATIONS = ("transfer", "same device")
+RELATIONS = ("paid by", "same device", "pays")
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,7 +82,6 @@ def houses(base: int, motifs: int, seed: int) -> Planted:
     )
 
 
-
 class Sums(nn.Module):
     """Three layers that sum over neighbours; the head reads all of them."""
 
@@ -105,7 +102,9 @@ class Sums(nn.Module):
         return self.head(torch.cat(seen, dim=1))
 
 
-def trained(net: nn.Module, planted: Planted, inputs: tuple[Tensor, ...], seed: int, steps: int) -> float:
+def trained(
+    net: nn.Module, planted: Planted, inputs: tuple[Tensor, ...], seed: int, steps: int
+) -> float:
     """Train a net in place on four fifths of the nodes; return the accuracy on the others."""
     made = torch.Generator().manual_seed(seed)
     order = torch.randperm(len(planted.label), generator=made)
@@ -122,3 +121,41 @@ def trained(net: nn.Module, planted: Planted, inputs: tuple[Tensor, ...], seed: 
     with torch.inference_mode():
         out = net(planted.x, planted.edge_index, *inputs)
     return float((out[test].argmax(1) == planted.label[test]).float().mean())
+
+
+def rings(accounts: int, motifs: int, seed: int) -> Planted:
+    """Return payments in which a collector is paid by three accounts of one device, twice each.
+
+    Every account of a ring pays strangers, too, and strangers share devices with strangers:
+    neither a device nor many payments betrays a ring, only payers of one device.
+    """
+    rng = np.random.default_rng(seed)
+    label, motif = [0] * accounts, [-1] * accounts
+    edges: list[tuple[int, int, int]] = []
+    inside: list[bool] = []
+    for number in range(motifs):
+        collector, *mules = range(accounts + 4 * number, accounts + 4 * number + 4)
+        label += [1, 2, 2, 2]
+        motif += [number] * 4
+        ring = [(mule, collector, 0) for mule in mules]
+        ring += [(a, b, 1) for a in mules for b in mules if a < b]
+        edges += ring
+        inside += [True] * len(ring)
+    n = len(label)
+    for relation, links in ((0, 3 * n), (1, n // 2)):
+        ends = rng.integers(n, size=(links, 2))
+        kept = ends[ends[:, 0] != ends[:, 1]].tolist()
+        edges += [(a, b, relation) for a, b in kept]
+        inside += [False] * len(kept)
+    # Messages go both ways; a payment is another relation to its payer than to its payee.
+    both = edges + [(b, a, 2 if r == 0 else 1) for a, b, r in edges]
+    source, target, relation = (torch.tensor(column) for column in zip(*both, strict=True))
+    x = torch.from_numpy(rng.normal(size=(n, 4)).astype(np.float32))
+    return Planted(
+        x,
+        torch.stack([source, target]),
+        relation,
+        torch.tensor(label),
+        np.array(motif),
+        np.array(inside * 2),
+    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -26,6 +26,8 @@ class GraphInputs:
         relation: Name of each edge's relation, position in ``relations`` ``[E]``; None for one.
         relations: Names of the relations.
         time: Time of each edge ``[E]`` in any unit; None where edges have none.
+        now: Instant that ages are counted to; None: that of the latest edge around a node.
+        clock: How a time is said.
         names: Key of each node, length n; None: its number.
     """
 
@@ -35,6 +37,8 @@ class GraphInputs:
     relation: Ints | None = None
     relations: tuple[str, ...] = ("neighbours",)
     time: NDArray[np.int64] | None = None
+    now: int | None = None
+    clock: Callable[[int], str] = str
     names: Sequence[str] | None = None
 
     def __post_init__(self) -> None:

@@ -162,17 +162,17 @@ class NodeExplainer:
         worth[-1] = score
         values = (shapley_matrix(len(names)) @ worth)[None]
         gap = check_additivity(values, float(worth[0]), np.array([score]))
-        players = range(len(shared.names))
-        members = tuple(tuple(around.nodes[shared.owner == p].tolist()) for p in players)
-        held = [(shared.owner[around.source] == p) | (shared.owner[around.target] == p)
-                for p in players]  # fmt: skip
+        holder = np.where(shared.owner < 0, -1, shared.owner + len(own))
+        players = np.arange(len(names))
+        members = tuple(tuple(around.nodes[holder == p].tolist()) for p in players)
+        present = (holder[around.source] == players[:, None]) | (
+            holder[around.target] == players[:, None]
+        )
         found = PlayerExplanation(
             names, values, np.zeros_like(values), float(worth[0]), np.array([score]), gap, "exact",
             np.array([len(worth)]), self.background.sha256, None, np.full(values.shape, np.nan),
         )  # fmt: skip
-        none = np.zeros((len(own), len(around.edges)), bool)
-        present = np.concatenate([none, np.reshape(held, (-1, len(around.edges)))]).astype(bool)
-        return NodeExplanation(node, found, ((),) * len(own) + members, around.hops, copies, present)
+        return NodeExplanation(node, found, members, around.hops, copies, present)
 
     def _copies(self, node: int) -> Copies:
         """Cut out the neighbourhood; where degrees count, it reaches one hop further."""

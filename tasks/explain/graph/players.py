@@ -1,8 +1,8 @@
 """Who shares the credit in a neighbourhood: telling neighbours alone, the others in groups.
 
 Groups are by distance, relation and time bucket of the edge over which a node is first reached.
-Where there are more than fit, they are made coarser from the far end: first buckets go, then
-relations, then distances.
+Where there are more than fit, they are made coarser from the far end: first buckets and relations
+of distant ones go, then their distances, then the buckets and relations of direct neighbours.
 """
 
 from __future__ import annotations
@@ -71,8 +71,12 @@ def divide(
     names: dict[str, int] = {}
     owner = np.full(len(around.nodes), -1)
     for node in [*sorted(alone), *(v for v in neighbours if v not in alone)]:
-        single = f"{graph.name(int(around.nodes[node]))} ({_title(graph, when, node)})"
-        name = single if node in alone else _named(graph, buckets, groups[node])
+        if node in alone:
+            told = [graph.relations[relation[node]]]
+            told += [] if when is None else [graph.clock(int(when[node]))]
+            name = f"{graph.name(int(around.nodes[node]))} ({', '.join(told)})"
+        else:
+            name = _named(graph, buckets, groups[node])
         owner[node] = names.setdefault(name, len(names))
     return NeighbourPlayers(tuple(names), owner)
 
@@ -83,7 +87,7 @@ def most_telling(changes: Changes, nodes: Ints, least: float) -> list[int]:
     Up to ``SCREENED`` are left out one by one. Of more, sets are left out, the telling quarter of
     the sets is split in four, and so on: two that cancel out in one set are overlooked.
     """
-    sets = [part for part in np.array_split(nodes, min(SCREENED, len(nodes))) if len(part)]
+    sets = np.array_split(nodes, min(SCREENED, len(nodes))) if len(nodes) else []
     while sets:
         change = changes(sets)
         order = np.argsort(-change, kind="stable")
@@ -120,7 +124,8 @@ def _kinds(
         return relation, bucket, None
     when = graph.time[edge]
     if buckets:
-        age = graph.time[around.edges].max() - when
+        now = graph.time[around.edges].max() if graph.now is None else graph.now
+        age = now - when
         bucket = np.searchsorted([limit for _, limit in buckets], age)
     return relation, bucket, when
 
@@ -132,8 +137,9 @@ def _groups(distance: Ints, relation: Ints, bucket: Ints, most: int) -> list[Gro
     """Return the group of each node: distance, relation (-1: any), bucket (-1: any)."""
     kinds = np.stack([distance, relation, bucket], axis=1)
     far = int(distance.max())
-    coarser: list[tuple[int, int]] = [(column, d) for column in (2, 1) for d in range(far, 0, -1)]
-    for column, least in [*coarser, *((0, d) for d in range(far - 1, 0, -1))]:
+    coarser = [(column, d) for d in range(far, 1, -1) for column in (2, 1)]
+    coarser += [(0, d) for d in range(far - 1, 1, -1)]
+    for column, least in [*coarser, (2, 1), (1, 1), (0, 1)]:
         if len({tuple(row) for row in kinds[1:].tolist()}) <= most:
             break
         far_ones = distance >= least
@@ -149,7 +155,3 @@ def _named(graph: GraphInputs, buckets: Buckets, group: Group) -> str:
         ages = [*(name for name, _ in buckets), "older"]
         told.append("any age" if bucket < 0 else ages[bucket])
     return ", ".join(told)
-
-
-def _title(graph: GraphInputs, when: NDArray[np.int64] | None, node: int) -> str:
-    return "neighbour" if when is None else f"at {when[node]}"
