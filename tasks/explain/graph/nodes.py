@@ -47,7 +47,7 @@ class GraphOptions:
     players: int = MOST_PLAYERS
     buckets: Buckets = ()
     feature_groups: Mapping[str, Sequence[int]] = field(default_factory=dict)
-    edges: int = 2**20
+    edges: int = 2**18
 
     def __post_init__(self) -> None:
         """Validate, naming the fix.
