@@ -45,7 +45,7 @@ class Planted:
 
 
 def houses(base: int, motifs: int, seed: int) -> Planted:
-    """Return houses on a Barabasi-Albert graph with a tenth as many random links as nodes (BA-Shapes)."""
+    """Return houses on a Barabasi-Albert graph, with n / 10 random links (BA-Shapes)."""
     rng = np.random.default_rng(seed)
     ends = list(range(5))  # every node as often as it has links
     links: Pairs = []
@@ -180,7 +180,9 @@ class LogOdds(nn.Module):
         return out - torch.log(-torch.expm1(out.clamp_max(-1e-7)))
 
 
-def train(net: nn.Module, planted: Planted, more: dict[str, Tensor], steps: int, seed: int) -> float:
+def train(
+    net: nn.Module, planted: Planted, more: dict[str, Tensor], steps: int, seed: int
+) -> float:
     """Train in place on four fifths of the nodes; return the accuracy on the others."""
     order = torch.randperm(len(planted.label), generator=torch.Generator().manual_seed(seed))
     learnt, kept = order.split([len(order) * 4 // 5, len(order) - len(order) * 4 // 5])

@@ -198,7 +198,9 @@ def summed_up(seeds: Sequence[Mapping[str, Case]]) -> dict[str, float]:
             means[key] = whole(of_seed, axis=1)
             figures[prefix + key] = float(whole(means[key]))
             if key.endswith("recall"):
-                figures[f"{prefix}{key}_sd"] = float(np.std(means[key], ddof=min(1, len(seeds) - 1)))
+                figures[f"{prefix}{key}_sd"] = float(
+                    np.std(means[key], ddof=min(1, len(seeds) - 1))
+                )
         gain = means["motif_recall"] - means["gnnexplainer_recall"]
         draws = np.random.default_rng(0).integers(len(seeds), size=(10_000, len(seeds)))
         low, high = np.quantile(gain[draws].mean(axis=1), [0.025, 0.975])

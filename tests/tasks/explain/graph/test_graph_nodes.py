@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from itertools import combinations
+from itertools import combinations, pairwise
 
 import numpy as np
 import pytest
@@ -28,10 +28,10 @@ from tasks.explain.graph.nodes import GraphOptions, NodeExplainer
 from tests.benchmarks._pyg import pyg
 
 CONVS = {
-    "gcn": lambda a, b: pyg.GCNConv(a, b),
-    "sage": lambda a, b: pyg.SAGEConv(a, b),
-    "gat": lambda a, b: pyg.GATConv(a, b),
-    "sum": lambda a, b: pyg.GraphConv(a, b),
+    "gcn": pyg.GCNConv,
+    "sage": pyg.SAGEConv,
+    "gat": pyg.GATConv,
+    "sum": pyg.GraphConv,
 }
 
 
@@ -40,9 +40,7 @@ class Net(nn.Module):
         super().__init__()
         torch.manual_seed(seed)
         sizes = [features, *[4] * (layers - 1), outputs]
-        self.layers = nn.ModuleList(
-            CONVS[conv](a, b) for a, b in zip(sizes[:-1], sizes[1:], strict=True)
-        )
+        self.layers = nn.ModuleList(CONVS[conv](a, b) for a, b in pairwise(sizes))
         self.drop = nn.Dropout(dropout)
 
     def forward(self, x, edge_index):
