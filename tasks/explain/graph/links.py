@@ -1,13 +1,15 @@
 """From players to edges: what each link of a player has of its value.
 
 A player is drilled into as the node stands, with all others there. Up to six links, the shares are
-Shapley's among them; beyond, a link has what the score loses without it. What is then missing to
-the player's value goes to its links in equal parts, so that the shares of a player add up to its
-value exactly. A link between two players has a share of each.
+Shapley's among them; beyond, a link has what the score loses without it, and beyond 256 only the
+telling ones have. What is then missing to the player's value goes to its links in equal parts, so
+that the shares of a player add up to its value exactly. A link between two players has a share of
+each.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,11 +17,16 @@ from numpy.typing import NDArray
 
 from kernels.shapley.exact import members_of, shapley_matrix
 from tasks.explain.graph.nodes import NodeExplanation
+from tasks.explain.graph.players import NOTHING, most_telling
 
 Bools = NDArray[np.bool_]
 Float = NDArray[np.float64]
 COUNTED_LINKS = 6
 """Links of a player of which all subsets are scored."""
+LEFT_OUT = 256
+"""Links of a player that are left out one by one; of more, those that `most_telling` finds."""
+COPIED_EDGES = 2**24
+"""Edges of copies that are laid out at a time."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +70,8 @@ def edge_values(explained: NodeExplanation) -> EdgeValues:
         return EdgeValues(numbered, np.zeros(0), shares)
     few = [p for p, held in enumerate(players) if 0 < len(held) <= COUNTED_LINKS]
     many = [p for p, held in enumerate(players) if len(held) > COUNTED_LINKS]
-    without = np.unique(np.concatenate([players[p] for p in many])) if many else np.zeros(0, int)
+    chosen = {p: _telling(explained, players[p], of_link) for p in many}
+    without = np.unique(np.concatenate([np.zeros(0, np.int64), *chosen.values()]))
     absent = [_one_hot(without, count), *(_left_out(players[p], count) for p in few)]
     worth = _worth(explained, np.concatenate(absent)[:, of_link] & (of_link >= 0))
     cuts = np.cumsum([len(part) for part in absent])
@@ -71,7 +79,7 @@ def edge_values(explained: NodeExplanation) -> EdgeValues:
     loss = np.zeros(count)
     loss[without] = explained.found.scores[0] - lost
     for p in many:
-        shares[p, players[p]] = loss[players[p]]
+        shares[p, chosen[p]] = loss[chosen[p]]
     for p, values in zip(few, counted, strict=True):
         shares[p, players[p]] = shapley_matrix(len(players[p])) @ values
     for p in (*many, *few):
@@ -97,7 +105,27 @@ def _left_out(links: NDArray[np.int64], count: int) -> Bools:
     return absent
 
 
+def _telling(
+    explained: NodeExplanation, links: NDArray[np.int64], of_link: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """Return which links of a player are left out one by one."""
+    if len(links) <= LEFT_OUT:
+        return links
+    score = explained.found.scores[0]
+
+    def changes(sets: Sequence[NDArray[np.int64]]) -> Float:
+        return np.abs(
+            _worth(explained, np.stack([np.isin(of_link, some) for some in sets])) - score
+        )
+
+    telling = most_telling(changes, links, NOTHING * (1 + abs(score)))
+    return np.array(telling, dtype=np.int64)
+
+
 def _worth(explained: NodeExplanation, absent: Bools) -> Float:
     """Return the scores without some edges ``[m, e]``."""
     own = explained.copies.graph.x[explained.node : explained.node + 1]
-    return explained.copies.values(~absent, np.zeros(len(absent), np.int64), own)
+    step = max(1, COPIED_EDGES // absent.shape[1])
+    parts = [absent[start : start + step] for start in range(0, len(absent), step)]
+    zeros = np.zeros(step, np.int64)
+    return np.concatenate([explained.copies.values(~p, zeros[: len(p)], own) for p in parts])

@@ -116,9 +116,11 @@ class NodeExplainer:
             UnstableScoreError: When the module is in training mode.
             ScoreError: When no single output is meant, or a score is not finite.
             BackgroundError: On another number of features.
-            GraphInputError: On a feature group that names no column.
+            GraphInputError: On a feature group that names no column, and a layer with cached=True.
         """
         self._scores = TorchScores(module, output)
+        if any(getattr(part, "cached", False) for part in module.modules()):
+            raise GraphInputError("a layer keeps its first graph; make it with cached=False")
         self._graph, self._hops, self._call = graph, hops, call
         self._options = options or GraphOptions()
         width = graph.x.shape[1]
@@ -189,8 +191,8 @@ class NodeExplainer:
         raise GraphInputError(
             f"node {node} scores {wanted:.6g} in the whole graph and {score:.6g} within "
             f"{self._hops + 1} hops: say how many message-passing layers the module has (hops); a "
-            "module that draws random numbers, keeps a graph (cached=True) or looks at all nodes "
-            "at once cannot be explained; use .double() where float32 is too coarse"
+            "module that draws random numbers or looks at all nodes at once cannot be explained; "
+            "use .double() where float32 is too coarse"
         )
 
     def _fitting(self, edges: int) -> int:
@@ -246,5 +248,7 @@ def _feature_groups(given: Mapping[str, Sequence[int]], width: int) -> dict[str,
             f"feature_groups name columns {sorted(taken)} of {width}; each may be named once"
         )
     rest = [column for column in range(width) if column not in set(taken)]
+    if rest and OWN in given:
+        raise GraphInputError(f"a feature group is called {OWN!r} as the rest is; rename it")
     groups = {name: list(columns) for name, columns in given.items()}
     return groups | {OWN: rest} if rest else groups

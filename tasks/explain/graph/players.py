@@ -75,6 +75,8 @@ def divide(
             told = [graph.relations[relation[node]]]
             told += [] if when is None else [graph.clock(int(when[node]))]
             name = f"{graph.name(int(around.nodes[node]))} ({', '.join(told)})"
+            if name in names:  # two nodes of one key
+                name = f"{name}, node {around.nodes[node]}"
         else:
             name = _named(graph, buckets, groups[node])
         owner[node] = names.setdefault(name, len(names))
@@ -134,7 +136,7 @@ Group = tuple[int, int, int]
 
 
 def _groups(distance: Ints, relation: Ints, bucket: Ints, most: int) -> list[Group]:
-    """Return the group of each node: distance, relation (-1: any), bucket (-1: any)."""
+    """Return the group of each node: distance (-d: d or more), relation and bucket (-1: any)."""
     kinds = np.stack([distance, relation, bucket], axis=1)
     far = int(distance.max())
     coarser = [(column, d) for d in range(far, 1, -1) for column in (2, 1)]
@@ -143,13 +145,14 @@ def _groups(distance: Ints, relation: Ints, bucket: Ints, most: int) -> list[Gro
         if len({tuple(row) for row in kinds[1:].tolist()}) <= most:
             break
         far_ones = distance >= least
-        kinds[far_ones, column] = least if column == 0 else -1
+        kinds[far_ones, column] = -least if column == 0 else -1
     return [(row[0], row[1], row[2]) for row in kinds.tolist()]
 
 
 def _named(graph: GraphInputs, buckets: Buckets, group: Group) -> str:
     distance, relation, bucket = group
-    told = [f"{distance} hop{'s' * (distance > 1)} away"]
+    hops = f"{-distance} or more hops" if distance < 0 else f"{distance} hop{'s' * (distance > 1)}"
+    told = [f"{hops} away"]
     told.append("any relation" if relation < 0 else graph.relations[relation])
     if buckets:
         ages = [*(name for name, _ in buckets), "older"]

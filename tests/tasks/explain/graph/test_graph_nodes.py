@@ -171,14 +171,34 @@ def test_the_most_telling_neighbour_stands_alone():
 def test_a_hub_of_5000_neighbours_is_explained_within_its_bound():
     edges = [(leaf, 0) for leaf in range(1, 5001)]
     inputs = graph(5001, edges)
+    inputs.x[4321] = 3000.0
     net = Net("sage").double().eval()
     explainer = NodeExplainer(net, inputs, 2, options=GraphOptions(edges=2**18))
     explained = explainer.explain(0)
     assert len(explained.found.players) == 5  # 2^5 copies of 5,000 edges
     assert explained.found.gap < 1e-9
+    edges = edge_values(explained)
+    assert edges.shares.sum() == pytest.approx(explained.found.values[0, 1:].sum())
+    assert edges.edges[edges.order[0]] == (4320,)
     leaf = explainer.explain(5000)
     assert leaf.found.players == ("own features",)
     assert leaf.found.values[0, 0] == pytest.approx(leaf.found.scores[0] - leaf.found.base)
+
+
+def test_a_small_budget_merges_all_distances():
+    edges = [(leaf, 0) for leaf in range(1, 70)] + [(70, 1), (71, 70)]
+    net = Net("sum", layers=3).double().eval()
+    options = GraphOptions(3, edges=1)
+    found = NodeExplainer(net, graph(72, edges), 3, options=options).explain(0).found
+    assert found.players[0] == "own features"
+    assert found.players[2] == "1 or more hops away, any relation"
+
+
+def test_two_neighbours_of_one_name_are_two_players():
+    inputs = graph(4, [(1, 0), (2, 0), (3, 1)], names=["a", "b", "b", "c"])
+    found = NodeExplainer(Net().double().eval(), inputs, 2).explain(0)
+    assert found.found.players[1:3] == ("b (neighbours)", "b (neighbours), node 2")
+    assert found.members[1:] == ((1,), (2,), (3,))
 
 
 def test_the_same_bits_again_and_beside_other_nodes():
@@ -283,6 +303,10 @@ def test_what_is_refused():
     for players in (2, 13):
         with pytest.raises(PlayersError, match="choose 3 to 12"):
             GraphOptions(players)
+    with pytest.raises(GraphInputError, match="rename it"):
+        NodeExplainer(net, inputs, 2, options=GraphOptions(feature_groups={"own features": [0]}))
+    with pytest.raises(GraphInputError, match="cached=False"):
+        NodeExplainer(pyg.GCNConv(3, 1, cached=True).double().eval(), inputs, 1)
     spoilt = GraphInputs(inputs.x.clone(), inputs.edge_index)
     spoilt.x[3, 0] = torch.nan
     with pytest.raises(ScoreError, match="not finite"):

@@ -23,7 +23,7 @@ from tasks.fraud.simulate import TransfersConfig, simulate_transfers
 
 DATASETS = Path(__file__).resolve().parents[4] / "tasks" / "fraud" / "datasets"
 SMALL = GraphSettings(
-    steps=40, batch=64, negatives=7, hidden=8, folds=2, alone=False,
+    steps=20, batch=64, negatives=7, hidden=8, folds=2, alone=False,
     entities=EntitySettings(steps=4, events=64, hidden=8, embedding=4),
 )  # fmt: skip
 
@@ -31,7 +31,7 @@ SMALL = GraphSettings(
 @pytest.fixture(scope="module")
 def fitted():
     config = DatasetConfig.from_toml(DATASETS / "transfers.toml")
-    network = TransfersConfig(accounts=120, days=60, rings=10, seed=2)
+    network = TransfersConfig(accounts=60, days=60, rings=5, seed=2)
     tx = check(pa.Table.from_batches(simulate_transfers(network)), config, "x").transactions
     rows = np.arange(500, len(tx) - 500)
     part = fit_graph_rows(tx, build_features(tx, config), config, rows, settings=SMALL)
