@@ -23,6 +23,7 @@ def test_gnn(capsys):
     }
     assert found["repeatability"] == found["same_bits"] == 1.0
     assert found["additivity_max"] < 1e-6
+    assert found["transaction_additivity_max"] < 1e-6
     assert found["motif_recall"] > found["gnnexplainer_recall"]
     assert found["motif_recall"] > 1.5 * found["random_recall"]
 
