@@ -7,6 +7,7 @@ Recall is the share of the motif's links among as many links that rank highest.
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -254,6 +255,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             done.append(cases(size, seed))
             for case in done[-1].values():
                 measure(case, size, seed)
+            # At once, so that a run that is stopped leaves what it had found.
+            print(f"seed {seed}: {summed_up(done[-1:])}", file=sys.stderr, flush=True)
         figures = summed_up(done) | transactions(size, args.seed)
     names = ["house", "ring"]
     keys = [key for key in figures if f"house_{key}" in figures]
