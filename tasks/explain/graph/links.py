@@ -88,8 +88,7 @@ def edge_values(explained: NodeExplanation) -> EdgeValues:
 
 
 def _links_of(held: Bools, of_link: NDArray[np.int64]) -> NDArray[np.int64]:
-    links = np.unique(of_link[held])
-    return links[links >= 0]
+    return np.unique(of_link[held & (of_link >= 0)])
 
 
 def _one_hot(links: NDArray[np.int64], count: int) -> Bools:
@@ -114,9 +113,9 @@ def _telling(
     score = explained.found.scores[0]
 
     def changes(sets: Sequence[NDArray[np.int64]]) -> Float:
-        return np.abs(
-            _worth(explained, np.stack([np.isin(of_link, some) for some in sets])) - score
-        )
+        absent = np.stack([np.isin(of_link, some) for some in sets])
+        change: Float = np.abs(_worth(explained, absent) - score)
+        return change
 
     telling = most_telling(changes, links, NOTHING * (1 + abs(score)))
     return np.array(telling, dtype=np.int64)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -84,7 +85,7 @@ def neighbourhood(graph: GraphInputs, node: int, hops: int) -> Neighbourhood:
     nodes = np.concatenate(found)
     by_number = np.argsort(nodes, kind="stable")
 
-    def local(ids: NDArray[np.integer]) -> Ints:
+    def local(ids: NDArray[np.integer[Any]]) -> Ints:
         return by_number[np.searchsorted(nodes[by_number], ids)]
 
     places = np.concatenate(edges)

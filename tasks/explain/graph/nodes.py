@@ -210,7 +210,8 @@ class NodeExplainer:
             row[:] = ~(gone[around.source] | gone[around.target])
             gone[nodes] = False
         own = self._graph.x[around.nodes[:1]]
-        return np.abs(copies.values(edges, np.zeros(len(sets), np.int64), own) - score)
+        change: Float = np.abs(copies.values(edges, np.zeros(len(sets), np.int64), own) - score)
+        return change
 
     def _worth(self, copies: Copies, shared: NeighbourPlayers, own: int) -> Float:
         """Return what every coalition is worth ``[2^P]``; own features are the first players."""

@@ -51,10 +51,10 @@ class _Star(nn.Module):
         place = torch.cumsum(asked, 0) - 1
         mask = torch.zeros(int(asked.sum()), len(mail), dtype=torch.bool)
         mask[place[edge_index[1]], slot] = True
-        features, embeddings = x[asked, 1:].split(
-            [shape.features, shape.columns * shape.embedding], dim=1
-        )
-        embeddings = embeddings.reshape(-1, shape.columns, shape.embedding)
+        own = x[asked, 1:]
+        features = own[:, : shape.features]
+        sizes = (len(own), shape.columns, shape.embedding)
+        embeddings = own[:, shape.features :].reshape(sizes)
         out = torch.zeros(len(x))
         tokens = mail.expand(len(mask), *mail.shape)
         out[asked] = self.net(features, tokens, mask, embeddings)[:, 0]

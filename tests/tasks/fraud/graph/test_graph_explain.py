@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 
@@ -106,6 +107,20 @@ def test_a_first_transaction_has_no_partners(fitted):
     (explained,) = explainer.explain(np.array([0]))
     assert explained.found.players == ("past of sender", "past of receiver", "own features")
     assert not len(edge_values(explained).values)
+
+
+def test_a_net_without_embeddings_has_no_past_of_entities(fitted):
+    tx, part, _ = fitted
+    history = part._history
+    plain = replace(SMALL, steps=2, entities=replace(SMALL.entities, embedding=0))
+    bare = fit_graph_rows(
+        tx, history.features, history.graph.dataset, part.train_rows, settings=plain
+    )
+    last = np.array([len(tx) - 1])
+    (explained,) = bare.explainer().explain(last)
+    assert explained.found.players[0] == "own features"
+    assert not any(name.startswith("past of") for name in explained.found.players)
+    assert explained.found.scores[0] == pytest.approx(bare.hidden(last)[0, 0], abs=1e-4)
 
 
 def test_a_net_in_training_is_refused(fitted):
