@@ -88,7 +88,8 @@ def edge_values(explained: NodeExplanation) -> EdgeValues:
 
 
 def _links_of(held: Bools, of_link: NDArray[np.int64]) -> NDArray[np.int64]:
-    return np.unique(of_link[held & (of_link >= 0)])
+    links: NDArray[np.int64] = np.unique(of_link[held & (of_link >= 0)])
+    return links
 
 
 def _one_hot(links: NDArray[np.int64], count: int) -> Bools:
