@@ -41,3 +41,7 @@ class CatalogueError(ExplanationError):
 
 class LetterError(ExplanationError):
     """A letter is not written: something a reader or an auditor would need is missing."""
+
+
+class GraphInputError(ExplanationError):
+    """The graph, the node or the edge inputs do not fit each other or the module."""

@@ -37,8 +37,10 @@ from tasks.fraud.graph.snapshots import EntityGraph, SnapshotConfig
 if TYPE_CHECKING:
     from models.entity_sage import EntitySage
     from models.graph_net import GraphNet
+    from tasks.explain.graph.nodes import GraphOptions
     from tasks.fraud.dataset import DatasetConfig
     from tasks.fraud.evaluation.protocol import Fold
+    from tasks.fraud.graph.explain import TransactionExplainer
     from tasks.fraud.transactions import Transactions
 
 logger = logging.getLogger(__name__)
@@ -104,6 +106,17 @@ class GraphPart:
     def inputs(self, rows: Rows) -> dict[str, NDArray[Any]]:
         """Return ``mail`` [m, T, d], ``mask`` [m, T], ``embeddings`` [m, C, E]."""
         return self.model.inputs(self._history, rows)
+
+    def explainer(self, options: GraphOptions | None = None) -> TransactionExplainer:
+        """Return what explains the shipped net's log-odds, partner by partner.
+
+        On training rows the trees read the logits of other nets, see ``hidden``; what is explained
+        is the net that ships.
+        """
+        from tasks.fraud.graph.explain import TransactionExplainer, typical
+
+        background = typical(self.model, self._history, self.train_rows)
+        return TransactionExplainer(self.model, self._history, background, options)
 
     def embeddings(self) -> Embeddings:
         """Return the embedding of every entity seen before ``as_of``."""

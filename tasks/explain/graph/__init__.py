@@ -1,0 +1,1 @@
+"""Explanations of graph networks: who of a node's neighbourhood made its score."""
