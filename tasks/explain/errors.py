@@ -29,3 +29,7 @@ class UnstableScoreError(ExplanationError):
 
 class ExplanationTimeoutError(ExplanationError):
     """The time allowed was over before the values were known."""
+
+
+class ImageError(ExplanationError):
+    """An image of a shape that the model does not take, or with pixels that are no numbers."""
