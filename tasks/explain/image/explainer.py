@@ -114,6 +114,9 @@ class ImageExplainer:
         game = _Game(self._function, image, fills, Deadline(options.seconds), options.memory_bytes)
         score, floors = self._first_scores(image, fills)
         found = [self._values(game, labels, score, floors, i) for i, labels in enumerate(layouts)]
+        changed = (fills != image).any(axis=(0, 1))
+        for labels, (values, errors, _) in zip(layouts, found, strict=True):
+            _settle(np.bincount(labels.ravel(), changed.ravel()) == 0, values, errors)
         again = checked_scores(self._function, np.concatenate([image[None], fills]), "image")
         refuse_unstable(np.append(score, floors), again, 0, "image")
         base = float(floors.mean())
@@ -209,6 +212,13 @@ class ImageExplainer:
 
         values, errors, spent = plan.solve(differences, (score - floors)[None])
         return values[0], errors[0], int(spent[0])
+
+
+def _settle(idle: NDArray[np.bool_], values: Float, errors: Float) -> None:
+    """Give segments that no fill changes exactly nothing, in place."""
+    freed = values[idle].sum()
+    values[~idle] += freed / max(1, (~idle).sum())
+    values[idle] = errors[idle] = 0.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
