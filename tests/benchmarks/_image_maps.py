@@ -31,7 +31,10 @@ def small_net(classes: int) -> nn.Sequential:
 
 
 def train(net: nn.Module, images: Tensor, labels: Tensor, epochs: int) -> None:
-    """Train a net in place on images ``[n, 1, H, W]``, mirrored at random."""
+    """Train a net in place on images ``[n, 1, H, W]``, mirrored and lit at random.
+
+    Without other light the nets told the classes by the brightness of the background.
+    """
     optimizer = torch.optim.AdamW(net.parameters(), 2e-3, weight_decay=1e-2)
     steps = epochs * -(-len(images) // 32)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 4e-3, total_steps=steps)
@@ -40,12 +43,30 @@ def train(net: nn.Module, images: Tensor, labels: Tensor, epochs: int) -> None:
         for chosen in torch.randperm(len(images)).split(32):
             batch = images[chosen]
             flips = [axis for axis in (2, 3) if torch.rand(()) < 0.5]
-            loss = nn.functional.cross_entropy(net(batch.flip(flips)), labels[chosen])
+            gain = torch.exp(0.4 * torch.randn(len(batch), 1, 1, 1))
+            light = 0.5 * torch.randn(len(batch), 1, 1, 1)
+            loss = nn.functional.cross_entropy(
+                net(gain * batch.flip(flips) + light), labels[chosen]
+            )
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
             schedule.step()
     net.eval()
+
+
+class Probability(nn.Module):
+    """Probability of one class of a net that returns logits."""
+
+    def __init__(self, net: nn.Module, target: int) -> None:
+        """Take the net and the class."""
+        super().__init__()
+        self.net, self.target = net, target
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return ``[n]``."""
+        logits: Tensor = self.net(images)
+        return logits.softmax(dim=1)[:, self.target]
 
 
 class LogOdds(nn.Module):

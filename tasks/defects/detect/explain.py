@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -120,19 +120,17 @@ def explain_defects(
     """
     check_pixels(pixels, "image")
     scorer = detector.scorer
-    judged = detector.judge([pixels])[0]
-    looks = [
-        (window, _maps(scorer, pixels[window]))
+    # The score of an image is that of its worst tile, and of it the larger one of both sums.
+    looks = {
+        window: _look(scorer, pixels[window])
         for window in tiles(*pixels.shape[:2], detector.config.side)
-    ]
-    # Both sums of every tile: the larger one of the worst tile is the score.
-    told = [_sums(scorer, maps) for _, maps in looks]
-    worst = int(np.argmax([sums.max() for sums in told]))
-    window, maps = looks[worst]
-    branch = int(told[worst].argmax())
+    }
+    window, seen = max(looks.items(), key=lambda each: each[1].score)
+    maps, sums = seen.maps, _sums(scorer, seen.maps)
+    branch = int(sums.argmax())
     values = _cell_values(scorer, maps, branch)
     base = float(scorer.decision_bias[0])
-    log_odds = base + float(told[worst][branch])
+    log_odds = base + float(sums[branch])
     gap = check_additivity(values.reshape(1, -1), base, np.array([log_odds]))
     whole = np.zeros(pixels.shape[:2])
     whole[window] = spread(values, whole[window].shape)
@@ -143,12 +141,12 @@ def explain_defects(
         window,
         whole,
         log_odds,
-        judged.score,
+        seen.score,
         base,
         None if limit is None or not 0 < limit < 1 else log_odds - math.log(limit / (1 - limit)),
         gap,
-        judged.verdict,
-        judged.kind,
+        detector.thresholds.verdict(seen.score) if detector.thresholds else "REVIEW",
+        seen.kind,
         region,
         share,
         _similar(scorer, pixels[window], values, good, similar),
@@ -171,9 +169,21 @@ def spread(values: Floats, size: tuple[int, ...]) -> Floats:
     return np.asarray(gaussian_filter(whole, sigma, mode="reflect"))
 
 
-def _maps(scorer: SurfaceScorer, pixels: Pixels) -> torch.Tensor:
+class _Look(NamedTuple):
+    """What a scorer says of one tile, and the maps ``[1, sources, h, w]`` that it says so by."""
+
+    maps: torch.Tensor
+    score: float
+    kind: str
+
+
+def _look(scorer: SurfaceScorer, pixels: Pixels) -> _Look:
     tensor = tensor_of(pixels)[None]
-    return scorer.maps(scorer.net(tensor), tensor).double()
+    features = scorer.net(tensor)
+    maps = scorer.maps(features, tensor)
+    kinds = scorer.types(scorer.impression(features, scorer.logits(maps)))[0]
+    score = float(scorer.decide(statistics(maps))[0])
+    return _Look(maps.double(), score, scorer.kinds[int(kinds.argmax())])
 
 
 def _sums(scorer: SurfaceScorer, maps: torch.Tensor) -> Floats:

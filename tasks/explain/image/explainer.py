@@ -37,7 +37,7 @@ class ImageOptions:
 
     Attributes:
         segments: Wanted in each layout; up to 14 are counted exactly.
-        kind: Square cells, or superpixels.
+        kind: Superpixels, or square cells.
         layouts: Divisions of the image, each moved against the others.
         fills: What stands for absent segments.
         evaluations: Most images to score for one explanation.
@@ -48,10 +48,10 @@ class ImageOptions:
     """
 
     segments: int = 49
-    kind: Literal["grid", "superpixels"] = "grid"
+    kind: Literal["grid", "superpixels"] = "superpixels"
     layouts: int = 4
     fills: tuple[Fill, ...] = ("blur", "mean")
-    evaluations: int = 4_000
+    evaluations: int = 2_500
     top: int = 4
     seed: int = 0
     seconds: float | None = None
