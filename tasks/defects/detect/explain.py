@@ -121,11 +121,11 @@ def explain_defects(
     check_pixels(pixels, "image")
     scorer = detector.scorer
     # The score of an image is that of its worst tile, and of it the larger one of both sums.
-    looks = {
-        window: _look(scorer, pixels[window])
+    looks = [
+        (window, _look(scorer, pixels[window]))
         for window in tiles(*pixels.shape[:2], detector.config.side)
-    }
-    window, seen = max(looks.items(), key=lambda each: each[1].score)
+    ]
+    window, seen = max(looks, key=lambda each: each[1].score)
     maps, sums = seen.maps, _sums(scorer, seen.maps)
     branch = int(sums.argmax())
     values = _cell_values(scorer, maps, branch)

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import io
+import json
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
+from connectors.defects.pictures import explained_picture
 from kernels.shapley.exact import members_of, shapley_matrix
 from models.defect_net import DefectNet, DefectNetShape
+from tasks.defects.bundle.bundle import write_bundle
 from tasks.defects.detect.config import DetectConfig, DetectError
-from tasks.defects.detect.detector import tensor_of
+from tasks.defects.detect.detector import FACTS, WEIGHTS, tensor_of
 from tasks.defects.detect.explain import explain_defects, spread
 from tasks.defects.detect.finetune import highest_count
 from tasks.defects.detect.fit import fit
 from tasks.defects.detect.scorer import COUNTS, SOURCES
 from tasks.defects.judgement import Thresholds
 from tasks.defects.textures.line import LineConfig, make_line
+from tests.tasks.defects.bright import parts
 
 SMALL = DetectConfig(steps=0, piece=32, batch=4, memory=24, projected=8, folds=2)
 
@@ -140,3 +146,27 @@ def test_a_constant_image_is_explained(detector):
 def test_spreading_keeps_the_sum():
     values = np.random.default_rng(0).normal(size=(5, 7))
     assert spread(values, (21, 30)).sum() == pytest.approx(values.sum())
+
+
+def test_a_bundle_explains_by_its_own_thresholds(detector, line, tmp_path):
+    files = replace(detector, thresholds=None).to_bytes()
+    facts = json.loads(files[FACTS])
+    made = replace(parts(), detector=files[WEIGHTS], detector_facts=facts)
+    bundle = write_bundle(tmp_path / "bundle", made)
+    pixels = line[-1].pixels
+    found = bundle.explain(pixels)
+    own = explain_defects(replace(detector, thresholds=bundle.thresholds), pixels)
+    assert np.array_equal(found.map, own.map)
+    assert found.words == own.words
+    assert found.above is not None
+
+
+def test_the_picture_is_red_where_the_score_was_raised_most(detector, line):
+    pixels = line[-1].pixels
+    found = explain_defects(detector, pixels)
+    shown = np.asarray(Image.open(io.BytesIO(explained_picture(found, pixels)))).astype(int)
+    assert shown.shape == (64, 80, 3)
+    row, column = np.unravel_index(found.map.argmax(), found.map.shape)
+    assert shown[row, column, 0] - shown[row, column, 1] > 150
+    cold = found.map < 0.001 * found.map.max()
+    assert np.median(np.ptp(shown[cold], axis=-1)) < 5
