@@ -36,7 +36,7 @@ class ImageOptions:
     """How images are explained.
 
     Attributes:
-        segments: Wanted in each layout; up to 14 are counted exactly.
+        segments: Wanted in each layout; up to 14 are counted exactly if the budget allows it.
         kind: Superpixels, or square cells.
         layouts: Divisions of the image, each moved against the others.
         fills: What stands for absent segments.
@@ -115,21 +115,22 @@ class ImageExplainer:
         score, floors = self._first_scores(image, fills)
         found = [self._values(game, labels, score, floors, i) for i, labels in enumerate(layouts)]
         changed = (fills != image).any(axis=(0, 1))
-        for labels, (values, errors, _) in zip(layouts, found, strict=True):
-            _settle(np.bincount(labels.ravel(), changed.ravel()) == 0, values, errors)
+        for labels, (each, errors, _) in zip(layouts, found, strict=True):
+            _settle(np.bincount(labels.ravel(), changed.ravel()) == 0, each, errors)
         again = checked_scores(self._function, np.concatenate([image[None], fills]), "image")
         refuse_unstable(np.append(score, floors), again, 0, "image")
         base = float(floors.mean())
-        gaps = [check_additivity(each[None], base, np.array([score])) for each, _, _ in found]
+        values = tuple(each for each, _, _ in found)
+        gaps = [check_additivity(each[None], base, np.array([score])) for each in values]
         return ImageExplanation(
             image,
             layouts,
-            tuple(values for values, _, _ in found),
+            values,
             tuple(errors for _, errors, _ in found),
             base,
             score,
             max(gaps),
-            "exact" if all(len(values) <= MOST_PLAYERS for values, _, _ in found) else "sampled",
+            "exact" if all(map(self._counted, map(len, values))) else "sampled",
             2 * (1 + len(fills)) + sum(spent for _, _, spent in found),
             options.fills,
             options.seed,
@@ -158,13 +159,16 @@ class ImageExplainer:
         shift = (number * _STEP[0] % 1, number * _STEP[1] % 1)
         return grid_cells(*image.shape[1:], wanted, shift)
 
+    def _counted(self, players: int) -> bool:
+        """Say whether all coalitions fit the budget of a layout."""
+        options = self._options
+        share = options.evaluations // options.layouts
+        return players <= MOST_PLAYERS and len(options.fills) * 2**players <= share
+
     def _require_budget(self, players: int) -> None:
         options = self._options
-        if players <= MOST_PLAYERS:
-            least = len(options.fills) * 2**players
-        else:
-            least = 2 * len(options.fills) * int(np.ceil(PAIRS_PER_PLAYER * players))
-        if least * options.layouts > options.evaluations:
+        least = 2 * len(options.fills) * int(np.ceil(PAIRS_PER_PLAYER * players))
+        if not self._counted(players) and least * options.layouts > options.evaluations:
             raise PlayersError(
                 f"{options.layouts} layouts, one of {players:,} segments, by {len(options.fills)} "
                 f"fills need {least * options.layouts:,} images scored, the budget is "
@@ -189,7 +193,7 @@ class ImageExplainer:
         """Return values and errors ``[P]`` and the images scored."""
         options = self._options
         players = int(labels.max()) + 1
-        if players <= MOST_PLAYERS:
+        if self._counted(players):
             inner = members_of(np.arange(1, 2**players - 1), players)
             worth = np.mean([game.worth(inner, labels, fill) for fill in range(len(floors))], 0)
             every = np.concatenate([[floors.mean()], worth, [score]])

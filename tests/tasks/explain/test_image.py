@@ -265,3 +265,8 @@ def test_time_is_limited():
 def test_wrong_options_are_named(wrong):
     with pytest.raises(ValueError, match=r"at least 1|'blur', 'mean' or both"):
         ImageOptions(**wrong)
+
+
+def test_a_budget_too_small_to_count_all_coalitions_draws_some():
+    options = ImageOptions(segments=12, layouts=1, evaluations=1_000)
+    assert ImageExplainer(curved, options).explain(picture()).method == "sampled"
