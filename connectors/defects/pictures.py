@@ -6,12 +6,16 @@ import io
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from connectors.defects.inspect.heat_map import heat_png
 from tasks.defects.judgement import Judgement
-from tasks.defects.samples import Pixels, Sample, rgb
+from tasks.defects.samples import Box, Pixels, Sample, rgb
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+    from tasks.defects.detect.explain import DefectExplanation
 
 SIDE = 256
 """Longest side of a picture in pixels."""
@@ -30,6 +34,18 @@ def picture(pixels: Pixels) -> bytes:
 def heat_picture(said: Judgement, pixels: Pixels) -> bytes:
     """Return an image with heat map and boxes as PNG, at most `SIDE` pixels a side."""
     return _png(_heat(said, pixels))
+
+
+def explained_picture(found: DefectExplanation, pixels: Pixels) -> bytes:
+    """Return an image as PNG, red where its score was raised most, with a box around the piece.
+
+    What lowered the score is left gray; at most `SIDE` pixels a side.
+    """
+    most = max(float(found.map.max()), np.finfo(np.float64).tiny)
+    heat = (np.maximum(found.map, 0) / most).astype(np.float32)
+    top, left, bottom, right = found.region
+    boxes = (Box(left, top, right, bottom),) if found.share else ()
+    return _png(_heat(Judgement(found.score, heat, boxes=boxes), pixels))
 
 
 def sheet(shown: Sequence[tuple[Sample, Judgement]]) -> bytes:

@@ -23,11 +23,11 @@ from tasks.explain.additivity import check_additivity
 from tasks.explain.background import Background
 from tasks.explain.coalition_values import Mixtures, coalition_values
 from tasks.explain.deadline import Deadline
-from tasks.explain.errors import BackgroundError, PlayersError, UnstableScoreError
+from tasks.explain.errors import BackgroundError, PlayersError
 from tasks.explain.player_explanation import PlayerExplanation
 from tasks.explain.players import Players
 from tasks.explain.sampled import SampledValues
-from tasks.explain.scores import Rows, ScoreFunction, checked_scores
+from tasks.explain.scores import Rows, ScoreFunction, checked_scores, refuse_unstable
 
 Float = NDArray[np.float64]
 Found = tuple[Float, Float, NDArray[np.int64]]
@@ -36,8 +36,6 @@ Check = Callable[[], None]
 """Raises when the time is over."""
 
 ROWS_AT_ONCE = 256
-REPEATED = 1e-5
-"""Difference of two scores of one row, relative to ``1 + |score|``, that float32 may explain."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +147,9 @@ class PlayerExplainer:
             self.settle(rows[part], values[part], errors[part])
         again = checked_scores(self.function, rows) if len(rows) else scores
         _refuse_unstable(scores, again, 0)
+            self._settle(rows[part], values[part], errors[part])
+        again = checked_scores(self._function, rows) if len(rows) else scores
+        refuse_unstable(scores, again, 0)
         gap = check_additivity(values, base, scores)
         return PlayerExplanation(
             self.players.names,
@@ -188,6 +189,11 @@ class PlayerExplainer:
         _refuse_unstable(scores, found[:, 0], first)
         for row in found[:, 1:]:
             _refuse_unstable(self.background_scores, row, 0, "background row")
+        owners = np.concatenate([[0], np.arange(games)])
+        found = self._worth.values(members, owners, rows)
+        refuse_unstable(scores, found[:, 0], first)
+        for row in found[:, 1:]:
+            refuse_unstable(self._background_scores, row, 0, "background row")
 
     @cached_property
     def _matrix(self) -> Float:
@@ -263,17 +269,6 @@ class PlayerExplainer:
         alone = np.flatnonzero(np.bincount(owner)[owner] == 1)
         shown[:, owner[alone]] = rows[:, alone]
         return shown
-
-
-def _refuse_unstable(scores: Float, again: Float, first: int, what: str = "row") -> None:
-    unstable = np.flatnonzero(~(np.abs(again - scores) <= REPEATED * (1 + np.abs(scores))))
-    if len(unstable):
-        row = unstable[0]
-        raise UnstableScoreError(
-            f"{what} {first + row} scored {scores[row]:.6g} and then {again[row]:.6g}: the model "
-            "draws random numbers (dropout), looks at other rows of its batch, or is too coarse "
-            "for float32; call .eval() on it, or .double()"
-        )
 
 
 def _difference(expected: tuple[str, ...], found: tuple[str, ...]) -> str:

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 Rows = NDArray[np.floating[Any]]
 ScoreFunction = Callable[[Rows], NDArray[np.floating[Any]]]
 """Takes rows ``[n, F]``, returns scores ``[n]`` or ``[n, 1]``; called in batches."""
+REPEATED = 1e-5
+"""Difference of two scores of one row, relative to ``1 + |score|``, that float32 may explain."""
 
 
 def checked_scores(function: ScoreFunction, rows: Rows, what: str = "row") -> NDArray[np.float64]:
@@ -47,6 +49,27 @@ def refuse_unfinite(scores: NDArray[np.float64], what: str) -> None:
         raise ScoreError(
             f"the score of {what} {bad[0]} is {scores[bad[0]]} ({len(bad)} of {len(scores)} are "
             "not finite): mend the row's inputs or leave it out"
+        )
+
+
+def refuse_unstable(
+    scores: NDArray[np.float64], again: NDArray[np.float64], first: int, what: str = "row"
+) -> None:
+    """Raise an `UnstableScoreError` where scores ``[n]`` are others when they are asked for again.
+
+    Args:
+        scores: At first.
+        again: The second time.
+        first: Number of the first row, for the error.
+        what: What a row is called in errors.
+    """
+    unstable = np.flatnonzero(~(np.abs(again - scores) <= REPEATED * (1 + np.abs(scores))))
+    if len(unstable):
+        row = unstable[0]
+        raise UnstableScoreError(
+            f"{what} {first + row} scored {scores[row]:.6g} and then {again[row]:.6g}: the model "
+            "draws random numbers (dropout), looks at other rows of its batch, or is too coarse "
+            "for float32; call .eval() on it, or .double()"
         )
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,11 +28,13 @@ from tasks.defects.bundle.manifest import Manifest
 from tasks.defects.bundle.parts import IMAGES, BundleParts
 from tasks.defects.edge.session import EdgeSession
 from tasks.defects.judgement import Thresholds
+from tasks.defects.samples import Pixels, Sample
 
 if TYPE_CHECKING:
     from tasks.defects.boxes.detector import BoxDetector
     from tasks.defects.classify.found import FoundTypes
     from tasks.defects.detect.detector import Detector
+    from tasks.defects.detect.explain import DefectExplanation
 
 EDGE, TYPES, TYPES_FACTS = "edge.onnx", "types.npz", "types.json"
 DETECTOR, DETECTOR_FACTS = "detector.safetensors", "detector.json"
@@ -129,6 +133,24 @@ class DefectBundle:
             return Detector.from_bytes(files)
         except DetectError as error:
             raise BundleError(f"{self.folder / DETECTOR}: {error}") from error
+
+    def explain(self, pixels: Pixels, good: Sequence[Sample] = ()) -> DefectExplanation:
+        """Explain the float detector's score of an image, with the bundle's thresholds.
+
+        The edge file rounds to int8: its score may differ in the third place.
+
+        Args:
+            pixels: uint8 [h, w] or [h, w, 3].
+            good: Good images among which similar patches are looked for.
+
+        Raises:
+            BundleError: The detector was written by another version.
+            DetectError: An image that cannot be judged.
+        """
+        from tasks.defects.detect.explain import explain_defects
+
+        detector = replace(self.detector(), thresholds=self.thresholds)
+        return explain_defects(detector, pixels, good)
 
     def boxes(self) -> BoxDetector | None:
         """Return the detector of boxes, None where none was fitted.

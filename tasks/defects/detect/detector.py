@@ -15,11 +15,11 @@ from tasks.defects.detect.config import DetectConfig, DetectError
 from tasks.defects.detect.metrics import resized
 from tasks.defects.detect.scorer import ScorerShape, SurfaceScorer
 from tasks.defects.detect.stored import StoredKind, reading
+from tasks.defects.edge.tiles import tiles
 from tasks.defects.judgement import Heat, Judgement, Thresholds
 from tasks.defects.samples import Pixels, rgb
 
 LEAST_SIDE = 8
-_OVERLAP = 64
 WEIGHTS, FACTS = "scorer.safetensors", "detector.json"
 _STORED = StoredKind("a detector", "surface-detector/4", WEIGHTS, FACTS, 64 * 2**20)
 
@@ -58,13 +58,11 @@ class Detector:
         heat = np.zeros((height, width), dtype=np.float32)
         best = -1.0
         kinds: dict[str, float] = {}
-        for top in _starts(height, self.config.side):
-            for left in _starts(width, self.config.side):
-                window = np.s_[top : top + self.config.side, left : left + self.config.side]
-                score, part, types = self._look(pixels[window])
-                heat[window] = np.maximum(heat[window], part)
-                if score > best:
-                    best, kinds = score, types
+        for window in tiles(height, width, self.config.side):
+            score, part, types = self._look(pixels[window])
+            heat[window] = np.maximum(heat[window], part)
+            if score > best:
+                best, kinds = score, types
         verdict = self.thresholds.verdict(best) if self.thresholds else "REVIEW"
         return Judgement(best, heat, verdict, kinds)
 
@@ -131,11 +129,3 @@ def check_pixels(pixels: Pixels, name: str) -> None:
         raise DetectError(f"{name}: {pixels.dtype} {shape}; give uint8 [h, w] or [h, w, 3]")
     if min(shape[:2]) < LEAST_SIDE:
         raise DetectError(f"{name}: {shape[:2]} pixels; sides must be at least {LEAST_SIDE}")
-
-
-def _starts(length: int, side: int) -> list[int]:
-    """Return where tiles begin that cover a length and overlap."""
-    if length <= side:
-        return [0]
-    count = -(-(length - _OVERLAP) // (side - _OVERLAP))
-    return [int(start) for start in np.linspace(0, length - side, max(2, count))]

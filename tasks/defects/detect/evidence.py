@@ -71,16 +71,19 @@ class Evidence(nn.Module):
     def raw(self, features: Features) -> Tensor:
         """Return the maps before they are brought to one spread."""
         dense, size = features.dense, features.dense.shape[-2:]
-        maps = (dense, *features.scales)
-        reduced = sum(
-            (_enlarged(layer(scale), size) for layer, scale in zip(self.reduce, maps, strict=True)),
-            -self.reduced_mean[:, None, None],
-        )
+        reduced = self.reduced(features)
         patches = reduced[:, :-1].flatten(2).transpose(1, 2)
         near = squared_distance(patches, self.remembered).clamp_min(_TINY).sqrt()
         far = self.whitened(dense).square().mean(dim=1, keepdim=True).clamp_min(_TINY).sqrt()
         near = near.reshape(len(dense), 1, size[0], size[1])
         return torch.cat([reduced[:, -1:], near, far], dim=1)
+
+    def reduced(self, features: Features) -> Tensor:
+        """Return the projected patches, and the ``fisher`` map behind them."""
+        maps, size = (features.dense, *features.scales), features.dense.shape[-2:]
+        start = -self.reduced_mean[:, None, None]
+        layers = zip(self.reduce, maps, strict=True)
+        return sum((_enlarged(layer(scale), size) for layer, scale in layers), start)
 
     def whitened(self, dense: Tensor) -> Tensor:
         """Return the dense map with the covariance of normal surface taken out of it."""

@@ -102,10 +102,14 @@ def highest(heat: Tensor, count: float) -> Tensor:
         count: Number of cells, or below 1 their share, one of so many; rounded up.
     """
     flat = heat.flatten(1)
-    cells = flat.shape[1]
+    return flat.topk(highest_count(count, flat.shape[1]), dim=1).values.mean(dim=1)
+
+
+def highest_count(count: float, cells: int) -> int:
+    """Return how many of so many cells `highest` takes the mean of."""
     some = int(count)
     if count < 1:
         # Not `ceil`, which torch.export cannot write into a file.
         every = round(1 / count)
         some = (cells + every - 1) // every
-    return flat.topk(min(some, cells), dim=1).values.mean(dim=1)
+    return min(some, cells)

@@ -1,0 +1,1 @@
+"""Explanations of scores of images: by segments for any score function."""
