@@ -161,9 +161,7 @@ def beside_model(
     Raises:
         RuleSetError: On decisions or powers that are none, or shapes that do not fit.
     """
-    unknown = sorted(set(powers) - {"flag", "veto"})
-    if unknown:
-        raise RuleSetError(f"unknown power {unknown[0]!r}; use flag, veto, both or none")
+    checked_powers(powers)
     outcome = run_rules(rules, rows)
     given = checked_codes(model, len(outcome.decisions))
     final = given.copy()
@@ -175,6 +173,17 @@ def beside_model(
     against = (said != given) & ((said != SILENT) | (given > 0))
     differ = np.flatnonzero(against | outcome.mixed(rules))
     return final, [_conflict(rules, outcome, int(row), given, final) for row in differ]
+
+
+def checked_powers(powers: Sequence[Power]) -> None:
+    """Check what rules may do.
+
+    Raises:
+        RuleSetError: On a power that is none.
+    """
+    unknown = sorted(set(powers) - {"flag", "veto"})
+    if unknown:
+        raise RuleSetError(f"unknown power {unknown[0]!r}; use flag, veto, both or none")
 
 
 def checked_codes(decisions: ArrayLike, rows: int) -> Codes:

@@ -17,9 +17,10 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tasks.explain.rules.engine import Bools, Codes
+from tasks.explain.rules.engine import Bools, Codes, run_rules
 from tasks.explain.rules.model import (
     DuplicateRuleError,
+    RuleSet,
     RuleSetError,
     UnknownFeatureError,
     check_features,
@@ -276,3 +277,9 @@ def run_scorecard(card: Scorecard, rows: ArrayLike) -> Points:
         total = total + part
     decisions = (total >= card.review_at).astype(np.int8) + (total >= card.block_at)
     return Points(added, total, decisions.astype(np.int8), missing)
+
+
+def decide(rules: RuleSet | Scorecard, rows: ArrayLike) -> Codes:
+    """Return the decisions of a rule set (-1 where it is silent) or of a scorecard, int8 [n]."""
+    ran = run_rules(rules, rows) if isinstance(rules, RuleSet) else run_scorecard(rules, rows)
+    return ran.decisions
