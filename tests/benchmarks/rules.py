@@ -7,6 +7,11 @@ and the training window, never from labels; all are judged on the payments of th
 that of payments reviewed or blocked. A rule is one set of conditions with one effect, and each
 cutoff of a scorecard counts as one. The tree has as many leaves, FIGS (Tan et al. 2022, by imodels)
 as many splits, as there may be rules; FIGS has its own cutoff, by F1 on the same payments.
+
+The keys ``defects_`` are the same on inspected parts: made-up surfaces of one line for each seed,
+some damaged, told by readable measures (`_inspected_parts`). The same kind of head learns from a
+third of the parts which are damaged; rules learn its decisions on the second third and are judged
+on the last one. Review begins where 5 % of the sound parts lie above, reject where 1 % do.
 """
 
 from __future__ import annotations
@@ -34,6 +39,7 @@ from tasks.fraud.heads import TreeConfig, fit_trees
 from tasks.fraud.training import training_rows
 from tests.benchmarks._compared import differences, mean_interval
 from tests.benchmarks._harness import emit, parser, run_program, stopwatch, table
+from tests.benchmarks._inspected_parts import NAMES, Parts, inspected
 from tests.benchmarks._model import BANK, simulated
 
 REVIEW_RATE, BLOCK_RATE = 0.01, 0.001
@@ -52,6 +58,7 @@ class Champion(NamedTuple):
     digest: str
     importance: NDArray[np.float64]
     label: Callable[[NDArray[np.float32]], Teacher]
+    parts: Sequence[Sequence[int]] | None = None
 
 
 def champion(seed: int, *, smoke: bool) -> Champion:
@@ -88,6 +95,37 @@ def champion(seed: int, *, smoke: bool) -> Champion:
             axis=0
         ),
         label,
+    )
+
+
+def inspector(seed: int, *, smoke: bool) -> Champion:
+    """Train a head on inspected parts; return what it says of others, and of the last ones."""
+    count = 400 if smoke else 2_000
+    trained, seen, last = (
+        Parts(*(each[place * count : (place + 1) * count] for each in parts))
+        for parts in [inspected(3 * count, seed)]
+        for place in range(3)
+    )
+    head = fit_trees(trained.rows, trained.damaged, TreeConfig(rounds=60, seeds=2))
+    scores = head.logit(seen.rows)
+    thresholds = [fpr_threshold(scores, seen.damaged, rate) for rate in (0.05, 0.01)]
+
+    def label(rows: NDArray[np.float32]) -> Teacher:
+        return Teacher.from_scores(head.logit(rows), *thresholds)
+
+    texts = head.scorer.to_text()
+    forest = Forest([read_model(text)[0] for text in texts], n_features=len(NAMES))
+    return Champion(
+        NAMES,
+        seen.rows,
+        label(seen.rows),
+        last.rows,
+        label(last.rows),
+        hashlib.sha256("".join(texts).encode()).hexdigest(),
+        np.abs(forest.contributions(seen.rows).mean(axis=0)).mean(axis=0),
+        label,
+        # Of the whole image, and of its spots.
+        parts=[range(5), range(5, len(NAMES))],
     )
 
 
@@ -130,13 +168,20 @@ def card_of(given: Champion, most: int, *, smoke: bool) -> Scorecard:
         given.teacher,
         ScorecardConfig(max_rules=most, **size),
         label=given.label,
+        parts=given.parts,
         model_digest=given.digest,
     )
 
 
 def compare(seed: int, args: Any) -> dict[str, float]:
-    """Fit and measure the rules of one bank."""
-    given = champion(seed, smoke=args.smoke)
+    """Fit and measure the rules of one bank and of one line of parts."""
+    bank = judged(champion(seed, smoke=args.smoke), args)
+    line = judged(inspector(seed, smoke=args.smoke), args)
+    return {"seed": seed, **bank, **{f"defects_{key}": value for key, value in line.items()}}
+
+
+def judged(given: Champion, args: Any) -> dict[str, float]:
+    """Fit and measure the rules of one head."""
     with stopwatch() as timing:
         card = card_of(given, args.rules, smoke=args.smoke)
     with stopwatch() as mining:
@@ -158,7 +203,6 @@ def compare(seed: int, args: Any) -> dict[str, float]:
         for most in (CURVE if args.curve else ())
     }
     return {
-        "seed": seed,
         "flagged": int((given.test.decisions > 0).sum()),
         "f1_block_review": found.f1,
         "f1_block": found.f1_block,
@@ -211,10 +255,22 @@ def main(argv: Sequence[str] | None = None) -> None:
             "gain": ("f1_block_review", "tree_f1"),
             "gain_figs": ("f1_block_review", "figs_f1"),
             "gain_plain": ("f1_block_review", "plain_f1"),
+            "defects_gain": ("defects_f1_block_review", "defects_tree_f1"),
         },
     )
-    shown = ("seed", "f1_block_review", "f1_block", "tree_f1", "figs_f1", "plain_f1", "n_rules")
-    table("rules", shown, [[row[key] for key in shown] for row in rows])
+    shown = (
+        "seed",
+        "defects_f1_block_review",
+        "f1_block_review",
+        "f1_block",
+        "tree_f1",
+        "figs_f1",
+        "plain_f1",
+        "n_rules",
+    )
+    for prefix in ("", "defects_"):
+        keys = [key if key == "seed" else prefix + key for key in shown]
+        table(f"{prefix}rules", shown, [[row[key] for key in keys] for row in rows])
     emit(figures | {"seeds": len(rows), "rows": rows}, args)
 
 
