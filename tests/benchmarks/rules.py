@@ -101,10 +101,10 @@ def champion(seed: int, *, smoke: bool) -> Champion:
 def inspector(seed: int, *, smoke: bool) -> Champion:
     """Train a head on inspected parts; return what it says of others, and of the last ones."""
     count = 400 if smoke else 2_000
+    parts = inspected(3 * count, seed)
     trained, seen, last = (
-        Parts(*(each[place * count : (place + 1) * count] for each in parts))
-        for parts in [inspected(3 * count, seed)]
-        for place in range(3)
+        Parts(parts.rows[start : start + count], parts.damaged[start : start + count])
+        for start in (0, count, 2 * count)
     )
     head = fit_trees(trained.rows, trained.damaged, TreeConfig(rounds=60, seeds=2))
     scores = head.logit(seen.rows)

@@ -281,5 +281,6 @@ def run_scorecard(card: Scorecard, rows: ArrayLike) -> Points:
 
 def decide(rules: RuleSet | Scorecard, rows: ArrayLike) -> Codes:
     """Return the decisions of a rule set (-1 where it is silent) or of a scorecard, int8 [n]."""
-    ran = run_rules(rules, rows) if isinstance(rules, RuleSet) else run_scorecard(rules, rows)
-    return ran.decisions
+    if isinstance(rules, RuleSet):
+        return run_rules(rules, rows).decisions
+    return run_scorecard(rules, rows).decisions
