@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 Reals = NDArray[np.float64]
 Floats = NDArray[np.float32]
 
-BLOCK_SHARE = 1.0
+BLOCK_SHARE = 0.3
 """Of the loss of the decision to block beside that to review."""
 
 WIDE = 0.75
