@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from tasks.explain.rules.engine import run_rules
 from tasks.explain.rules.model import DECISIONS, SILENT, Decision, RuleSet, RuleSetError
+from tasks.explain.rules.scorecard import Scorecard, decide
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class Comparison:
     Attributes:
         added: Ids of rules that only the new one has.
         removed: Ids of rules that only the old one has.
-        redecided: Ids of rules that both have, with another decision.
+        redecided: Ids of rules that both have, with another decision or other points.
         rows: Rows of the history.
         changed: Rows decided otherwise.
         changes: What becomes what, most rows first.
@@ -50,8 +50,10 @@ class Comparison:
     changes: tuple[Change, ...]
 
 
-def compare(old: RuleSet, new: RuleSet, rows: ArrayLike, examples: int = 5) -> Comparison:
-    """Run two editions over history.
+def compare(
+    old: RuleSet | Scorecard, new: RuleSet | Scorecard, rows: ArrayLike, examples: int = 5
+) -> Comparison:
+    """Run two editions of a rule set or of a scorecard over history.
 
     Args:
         old: The edition in force.
@@ -60,22 +62,23 @@ def compare(old: RuleSet, new: RuleSet, rows: ArrayLike, examples: int = 5) -> C
         examples: Places told of each change.
 
     Raises:
-        RuleSetError: When the editions are of different features, or rows do not fit.
+        RuleSetError: When the editions are of different features or kinds, or rows do not fit.
     """
+    if isinstance(old, RuleSet) != isinstance(new, RuleSet):
+        raise RuleSetError("a rule set and a scorecard are no two editions; compare like with like")
     if old.features != new.features:
         raise RuleSetError(
             f"editions {old.version!r} and {new.version!r} are of different features; compare sets "
             "of one model"
         )
-    before, after = (run_rules(one, rows).decisions for one in (old, new))
+    before, after = (decide(one, rows) for one in (old, new))
     changed = np.flatnonzero(before != after)
     ways = Counter(zip(before[changed].tolist(), after[changed].tolist(), strict=True))
     changes = []
     for (first, second), count in sorted(ways.items(), key=lambda one: (-one[1], one[0])):
         where = np.flatnonzero((before == first) & (after == second))[:examples]
         changes.append(Change(_word(first), _word(second), count, tuple(where.tolist())))
-    kept = {rule.id: rule.decision for rule in old.rules}
-    fresh = {rule.id: rule.decision for rule in new.rules}
+    kept, fresh = _effects(old), _effects(new)
     return Comparison(
         added=tuple(one for one in fresh if one not in kept),
         removed=tuple(one for one in kept if one not in fresh),
@@ -84,6 +87,12 @@ def compare(old: RuleSet, new: RuleSet, rows: ArrayLike, examples: int = 5) -> C
         changed=len(changed),
         changes=tuple(changes),
     )
+
+
+def _effects(edition: RuleSet | Scorecard) -> dict[str, str | int]:
+    if isinstance(edition, RuleSet):
+        return {rule.id: rule.decision for rule in edition.rules}
+    return {rule.id: rule.points for rule in edition.rules}
 
 
 def _word(code: int) -> Decision | None:

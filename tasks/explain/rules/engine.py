@@ -40,10 +40,17 @@ class Outcome:
     missing: Bools
 
     def mixed(self, rules: RuleSet) -> Bools:
-        """Return where rules of different decisions hold, bool [n]."""
-        kinds = np.array([DECISIONS.index(rule.decision) for rule in rules.rules], dtype=np.int8)
-        there = [self.matched[:, kinds == code].any(axis=1) for code in range(len(DECISIONS))]
-        return np.asarray(np.sum(there, axis=0) > 1, dtype=np.bool_)
+        """Return where one rule approves and another one flags, bool [n]."""
+        approves = self._any(rules, "approve")
+        return np.asarray(approves & (self._any(rules, "review") | self._any(rules, "block")))
+
+    def nested(self, rules: RuleSet) -> Bools:
+        """Return where a rule that reviews and one that blocks hold, bool [n]: no contradiction."""
+        return np.asarray(self._any(rules, "review") & self._any(rules, "block"))
+
+    def _any(self, rules: RuleSet, decision: Decision) -> Bools:
+        chosen = [rule.decision == decision for rule in rules.rules]
+        return np.asarray(self.matched[:, chosen].any(axis=1), dtype=np.bool_)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +61,7 @@ class Conflict:
         row: Its place.
         kind: ``flag``: rules are graver. ``veto``: rules approve what the model flags.
             ``lighter``: rules flag, but less gravely. ``no rule``: the model flags and no rule
-            holds. ``rules differ``: the gravest rule agrees with the model, another one does not.
+            holds. ``rules differ``: the gravest rule flags as the model does, another one approves.
         model: What the model decides.
         rules: What the rules decide, None where none holds.
         final: What is decided.
@@ -154,9 +161,7 @@ def beside_model(
     Raises:
         RuleSetError: On decisions or powers that are none, or shapes that do not fit.
     """
-    unknown = sorted(set(powers) - {"flag", "veto"})
-    if unknown:
-        raise RuleSetError(f"unknown power {unknown[0]!r}; use flag, veto, both or none")
+    checked_powers(powers)
     outcome = run_rules(rules, rows)
     given = checked_codes(model, len(outcome.decisions))
     final = given.copy()
@@ -168,6 +173,17 @@ def beside_model(
     against = (said != given) & ((said != SILENT) | (given > 0))
     differ = np.flatnonzero(against | outcome.mixed(rules))
     return final, [_conflict(rules, outcome, int(row), given, final) for row in differ]
+
+
+def checked_powers(powers: Sequence[Power]) -> None:
+    """Check what rules may do.
+
+    Raises:
+        RuleSetError: On a power that is none.
+    """
+    unknown = sorted(set(powers) - {"flag", "veto"})
+    if unknown:
+        raise RuleSetError(f"unknown power {unknown[0]!r}; use flag, veto, both or none")
 
 
 def checked_codes(decisions: ArrayLike, rows: int) -> Codes:
@@ -197,7 +213,7 @@ def _conflict(rules: RuleSet, outcome: Outcome, row: int, given: Codes, final: C
         return Conflict(row, "no rule", model, None, decided, by, reason)
     said = DECISIONS[code]
     if code == given[row]:
-        others = [f"{rule.id} says {rule.decision}" for rule in held if rule.decision != said]
+        others = [f"{rule.id} says approve" for rule in held if rule.decision == "approve"]
         reason = f"rules and model say {said}, but rule {', '.join(others)}: {decided}"
         return Conflict(row, "rules differ", model, said, decided, by, reason)
     kind: Kind = "flag" if code > given[row] else "veto" if code == 0 else "lighter"

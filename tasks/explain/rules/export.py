@@ -15,6 +15,9 @@ from tasks.explain.rules.measure import SetFigures, Share
 from tasks.explain.rules.model import DECISIONS, Rule, RuleSet, RuleSetError
 
 LARGEST = sys.float_info.max
+Quote = Callable[[str], str]
+"""Quotes a name."""
+
 ADDED = ("rule_decision", "rule_ids")
 
 
@@ -57,7 +60,7 @@ def ansi_sql(rules: RuleSet, table: str) -> str:
     Raises:
         RuleSetError: On names that SQL cannot quote, or features named like an added column.
     """
-    return _query(rules, table, _ansi)
+    return _query(rules, table, ansi_name)
 
 
 def flink_sql(rules: RuleSet, table: str) -> str:
@@ -70,10 +73,10 @@ def flink_sql(rules: RuleSet, table: str) -> str:
     Raises:
         RuleSetError: On names that SQL cannot quote, or features named like an added column.
     """
-    return _query(rules, table, _flink)
+    return _query(rules, table, flink_name)
 
 
-def _query(rules: RuleSet, table: str, quote: Callable[[str], str]) -> str:
+def _query(rules: RuleSet, table: str, quote: Quote) -> str:
     taken = sorted(set(ADDED) & {one.lower() for one in rules.features})
     if taken:
         raise RuleSetError(f"feature {taken[0]!r} has the name of an added column; rename it")
@@ -89,7 +92,7 @@ def _query(rules: RuleSet, table: str, quote: Callable[[str], str]) -> str:
     return f"SELECT *, {decided} AS {ADDED[0]}, {ids} AS {ADDED[1]} FROM {quote(table)}"  # noqa: S608
 
 
-def _when(rule: Rule, quote: Callable[[str], str]) -> str:
+def _when(rule: Rule, quote: Quote) -> str:
     """Return the condition of a rule, every feature bounded on both sides."""
     parts = []
     for feature in rule.features:
@@ -98,21 +101,32 @@ def _when(rule: Rule, quote: Callable[[str], str]) -> str:
         for below, operator, end in ((True, ">=", -LARGEST), (False, "<=", LARGEST)):
             one = bounds.get(below)
             said = (one.operator, one.value) if one else (operator, end)
-            parts.append(f"{column} {said[0]} {_double(said[1])}")
+            parts.append(f"{column} {said[0]} {sql_double(said[1])}")
     return f"({' AND '.join(parts)})"
 
 
-def _double(number: float) -> str:
+def sql_double(number: float) -> str:
+    """Return a number as a DOUBLE of SQL."""
     # Without an exponent it would be a DECIMAL.
-    text = repr(number)
+    text = repr(float(number))
     return text if "e" in text else f"{text}E0"
 
 
-def _ansi(name: str) -> str:
+def ansi_name(name: str) -> str:
+    """Return a name as ANSI SQL quotes it.
+
+    Raises:
+        RuleSetError: On a name that cannot be quoted.
+    """
     return '"' + _sayable(name).replace('"', '""') + '"'
 
 
-def _flink(name: str) -> str:
+def flink_name(name: str) -> str:
+    """Return a name as Flink SQL quotes it.
+
+    Raises:
+        RuleSetError: On a name that cannot be quoted.
+    """
     return "`" + _sayable(name).replace("`", "``") + "`"
 
 

@@ -48,11 +48,8 @@ def from_json(text: str) -> RuleSet:
         RuleSetError: On text that is no such set; its kinds tell unknown features, contradictions,
             duplicates and unknown decisions apart.
     """
-    try:
-        data = json.loads(text, object_pairs_hook=_once)
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise RuleSetError(f"no JSON: {error}; mend the text there") from error
-    _keys(data, _SET, {"format", "name", "version", "features", "rules"}, "the set")
+    data = parsed(text)
+    checked_keys(data, _SET, {"format", "name", "version", "features", "rules"}, "the set")
     if data["format"] != FORMAT or isinstance(data["format"], bool):
         raise RuleSetError(
             f"format {data['format']!r} is unknown; this version of Penstock reads format {FORMAT}"
@@ -72,7 +69,7 @@ def from_json(text: str) -> RuleSet:
 
 def _rule(data: Any, place: int) -> Rule:
     where = f"rule number {place}"
-    _keys(data, _RULE, {"if", "then"}, where)
+    checked_keys(data, _RULE, {"if", "then"}, where)
     listed, note = data["if"], data.get("note", "")
     if not isinstance(listed, list) or not all(
         isinstance(one, list) and len(one) == 3 and isinstance(one[0], str) for one in listed
@@ -92,7 +89,24 @@ def _rule(data: Any, place: int) -> Rule:
     return rule
 
 
-def _keys(data: Any, known: set[str], needed: set[str], where: str) -> None:
+def parsed(text: str) -> Any:
+    """Return what a JSON text says.
+
+    Raises:
+        RuleSetError: On text that is no JSON, or says a key twice.
+    """
+    try:
+        return json.loads(text, object_pairs_hook=_once)
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise RuleSetError(f"no JSON: {error}; mend the text there") from error
+
+
+def checked_keys(data: Any, known: set[str], needed: set[str], where: str) -> None:
+    """Check that an object has the keys it needs and no others.
+
+    Raises:
+        RuleSetError: Naming the key and where it is.
+    """
     if not isinstance(data, Mapping):
         raise RuleSetError(f"{where} must be an object with {', '.join(sorted(needed))}")
     for key in sorted(needed - data.keys()):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -80,30 +80,42 @@ class Gap:
 
 
 @dataclass(frozen=True)
-class SetFigures:
-    """A rule set on unseen rows; "flagged" means review or block.
+class Agreement:
+    """Decisions beside a model's; "flagged" means review or block.
 
     Attributes:
-        rules: Figures of each rule.
-        n_rules: Their number.
         fidelity: Rows decided as the model does (a row without a rule counts as approved), of all.
         coverage: Rows that the rules flag, of those that the model flags (recall).
         precision: Rows that the model flags, of those that the rules flag.
         f1: Of flagged rows.
         f1_block: Of blocked rows.
-        conflicts: int64, places of rows on which rules of different decisions hold.
         gaps: Rows that the model flags and the rules do not.
     """
 
-    rules: tuple[RuleFigures, ...]
-    n_rules: int
     fidelity: Share
     coverage: Share
     precision: Share
     f1: float
     f1_block: float
-    conflicts: NDArray[np.int64]
     gaps: tuple[Gap, ...]
+
+
+@dataclass(frozen=True)
+class SetFigures(Agreement):
+    """A rule set on unseen rows.
+
+    Attributes:
+        rules: Figures of each rule.
+        n_rules: Their number.
+        conflicts: int64, places of rows on which one rule approves and another one flags.
+        nested: Rows on which a rule that reviews and one that blocks hold. The graver one decides,
+            and who blocks does not contradict who would at least look: this is no conflict.
+    """
+
+    rules: tuple[RuleFigures, ...]
+    n_rules: int
+    conflicts: NDArray[np.int64]
+    nested: int
 
 
 def wilson(hits: int, rows: int) -> Share:
@@ -138,6 +150,36 @@ def measure(
     values = np.asarray(rows, dtype=np.float64)
     outcome = run_rules(rules, values)
     given = checked_codes(model, len(values))
+    found = agreement(rules.features, values, outcome.decisions, given, contributions)
+    return SetFigures(
+        **{one.name: getattr(found, one.name) for one in fields(found)},
+        rules=tuple(_rule(rules, outcome, given, place) for place in range(len(rules.rules))),
+        n_rules=len(rules.rules),
+        conflicts=np.flatnonzero(outcome.mixed(rules)).astype(np.int64),
+        nested=int(outcome.nested(rules).sum()),
+    )
+
+
+def agreement(
+    names: Sequence[str],
+    values: NDArray[np.float64],
+    decisions: Codes,
+    model: ArrayLike,
+    contributions: NDArray[np.float64] | None = None,
+) -> Agreement:
+    """Compare decisions with a model's.
+
+    Args:
+        names: Names of the F features.
+        values: float64 [n, F].
+        decisions: int8 [n], places in ``DECISIONS``, -1 counts as approved.
+        model: [n] places in ``DECISIONS``.
+        contributions: As in `measure`.
+
+    Raises:
+        RuleSetError: On shapes that do not fit, decisions that are none, or no rows.
+    """
+    given = checked_codes(model, len(values))
     if not len(values):
         raise RuleSetError("no rows to measure on; pass rows after those the set was mined from")
     if contributions is not None and contributions.shape != values.shape:
@@ -145,19 +187,16 @@ def measure(
             f"contributions have shape {contributions.shape}, rows {values.shape}: pass one value "
             "for each feature of each row"
         )
-    said = np.maximum(outcome.decisions, 0)
+    said = np.maximum(decisions, 0)
     flagged, wanted = said > 0, given > 0
     both = int((flagged & wanted).sum())
-    return SetFigures(
-        rules=tuple(_rule(rules, outcome, given, place) for place in range(len(rules.rules))),
-        n_rules=len(rules.rules),
+    return Agreement(
         fidelity=wilson(int((said == given).sum()), len(given)),
         coverage=wilson(both, int(wanted.sum())),
         precision=wilson(both, int(flagged.sum())),
         f1=f1_of(flagged, wanted),
         f1_block=f1_of(said == DECISIONS.index("block"), given == DECISIONS.index("block")),
-        conflicts=np.flatnonzero(outcome.mixed(rules)).astype(np.int64),
-        gaps=_gaps(rules.features, values, given, wanted & ~flagged, contributions),
+        gaps=_gaps(names, values, given, wanted & ~flagged, contributions),
     )
 
 

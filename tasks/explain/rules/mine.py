@@ -115,7 +115,7 @@ def mine(
             rule is good enough.
     """
     settings = config or MineConfig()
-    _check(rows, names, teacher, importance)
+    check_mining(rows, names, teacher, importance)
     draws = np.random.default_rng(settings.seed)
     near = teacher.margins[0] > -BAND
     taken = np.flatnonzero(near | (draws.random(len(rows)) < settings.far_share))
@@ -151,9 +151,17 @@ def mine(
     return RuleSet(name, version, tuple(names), tuple(found.values()), digest, model_digest)
 
 
-def _check(
-    rows: NDArray[np.float32], names: Sequence[str], teacher: Teacher, importance: Reals | None
+def check_mining(
+    rows: NDArray[np.float32],
+    names: Sequence[str],
+    teacher: Teacher,
+    importance: Reals | None = None,
 ) -> None:
+    """Check what is to be mined from.
+
+    Raises:
+        RuleSetError: On shapes that do not fit, or a model that flags no row or every row.
+    """
     if rows.ndim != 2 or rows.shape[1] != len(names) or len(rows) != len(teacher.decisions):
         raise RuleSetError(
             f"rows have shape {rows.shape} for {len(names)} names and {len(teacher.decisions)} "

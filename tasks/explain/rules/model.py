@@ -178,12 +178,7 @@ class RuleSet:
             DuplicateRuleError: On two rules of the same conditions.
             RuleSetError: Without a name, a version or distinct features.
         """
-        if not self.name or not self.version:
-            raise RuleSetError("a rule set needs a name and a version: write both")
-        known = set(self.features)
-        if len(known) != len(self.features):
-            twice = next(one for one in self.features if self.features.count(one) > 1)
-            raise RuleSetError(f"feature {twice!r} is listed twice: rename one of them")
+        known = check_features(self.name, self.version, self.features)
         seen: dict[str, Rule] = {}
         for rule in self.rules:
             for feature in rule.features:
@@ -210,6 +205,21 @@ class RuleSet:
             }
             for rule in self.rules
         ]
+
+
+def check_features(name: str, version: str, features: Sequence[str]) -> set[str]:
+    """Return the names of the features as a set.
+
+    Raises:
+        RuleSetError: Without a name, a version or distinct features.
+    """
+    if not name or not version:
+        raise RuleSetError("a rule set needs a name and a version: write both")
+    known = set(features)
+    if len(known) != len(features):
+        twice = next(one for one in features if list(features).count(one) > 1)
+        raise RuleSetError(f"feature {twice!r} is listed twice: rename one of them")
+    return known
 
 
 def table_digest(rows: NDArray[np.float32], names: Sequence[str]) -> str:

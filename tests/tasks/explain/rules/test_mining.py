@@ -18,6 +18,8 @@ from tasks.explain.rules.mine import MineConfig, mine
 from tasks.explain.rules.model import RuleSetError, table_digest
 from tasks.explain.rules.teacher import Teacher
 from tests.benchmarks import rules as benchmark
+from tests.benchmarks._inspected_parts import NAMES as PARTS
+from tests.benchmarks._inspected_parts import measures
 
 NAMES = ("a", "b", "c", "d")
 
@@ -183,6 +185,21 @@ def test_benchmark(capsys):
     benchmark.main(["--smoke", "--json"])
     found = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert found["f1_block_review"] > 0.8
-    assert found["n_rules"] <= 30
-    assert {"fidelity", "coverage", "precision", "tree_f1", "gain"} <= found.keys()
+    assert found["n_rules"] <= 30 >= found["plain_n_rules"]
+    assert {"fidelity", "coverage", "precision", "tree_f1", "figs_f1", "plain_f1"} <= found.keys()
+    assert {"gain", "gain_figs", "plain_conflicts", "plain_nested"} <= found.keys()
+    assert found["defects_f1_block_review"] > 0.6
+    assert found["defects_n_rules"] <= 30
     assert f1_of(np.array([True, True]), np.array([True, False])) == pytest.approx(2 / 3)
+
+
+def test_measures_of_parts_tell_a_spot_apart():
+    plain = np.full((48, 48), 120, np.uint8)
+    spot = plain.copy()
+    spot[10:14, 8:28] = 30
+    before, after = (dict(zip(PARTS, measures(one), strict=True)) for one in (plain, spot))
+    assert (before["spots"], before["spot_pixels"], before["mean"]) == (0, 0, 120)
+    assert after["spots"] >= 1
+    assert after["spot_length"] > 3 * after["spot_width"]
+    assert after["spot_darker"] == 1
+    assert after["darkest"] < 60 < after["mean"]

@@ -282,7 +282,8 @@ def test_figures_are_counts():
     assert found.f1 == 0.75
     assert found.f1_block == pytest.approx(2 / 3)
     assert found.fidelity.hits == 5  # rows 1, 3 and 6 are decided otherwise
-    assert found.conflicts.tolist() == [0, 1, 3]
+    assert found.conflicts.tolist() == [3]  # one rule approves, one reviews
+    assert found.nested == 2  # rows 0 and 1 are reviewed and blocked
     block, review, approve = found.rules
     assert (block.support, block.precision.hits, block.recall.rows) == (2, 1, 1)
     assert (review.support, review.precision.hits, review.recall.rows) == (4, 3, 4)

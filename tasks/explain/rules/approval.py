@@ -1,0 +1,205 @@
+"""An edition goes live only after a trial over history, and only as it was tried.
+
+A trial runs the edition over rows that a model has decided. Its record names the edition by the
+digest of its JSON, the edition before it, the history and the limits, and is written beside it.
+Whoever runs rules asks `require_approval`: an edition edited after its trial is refused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from tasks.explain.rules.compare import compare
+from tasks.explain.rules.engine import checked_codes
+from tasks.explain.rules.export_scorecard import scorecard_json
+from tasks.explain.rules.files import checked_keys, parsed, to_json
+from tasks.explain.rules.measure import agreement
+from tasks.explain.rules.model import RuleSet, RuleSetError, table_digest
+from tasks.explain.rules.scorecard import Scorecard, decide
+
+Rules = RuleSet | Scorecard
+
+
+class NotApprovedError(RuleSetError):
+    """An edition that must not go live; says what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What an edition must keep to.
+
+    Attributes:
+        least_precision: Of flagged rows against the model's decisions.
+        least_coverage: Of the rows that the model flags.
+        most_flagged: Largest share of all rows that may be flagged.
+        most_changed: Largest share of all rows that may be decided otherwise than before.
+    """
+
+    least_precision: float = 0.5
+    least_coverage: float = 0.0
+    most_flagged: float = 0.05
+    most_changed: float = 0.01
+
+    def __post_init__(self) -> None:
+        """Validate, naming the fix.
+
+        Raises:
+            RuleSetError: On a limit that is no share.
+        """
+        for name, value in asdict(self).items():
+            if not 0 <= value <= 1:
+                raise RuleSetError(f"{name} {value} must lie between 0 and 1")
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """What a run over history found.
+
+    Attributes:
+        name: Of the rules.
+        version: Of the edition.
+        digest: SHA-256 of its JSON.
+        before: Digest of the edition in force, "" for the first.
+        history: Digest of the rows.
+        rows: Their number.
+        precision: Of flagged rows against the model's decisions; NaN is written as null.
+        coverage: Of the rows that the model flags.
+        flagged: Share of all rows that it flags.
+        changed: Share decided otherwise than before, 0 for the first edition.
+        limits: What it had to keep to.
+        failures: Sentences, one for each limit broken; none: it may go live.
+        tried_by: Who answers for it.
+    """
+
+    name: str
+    version: str
+    digest: str
+    before: str
+    history: str
+    rows: int
+    precision: float | None
+    coverage: float | None
+    flagged: float
+    changed: float
+    limits: Limits
+    failures: tuple[str, ...]
+    tried_by: str
+
+    def to_json(self) -> str:
+        """Return the record as JSON text."""
+        return json.dumps(asdict(self), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def edition_digest(rules: Rules) -> str:
+    """Return the SHA-256 of an edition's JSON: name, version, rules, notes, lineage."""
+    text = to_json(rules) if isinstance(rules, RuleSet) else scorecard_json(rules)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def try_edition(
+    new: Rules,
+    rows: NDArray[np.float32],
+    model: ArrayLike,
+    tried_by: str,
+    old: Rules | None = None,
+    limits: Limits | None = None,
+) -> Trial:
+    """Run an edition over history and judge it by limits.
+
+    Args:
+        new: The edition that shall go live.
+        rows: float32 [n, F], history.
+        model: [n] places in ``DECISIONS``, what the model decided then.
+        tried_by: Who answers for it.
+        old: The edition in force; it must have another version.
+        limits: What the new one must keep to.
+
+    Raises:
+        RuleSetError: On shapes that do not fit, no name, a version used before, or editions of
+            different kinds or features.
+    """
+    if not tried_by:
+        raise RuleSetError("a trial needs the name of who answers for it; pass tried_by")
+    asked = limits or Limits()
+    said, given = decide(new, rows), checked_codes(model, len(rows))
+    found = agreement(new.features, rows.astype(np.float64), said, given)
+    changed = 0.0 if old is None else _changed(old, new, rows)
+    flagged = float((said > 0).mean())
+    told: dict[str, float] = {
+        "precision": found.precision.value,
+        "coverage": found.coverage.value,
+        "flagged": flagged,
+        "changed": changed,
+    }
+    return Trial(
+        new.name,
+        new.version,
+        edition_digest(new),
+        "" if old is None else edition_digest(old),
+        table_digest(rows, new.features),
+        len(rows),
+        None if np.isnan(told["precision"]) else told["precision"],
+        None if np.isnan(told["coverage"]) else told["coverage"],
+        flagged,
+        changed,
+        asked,
+        _failures(told, asked),
+        tried_by,
+    )
+
+
+def require_approval(rules: Rules, record: str) -> None:
+    """Refuse an edition that has not passed its trial as it is now.
+
+    Args:
+        rules: What is to run.
+        record: JSON of its trial.
+
+    Raises:
+        NotApprovedError: When the record is of another text, or names failures.
+        RuleSetError: On a text that is no record.
+    """
+    data: Any = parsed(record)
+    known = set(Trial.__slots__)
+    checked_keys(data, known, known, "the trial")
+    if data["digest"] != edition_digest(rules):
+        raise NotApprovedError(
+            f"{rules.name} version {rules.version} is not what was tried (version "
+            f"{data['version']}): it was edited since; run the trial again"
+        )
+    if data["failures"]:
+        raise NotApprovedError(
+            f"{rules.name} version {rules.version} failed its trial: "
+            f"{'; '.join(data['failures'])}; edit the rules and try them again"
+        )
+
+
+def _changed(old: Rules, new: Rules, rows: NDArray[np.float32]) -> float:
+    if old.version == new.version and edition_digest(old) != edition_digest(new):
+        raise RuleSetError(
+            f"two editions are called version {new.version!r}; give the new one another version"
+        )
+    found = compare(old, new, rows)
+    return found.changed / found.rows
+
+
+def _failures(told: dict[str, float], limits: Limits) -> tuple[str, ...]:
+    checks: Sequence[tuple[str, bool, float]] = (
+        ("precision", True, limits.least_precision),
+        ("coverage", True, limits.least_coverage),
+        ("flagged", False, limits.most_flagged),
+        ("changed", False, limits.most_changed),
+    )
+    return tuple(
+        f"{name} {told[name]:.4f} is {'below' if least else 'above'} the limit {limit:g}"
+        for name, least, limit in checks
+        # Without a flagged row there is no precision to be too low.
+        if (told[name] < limit if least else told[name] > limit)
+    )
