@@ -310,6 +310,46 @@ def of_trees(
     return _recorded(contract, values, errors, found.raw_score, rows, facts)
 
 
+def joined(records: Sequence[ExplanationSet]) -> ExplanationSet:
+    """Join records of one explainer, such as those of single weeks.
+
+    Keys that occur in several are numbered. Segments that not all have are dropped.
+
+    Raises:
+        RecordError: When model, players, base or background differ, or only some have instants.
+    """
+    if not records:
+        raise RecordError("no record was given; name at least one")
+    first = records[0].contract
+    for one in records[1:]:
+        other = one.contract
+        for what in ("players", "model", "base", "background_sha256", "method"):
+            if getattr(other, what) != getattr(first, what):
+                raise RecordError(
+                    f"the records differ in {what}: compare explanations of one model against one "
+                    "background"
+                )
+    times = [one.times for one in records]
+    if len({part is None for part in times}) > 1:
+        raise RecordError("only some records have instants; explain all with them")
+    keys = [key for one in records for key in one.keys]
+    if len(set(keys)) < len(keys):
+        keys = [f"{place}/{key}" for place, one in enumerate(records) for key in one.keys]
+    shared = [s for s in records[0].segments if all(s in one.segments for one in records)]
+    arrays = {
+        name: np.concatenate([getattr(one, name) for one in records])
+        for name in ("values", "errors", "scores", "decided", "data")
+    }
+    known = [part for part in times if part is not None]
+    return ExplanationSet(
+        replace(first, gap=max(one.contract.gap for one in records)),
+        tuple(keys),
+        **arrays,
+        times=np.concatenate(known) if known else None,
+        segments={s: tuple(v for one in records for v in one.segments[s]) for s in shared},
+    )
+
+
 def _recorded(
     contract: Contract,
     values: Float,
