@@ -62,9 +62,7 @@ def _draws(
     few = slice(0, MOST_ROWS // 10)
     drawn = {
         "waterfall": lambda: shap.plots.waterfall(one, max_display=SHOWN, show=False),
-        "beeswarm": lambda: shap.plots.beeswarm(
-            many, max_display=SHOWN, show=False, rng=np.random.default_rng(0)
-        ),
+        "beeswarm": lambda: shap.plots.beeswarm(many, max_display=SHOWN, show=False),
         "bar": lambda: shap.plots.bar(many, max_display=SHOWN, show=False),
         "heatmap": lambda: shap.plots.heatmap(many, max_display=SHOWN, show=False),
         "decision": lambda: shap.plots.decision(
@@ -73,18 +71,18 @@ def _draws(
         ),
     }  # fmt: skip
     if alone.any():
-        drawn["scatter"] = lambda: shap.plots.scatter(
-            many[:, player], show=False, rng=np.random.default_rng(0)
-        )
+        drawn["scatter"] = lambda: shap.plots.scatter(many[:, player], show=False)
     return drawn
 
 
 @contextmanager
 def _canvas() -> Iterator[Any]:
-    """Draw without a screen, and leave the caller's backend as it was."""
+    """Draw without a screen; the caller's backend and random numbers stay as they were."""
     import matplotlib as mpl
 
     before = mpl.get_backend()
+    numbers = np.random.get_state()  # noqa: NPY002 - shap shuffles points by the global generator
+    np.random.seed(0)  # noqa: NPY002 - as above
     with warnings.catch_warnings():
         # shap 0.51 uses what matplotlib 3.11 and numpy 2 deprecate.
         warnings.simplefilter("ignore")
@@ -96,3 +94,4 @@ def _canvas() -> Iterator[Any]:
         finally:
             plt.close("all")
             mpl.use(before, force=True)
+            np.random.set_state(numbers)  # noqa: NPY002 - as above
