@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,11 +81,11 @@ def log_explanations(
         git_commit=contract.code,
         uri=uri,
     )  # fmt: skip
-    with tracked_run(request) as run:
+    with tempfile.TemporaryDirectory(prefix="penstock-") as drawn, tracked_run(request) as run:
         run.log_metrics(figures)
         for file in (ARRAYS, CONTRACT):
             run.log_file(folder / file, FOLDER)
-        for plot in write_plots(found, folder / "plots"):
+        for plot in write_plots(found, Path(drawn)):
             run.log_file(plot, "plots")
         for page in pages:
             run.log_file(page)

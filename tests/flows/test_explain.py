@@ -193,3 +193,27 @@ def test_rules_of_a_strangers_model(own, tmp_path, capsys, prefect_server, mlflo
     said = capsys.readouterr().out
     assert "they decide as the model does in" in said
     assert (tmp_path / "rules" / "rules.flink.sql").read_text().startswith("SELECT *")
+
+
+def test_the_demo_explains_the_champion_and_one_case_within_its_time(trained, tmp_path):
+    import time
+
+    from flows.cli.console import open_console
+    from flows.cli.demo_explain import explain_champion
+
+    bank, record = trained
+    report = tmp_path / "report.html"
+    report.write_text(Path(record["report"]).read_text())
+    began, cpu = time.perf_counter(), time.process_time()
+    lines = explain_champion(
+        open_console(), bank.data, report, tmp_path / "explained", str(bank.config)
+    )
+    spent = time.process_time() - cpu
+    assert spent < 20, (spent, time.perf_counter() - began)
+    html = report.read_text()
+    assert 'id="explained"' in html
+    assert 'href="#explained"' in html
+    case = next((tmp_path / "explained" / "case").glob("case-*.html"))
+    assert f"explained/case/{case.name}" in html
+    assert case.name in lines[0]
+    assert (tmp_path / "explained" / "model" / "report.html").is_file()
