@@ -43,7 +43,7 @@ def stability(
         values: Explains the rows.
         background: The frozen one; draws are of its rows, with replacement.
         draws: How many.
-        top: Places compared; at most the number of players.
+        top: Places compared; at most one fewer than players, or all would always stay.
         seed: Of the draws.
 
     Raises:
@@ -52,7 +52,7 @@ def stability(
     frozen = values(background)
     if draws < 1 or not len(frozen):
         raise ValueError("stability needs at least one draw and one explained row")
-    places = min(top, frozen.shape[1])
+    places = max(1, min(top, frozen.shape[1] - 1))
     rng = np.random.default_rng(seed)
     mine = _top(frozen, places)
     overlaps, firsts, strengths = [], [], []

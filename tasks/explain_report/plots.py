@@ -93,10 +93,10 @@ def bars(labels: Sequence[str], strengths: Sequence[float], spread: Sequence[flo
         drawing.text(LEFT - 12, y + 15, _short(label), class_="bl", text_anchor="end")
         drawing.tip(f"{label}: {strength:.4g}", "rect", x=LEFT, y=y + 3, width=width, height=16.0,
                     rx=3.0, class_="bar b0")  # fmt: skip
+        half = (RIGHT - LEFT) * off / strongest
         if off > 0:
-            half = (RIGHT - LEFT) * off / strongest
             drawing.line(LEFT + width - half, y + 11, LEFT + width + half, y + 11, "whisker")
-        drawing.text(LEFT + width + 12, y + 15, f"{strength:.3g}", class_="tl")
+        drawing.text(LEFT + width + half + 10, y + 15, f"{strength:.3g}", class_="tl")
     drawing.text((LEFT + RIGHT) / 2, LINE * len(labels) + 26, "Mean absolute contribution",
                  class_="an", text_anchor="middle")  # fmt: skip
     return drawing.render()

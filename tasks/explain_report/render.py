@@ -50,7 +50,7 @@ def case_page(case: CasePage, *, bad: str = "bad", good: str = "good") -> str:
         verdict={"block": "Blocked", "review": "Sent to review"}.get(decision, decision)
         or ("Not flagged" if contract.thresholds else "Scored"),
         sentence=f"score {found.decided[0]:.4f}; first reason: {first}",
-        gap=f"{contract.gap:.1e}",
+        gap=f"{contract.gap:.1e}" if contract.gap else "0",
         picture=plots.waterfall(
             case.steps, contract.base, float(found.scores[0]), contract.unit
         ),
@@ -82,7 +82,7 @@ def model_page(model: ModelPage) -> str:
         style=STYLE,
         m=model,
         f=found,
-        gap=f"{found.contract.gap:.1e}",
+        gap=f"{found.contract.gap:.1e}" if found.contract.gap else "0",
         first=(found.contract.labels[int(first.argmax())], first.max() / len(found)),
         pictures=pictures,
     )
