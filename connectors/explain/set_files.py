@@ -86,8 +86,10 @@ def read_set(folder: Path, *, expected: str = "") -> ExplanationSet:
         contract = _contract(data["contract"])
         table = read_table(path, max_bytes=MAX_ARRAY_BYTES)
         return _set(table, contract, data)
+    except RecordError:
+        raise
     except ExplanationError as error:
-        raise (error if isinstance(error, RecordError) else RecordError(str(error))) from error
+        raise RecordError(str(error)) from error
     except (KeyError, TypeError, ValueError, RecursionError, OSError) as error:
         raise RecordError(f"{folder} holds no whole record ({error}); explain again") from error
 
