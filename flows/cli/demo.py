@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 app = typer.Typer(
-    help="A bank and a line of parts: train, score, serve, inspect, write the reports.",
+    help="A bank and a line of parts: train, score, explain, serve, inspect, write the reports.",
     add_completion=False,
 )
 
@@ -41,11 +41,12 @@ def demo(
     ] = True,
     seed: Annotated[int, typer.Option(help="Seed of the bank and the line.")] = 0,
 ) -> None:
-    """Simulate a bank, train, register and promote a model, score the last day, serve, report.
+    """Simulate a bank, train and promote a model, score the last day, explain, serve, report.
 
     Then the same for images of a production line.
     """
     from flows.cli.demo_defects import inspect_line
+    from flows.cli.demo_explain import explain_champion
     from flows.cli.fraud_model import run_scoring, run_training, show_training
     from flows.cli.paths import nearby, own_command
     from infra.settings import get_settings
@@ -64,14 +65,17 @@ def demo(
     console.rule("3. the last day's scores")
     scored = run_scoring(console, data, folder / "scores.csv", "demo", 1.0)
     console.print(f"{scored['rows']:,} transactions scored, {scored['alerts']:,} alerts")
+    console.rule("4. why")
+    explained = explain_champion(console, data, Path(record["report"]), folder / "explained")
     if live:
-        console.rule("4. live traffic")
+        console.rule("5. live traffic")
         serve_live(console, data, Path(record["report"]), folder / "live")
     lines = [f"report    {nearby(record['report'])}", f"scores    {nearby(scored['out'])}"]
-    console.rule("5. scored unseen")
+    lines += explained
+    console.rule("6. scored unseen")
     score_unseen(console, data, Path(record["report"]), folder / "private")
     if inspect:
-        console.rule("6. inspecting cast parts")
+        console.rule("7. inspecting cast parts")
         lines += inspect_line(console, folder / "line", seed)
     console.rule("done")
     penstock = own_command()

@@ -19,7 +19,13 @@ deploy_app = typer.Typer(add_completion=False)
 worker_app = typer.Typer(add_completion=False)
 
 POOL = "penstock"
-OF_FRAUD = ("train-fraud/weekly", "score-batch/daily", "refresh-embeddings/midweek")
+OF_FRAUD = (
+    "train-fraud/weekly",
+    "score-batch/daily",
+    "refresh-embeddings/midweek",
+    "explain-model/monthly",
+    "explain-cases/worst-of-day",
+)
 OF_LINE = ("train-defects/{{ $PENSTOCK_LINE }}", "inspect-batch/{{ $PENSTOCK_LINE }}")
 """As prefect.yaml names them, which Prefect fills in afterwards."""
 LINE = re.compile(r"[A-Za-z0-9_.-]+")

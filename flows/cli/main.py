@@ -28,6 +28,9 @@ class PenstockCommands(LazyGroup):
             "flows.cli.demo_live", "Live payments through Kafka, Flink and the API."
         ),
         "fraud": LazyCommand("flows.cli.fraud", "Train, evaluate, score and report fraud models."),
+        "explain": LazyCommand(
+            "flows.cli.explain", "Say why a model decides: cases, the model, rules, drift."
+        ),
         "train": LazyCommand("flows.cli.train", "Train a model of your own on the runtime."),
         "clean": LazyCommand("flows.cli.clean", "Clean tables: infer, run, review, undo, requeue."),
         "defects": LazyCommand("flows.cli.defects", "Inspect images for defects, edge and centre."),

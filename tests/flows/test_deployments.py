@@ -39,11 +39,13 @@ def test_all_deployments_are_created_with_their_schedules(deployed, prefect_serv
 
     with get_client(sync_client=True) as client:
         found = {d.name: d for d in client.read_deployments() if d.work_pool_name == "penstock"}
-    assert set(found) == {"weekly", "daily", "midweek"}
+    assert set(found) == {"weekly", "daily", "midweek", "monthly", "worst-of-day"}
     assert {n: d.schedules[0].schedule.cron for n, d in found.items()} == {
         "weekly": "0 3 * * 1",
         "daily": "0 1 * * *",
         "midweek": "0 3 * * 4",
+        "monthly": "0 6 1 * *",
+        "worst-of-day": "30 1 * * *",
     }
     for deployment in found.values():
         assert deployment.parameters["data"] == str(deployed.data)

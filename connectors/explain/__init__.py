@@ -1,0 +1,1 @@
+"""Explanations at the doors: kept on disk, logged to MLflow, of models that users bring."""

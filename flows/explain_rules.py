@@ -1,0 +1,60 @@
+"""The flow that mines rules which decide as a model does, and writes them as text, JSON and SQL.
+
+penstock explain rules DATA --config handbook --out rules
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from prefect import flow
+
+from connectors.explain import steps
+from flows.explain_source import open_source, place_for
+
+
+@flow(name="explain-rules", timeout_seconds=2 * 3_600)
+def explain_rules(
+    data: str,
+    out: str,
+    config: str = "handbook",
+    *,
+    contract: str = "",
+    own: dict[str, Any] | None = None,
+    days: float = 0.0,
+    rows: int = 200_000,
+    settings: dict[str, Any] | None = None,
+    table: str = "payments",
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Mine rules from decisions on the older 70 % of the rows, measure them on the newer 30 %.
+
+    Args:
+        data: Parquet or CSV file.
+        out: Folder for the files.
+        config: Dataset config, whose name finds the fraud model.
+        contract: TOML file of own lines that rows must meet; empty: none.
+        own: A user's own model (``OwnModel.to_record()``); None: the fraud champion.
+        days: Whole days used, counted back from the last one; 0: all.
+        rows: Most rows; more are drawn from.
+        settings: Of ``MineConfig``.
+        table: Name of the table in the queries.
+        seed: Of the draw of rows.
+
+    Returns:
+        JSON record: files, metrics, mined, measured, fidelity, run.
+    """
+    source = open_source(data, config, contract, own)
+    asked: dict[str, Any] = {"days": days, "rows": rows, "config": settings or {}, "table": table,
+                             "seed": seed}  # fmt: skip
+    made = steps.mine_rules(place_for("rules", source, **asked), source=source, **asked)
+    run = steps.log_rules(
+        dataset=source["dataset"],
+        folder=made["folder"],
+        files=made["files"],
+        metrics=made["metrics"],
+        config=asked["config"],
+    )
+    files = steps.copy_files(made["folder"], made["files"], out)
+    told = ("model", "mined", "measured", "fidelity", "metrics")
+    return {key: made[key] for key in told} | {"files": files, "run": run}

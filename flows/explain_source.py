@@ -1,0 +1,66 @@
+"""What the explanation flows explain: the serving fraud model on a file, or a user's own model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from connectors import steps
+from connectors.explain import steps as explain_steps
+from infra.settings import get_settings
+from tasks.fraud import steps as fraud_steps
+from tasks.workspace import place_of, source_digest
+
+
+def open_source(
+    data: str, config: str, contract: str, own: dict[str, Any] | None
+) -> dict[str, Any]:  # fmt: skip
+    """Run the steps that come before any explanation; inside a flow.
+
+    Args:
+        data: File of transactions; of no use with ``own``.
+        config: Dataset config, whose name finds the model.
+        contract: TOML file of own lines that rows must meet; empty: none.
+        own: ``OwnModel.to_record()``; None: the fraud champion.
+
+    Returns:
+        A source as ``connectors.explain.subjects`` opens it.
+    """
+    if own is not None:
+        return explain_steps.describe_own(own)
+    home = get_settings().home
+    work = home / "work"
+    job = steps.fingerprint(data, config, contract)
+    model = steps.fetch_champion(job["config"]["name"], str(home / "models"))
+    inputs = steps.inputs_of(job) | {"config": model["config"]}
+    checked = steps.check_data(
+        str(place_of(work, "checked", inputs).folder),
+        data=job["data"],
+        config=model["config"],
+        quarantine=str(home / "quarantine" / job["config"]["name"]),
+        contract=job.get("contract", ""),
+        labels_required=False,
+    )
+    coded = inputs | ({"categories": model["categories"]} if model["categories"] else {})
+    table = fraud_steps.build_features(
+        str(place_of(work, "features", coded).folder),
+        data=checked["folder"],
+        config=model["config"],
+        categories=model["categories"],
+    )
+    return {
+        "kind": "fraud",
+        "data": checked["folder"],
+        "features": table["folder"],
+        "bundle": model["bundle"],
+        "digest": model["digest"],
+        "model": model["model"],
+        "version": model["version"],
+        "dataset": job["config"]["name"],
+        "commit": job["git_commit"],
+    }
+
+
+def place_for(step: str, source: dict[str, Any], **inputs: Any) -> str:
+    """Return where a step keeps its files: named by source, code and what it is asked."""
+    known = {**source, "code": source_digest(), **inputs}
+    return str(place_of(get_settings().home / "work", step, known).folder)

@@ -1,0 +1,365 @@
+"""Explanations of many rows as a record: what an auditor needs to check them a year later.
+
+A record holds the values with their errors, the rows they belong to, and a contract: which
+explainer, players, background, model and code made them. ``connectors.explain.set_files`` keeps it
+on disk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tasks.explain.additivity import check_additivity
+from tasks.explain.errors import ExplanationError
+from tasks.explain.groups import FeatureGroups
+from tasks.explain.player_explanation import PlayerExplanation, apart
+from tasks.explain.players import Players
+from tasks.explain.tree import Explanation
+
+Float = NDArray[np.float64]
+Option = str | int | float | bool | None
+
+TOLERANCE = 1e-5
+"""Largest additivity gap relative to ``1 + |score|``: that of a blend of heads."""
+
+
+class RecordError(ExplanationError):
+    """A record that contradicts itself, or was changed after it was written."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelName:
+    """Which model was explained.
+
+    Attributes:
+        name: As it is registered, or the name of its file.
+        version: Version in the registry; empty for a file.
+        digest: SHA-256 of the bundle's manifest or of the file.
+    """
+
+    name: str
+    version: str = ""
+    digest: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.name} version {self.version}" if self.version else self.name
+
+
+@dataclass(frozen=True, slots=True)
+class Contract:
+    """How the values of a record came about.
+
+    Attributes:
+        explainer: ``players`` (any function) or ``trees`` (trees, linear parts and their blends).
+        method: ``exact``, ``sampled``, ``path``, ``interventional`` or ``mixed``.
+        unit: Of values and scores: ``score`` or ``log-odds``.
+        players: Players and the features of each.
+        labels: Players in words, same order.
+        model: What was explained.
+        base: Score before any player is known.
+        gap: Largest ``|base + sum of values - score|``.
+        background_sha256: Digest of the background; empty where none was used.
+        seed: Of the draw; None where nothing was drawn.
+        options: Settings of the explainer.
+        thresholds: Decision -> decided score from which it is made.
+        code: Commit of the code.
+        created: ISO instant.
+    """
+
+    explainer: str
+    method: str
+    unit: str
+    players: Players
+    labels: tuple[str, ...]
+    model: ModelName
+    base: float
+    gap: float
+    background_sha256: str = ""
+    seed: int | None = None
+    options: Mapping[str, Option] = field(default_factory=dict)
+    thresholds: Mapping[str, float] = field(default_factory=dict)
+    code: str = ""
+    created: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
+
+
+@dataclass(frozen=True, slots=True)
+class RowFacts:
+    """What is known of the rows besides their features.
+
+    Attributes:
+        keys: Names by which a person finds the rows again, length n, each once.
+        decided: float64 ``[n]``, scores that decisions are made on; None: the explained ones.
+        times: int64 ``[n]`` epoch milliseconds, or None.
+        segments: Name of a division -> the segment of each row.
+    """
+
+    keys: tuple[str, ...]
+    decided: Float | None = None
+    times: NDArray[np.int64] | None = None
+    segments: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ExplanationSet:
+    """Explanations of n rows.
+
+    Attributes:
+        contract: How they came about.
+        keys: Names of the rows.
+        values: Contributions ``[n, P]``; base plus their sum is the score.
+        errors: Standard error of each ``[n, P]``; 0 where exact.
+        scores: Explained scores ``[n]``.
+        decided: Scores that decisions are made on ``[n]``, such as calibrated probabilities.
+        data: The rows ``[n, F]``.
+        times: int64 ``[n]`` epoch milliseconds, or None.
+        segments: Name of a division -> the segment of each row.
+    """
+
+    contract: Contract
+    keys: tuple[str, ...]
+    values: Float
+    errors: Float
+    scores: Float
+    decided: Float
+    data: Float
+    times: NDArray[np.int64] | None = None
+    segments: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Check shapes, finiteness and sums.
+
+        Raises:
+            RecordError: When parts do not fit each other.
+            AdditivityError: When values miss a score by more than the contract's gap.
+        """
+        n, players = len(self.keys), self.contract.players
+        shapes = {
+            "values": (self.values, (n, len(players))),
+            "errors": (self.errors, (n, len(players))),
+            "scores": (self.scores, (n,)),
+            "decided": (self.decided, (n,)),
+            "data": (self.data, (n, len(players.features))),
+        }
+        for name, (array, shape) in shapes.items():
+            if array.shape != shape:
+                raise RecordError(
+                    f"{name} have shape {array.shape}, not {shape}: pass one row a key"
+                )
+            if name != "data" and not np.isfinite(array).all():
+                raise RecordError(f"{name} are not all finite: explain the rows again")
+        if len(set(self.keys)) != n:
+            twice = next(key for key in self.keys if self.keys.count(key) > 1)
+            raise RecordError(f"key {twice!r} occurs twice: each row needs a name of its own")
+        if len(self.contract.labels) != len(players):
+            raise RecordError(f"{len(self.contract.labels)} labels for {len(players)} players")
+        lengths = [len(s) for s in self.segments.values()]
+        lengths += [len(self.times)] if self.times is not None else []
+        if any(length != n for length in lengths):
+            raise RecordError(f"times and segments need one entry for each of {n} rows")
+        if (self.errors < 0).any():
+            raise RecordError("an error is negative: explain the rows again")
+        gap = check_additivity(self.values, self.contract.base, self.scores, tolerance=TOLERANCE)
+        if gap > self.contract.gap * (1 + 1e-9) + 1e-12:
+            raise RecordError(
+                f"the values miss a score by {gap:.3g}, the contract says at most "
+                f"{self.contract.gap:.3g}: the record was changed, explain the rows again"
+            )
+
+    def __len__(self) -> int:
+        """Return n."""
+        return len(self.keys)
+
+    @property
+    def order(self) -> NDArray[np.intp]:
+        """Players of each row, what raised the score most first, ``[n, P]``."""
+        return np.argsort(-self.values, axis=1, kind="stable")
+
+    @property
+    def ties(self) -> NDArray[np.bool_]:
+        """Whether errors leave open which of a place in ``order`` and the next is larger."""
+        values = np.take_along_axis(self.values, self.order, axis=1)
+        errors = np.take_along_axis(self.errors, self.order, axis=1)
+        return ~apart(values[:, :-1], values[:, 1:], errors[:, :-1], errors[:, 1:])
+
+    def shown_data(self) -> Float:
+        """Return the feature value of each player ``[n, P]``; NaN for players of several."""
+        owner = np.array(self.contract.players.owner)
+        shown = np.full(self.values.shape, np.nan)
+        alone = np.flatnonzero(np.bincount(owner)[owner] == 1)
+        shown[:, owner[alone]] = self.data[:, alone]
+        return shown
+
+    def decision(self, row: int) -> str:
+        """Return the gravest decision whose threshold the row reaches; empty for none."""
+        reached = [(at, name) for name, at in self.contract.thresholds.items()
+                   if self.decided[row] >= at]  # fmt: skip
+        return max(reached)[1] if reached else ""
+
+    def take(self, rows: NDArray[np.intp] | Sequence[int]) -> ExplanationSet:
+        """Return the chosen rows, in the order given."""
+        places = np.asarray(rows, dtype=np.intp)
+        return replace(
+            self,
+            keys=tuple(self.keys[p] for p in places),
+            values=self.values[places],
+            errors=self.errors[places],
+            scores=self.scores[places],
+            decided=self.decided[places],
+            data=self.data[places],
+            times=None if self.times is None else self.times[places],
+            segments={s: tuple(v[p] for p in places) for s, v in self.segments.items()},
+        )
+
+    def to_shap(self) -> Any:
+        """Return a ``shap.Explanation`` of the players in words, for shap's plots."""
+        import shap
+
+        return shap.Explanation(
+            self.values,
+            base_values=np.full(len(self), self.contract.base),
+            data=self.shown_data(),
+            feature_names=list(self.contract.labels),
+        )
+
+
+def of_players(
+    found: PlayerExplanation,
+    players: Players,
+    rows: NDArray[np.floating[Any]],
+    facts: RowFacts,
+    *,
+    model: ModelName,
+    labels: Sequence[str] = (),
+    options: Mapping[str, Option] | None = None,
+    thresholds: Mapping[str, float] | None = None,
+    code: str = "",
+) -> ExplanationSet:
+    """Record what the engine found.
+
+    Args:
+        found: Its answer.
+        players: Who shared the credit.
+        rows: The explained rows ``[n, F]``.
+        facts: Of the rows.
+        model: What was explained.
+        labels: Players in words; empty: their names.
+        options: Settings of the explainer.
+        thresholds: Decision -> decided score from which it is made.
+        code: Commit of the code.
+
+    Raises:
+        RecordError: When parts do not fit each other.
+    """
+    contract = Contract(
+        explainer="players",
+        method=found.method,
+        unit="score",
+        players=players,
+        labels=tuple(labels) or players.names,
+        model=model,
+        base=found.base,
+        gap=found.gap,
+        background_sha256=found.background_sha256,
+        seed=found.seed,
+        options=dict(options or {}),
+        thresholds=dict(thresholds or {}),
+        code=code,
+    )
+    return _recorded(contract, found.values, found.errors, found.scores, rows, facts)
+
+
+def of_trees(
+    found: Explanation,
+    groups: FeatureGroups,
+    rows: NDArray[np.floating[Any]],
+    facts: RowFacts,
+    *,
+    model: ModelName,
+    thresholds: Mapping[str, float] | None = None,
+    code: str = "",
+) -> ExplanationSet:
+    """Record contributions of trees or linear parts, summed over groups of features.
+
+    The error of a group is the standard error over the head's models. Arguments as `of_players`.
+    """
+    by_model = groups.sums(found.per_model)
+    k = len(by_model)
+    errors = by_model.std(axis=0, ddof=1) / np.sqrt(k) if k > 1 else np.zeros(by_model.shape[1:])
+    values, base = by_model.mean(axis=0), float(found.base.mean())
+    owner = {member: g for g, members in enumerate(groups.members) for member in members}
+    contract = Contract(
+        explainer="trees",
+        method=found.method,
+        unit="log-odds",
+        players=Players(found.names, groups.keys, tuple(owner[f] for f in range(len(owner)))),
+        labels=groups.labels,
+        model=model,
+        base=base,
+        gap=float(np.abs(base + values.sum(axis=1) - found.raw_score).max(initial=0.0)),
+        background_sha256=found.background_sha256,
+        options={"models": k},
+        thresholds=dict(thresholds or {}),
+        code=code,
+    )
+    return _recorded(contract, values, errors, found.raw_score, rows, facts)
+
+
+def joined(records: Sequence[ExplanationSet]) -> ExplanationSet:
+    """Join records of one explainer, such as those of single weeks.
+
+    Keys that occur in several are numbered. Segments that not all have are dropped.
+
+    Raises:
+        RecordError: When model, players, base or background differ, or only some have instants.
+    """
+    if not records:
+        raise RecordError("no record was given; name at least one")
+    first = records[0].contract
+    for one in records[1:]:
+        other = one.contract
+        for what in ("players", "model", "base", "background_sha256", "method"):
+            if getattr(other, what) != getattr(first, what):
+                raise RecordError(
+                    f"the records differ in {what}: compare explanations of one model against one "
+                    "background"
+                )
+    times = [one.times for one in records]
+    if len({part is None for part in times}) > 1:
+        raise RecordError("only some records have instants; explain all with them")
+    keys = [key for one in records for key in one.keys]
+    if len(set(keys)) < len(keys):
+        keys = [f"{place}/{key}" for place, one in enumerate(records) for key in one.keys]
+    shared = [s for s in records[0].segments if all(s in one.segments for one in records)]
+    arrays = {
+        name: np.concatenate([getattr(one, name) for one in records])
+        for name in ("values", "errors", "scores", "decided", "data")
+    }
+    known = [part for part in times if part is not None]
+    return ExplanationSet(
+        replace(first, gap=max(one.contract.gap for one in records)),
+        tuple(keys),
+        **arrays,
+        times=np.concatenate(known) if known else None,
+        segments={s: tuple(v for one in records for v in one.segments[s]) for s in shared},
+    )
+
+
+def _recorded(
+    contract: Contract,
+    values: Float,
+    errors: Float,
+    scores: Float,
+    rows: NDArray[np.floating[Any]],
+    facts: RowFacts,
+) -> ExplanationSet:
+    decided = scores if facts.decided is None else np.asarray(facts.decided, dtype=np.float64)
+    data = np.asarray(rows, dtype=np.float64)
+    return ExplanationSet(
+        contract, facts.keys, values, errors, scores, decided, data, facts.times, facts.segments
+    )

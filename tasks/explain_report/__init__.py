@@ -1,0 +1,1 @@
+"""Pages of explanations: one of a case, one of a model; each a single HTML file."""
