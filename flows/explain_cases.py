@@ -43,7 +43,7 @@ def explain_cases(
         JSON record: cases (key, file, score, decision, reasons, change), method, run.
     """
     source = open_source(data, config, contract, own)
-    asked = {"keys": keys or [], "worst": worst, "seed": seed}
+    asked: dict[str, Any] = {"keys": keys or [], "worst": worst, "seed": seed}
     made = steps.explain_cases(place_for("cases", source, **asked), source=source, **asked)
     pages = [case["file"] for case in made["cases"]]
     run = steps.log_explanations(

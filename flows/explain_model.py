@@ -44,7 +44,7 @@ def explain_model(
         JSON record: rows, method, metrics, strongest, alarms, files, run.
     """
     source = open_source(data, config, contract, own)
-    asked = {"days": days, "rows": rows, "redraws": redraws, "seed": seed}
+    asked: dict[str, Any] = {"days": days, "rows": rows, "redraws": redraws, "seed": seed}
     made = steps.explain_rows(place_for("explained", source, **asked), source=source, **asked)
     run = steps.log_explanations(
         dataset=source["dataset"],

@@ -26,7 +26,8 @@ def open_source(
         A source as ``connectors.explain.subjects`` opens it.
     """
     if own is not None:
-        return explain_steps.describe_own(own)
+        described: dict[str, Any] = explain_steps.describe_own(own)
+        return described
     home = get_settings().home
     work = home / "work"
     job = steps.fingerprint(data, config, contract)

@@ -44,7 +44,7 @@ def open_model(path: Path, output: int | None = None) -> ScoreFunction:
         with warnings.catch_warnings():
             # torch 2.14 prefers torch.export; TorchScript is what users have.
             warnings.simplefilter("ignore", FutureWarning)
-            loaded = torch.jit.load(str(path), map_location="cpu").eval()
+            loaded = torch.jit.load(str(path), map_location="cpu").eval()  # type: ignore[no-untyped-call]
         return TorchScores(loaded, output)
     except ExplanationError:
         raise

@@ -43,8 +43,8 @@ def own_subject(own: OwnModel, *, code: str = "") -> Subject:
     model = ModelName(own.model.name, "", digest(own.model))
     facts = RowFacts(tables.facts.keys, decided, tables.facts.times, tables.facts.segments)
 
-    def explain(places: NDArray[np.intp], against: Background | None = None) -> Explained:
-        explainer = PlayerExplainer(score, against or tables.background, players, options)
+    def explain(places: NDArray[np.intp], background: Background | None = None) -> Explained:
+        explainer = PlayerExplainer(score, background or tables.background, players, options)
         found = explainer.explain(tables.rows[places])
         part = RowFacts(
             tuple(facts.keys[p] for p in places),

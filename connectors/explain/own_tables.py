@@ -57,7 +57,8 @@ def read_tables(own: OwnModel) -> OwnTables:
     taken = {own.key, own.time, own.label, own.entity, *own.segments} - {""}
     names = tuple(c for c in frozen.column_names if c not in taken)
     data = read_table(own.data, text_columns=[c for c in (own.key, own.entity) if c])
-    absent = [c for c in (*names, *sorted(taken)) if c not in data.column_names]
+    there = frozenset(data.column_names)
+    absent = [c for c in (*names, *sorted(taken)) if c not in there]
     if absent:
         raise BackgroundError(
             f"{own.data.name} has no column {absent[0]!r} ({len(absent)} are missing), which the "

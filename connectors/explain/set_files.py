@@ -71,27 +71,29 @@ def read_set(folder: Path, *, expected: str = "") -> ExplanationSet:
         RecordError: On a folder that is no record, is too large, or was changed.
     """
     content = _contract_text(folder, expected)
-    path = folder / ARRAYS
     try:
-        data = json.loads(content)
-        if not isinstance(data, Mapping) or data.get("format") != FORMAT:
-            raise RecordError(
-                f"{folder / CONTRACT} is no record of format {FORMAT}; write it with this version"
-            )
-        if digest(path) != data["arrays_sha256"]:
-            raise RecordError(
-                f"{path} does not match its contract: it was changed after it was written; "
-                "restore both files from one copy"
-            )
-        contract = _contract(data["contract"])
-        table = read_table(path, max_bytes=MAX_ARRAY_BYTES)
-        return _set(table, contract, data)
+        return _checked(folder, json.loads(content))
     except RecordError:
         raise
     except ExplanationError as error:
         raise RecordError(str(error)) from error
     except (KeyError, TypeError, ValueError, RecursionError, OSError) as error:
         raise RecordError(f"{folder} holds no whole record ({error}); explain again") from error
+
+
+def _checked(folder: Path, data: Any) -> ExplanationSet:
+    if not isinstance(data, Mapping) or data.get("format") != FORMAT:
+        raise RecordError(
+            f"{folder / CONTRACT} is no record of format {FORMAT}; write it with this version"
+        )
+    path = folder / ARRAYS
+    if digest(path) != data["arrays_sha256"]:
+        raise RecordError(
+            f"{path} does not match its contract: it was changed after it was written; "
+            "restore both files from one copy"
+        )
+    table = read_table(path, max_bytes=MAX_ARRAY_BYTES)
+    return _set(table, _contract(data["contract"]), data)
 
 
 def _contract_text(folder: Path, expected: str) -> str:

@@ -269,7 +269,11 @@ def own_record(
     for file in (model, background, data, given.get("groups")):
         if file is not None:
             require_file(file)
-    paths = {"model": model.resolve(), "data": data.resolve(), "background": background.resolve()}
+    paths: dict[str, Any] = {
+        "model": model.resolve(),
+        "data": data.resolve(),
+        "background": background.resolve(),
+    }
     if given.get("groups") is not None:
         given["groups"] = given["groups"].resolve()
     return OwnModel(**paths, **given).to_record()

@@ -210,13 +210,15 @@ def drift(
     for place, rows in enumerate(members):
         start, own = int(starts[place]) * settings.period_ms + offset, profile_of(values[rows])
         judged = place in enough[1:]
-        pair = judge.distances(rows) if judged else (None, None)
+        pair: tuple[Distance | None, Distance | None] = (None, None)
+        if judged:
+            pair = judge.distances(rows)
         text = _text(start, own, judge.profile, pair, labels, settings)
         if place not in enough:
             text = f"{_day(start)}: {len(rows)} rows, too few to judge"
         elif not judged:
             text = f"{_day(start)}: the reference, {len(rows):,} rows"
-        periods.append(Period(start, own, *pair, text))
+        periods.append(Period(start, own, pair[0], pair[1], text))
     return Drift(tuple(labels), enough[0], tuple(periods))
 
 

@@ -59,7 +59,7 @@ def fraud_subject(
         ExplanationError: When the readable head scores otherwise than the one that serves.
         HeadError: On a head without exact contributions.
     """
-    names, values, background = explained_inputs(bundle, tx, features, rows)
+    names, values, frozen = explained_inputs(bundle, tx, features, rows)
     head = head_from_dict(json.loads(bundle.read_extra("heads.json"))[bundle.active])
     decided = score_transactions(bundle, tx, rows=rows, features=features)
     off = float(np.abs(head.predict(values) - decided).max(initial=0.0))
@@ -80,9 +80,9 @@ def fraud_subject(
         segments_of(tx, rows, bundle.config.decimals),
     )
 
-    def explain(places: NDArray[np.intp], against: Background | None = None) -> Explained:
+    def explain(places: NDArray[np.intp], background: Background | None = None) -> Explained:
         chosen = values[places]
-        found = explain_head(head, names, chosen, against or background)
+        found = explain_head(head, names, chosen, background or frozen)
         part = RowFacts(
             tuple(facts.keys[p] for p in places),
             decided[places],
@@ -100,7 +100,7 @@ def fraud_subject(
         model=model,
         rows=values,
         facts=facts,
-        background=background,
+        background=frozen,
         score=lambda x: head.predict(np.asarray(x, dtype=np.float32)),
         explain=explain,
         thresholds=thresholds,
@@ -197,4 +197,5 @@ def rows_around(
         rows = np.flatnonzero(labels == outcome)
         most = min(len(rows), known // 2)
         chosen.append(rng.choice(rows, most, replace=False))
-    return np.unique(np.concatenate(chosen)).astype(np.intp)
+    around: NDArray[np.intp] = np.unique(np.concatenate(chosen)).astype(np.intp)
+    return around

@@ -50,7 +50,8 @@ WRONG = {
         "no such file",
     ),
     "thresholds out of order": (
-        [*["--model", "net.pt", "--background", "held.parquet", "--review-at", "2", "--block-at", "1"]],
+        ["--model", "net.pt", "--background", "held.parquet", "--review-at", "2",
+         "--block-at", "1"],
         "exchange them",
     ),
 }  # fmt: skip
