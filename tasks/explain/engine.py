@@ -146,9 +146,6 @@ class PlayerExplainer:
             values[part], errors[part], spent[part] = found
             self.settle(rows[part], values[part], errors[part])
         again = checked_scores(self.function, rows) if len(rows) else scores
-        _refuse_unstable(scores, again, 0)
-            self._settle(rows[part], values[part], errors[part])
-        again = checked_scores(self._function, rows) if len(rows) else scores
         refuse_unstable(scores, again, 0)
         gap = check_additivity(values, base, scores)
         return PlayerExplanation(
@@ -186,14 +183,9 @@ class PlayerExplainer:
     def _check_repeated(self, rows: Rows, scores: Float, first: int) -> None:
         """Refuse a function whose scores of unmixed rows change among mixed ones."""
         found = self._unmixed.values(rows)
-        _refuse_unstable(scores, found[:, 0], first)
-        for row in found[:, 1:]:
-            _refuse_unstable(self.background_scores, row, 0, "background row")
-        owners = np.concatenate([[0], np.arange(games)])
-        found = self._worth.values(members, owners, rows)
         refuse_unstable(scores, found[:, 0], first)
         for row in found[:, 1:]:
-            refuse_unstable(self._background_scores, row, 0, "background row")
+            refuse_unstable(self.background_scores, row, 0, "background row")
 
     @cached_property
     def _matrix(self) -> Float:

@@ -45,5 +45,7 @@ class LetterError(ExplanationError):
 
 class GraphInputError(ExplanationError):
     """The graph, the node or the edge inputs do not fit each other or the module."""
+
+
 class ImageError(ExplanationError):
     """An image of a shape that the model does not take, or with pixels that are no numbers."""
