@@ -64,4 +64,4 @@ def top_mean_values(levels: Float, count: int, base: float) -> Float:
 
 
 def _from_behind(parts: Float) -> Float:
-    return np.cumsum(parts[::-1])[::-1]
+    return np.asarray(np.cumsum(parts[::-1])[::-1])

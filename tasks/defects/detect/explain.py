@@ -123,7 +123,7 @@ def explain_defects(
     # The score of an image is that of its worst tile, and of it the larger one of both sums.
     looks = [
         (window, _look(scorer, pixels[window]))
-        for window in tiles(*pixels.shape[:2], detector.config.side)
+        for window in tiles(pixels.shape[0], pixels.shape[1], detector.config.side)
     ]
     window, seen = max(looks, key=lambda each: each[1].score)
     maps, sums = seen.maps, _sums(scorer, seen.maps)

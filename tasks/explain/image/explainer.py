@@ -157,7 +157,8 @@ class ImageExplainer:
             # Layouts differ in their number of segments: the borders of an image stay its own.
             return superpixels(image, max(1, round(wanted * (1 - number / 16))))
         shift = (number * _STEP[0] % 1, number * _STEP[1] % 1)
-        return grid_cells(*image.shape[1:], wanted, shift)
+        _, height, width = image.shape
+        return grid_cells(height, width, wanted, shift)
 
     def _counted(self, players: int) -> bool:
         """Say whether all coalitions fit the budget of a layout."""
@@ -197,7 +198,7 @@ class ImageExplainer:
             inner = members_of(np.arange(1, 2**players - 1), players)
             worth = np.mean([game.worth(inner, labels, fill) for fill in range(len(floors))], 0)
             every = np.concatenate([[floors.mean()], worth, [score]])
-            values = shapley_matrix(players) @ every
+            values: Float = shapley_matrix(players) @ every
             return values, np.zeros(players), len(inner) * len(floors)
         plan = SampledValues(
             players,
@@ -212,10 +213,10 @@ class ImageExplainer:
                 game.worth(np.concatenate([some, ~some]), labels, fill).reshape(2, -1)
                 for fill, some in enumerate(pairs.members)
             ]
-            return np.stack([inside - outside for inside, outside in both])[None]
+            return np.asarray([[inside - outside for inside, outside in both]])
 
-        values, errors, spent = plan.solve(differences, (score - floors)[None])
-        return values[0], errors[0], int(spent[0])
+        drawn, errors, spent = plan.solve(differences, (score - floors)[None])
+        return drawn[0], errors[0], int(spent[0])
 
 
 def _settle(idle: NDArray[np.bool_], values: Float, errors: Float) -> None:

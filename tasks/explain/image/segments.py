@@ -7,6 +7,8 @@ segment go to the nearest pixel that is not.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -36,7 +38,7 @@ def grid_cells(height: int, width: int, count: int, shift: tuple[float, float] =
     return np.asarray(down[:, None] * (right[-1] + 1) + right, dtype=np.intp)
 
 
-def superpixels(image: NDArray[np.floating], count: int, compactness: float = 0.1) -> Labels:
+def superpixels(image: NDArray[np.floating[Any]], count: int, compactness: float = 0.1) -> Labels:
     """Divide an image ``[C, H, W]`` into about ``count`` segments of one level each.
 
     Args:
@@ -51,7 +53,7 @@ def superpixels(image: NDArray[np.floating], count: int, compactness: float = 0.
     height, width = image.shape[1:]
     cells = grid_cells(height, width, count)
     rows, columns = _rows_columns(height, width, count)
-    reach = max(float(np.ptp(image)), np.finfo(np.float32).tiny) * compactness
+    reach = max(float(np.ptp(image)), float(np.finfo(np.float32).tiny)) * compactness
     side = np.sqrt(height * width / (rows * columns))
     down, right = np.mgrid[:height, :width]
     points = np.stack([*(image / reach), down / side, right / side], axis=-1)
@@ -84,7 +86,7 @@ def _rows_columns(height: int, width: int, count: int) -> tuple[int, int]:
 def _places(length: int, cells: int, shift: float) -> Labels:
     """Return the cell of each place; a cell of less than half a side joins its neighbour."""
     side = length / cells
-    found = np.floor((np.arange(length) + 0.5) / side - shift).astype(np.intp)
+    found: Labels = np.floor((np.arange(length) + 0.5) / side - shift).astype(np.intp)
     found -= found[0]
     if cells > 1:
         sizes = np.bincount(found)
