@@ -19,8 +19,7 @@ from numpy.typing import NDArray
 
 from tasks.explain.catalogue.binding import bind
 from tasks.explain.catalogue.files import house_catalogue
-from tasks.explain.catalogue.model import MOST_REASONS as MAX_REASONS
-from tasks.explain.catalogue.model import Catalogue
+from tasks.explain.catalogue.model import MOST_REASONS, Catalogue
 from tasks.explain.groups import FeatureGroups
 from tasks.explain.ties import tied
 from tasks.explain.tree import Explanation
@@ -81,9 +80,9 @@ class ReasonRanker:
         self.bound = bind(words, groups)
         self.groups = self.bound.groups
         self._limit = words.max_reasons if limit is None else limit
-        if not 1 <= self._limit <= MAX_REASONS:
+        if not 1 <= self._limit <= MOST_REASONS:
             raise ValueError(
-                f"limit = {limit}; ask for 1 to {MAX_REASONS} reasons: more are no help to their "
+                f"limit = {limit}; ask for 1 to {MOST_REASONS} reasons: more are no help to their "
                 "reader (commentary on 12 CFR 1002.9)"
             )
         self._floor, self._share, self._list_ties = floor, share, list_ties

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.explain.background import Background
-from tasks.explain.reasons import MAX_REASONS, Reason
+from tasks.explain.catalogue.model import MOST_REASONS
+from tasks.explain.reasons import Reason
 from tasks.explain.record import ExplanationSet, ModelName, RowFacts
 from tasks.explain.scores import ScoreFunction
 
@@ -72,7 +73,7 @@ class Subject:
 
 
 def plain_reasons(
-    found: ExplanationSet, *, limit: int = MAX_REASONS, share: float = 0.05
+    found: ExplanationSet, *, limit: int = MOST_REASONS, share: float = 0.05
 ) -> tuple[tuple[Reason, ...], ...]:
     """Give each row the players that raised its score, said by name and value.
 

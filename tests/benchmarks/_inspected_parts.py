@@ -66,7 +66,10 @@ def measures(pixels: NDArray[np.uint8]) -> list[float]:
     smooth = ndimage.gaussian_filter(field, 1.0)
     apart = smooth - ndimage.gaussian_filter(field, 10.0, truncate=2.0)
     spread = 1.4826 * float(np.median(np.abs(apart - np.median(apart)))) + 0.5
-    labels, spots = ndimage.label(np.abs(apart) > SPOTS * spread)
+    # Around a dark spot the surface stands above its blurred mean: that rim is no part of it.
+    dark, dark_spots = ndimage.label(apart < -SPOTS * spread)
+    bright, bright_spots = ndimage.label(apart > SPOTS * spread)
+    labels, spots = np.where(bright > 0, bright + dark_spots, dark), dark_spots + bright_spots
     rough = float(np.abs(np.diff(field, axis=1)).mean())
     plain = [field.mean(), field.std(), smooth.min(), smooth.max(), rough]
     if not spots:

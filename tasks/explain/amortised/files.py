@@ -17,8 +17,8 @@ import torch
 from tasks.explain.amortised.config import AmortisedConfig, AmortisedError
 from tasks.explain.amortised.explainer import AmortisedExplainer, Gate
 from tasks.explain.amortised.network import ValueNet
-from tasks.explain.engine import REPEATED, PlayerExplainer
-from tasks.explain.scores import ScoreFunction, TorchScores
+from tasks.explain.engine import PlayerExplainer
+from tasks.explain.scores import REPEATED, ScoreFunction, TorchScores
 
 WEIGHTS, CONTRACT = "amortised.safetensors", "amortised.json"
 FORMAT = 1

@@ -18,14 +18,13 @@ from torch import nn
 from kernels.shapley.exact import members_of, shapley_matrix
 from tasks.explain.additivity import check_additivity
 from tasks.explain.background import Background
-from tasks.explain.engine import REPEATED
 from tasks.explain.errors import BackgroundError, GraphInputError, PlayersError
 from tasks.explain.graph.copies import Call, Copies, call_module
 from tasks.explain.graph.inputs import GraphInputs, Ints
 from tasks.explain.graph.neighbourhood import Neighbourhood, neighbourhood
 from tasks.explain.graph.players import NOTHING, Buckets, NeighbourPlayers, divide, most_telling
 from tasks.explain.player_explanation import PlayerExplanation
-from tasks.explain.scores import TorchScores, refuse_unfinite
+from tasks.explain.scores import REPEATED, TorchScores, refuse_unfinite
 
 Bools = NDArray[np.bool_]
 Float = NDArray[np.float64]

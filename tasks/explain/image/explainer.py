@@ -208,7 +208,7 @@ class ImageExplainer:
             top=options.top,
         )
 
-        def differences(pairs: Pairs, _: NDArray[np.intp]) -> Float:
+        def differences(_round: int, pairs: Pairs, _rows: NDArray[np.intp]) -> Float:
             both = [
                 game.worth(np.concatenate([some, ~some]), labels, fill).reshape(2, -1)
                 for fill, some in enumerate(pairs.members)

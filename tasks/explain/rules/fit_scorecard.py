@@ -179,7 +179,8 @@ def _made(
     which = draws.integers(0, len(parts), len(first))
     for number, part in enumerate(parts):
         where = np.flatnonzero(which == number)
-        made[np.ix_(where, part)] = rows[np.ix_(other[where], part)]
+        columns = np.asarray(part, dtype=np.intp)
+        made[np.ix_(where, columns)] = rows[np.ix_(other[where], columns)]
     margins = label(made).margins
     kept = np.flatnonzero(margins[0] > -FAR)[:count]
     return made[kept], margins[:, kept]
@@ -275,4 +276,5 @@ def _best_cutoff(total: Reals, wanted: NDArray[np.bool_]) -> int:
     levels, place = np.unique(whole, return_inverse=True)
     found = np.bincount(place, minlength=len(levels))[::-1].cumsum()[::-1]
     hits = np.bincount(place, weights=wanted, minlength=len(levels))[::-1].cumsum()[::-1]
-    return int(levels[np.argmax(2 * hits / (found + wanted.sum()))])
+    best: int = levels[int(np.argmax(2 * hits / (found + wanted.sum())))].item()
+    return best

@@ -109,7 +109,7 @@ class Ramps:
 
         with torch.no_grad():
             said = torch.cat(
-                [self._said(part) for part in torch.arange(len(self._rows)).split(2**14)]
+                [self._said(part) for part in torch.split(torch.arange(len(self._rows)), 2**14)]
             )
             lacks = self._wanted[0] - torch.sigmoid(said / self.target.temperature)
         return lacks.numpy().astype(np.float64)
@@ -135,7 +135,7 @@ class Ramps:
             review, block = loss_of(above, self._wanted[:, taken], reduction="none")
             loss = ((review + BLOCK_SHARE * block) * weights).sum() / weights.sum()
             optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             optimizer.step()
             with torch.no_grad():
                 self._slopes.clamp_(*limits)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from tasks.explain.catalogue.model import MOST_REASONS
 from tasks.explain.groups import FeatureGroups, read_feature, window_adjective, window_words
-from tasks.explain.reasons import MAX_REASONS, rank_reasons, top_groups
+from tasks.explain.reasons import rank_reasons, top_groups
 from tasks.explain.tree import Explanation
 from tasks.explain.wording import Wording, describe, duration
 from tasks.fraud.derive import NEVER, derived_names, event_names
@@ -178,7 +179,7 @@ def test_reasons_are_the_strongest_factors_that_raised_the_score():
     assert [r.group for r in first] == [
         "payee_bank/labels", "payer/activity/30d", "transaction/amount", "payer/activity/last",
     ]  # fmt: skip
-    assert len(first) == MAX_REASONS
+    assert len(first) == MOST_REASONS
     assert first[0].contribution == pytest.approx(2.9)
     assert first[0].to_dict()["text"].endswith("in the 7 days known so far were frauds")
     assert second == []
