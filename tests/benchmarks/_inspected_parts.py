@@ -1,7 +1,7 @@
 """Inspected parts as a table: made-up surfaces, some damaged, and readable measures of each.
 
 The measures are those an inspector can check with a ruler and a grey card: of the brightness, and
-of the largest spot that differs from the surface around it.
+of the spot that differs most from the surface around it.
 """
 
 from __future__ import annotations
@@ -75,12 +75,12 @@ def measures(pixels: NDArray[np.uint8]) -> list[float]:
     if not spots:
         return [*plain, *[0.0] * (len(NAMES) - len(plain))]
     sizes = np.bincount(labels.ravel())[1:]
-    largest = labels == int(np.argmax(sizes)) + 1
-    y, x = np.nonzero(largest)
+    strongest = labels == labels[np.unravel_index(np.abs(apart).argmax(), labels.shape)]
+    y, x = np.nonzero(strongest)
     axes = np.linalg.eigvalsh(np.cov(np.stack([y, x]), bias=True)) if len(y) > 1 else np.zeros(2)
     width, length = 4 * np.sqrt(np.maximum(axes, 0)) + 1
-    contrast = float(np.abs(apart[largest]).mean() / spread)
-    darker = float((apart[largest] < 0).mean())
+    contrast = float(np.abs(apart[strongest]).mean() / spread)
+    darker = float((apart[strongest] < 0).mean())
     edge = min(y.min(), x.min(), SIDE - 1 - y.max(), SIDE - 1 - x.max())
     spot = [len(y), length, width, contrast, darker, spots, int(sizes.sum()), edge]
     return [*plain, *map(float, spot)]

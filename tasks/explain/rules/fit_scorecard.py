@@ -271,10 +271,9 @@ def _short(name: str, empty: float, full: float) -> Ramp:
 def _best_cutoff(total: Reals, wanted: NDArray[np.bool_]) -> int:
     """Return the whole number of points from which F1 of what is wanted is best."""
     if not wanted.any():
-        return math.ceil(total.max()) + 1
+        return math.ceil(float(total.max())) + 1
     whole = np.floor(total).astype(np.int64)
     levels, place = np.unique(whole, return_inverse=True)
     found = np.bincount(place, minlength=len(levels))[::-1].cumsum()[::-1]
     hits = np.bincount(place, weights=wanted, minlength=len(levels))[::-1].cumsum()[::-1]
-    best: int = levels[int(np.argmax(2 * hits / (found + wanted.sum())))].item()
-    return best
+    return int(levels[np.argmax(2 * hits / (found + wanted.sum()))])
