@@ -159,7 +159,7 @@ class PlayerExplainer:
             spent,
             self.background.sha256,
             None if self._sampled is None else options.seed,
-            self.shown(rows),
+            self.players.shown(rows),
         )
 
     def _plan(self) -> SampledValues:
@@ -253,14 +253,6 @@ class PlayerExplainer:
         takers = np.maximum((~idle).sum(axis=1), 1)
         values += np.where(idle, -values, (freed / takers)[:, None])
         errors[idle] = 0.0
-
-    def shown(self, rows: Rows) -> Float:
-        """Return the value of each player's only feature; NaN for groups."""
-        owner = np.array(self.players.owner)
-        shown = np.full((len(rows), len(self.players)), np.nan)
-        alone = np.flatnonzero(np.bincount(owner)[owner] == 1)
-        shown[:, owner[alone]] = rows[:, alone]
-        return shown
 
 
 def _difference(expected: tuple[str, ...], found: tuple[str, ...]) -> str:

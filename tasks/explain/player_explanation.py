@@ -8,13 +8,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from tasks.explain.ties import order_of, ties_of
+
 Float = NDArray[np.float64]
-SEPARATED = 2.0
-"""Standard errors of a difference beyond which two values are told apart."""
-ROUNDING = 1e-7
-"""Part of a row's largest value that float32 scores do not settle."""
-SUM_ROUNDING = 1e-14
-"""The same of the scores whose differences are summed, in float64."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +48,7 @@ class PlayerExplanation:
     @property
     def order(self) -> NDArray[np.intp]:
         """Players of each row, what raised the score most first, ``[n, P]``."""
-        return np.argsort(-self.values, axis=1, kind="stable")
+        return order_of(self.values)
 
     @property
     def ties(self) -> NDArray[np.bool_]:
@@ -61,13 +57,7 @@ class PlayerExplanation:
         Places are those of ``order``. Players of exact values that differ by no more than rounding
         tie, too.
         """
-        values = np.take_along_axis(self.values, self.order, axis=1)
-        summed = np.abs(self.scores) + abs(self.base)
-        rounding = ROUNDING * np.abs(values).max(axis=1, initial=0.0) + SUM_ROUNDING * summed
-        errors = np.hypot(
-            np.take_along_axis(self.errors, self.order, axis=1), rounding[:, None] / SEPARATED
-        )
-        return ~apart(values[:, :-1], values[:, 1:], errors[:, :-1], errors[:, 1:])
+        return ties_of(self.values, self.errors, self.base, self.scores)
 
     def to_shap(self) -> Any:
         """Return a ``shap.Explanation`` for shap's plots."""
@@ -79,8 +69,3 @@ class PlayerExplanation:
             data=self.data,
             feature_names=list(self.players),
         )
-
-
-def apart(first: Float, second: Float, error: Float, other: Float) -> NDArray[np.bool_]:
-    """Say where the first value is larger than the second beyond the error of the difference."""
-    return first - second > SEPARATED * np.hypot(error, other)

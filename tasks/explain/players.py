@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -91,6 +92,14 @@ class Players:
     def __len__(self) -> int:
         """Return P."""
         return len(self.names)
+
+    def shown(self, rows: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+        """Return the value of each player's only feature ``[n, P]`` of rows; NaN for groups."""
+        owner = np.array(self.owner)
+        shown = np.full((len(rows), len(self)), np.nan)
+        alone = np.flatnonzero(np.bincount(owner)[owner] == 1)
+        shown[:, owner[alone]] = rows[:, alone]
+        return shown
 
     def all_within(self, features: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """Return which players ``[n, P]`` have all their flags set, of flags ``[n, F]``."""

@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 from tasks.explain.additivity import check_additivity
 from tasks.explain.errors import ExplanationError
 from tasks.explain.groups import FeatureGroups
-from tasks.explain.player_explanation import PlayerExplanation, apart
+from tasks.explain.player_explanation import PlayerExplanation
 from tasks.explain.players import Players
+from tasks.explain.ties import order_of, ties_of
 from tasks.explain.tree import Explanation
 
 Float = NDArray[np.float64]
@@ -178,22 +179,16 @@ class ExplanationSet:
     @property
     def order(self) -> NDArray[np.intp]:
         """Players of each row, what raised the score most first, ``[n, P]``."""
-        return np.argsort(-self.values, axis=1, kind="stable")
+        return order_of(self.values)
 
     @property
     def ties(self) -> NDArray[np.bool_]:
         """Whether errors leave open which of a place in ``order`` and the next is larger."""
-        values = np.take_along_axis(self.values, self.order, axis=1)
-        errors = np.take_along_axis(self.errors, self.order, axis=1)
-        return ~apart(values[:, :-1], values[:, 1:], errors[:, :-1], errors[:, 1:])
+        return ties_of(self.values, self.errors, self.contract.base, self.scores)
 
     def shown_data(self) -> Float:
         """Return the feature value of each player ``[n, P]``; NaN for players of several."""
-        owner = np.array(self.contract.players.owner)
-        shown = np.full(self.values.shape, np.nan)
-        alone = np.flatnonzero(np.bincount(owner)[owner] == 1)
-        shown[:, owner[alone]] = self.data[:, alone]
-        return shown
+        return self.contract.players.shown(self.data)
 
     def decision(self, row: int) -> str:
         """Return the gravest decision whose threshold the row reaches; empty for none."""

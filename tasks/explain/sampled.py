@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from kernels.shapley.paired import Pairs, draw_pairs
 from tasks.explain.errors import PlayersError
-from tasks.explain.player_explanation import apart
+from tasks.explain.ties import apart
 
 Float = NDArray[np.float64]
 Differences = Callable[[int, Pairs, NDArray[np.intp]], Float]

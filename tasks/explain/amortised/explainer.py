@@ -104,7 +104,7 @@ class AmortisedExplainer:
             evaluations,
             engine.background.sha256,
             self.config.seed,
-            engine.shown(rows),
+            engine.players.shown(rows),
         )
 
     def predict(
