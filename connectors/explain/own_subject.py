@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,12 +46,7 @@ def own_subject(own: OwnModel, *, code: str = "") -> Subject:
     def explain(places: NDArray[np.intp], background: Background | None = None) -> Explained:
         explainer = PlayerExplainer(score, background or tables.background, players, options)
         found = explainer.explain(tables.rows[places])
-        part = RowFacts(
-            tuple(facts.keys[p] for p in places),
-            None,
-            None if facts.times is None else facts.times[places],
-            {s: tuple(v[p] for p in places) for s, v in facts.segments.items()},
-        )
+        part = replace(facts.take(places), decided=None)  # the scores that were explained
         record = of_players(
             found, players, tables.rows[places], part, model=model,
             options={k: v for k, v in asdict(options).items() if k != "seed"},

@@ -189,3 +189,18 @@ class FeatureGroups:
                 f"{len(self.meanings)} features; pass the values of the same feature list"
             )
         return np.stack([values[..., list(m)].sum(axis=-1) for m in self.members], axis=-1)
+
+    def mean_and_error(
+        self, per_model: NDArray[np.float64]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return each group's mean over k models, and its standard error, 0 of one: ``[n, G]``.
+
+        Args:
+            per_model: Contributions ``[k, n, F]``.
+
+        Raises:
+            ValueError: As ``sums``.
+        """
+        by_model = self.sums(per_model)
+        mean, k = by_model.mean(axis=0), len(by_model)
+        return mean, by_model.std(axis=0, ddof=1) / np.sqrt(k) if k > 1 else np.zeros_like(mean)

@@ -193,10 +193,7 @@ def rank_reasons(
         catalogue=catalogue,
         list_ties=list_ties,
     )
-    by_model = ranker.groups.sums(explanation.per_model)
-    mean = by_model.mean(axis=0)
-    k = len(by_model)
-    error = by_model.std(axis=0, ddof=1) / np.sqrt(k) if k > 1 else np.zeros_like(mean)
+    mean, error = ranker.groups.mean_and_error(explanation.per_model)
     rows = zip(mean.tolist(), error.tolist(), explanation.values.tolist(), values, strict=True)
     return [ranker.of_row(*row) for row in rows]
 

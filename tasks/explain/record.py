@@ -105,6 +105,15 @@ class RowFacts:
     times: NDArray[np.int64] | None = None
     segments: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
+    def take(self, places: NDArray[np.intp]) -> RowFacts:
+        """Return those of the chosen rows, in the order given."""
+        return RowFacts(
+            tuple(self.keys[p] for p in places),
+            None if self.decided is None else self.decided[places],
+            None if self.times is None else self.times[places],
+            {s: tuple(v[p] for p in places) for s, v in self.segments.items()},
+        )
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ExplanationSet:
@@ -192,23 +201,22 @@ class ExplanationSet:
 
     def decision(self, row: int) -> str:
         """Return the gravest decision whose threshold the row reaches; empty for none."""
-        reached = [(at, name) for name, at in self.contract.thresholds.items()
-                   if self.decided[row] >= at]  # fmt: skip
-        return max(reached)[1] if reached else ""
+        return decision_of(self.contract.thresholds, float(self.decided[row]))
 
     def take(self, rows: NDArray[np.intp] | Sequence[int]) -> ExplanationSet:
         """Return the chosen rows, in the order given."""
         places = np.asarray(rows, dtype=np.intp)
+        facts = RowFacts(self.keys, self.decided, self.times, self.segments).take(places)
         return replace(
             self,
-            keys=tuple(self.keys[p] for p in places),
+            keys=facts.keys,
             values=self.values[places],
             errors=self.errors[places],
             scores=self.scores[places],
             decided=self.decided[places],
             data=self.data[places],
-            times=None if self.times is None else self.times[places],
-            segments={s: tuple(v[p] for p in places) for s, v in self.segments.items()},
+            times=facts.times,
+            segments=facts.segments,
         )
 
     def to_shap(self) -> Any:
@@ -221,6 +229,16 @@ class ExplanationSet:
             data=self.shown_data(),
             feature_names=list(self.contract.labels),
         )
+
+
+def decision_of(thresholds: Mapping[str, float], score: float) -> str:
+    """Return the gravest decision whose threshold a score reaches; empty for none.
+
+    >>> decision_of({"review": 0.5, "block": 0.9}, 0.7)
+    'review'
+    """
+    reached = [(at, name) for name, at in thresholds.items() if score >= at]
+    return max(reached)[1] if reached else ""
 
 
 def of_players(
@@ -283,10 +301,8 @@ def of_trees(
 
     The error of a group is the standard error over the head's models. Arguments as `of_players`.
     """
-    by_model = groups.sums(found.per_model)
-    k = len(by_model)
-    errors = by_model.std(axis=0, ddof=1) / np.sqrt(k) if k > 1 else np.zeros(by_model.shape[1:])
-    values, base = by_model.mean(axis=0), float(found.base.mean())
+    values, errors = groups.mean_and_error(found.per_model)
+    base = float(found.base.mean())
     owner = {member: g for g, members in enumerate(groups.members) for member in members}
     contract = Contract(
         explainer="trees",
@@ -298,7 +314,7 @@ def of_trees(
         base=base,
         gap=float(np.abs(base + values.sum(axis=1) - found.raw_score).max(initial=0.0)),
         background_sha256=found.background_sha256,
-        options={"models": k},
+        options={"models": len(found.per_model)},
         thresholds=dict(thresholds or {}),
         code=code,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from tasks.explain.counterfactual import Counterfactual, SearchConfig, nearest_change
 from tasks.explain.neighbours import Neighbour, nearest
 from tasks.explain.reasons import Reason
-from tasks.explain.record import ExplanationSet
+from tasks.explain.record import ExplanationSet, decision_of
 from tasks.explain.subject import UNKNOWN, Subject
 from tasks.explain_report.plots import Step
 
@@ -161,8 +161,6 @@ def _change(
     """Search among known rows that were not bad; the frozen background where none is known."""
     good = known[subject.outcomes[known] == 0]
     rows = subject.rows[good] if len(good) else subject.background.values
-    from dataclasses import replace
-
     search = replace(settings.search, fixed=settings.search.fixed | subject.fixed)
     return nearest_change(
         subject.score, found.data[0], found.values[0], rows, found.contract.players, below, search
@@ -192,16 +190,12 @@ def _history(subject: Subject, place: int, most: int) -> tuple[Earlier, ...]:
     before = before[before != place]
     order = before[np.argsort(-times[before], kind="stable")][:most]
 
-    def decision(score: float) -> str:
-        reached = [(at, name) for name, at in subject.thresholds.items() if score >= at]
-        return max(reached)[1] if reached else ""
-
     return tuple(
         Earlier(
             subject.facts.keys[p],
             int(times[p]),
             float(decided[p]),
-            decision(float(decided[p])),
+            decision_of(subject.thresholds, float(decided[p])),
             int(subject.outcomes[p]),
         )
         for p in order.tolist()

@@ -83,14 +83,8 @@ def fraud_subject(
     def explain(places: NDArray[np.intp], background: Background | None = None) -> Explained:
         chosen = values[places]
         found = explain_head(head, names, chosen, background or frozen)
-        part = RowFacts(
-            tuple(facts.keys[p] for p in places),
-            decided[places],
-            tx.time[rows[places]],
-            {s: tuple(v[p] for p in places) for s, v in facts.segments.items()},
-        )
-        record = of_trees(found, groups, chosen, part, model=model, thresholds=thresholds,
-                          code=code)  # fmt: skip
+        record = of_trees(found, groups, chosen, facts.take(places), model=model,
+                          thresholds=thresholds, code=code)  # fmt: skip
         reasons = rank_reasons(found, chosen, groups, wording=wording)
         return Explained(record, tuple(tuple(one) for one in reasons))
 
