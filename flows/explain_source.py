@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from connectors import steps
 from connectors.explain import steps as explain_steps
+from flows.prepared import prepare
 from infra.settings import get_settings
-from tasks.fraud import steps as fraud_steps
 from tasks.workspace import place_of, source_digest
 
 
@@ -28,26 +27,7 @@ def open_source(
     if own is not None:
         described: dict[str, Any] = explain_steps.describe_own(own)
         return described
-    home = get_settings().home
-    work = home / "work"
-    job = steps.fingerprint(data, config, contract)
-    model = steps.fetch_champion(job["config"]["name"], str(home / "models"))
-    inputs = steps.inputs_of(job) | {"config": model["config"]}
-    checked = steps.check_data(
-        str(place_of(work, "checked", inputs).folder),
-        data=job["data"],
-        config=model["config"],
-        quarantine=str(home / "quarantine" / job["config"]["name"]),
-        contract=job.get("contract", ""),
-        labels_required=False,
-    )
-    coded = inputs | ({"categories": model["categories"]} if model["categories"] else {})
-    table = fraud_steps.build_features(
-        str(place_of(work, "features", coded).folder),
-        data=checked["folder"],
-        config=model["config"],
-        categories=model["categories"],
-    )
+    job, model, _, checked, table = prepare(data, config, contract)
     return {
         "kind": "fraud",
         "data": checked["folder"],

@@ -12,8 +12,8 @@ from prefect import flow
 
 from connectors import steps
 from flows.artifacts import publish_checks, publish_scores
+from flows.prepared import prepare
 from infra.settings import get_settings
-from tasks.fraud import steps as fraud_steps
 from tasks.workspace import place_of
 
 
@@ -33,26 +33,8 @@ def score_batch(
     Returns:
         JSON record: model, rows, alerts, file.
     """
-    home = get_settings().home
-    work = home / "work"
-    job = steps.fingerprint(data, config, contract)
-    model = steps.fetch_champion(job["config"]["name"], str(home / "models"))
-    inputs = steps.inputs_of(job) | {"config": model["config"]}
-    checked = steps.check_data(
-        str(place_of(work, "checked", inputs).folder),
-        data=job["data"],
-        config=model["config"],
-        quarantine=str(home / "quarantine" / job["config"]["name"]),
-        contract=job.get("contract", ""),
-        labels_required=False,
-    )
-    coded = inputs | ({"categories": model["categories"]} if model["categories"] else {})
-    table = fraud_steps.build_features(
-        str(place_of(work, "features", coded).folder),
-        data=checked["folder"],
-        config=model["config"],
-        categories=model["categories"],
-    )
+    job, model, inputs, checked, table = prepare(data, config, contract)
+    work = get_settings().home / "work"
     scored = steps.score_file(
         str(place_of(work, "scores", inputs | {"bundle": model["digest"], "days": days}).folder),
         data=checked["folder"],
