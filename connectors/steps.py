@@ -252,7 +252,7 @@ def fetch_champion(dataset: str, cache: str) -> Record:
 def score_file(place: str, *, data: str, features: str, bundle: str, days: float) -> Record:
     """Score the last days of checked transactions into a Parquet file."""
     from tasks.fraud.bundle import Bundle
-    from tasks.fraud.score import score_transactions
+    from tasks.fraud.score import last_days, score_transactions
     from tasks.fraud.workspace import load_features, load_transactions_file
 
     def work(draft: Path) -> Record:
@@ -260,9 +260,7 @@ def score_file(place: str, *, data: str, features: str, bundle: str, days: float
 
         tx = load_transactions_file(Path(data))
         model = Bundle.load(Path(bundle))
-        end = int(tx.time[-1]) // 86_400_000 * 86_400_000 + 86_400_000
-        start = end - round(days * 86_400_000) if days > 0 else int(tx.time[0])
-        rows = np.flatnonzero(tx.time >= start)
+        rows = last_days(tx, days)
         scores = score_transactions(model, tx, rows=rows, features=load_features(Path(features)))
         table = score_table(model, tx, rows, scores)
         write_table(table, draft / "scores.parquet")

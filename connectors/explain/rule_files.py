@@ -17,6 +17,7 @@ from tasks.explain.rules.mine import MineConfig, mine
 from tasks.explain.rules.model import RuleSet
 from tasks.explain.rules.teacher import Teacher
 from tasks.explain.subject import Subject
+from tasks.fraud.heads.calibration import logit
 
 FILES = ("rules.txt", "rules.json", "rules.sql", "rules.flink.sql")
 UNSEEN = 0.3
@@ -77,8 +78,8 @@ def mine_subject(
     # Not the numbers themselves: mining clips margins at 2, which suits log-odds.
     scores, at = decided[places], dict(subject.thresholds)
     if decided.min() >= 0 and decided.max() <= 1:
-        scores = _log_odds(scores)
-        at = {name: float(_log_odds(np.array([v]))[0]) for name, v in at.items()}
+        scores = logit(scores)
+        at = {name: float(logit(np.array([v]))[0]) for name, v in at.items()}
     review = min(at.values())
     teacher = Teacher.from_scores(scores, review, at.get("block", np.inf))
     cut = max(1, round(len(places) * (1 - UNSEEN)))
@@ -117,9 +118,3 @@ def write_rules(mined: MinedRules, folder: Path, *, table: str) -> list[Path]:
             temporary.write_text(text, encoding="utf-8")
         written.append(folder / name)
     return written
-
-
-def _log_odds(probability: NDArray[np.float64]) -> NDArray[np.float64]:
-    inside = np.clip(probability, 1e-12, 1 - 1e-12)
-    odds: NDArray[np.float64] = np.log(inside) - np.log1p(-inside)
-    return odds

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from connectors.api.rules import NEVER, default_rules
 from connectors.explain.own_model import OwnModel
 from connectors.explain.own_subject import own_subject
+from tasks.explain.drift import DAY_MS
 from tasks.explain.errors import ExplanationError
 from tasks.explain.record import ModelName
 from tasks.explain.subject import Subject
@@ -46,7 +47,7 @@ def open_rows(source: Source, *, days: float, limit: int, seed: int) -> Chosen:
     places = np.arange(len(subject.rows), dtype=np.intp)
     times = subject.facts.times
     if times is not None and days > 0:
-        places = places[times > int(times.max()) - round(days * 86_400_000)]
+        places = places[times > int(times.max()) - round(days * DAY_MS)]
     if len(places) > limit:
         places = np.sort(np.random.default_rng(seed).choice(places, limit, replace=False))
     return subject, places

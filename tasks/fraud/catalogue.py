@@ -1,4 +1,4 @@
-"""Where the reason catalogue of a bank's own columns comes from."""
+"""Where the words of reasons come from: a bank's own catalogue, the columns of a bundle."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 from tasks.explain.catalogue.files import from_toml, house_catalogue, read_catalogue
 from tasks.explain.catalogue.model import Catalogue
+from tasks.explain.languages import Language
+from tasks.explain.wording import Wording
 
 if TYPE_CHECKING:
     from tasks.fraud.bundle import Bundle
@@ -41,3 +43,9 @@ def bundle_catalogue(bundle: Bundle) -> Catalogue:
         return house_catalogue()
     content = bundle.read_extra(CATALOGUE_FILE)
     return from_toml(content, source=f"{CATALOGUE_FILE} of the bundle")
+
+
+def bundle_wording(bundle: Bundle, language: Language = "en") -> Wording:
+    """Return how the numbers and categories of a bundle's columns are said."""
+    categories = {column: tuple(values) for column, values in bundle.categories.items()}
+    return Wording(bundle.config.decimals, categories, language)

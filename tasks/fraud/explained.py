@@ -15,18 +15,17 @@ from tasks.explain.groups import FeatureGroups
 from tasks.explain.reasons import rank_reasons
 from tasks.explain.record import ModelName, RowFacts, of_trees
 from tasks.explain.subject import Explained, Subject
-from tasks.explain.wording import Wording
+from tasks.fraud.catalogue import bundle_catalogue, bundle_wording
 from tasks.fraud.heads.explain import explain_head
 from tasks.fraud.heads.files import head_from_dict
 from tasks.fraud.report.inputs import explained_inputs
-from tasks.fraud.score import score_transactions
+from tasks.fraud.score import last_days, score_transactions
 
 if TYPE_CHECKING:
     from tasks.fraud.bundle import Bundle
     from tasks.fraud.features import FeatureSet
     from tasks.fraud.transactions import Transactions
 
-DAY_MS = 86_400_000
 SAME_SCORE = 1e-4
 """Difference between the bundle's ONNX head and its readable form that float32 may explain."""
 
@@ -70,9 +69,7 @@ def fraud_subject(
         )
     entities = [e.column for e in bundle.config.entities]
     groups = FeatureGroups.of(names, entities)
-    wording = Wording(
-        bundle.config.decimals, {c: tuple(v) for c, v in bundle.categories.items()}
-    )  # fmt: skip
+    wording, catalogue = bundle_wording(bundle), bundle_catalogue(bundle)
     facts = RowFacts(
         tuple(str(key) for key in tx.original_ids[rows]),
         decided,
@@ -85,7 +82,7 @@ def fraud_subject(
         found = explain_head(head, names, chosen, background or frozen)
         record = of_trees(found, groups, chosen, facts.take(places), model=model,
                           thresholds=thresholds, code=code)  # fmt: skip
-        reasons = rank_reasons(found, chosen, groups, wording=wording)
+        reasons = rank_reasons(found, chosen, groups, wording=wording, catalogue=catalogue)
         return Explained(record, tuple(tuple(one) for one in reasons))
 
     fixed = {m.group for m in groups.meanings if m.theme in {"labels", "embedding"}}
@@ -139,9 +136,7 @@ def recent_rows(
     tx: Transactions, days: float, limit: int, *, seed: int = 0
 ) -> NDArray[np.intp]:  # fmt: skip
     """Draw up to ``limit`` rows of the last ``days`` whole days, ascending; 0 days: all."""
-    end = int(tx.time[-1]) // DAY_MS * DAY_MS + DAY_MS
-    start = end - round(days * DAY_MS) if days > 0 else int(tx.time[0])
-    rows = np.flatnonzero(tx.time >= start)
+    rows = last_days(tx, days)
     if len(rows) > limit:
         rows = np.sort(np.random.default_rng(seed).choice(rows, limit, replace=False))
     return rows

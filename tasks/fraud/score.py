@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernels.bundle.folder import BundleError
+from tasks.fraud.evaluation.protocol import DAY_MS
 
 if TYPE_CHECKING:
     from tasks.fraud.bundle import Bundle
@@ -20,6 +21,13 @@ if TYPE_CHECKING:
 
 CHUNK = 65_536
 """Rows scored at a time; bounds the memory of mail and embeddings."""
+
+
+def last_days(tx: Transactions, days: float) -> NDArray[np.intp]:
+    """Return the rows of the last ``days`` whole days of the data, ascending; 0 days: all."""
+    end = (int(tx.time[-1]) // DAY_MS + 1) * DAY_MS
+    start = end - round(days * DAY_MS) if days > 0 else int(tx.time[0])
+    return np.flatnonzero(tx.time >= start)
 
 
 def bundle_features(bundle: Bundle, tx: Transactions) -> FeatureSet:

@@ -150,19 +150,18 @@ class Bundle:
 
     def background(self, *, signals: bool = False) -> NDArray[np.float32]:
         """Return the SHAP background, float32 ``[b, F]``; with signals ``[b, F + H]``."""
-        content = read_verified(self.folder, self.manifest, "background.npz")
-        arrays = load_arrays(content, "background.npz")
-        parts = [arrays["features"], *([arrays["signals"]] if signals else [])]
-        return np.asarray(np.concatenate(parts, axis=1), dtype=np.float32)
+        return _joined(self._background_arrays(), signals=signals)
 
     def background_or_none(self, *, signals: bool = False) -> NDArray[np.float32] | None:
         """Return ``background``; None where an old bundle has none of what is asked for."""
         if "background.npz" not in self.manifest.files:
             return None
+        arrays = self._background_arrays()
+        return None if signals and "signals" not in arrays else _joined(arrays, signals=signals)
+
+    def _background_arrays(self) -> dict[str, NDArray[Any]]:
         content = read_verified(self.folder, self.manifest, "background.npz")
-        if signals and "signals" not in load_arrays(content, "background.npz"):
-            return None
-        return self.background(signals=signals)
+        return load_arrays(content, "background.npz")
 
     def example(self) -> tuple[dict[str, NDArray[Any]], NDArray[np.float64]]:
         """Return example inputs by name and the scores the active head must give."""
@@ -271,3 +270,8 @@ def _write_files(draft: Path, parts: BundleParts) -> None:
         raise BundleError(f"active head {parts.active!r} is not among {sorted(parts.heads)}")
     example = {k: v[:EXAMPLE_ROWS] for k, v in parts.example.items() if k in wanted.inputs}
     save_arrays(draft / "example.npz", {**example, "scores": wanted.score(example)})
+
+
+def _joined(arrays: Mapping[str, NDArray[Any]], *, signals: bool) -> NDArray[np.float32]:
+    parts = [arrays["features"], *([arrays["signals"]] if signals else [])]
+    return np.asarray(np.concatenate(parts, axis=1), dtype=np.float32)

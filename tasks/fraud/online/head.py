@@ -26,7 +26,7 @@ from tasks.explain.ties import tied
 from tasks.explain.wording import Wording
 from tasks.fraud.bundle.bundle import SCORE_TOLERANCE
 from tasks.fraud.bundle.heads import OnnxHead, split
-from tasks.fraud.catalogue import bundle_catalogue
+from tasks.fraud.catalogue import bundle_catalogue, bundle_wording
 from tasks.fraud.heads.calibration import Calibration
 from tasks.fraud.heads.head import HeadError, check_features
 from tasks.fraud.online.explanation import GroupContribution, HeadExplanation
@@ -113,12 +113,8 @@ class FastHead:
             tasks.explain.errors.CatalogueError: When the catalogue does not fit the features.
         """
         name = head or bundle.active
-        wording = Wording(
-            bundle.config.decimals,
-            {c: tuple(values) for c, values in bundle.categories.items()},
-            language,
-        )
-        made = _build(bundle, name, wording, catalogue or bundle_catalogue(bundle))
+        words = catalogue or bundle_catalogue(bundle)
+        made = _build(bundle, name, bundle_wording(bundle, language), words)
         _verify(made, bundle)
         return made
 

@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 from tasks.explain.background import Background
 from tasks.explain.groups import FeatureGroups
 from tasks.explain.reasons import Reason, rank_reasons, top_groups
-from tasks.explain.wording import Wording
-from tasks.fraud.catalogue import bundle_catalogue
+from tasks.fraud.catalogue import bundle_catalogue, bundle_wording
 from tasks.fraud.evaluation.figures import StoredFold
 from tasks.fraud.evaluation.protocol import DAY_MS, iso_day
 from tasks.fraud.heads.explain import explain_head
@@ -30,7 +29,7 @@ from tasks.fraud.report.assemble import (
     promotion_row,
 )
 from tasks.fraud.report.judged import judged_sections, threshold_rows
-from tasks.fraud.score import GraphInputs, score_transactions
+from tasks.fraud.score import GraphInputs, last_days, score_transactions
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -87,9 +86,7 @@ def collect_report(sources: ReportSources) -> ReportInputs:
     label = tx.label[newest.rows]
     shipped = score_transactions(bundle, tx, rows=newest.rows, features=sources.features)
     rows, scores = last_day(bundle, tx, sources.features)
-    alerts, reasons, strengths = explain_alerts(
-        bundle, tx, sources.features, rows, scores, catalogue=bundle_catalogue(bundle)
-    )
+    alerts, reasons, strengths = explain_alerts(bundle, tx, sources.features, rows, scores)
     days = (fold.test_end - fold.test_start) / DAY_MS
     judged = judged_sections(
         tx, sources.test, sources.plan, active=bundle.active, calibrated=shipped
@@ -137,7 +134,7 @@ def last_day(
     bundle: Bundle, tx: Transactions, features: FeatureSet
 ) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
     """Score the last day of the data; return its rows and scores."""
-    rows = np.flatnonzero(tx.time >= int(tx.time[-1]) // DAY_MS * DAY_MS)
+    rows = last_days(tx, 1.0)
     return rows, score_transactions(bundle, tx, rows=rows, features=features)
 
 
@@ -167,7 +164,7 @@ def explain_alerts(
         rows: Rows of the day.
         scores: Their scores, same length.
         limit: Most alerts.
-        catalogue: Codes and words of the reasons; None: the house's.
+        catalogue: Codes and words of the reasons; None: those the bundle holds.
         language: Language of the reasons.
 
     Returns:
@@ -188,13 +185,10 @@ def explain_alerts(
     fast = FastHead.load(bundle, catalogue=catalogue, language=language)
     if fast.explains:  # what API and stream answer with
         return alerts, [fast.reasons(row) for row in values], strengths
-    wording = Wording(
-        bundle.config.decimals,
-        {c: tuple(values) for c, values in bundle.categories.items()},
-        language,
-    )
     explanation = explain_head(head, names, values, background)
-    reasons = rank_reasons(explanation, values, groups, wording=wording, catalogue=catalogue)
+    words = catalogue or bundle_catalogue(bundle)
+    wording = bundle_wording(bundle, language)
+    reasons = rank_reasons(explanation, values, groups, wording=wording, catalogue=words)
     return alerts, reasons, strengths
 
 
