@@ -9,6 +9,7 @@ import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
+from tasks.cleaning.report.numbers import brief
 from tasks.cleaning.report.svg import Axes, Drawing, linear, ticks
 from tasks.explain.drift import Drift
 
@@ -18,6 +19,9 @@ LINE = 26.0
 LEFT, RIGHT, WIDTH = 250.0, 690.0, 760.0
 TINTS = 5
 """Colours from the lowest to the highest value of a feature (``v0`` .. ``v4``)."""
+
+SHORT = 34
+"""Letters of a label."""
 
 SEEN = 400
 """Most points of a row of the swarm."""
@@ -55,7 +59,7 @@ def waterfall(steps: Sequence[Step], base: float, score: float, unit: str) -> Ma
         y = 6 + LINE * place
         start, end = x(at), x(at + step.value)
         kind = "up" if step.value >= 0 else "down"
-        drawing.text(LEFT - 12, y + 15, _short(step.label), class_="bl", text_anchor="end")
+        drawing.text(LEFT - 12, y + 15, brief(step.label, SHORT), class_="bl", text_anchor="end")
         drawing.tip(
             f"{step.label}: {step.value:+.4f}, standard error {step.error:.2g}", "rect",
             x=min(start, end), y=y + 3, width=max(1.5, abs(end - start)), height=16.0, rx=2.0,
@@ -90,7 +94,7 @@ def bars(labels: Sequence[str], strengths: Sequence[float], spread: Sequence[flo
     for place, (label, strength, off) in enumerate(zip(labels, strengths, spread, strict=True)):
         y = 6 + LINE * place
         width = max(1.5, (RIGHT - LEFT) * strength / strongest)
-        drawing.text(LEFT - 12, y + 15, _short(label), class_="bl", text_anchor="end")
+        drawing.text(LEFT - 12, y + 15, brief(label, SHORT), class_="bl", text_anchor="end")
         drawing.tip(f"{label}: {strength:.4g}", "rect", x=LEFT, y=y + 3, width=width, height=16.0,
                     rx=3.0, class_="bar b0")  # fmt: skip
         half = (RIGHT - LEFT) * off / strongest
@@ -121,7 +125,7 @@ def swarm(labels: Sequence[str], values: Float, data: Float) -> Markup:
     drawing.line(x(0.0), 4, x(0.0), height - 40, "axis")
     for place, label in enumerate(labels):
         middle = step * place + 24
-        drawing.text(LEFT - 12, middle + 4, _short(label), class_="bl", text_anchor="end")
+        drawing.text(LEFT - 12, middle + 4, brief(label, SHORT), class_="bl", text_anchor="end")
         column = values[shown, place]
         tint = _tints(data[:, place])[shown]
         shifts = _shifts(column, (high - low + 2 * pad) / 90)
@@ -171,7 +175,7 @@ def dependence(key: str, label: str, feature: str, data: Float, values: Float) -
     x = linear(left, right, axes.x0, axes.x1)
     y = linear(low, high, axes.y0, axes.y1)
     axes.y_axis(y, ticks(low, high, 4), "Contribution", lambda v: f"{v:g}")
-    axes.x_axis(x, ticks(left, right, 4), _short(feature, 44), lambda v: f"{v:g}")
+    axes.x_axis(x, ticks(left, right, 4), brief(feature, 44), lambda v: f"{v:g}")
     shown = np.unique(np.linspace(0, len(data) - 1, min(len(data), SEEN)).astype(int))
     for place in shown:
         at = min(max(float(data[place]), left), right)
@@ -210,12 +214,8 @@ def drift_lines(found: Drift, most: int = 6) -> Markup:
         while any(abs(level - other) < 14 for other in levels):
             level += 2
         levels.append(level)
-        drawing.text(axes.x1 + 6, level + 4, _short(found.labels[player], 26), class_="lg")
+        drawing.text(axes.x1 + 6, level + 4, brief(found.labels[player], 26), class_="lg")
     for week, period in enumerate(found.periods):
         if period.alarm:
             drawing.tip(period.text, "circle", cx=x(week), cy=axes.y1 + 4, r=5.0, class_="alarm")
     return drawing.render()
-
-
-def _short(text: str, length: int = 34) -> str:
-    return text if len(text) <= length else text[: length - 1] + "…"

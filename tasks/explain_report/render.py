@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -10,6 +9,8 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
+from tasks.cleaning.report import numbers
+from tasks.cleaning.report.numbers import brief, count, fixed, signed
 from tasks.cleaning.report.page import render_page
 from tasks.explain.record import ExplanationSet
 from tasks.explain.subject import number
@@ -20,7 +21,6 @@ from tasks.explain_report.model import ModelPage
 HERE = "tasks.explain_report"
 STYLE = "explain.css"
 SHOWN = 12
-DASH = "–"
 
 
 def case_page(case: CasePage, *, bad: str = "bad", good: str = "good") -> str:
@@ -118,29 +118,9 @@ def _writers() -> dict[str, Callable[..., str]]:
     return {writer.__name__: writer for writer in writers}
 
 
-def count(value: float) -> str:
-    """Write a count with thousands separators."""
-    return f"{value:,.0f}"
-
-
-def fixed(value: float | None, places: int = 3) -> str:
-    """Write a number with fixed decimals, a dash for none."""
-    return DASH if value is None or not math.isfinite(value) else f"{value:.{places}f}"
-
-
-def signed(value: float, places: int = 3) -> str:
-    """Write a number with its sign."""
-    return f"{value:+.{places}f}".replace("-", "−") if math.isfinite(value) else DASH
-
-
 def percent(value: float | None, places: int = 0) -> str:
     """Write a share as per cent."""
-    return DASH if value is None or not math.isfinite(value) else f"{value * 100:.{places}f} %"
-
-
-def brief(text: str, length: int = 60) -> str:
-    """Cut long text from the user's data, marking the cut."""
-    return text if len(text) <= length else text[: length - 1] + "…"
+    return numbers.percent(value, places)
 
 
 def instant(milliseconds: int) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 from jinja2 import Template
 from markupsafe import Markup
 
+from tasks.cleaning.report.numbers import DASH, brief, count, fixed, percent, signed
 from tasks.cleaning.report.page import environment, render_page
 from tasks.fraud.report import plots
 from tasks.fraud.report.model import ReportInputs
@@ -22,8 +23,6 @@ SHOWN_ALERTS = 12
 
 MAX_ALERTS = 200
 """Alerts on the page; the rest are counted."""
-
-DASH = "–"
 
 
 def build_report(inputs: ReportInputs) -> str:
@@ -66,22 +65,6 @@ def _writers() -> dict[str, Callable[..., str]]:
     return {writer.__name__: writer for writer in writers}
 
 
-def count(value: float | None) -> str:
-    """Write a count with thousands separators.
-
-    >>> count(1234567), count(12.5), count(None)
-    ('1,234,567', '12.5', '–')
-    """
-    if value is None or not math.isfinite(value):
-        return DASH
-    return f"{value:,.0f}" if value == round(value) or value >= 100 else f"{value:,.1f}"
-
-
-def fixed(value: float | None, places: int = 3) -> str:
-    """Write a number with fixed decimals, a dash for none."""
-    return DASH if value is None or not math.isfinite(value) else f"{value:.{places}f}"
-
-
 def probability(value: float) -> str:
     """Write a probability; what rounds to certainty is said to be beyond.
 
@@ -91,18 +74,6 @@ def probability(value: float) -> str:
     if value > 0.9995:
         return "> 0.999"
     return "< 0.001" if value < 0.0005 else f"{value:.3f}"
-
-
-def signed(value: float | None, places: int = 3) -> str:
-    """Write a number with its sign."""
-    if value is None or not math.isfinite(value):
-        return DASH
-    return f"{value:+.{places}f}".replace("-", "−")
-
-
-def percent(value: float | None, places: int = 1) -> str:
-    """Write a share as per cent."""
-    return DASH if value is None or not math.isfinite(value) else f"{value * 100:.{places}f} %"
 
 
 def money(value: float | None, decimals: int = 2) -> str:
@@ -142,11 +113,6 @@ def span(text: str) -> str:
         return text
     year = "" if start.year == end.year else f" {start.year}"
     return f"{start.day} {start:%b}{year} – {end.day} {end:%b %Y}"
-
-
-def brief(text: str, length: int = 60) -> str:
-    """Cut long text from the user's data, marking the cut."""
-    return text if len(text) <= length else text[: length - 1] + "…"
 
 
 def _instant(text: str) -> datetime | None:
