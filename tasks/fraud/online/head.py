@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -86,10 +87,6 @@ class FastHead:
         self._calibration = calibration
         self._ranker = ranker
         self._group = _group_of_each(ranker.groups)
-        self._variance = np.zeros(len(ranker.groups.keys))
-        if not isinstance(part, OnnxHead):
-            for group, members in enumerate(ranker.groups.members):
-                self._variance[group] = part.covariance[np.ix_(members, members)].sum()
 
     @classmethod
     def load(
@@ -99,6 +96,7 @@ class FastHead:
         *,
         catalogue: Catalogue | None = None,
         language: Language = "en",
+        reasons: bool = True,
     ) -> FastHead:
         """Build a head and compare it with the bundle's ONNX graph on the bundle's example.
 
@@ -107,6 +105,8 @@ class FastHead:
             head: Name of the head; empty: the active one.
             catalogue: Codes and words of the reasons; None: those the bundle holds.
             language: Language of the reasons.
+            reasons: Whether reasons are made ready and tried, too; else the first one asked for
+                takes about a second.
 
         Raises:
             BundleError: When the bundle has no such head, or its two forms score differently.
@@ -115,7 +115,7 @@ class FastHead:
         name = head or bundle.active
         words = catalogue or bundle_catalogue(bundle)
         made = _build(bundle, name, bundle_wording(bundle, language), words)
-        _verify(made, bundle)
+        _verify(made, bundle, reasons=reasons)
         return made
 
     @property
@@ -215,6 +215,12 @@ class FastHead:
             0 if background is None else len(background.values),
             part.models,
         )
+
+    @cached_property
+    def _variance(self) -> NDArray[np.float64]:
+        """Variance of each group over backgrounds [G]."""
+        covariance, members = self._explained_part().covariance, self._ranker.groups.members
+        return np.array([covariance[np.ix_(own, own)].sum() for own in members])
 
     def _told(self, row: Inputs) -> _Told:
         """Explain a row by group.
@@ -333,7 +339,7 @@ def _background(bundle: Bundle, names: tuple[str, ...]) -> Background | None:
     return Background(names, values)
 
 
-def _verify(made: FastHead, bundle: Bundle) -> None:
+def _verify(made: FastHead, bundle: Bundle, *, reasons: bool) -> None:
     """Compare a head with its ONNX graph on the example; this also compiles what it will run."""
     feed = _example(bundle, made)
     expected = bundle.score(**feed, head=made.name)
@@ -348,7 +354,7 @@ def _verify(made: FastHead, bundle: Bundle) -> None:
             f"{bundle.folder}: head {made.name!r} of heads.json scores the example up to "
             f"{worst:.2g} away from its ONNX graph; train and publish again"
         )
-    if made.explains:
+    if made.explains and reasons:
         try:
             for row in inputs:
                 made.reasons(row)

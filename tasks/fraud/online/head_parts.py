@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 import numpy as np
@@ -63,10 +64,19 @@ class Part(Protocol):
     """
 
     engine: Engine
-    method: Method
-    background: Background | None
     models: int
-    covariance: Reals
+
+    @property
+    def method(self) -> Method:
+        """See above."""
+
+    @property
+    def background(self) -> Background | None:
+        """See above."""
+
+    @property
+    def covariance(self) -> Reals:
+        """See above."""
 
     def logit(self, x: Inputs) -> Reals:
         """Return log-odds [n] of rows [n, W]."""
@@ -81,6 +91,8 @@ class Part(Protocol):
 class ForestPart:
     """Mean log-odds of tree models, explained against a background.
 
+    What explanations need is made with the first one, some 1 s for a thousand trees.
+
     Attributes:
         engine: ``forest``.
         method: ``interventional``; ``path`` without a background, or where the trees cannot be
@@ -94,16 +106,34 @@ class ForestPart:
     engine: Engine = "forest"
 
     def __init__(self, forest: Forest, background: Background | None) -> None:
-        """Count the background rows leaf by leaf, some 1 s for a thousand trees."""
+        """Take the trees."""
         self.forest, self.models = forest, forest.models
-        self._against = None if background is None else _against(forest, background)
-        self.method: Method = "path" if self._against is None else "interventional"
-        self.background = None if self._against is None else background
-        explained = self._against or forest
-        self._base = float(explained.base.mean())
-        self.covariance = np.zeros((forest.n_features, forest.n_features))
-        if self.background is not None and len(self.background.values) > 1:
-            self.covariance = _redraw_covariance(forest, self.background.values)
+        self._given = background
+
+    @cached_property
+    def _against(self) -> InterventionalForest | None:
+        return None if self._given is None else _against(self.forest, self._given)
+
+    @property
+    def method(self) -> Method:
+        """What contributions compare a row with."""
+        return "path" if self._against is None else "interventional"
+
+    @property
+    def background(self) -> Background | None:
+        """The background; None for ``path``."""
+        return None if self._against is None else self._given
+
+    @cached_property
+    def covariance(self) -> Reals:
+        """See ``Part``."""
+        if self.background is None or len(self.background.values) < 2:
+            return np.zeros((self.forest.n_features, self.forest.n_features))
+        return _redraw_covariance(self.forest, self.background.values)
+
+    @cached_property
+    def _base(self) -> float:
+        return float((self._against or self.forest).base.mean())
 
     def logit(self, x: Inputs) -> Reals:
         """Return log-odds [n]."""

@@ -65,7 +65,7 @@ class OnlineModel:
         """
         wanted = name or self.bundle.active
         if wanted not in self._heads:
-            self._heads[wanted] = FastHead.load(self.bundle, wanted)
+            self._heads[wanted] = FastHead.load(self.bundle, wanted, reasons=False)
         return self._heads[wanted]
 
     def inputs(

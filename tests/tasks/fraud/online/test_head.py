@@ -34,6 +34,7 @@ from tasks.fraud.heads.files import head_to_dict
 from tasks.fraud.heads.head import Blend, Head
 from tasks.fraud.online.head import FastHead
 from tasks.fraud.online.head_parts import LinearPart, RowExplanation, forest_part
+from tasks.fraud.online.model import OnlineModel
 
 NAMES = ("amount", "night", "payer.ratio_30d", "payer.n_1d", "payer.gap", "payee.risk_7d",
          "payee.frauds_30d", "payee.ratio_7d", "channel")  # fmt: skip
@@ -430,3 +431,12 @@ def test_a_composed_graph_is_parted_into_what_it_was_made_of(heads):
     np.testing.assert_array_equal(signals, wide(x, mail)[:, WIDTH:])
     with pytest.raises(BundleError, match="cannot be parted"):
         split(network())
+
+
+def test_a_model_that_only_scores_makes_no_explanation_ready(bundle):
+    model = OnlineModel(bundle)
+    head = model.head("tabular")
+    head.score(sample(14, 3)[0])
+    assert "_against" not in vars(head._part)
+    row = sample(14, 1)[0][0]
+    assert head.explain(row) == FastHead.load(bundle, "tabular").explain(row)
