@@ -140,7 +140,14 @@ def _source(settings: ApiSettings, address: str, alias: str) -> ModelSource:
     uri = settings.tracking_uri
     if address.startswith(REGISTRY) and not uri and not os.environ.get("MLFLOW_TRACKING_URI"):
         uri = service_environment(get_settings())["MLFLOW_TRACKING_URI"]  # the one of `penstock up`
-    return ModelSource(address, alias, settings.home / "models", uri)
+    return ModelSource(
+        address,
+        alias,
+        settings.home / "models",
+        uri,
+        settings.catalogue,
+        settings.language,
+    )
 
 
 def _rules(path: Path, model: ServedModel) -> tuple[Rules, bool]:

@@ -10,6 +10,7 @@ from connectors.api.served_model import ModelError, ModelOrigin, ServedModel
 
 if TYPE_CHECKING:
     from connectors.registry import Registry
+    from tasks.explain.languages import Language
     from tasks.fraud.bundle import Bundle
 
 logger = logging.getLogger(__name__)
@@ -25,12 +26,16 @@ class ModelSource(NamedTuple):
         alias: Alias in the registry.
         cache: Folder of fetched bundles.
         tracking_uri: MLflow of the registry; empty: MLFLOW_TRACKING_URI.
+        catalogue: File of codes and words of the reasons, read at each load; None: the bundle's.
+        language: Language of the reasons.
     """
 
     address: str
     alias: str
     cache: Path
     tracking_uri: str = ""
+    catalogue: Path | None = None
+    language: Language = "en"
 
     def load(self) -> ServedModel:
         """Load what is there now; slow, so not for the event loop.
@@ -38,11 +43,20 @@ class ModelSource(NamedTuple):
         Raises:
             ModelError: There is none, or it cannot be served; the message says why.
         """
+        from tasks.explain.catalogue.files import read_catalogue
+        from tasks.explain.errors import CatalogueError
+
         try:
             bundle, origin = self._fetch()
-            return ServedModel(bundle, origin)
+            words = None if self.catalogue is None else read_catalogue(self.catalogue)
+            return ServedModel(bundle, origin, catalogue=words, language=self.language)
         except ModelError:
             raise
+        except CatalogueError as error:
+            raise ModelError(
+                f"the reasons of {self.address} cannot be told: {error}",
+                "Mend the catalogue (PENSTOCK_API_CATALOGUE); the model in service stays",
+            ) from error
         except Exception as error:
             # A damaged bundle fails in as many ways as it can be damaged; none may stop the API.
             raise ModelError(

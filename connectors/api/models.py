@@ -183,6 +183,10 @@ class Models:
             logger.info("champion is now %s", model.bundle.digest[:16])
             changed = True
             self._compare_anew()
+        elif model.words != engine.model.words:
+            engine.replace_model(model)
+            logger.info("reasons are told by another catalogue now")
+            changed = True
         if self._challenger is not None:
             other = await asyncio.to_thread(self._challenger.load)
             if self.challenger is None or other.bundle.digest != self.challenger.bundle.digest:

@@ -176,7 +176,7 @@ PROBLEM: Schema = {
 REASON: Schema = {
     "type": "object",
     "properties": {
-        "code": {"type": "string", "description": "stable group of features"},
+        "code": {"type": "string", "description": "stable code of the reason catalogue"},
         "text": {"type": "string", "description": "plain words"},
         "share": {
             "type": "number",

@@ -16,6 +16,8 @@ from connectors.api.reasons_budget import ReasonsBudget, ReasonsLateError
 from infra.errors import PenstockError
 
 if TYPE_CHECKING:
+    from tasks.explain.catalogue.model import Catalogue
+    from tasks.explain.languages import Language
     from tasks.explain.reasons import Reason
     from tasks.fraud.bundle import Bundle
     from tasks.fraud.dataset import DatasetConfig
@@ -40,7 +42,7 @@ class ReasonOut(NamedTuple):
     """One reason of an answer.
 
     Attributes:
-        code: Stable group of features.
+        code: Stable code of the reason catalogue.
         text: Plain words.
         share: Its part of what the reasons given added to the score, in log-odds.
     """
@@ -113,13 +115,28 @@ class ServedModel:
         origin: Where it came from.
         online: The bundle made ready to score rows.
         heads: Heads in the order in which they are tried.
+        words: What tells whether reasons are worded alike: digest of the catalogue, and language.
     """
 
-    def __init__(self, bundle: Bundle, origin: ModelOrigin) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        origin: ModelOrigin,
+        *,
+        catalogue: Catalogue | None = None,
+        language: Language = "en",
+    ) -> None:
         """Prepare it, and score the bundle's example once.
+
+        Args:
+            bundle: The bundle.
+            origin: Where it came from.
+            catalogue: Codes and words of the reasons; None: those the bundle holds.
+            language: Language of the reasons.
 
         Raises:
             kernels.bundle.folder.BundleError: When it does not score as at training.
+            tasks.explain.errors.CatalogueError: When the catalogue does not fit its features.
         """
         from tasks.fraud.online.head import FastHead
         from tasks.fraud.online.model import OnlineModel
@@ -128,7 +145,11 @@ class ServedModel:
         self.bundle, self.origin = bundle, origin
         self.online: OnlineModel = OnlineModel(bundle)
         self.heads = fallback_heads(bundle)
-        self._fast = {name: FastHead.load(bundle, name) for name in self.heads}
+        self._fast = {
+            name: FastHead.load(bundle, name, catalogue=catalogue, language=language)
+            for name in self.heads
+        }
+        self.words = (self._fast[bundle.active].catalogue.digest, language)
         self.described: dict[str, Any] = {
             "name": origin.name,
             "version": origin.version,
@@ -271,7 +292,7 @@ class ServedModel:
 
 def _with_shares(reasons: Sequence[Reason]) -> list[ReasonOut]:
     total = sum(reason.contribution for reason in reasons)
-    return [ReasonOut(r.group, r.text, round(r.contribution / total, 4)) for r in reasons]
+    return [ReasonOut(r.code, r.text, round(r.contribution / total, 4)) for r in reasons]
 
 
 def _nothing(n: int, *, explain: bool) -> Scored:

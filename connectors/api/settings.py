@@ -30,6 +30,10 @@ class ApiSettings(ServerSettings):
     model: str = Field("", description="bundle folder, or registry:DATASET for the champion")
     challenger: str = Field("", description="the same for the challenger; empty: none")
     tracking_uri: str = Field("", description="MLflow of the registry; empty: MLFLOW_TRACKING_URI")
+    catalogue: Path | None = Field(
+        None, description="reason catalogue (TOML); None: the one in the model's bundle"
+    )
+    language: Literal["en", "zh"] = Field("en", description="language of the reasons: en or zh")
     reload_seconds: float = Field(30.0, ge=0, description="how often a new champion is looked for")
 
     mode: Mode = "embedded"

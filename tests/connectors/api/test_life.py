@@ -134,7 +134,6 @@ def test_rates_are_limited_per_token(strict, events):
 
 def test_it_sheds_when_there_is_too_much_and_recovers(strict, events):
     api = strict
-    sent = [request(events(), token="admin", close=False) for _ in range(64 * 30)]
     began = threading.Barrier(64)
 
     def pour(part):
@@ -146,10 +145,17 @@ def test_it_sheds_when_there_is_too_much_and_recovers(strict, events):
                 received += connection.recv(65_536)
         return received
 
-    with ThreadPoolExecutor(64) as pool:
-        answers = b"".join(pool.map(pour, [sent[i::64] for i in range(64)]))
+    answers, sent = b"", 0
+    # On a busy machine one wave may find the service idle or turned away, and nothing between.
+    for _ in range(5):
+        wave = [request(events(), token="admin", close=False) for _ in range(64 * 30)]
+        with ThreadPoolExecutor(64) as pool:
+            answers += b"".join(pool.map(pour, [wave[i::64] for i in range(64)]))
+        sent += len(wave)
+        if b'"degraded":["no-' in answers:
+            break
     shed = answers.count(b"HTTP/1.1 503")
-    assert 0 < shed < len(sent)
+    assert 0 < shed < sent
     assert answers.count(b"retry-after: 1") == shed
     assert b'"degraded":["no-' in answers
     time.sleep(0.2)
@@ -172,7 +178,8 @@ def replace(folder, other):
 def test_models_change_without_a_dropped_request(start, bundle, other_bundle, events, tmp_path):
     served = tmp_path / "served"
     shutil.copytree(bundle.folder, served)
-    api = start({"model": served, "challenger": other_bundle.folder})
+    # A budget that no pause of a busy machine spends: what is degraded has a test of its own.
+    api = start({"model": served, "challenger": other_bundle.folder, "budget_ms": 20_000})
     score(api, {"transactions": [events() for _ in range(40)]})
     event = events()
     first = score(api, event)
