@@ -2,27 +2,19 @@
 
 from __future__ import annotations
 
-import operator
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tasks.explain.rules.model import DECISIONS, SILENT, Decision, Rule, RuleSet, RuleSetError
+from tasks.explain.rules.model import DECISIONS, SILENT, Decision, RuleSet, RuleSetError
 
 Bools = NDArray[np.bool_]
 Codes = NDArray[np.int8]
 Power = Literal["flag", "veto"]
 Kind = Literal["flag", "veto", "lighter", "no rule", "rules differ"]
-
-_COMPARE: dict[str, Callable[[Any, Any], Any]] = {
-    ">": operator.gt,
-    ">=": operator.ge,
-    "<": operator.lt,
-    "<=": operator.le,
-}
 
 
 @dataclass(frozen=True)
@@ -92,20 +84,6 @@ def codes(decisions: Iterable[str]) -> Codes:
     return np.array([places[one] for one in listed], dtype=np.int8)
 
 
-def holds(rule: Rule, values: NDArray[np.float64], names: Sequence[str]) -> Bools:
-    """Return where a rule holds, bool [n].
-
-    Args:
-        rule: The rule.
-        values: float64 [n, F].
-        names: Names of the F columns, the rule's among them.
-    """
-    found = np.ones(len(values), dtype=np.bool_)
-    for one in rule.conditions:
-        value = values[:, names.index(one.feature)]
-        found &= _COMPARE[one.operator](value, one.value) & np.isfinite(value)
-    return found
-
 
 def run_rules(rules: RuleSet, rows: ArrayLike) -> Outcome:
     """Evaluate every rule on every row.
@@ -125,16 +103,18 @@ def run_rules(rules: RuleSet, rows: ArrayLike) -> Outcome:
             f"rows have shape {values.shape}, the set knows {len(rules.features)} features; pass "
             "rows [n, F] of exactly these features in their order"
         )
-    matched = np.zeros((len(values), len(rules.rules)), dtype=np.bool_)
-    missing = np.zeros_like(matched)
-    decisions = np.full(len(values), SILENT, dtype=np.int8)
-    lacks = ~np.isfinite(values)
-    for place, rule in enumerate(rules.rules):
-        matched[:, place] = holds(rule, values, rules.features)
-        read = [rules.features.index(one) for one in rule.features]
-        missing[:, place] = lacks[:, read].any(axis=1)
-        code = DECISIONS.index(rule.decision)
-        decisions[matched[:, place]] = np.maximum(decisions[matched[:, place]], code)
+    if not rules.rules:
+        none = np.zeros((len(values), 0), dtype=np.bool_)
+        return Outcome(none, np.full(len(values), SILENT, dtype=np.int8), none)
+    flat = rules.flat
+    read = values[:, flat.columns]
+    lacks = ~np.isfinite(read)
+    sided = read * flat.sides
+    held = (sided > flat.bounds) | ((sided == flat.bounds) & flat.closed)
+    held &= ~lacks
+    matched = np.logical_and.reduceat(held, flat.starts, axis=1)
+    missing = np.logical_or.reduceat(lacks, flat.starts, axis=1)
+    decisions = np.where(matched, flat.decisions, np.int8(SILENT)).max(axis=1)
     return Outcome(matched, decisions, missing)
 
 

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -150,6 +150,26 @@ class Rule:
         return " and ".join(map(str, self.conditions))
 
 
+class FlatRules(NamedTuple):
+    """The C conditions of R rules in arrays, as rows are held against all of them at once.
+
+    Attributes:
+        columns: intp [C], place of the feature that is read.
+        sides: float64 [C], 1 for a bound from below, -1 for one from above.
+        bounds: float64 [C], thresholds times sides.
+        closed: bool [C], whether the threshold itself fulfils the condition.
+        starts: intp [R], first condition of each rule.
+        decisions: int8 [R], places in ``DECISIONS``.
+    """
+
+    columns: NDArray[np.intp]
+    sides: NDArray[np.float64]
+    bounds: NDArray[np.float64]
+    closed: NDArray[np.bool_]
+    starts: NDArray[np.intp]
+    decisions: NDArray[np.int8]
+
+
 @dataclass(frozen=True)
 class RuleSet:
     """Rules over the features of one model.
@@ -193,6 +213,22 @@ class RuleSet:
                     f"{rule.decision}; remove one of them"
                 )
             seen[rule.id] = rule
+
+    @cached_property
+    def flat(self) -> FlatRules:
+        """The rules in arrays."""
+        place = {name: number for number, name in enumerate(self.features)}
+        every = [one for rule in self.rules for one in rule.conditions]
+        sides = np.array([1.0 if one.from_below else -1.0 for one in every])
+        lengths = [0, *(len(rule.conditions) for rule in self.rules)][:-1]
+        return FlatRules(
+            np.array([place[one.feature] for one in every], dtype=np.intp),
+            sides,
+            np.array([one.value for one in every]) * sides,
+            np.array(["=" in one.operator for one in every]),
+            np.cumsum(lengths, dtype=np.intp),
+            np.array([DECISIONS.index(rule.decision) for rule in self.rules], dtype=np.int8),
+        )
 
     def lineage(self) -> list[dict[str, object]]:
         """Return for each rule: its id, features, digest of the data, digest of the model."""

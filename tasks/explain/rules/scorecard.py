@@ -13,6 +13,7 @@ import json
 import math
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -94,14 +95,8 @@ class Ramp:
 
     def degree(self, values: ArrayLike) -> Reals:
         """Return the degree of values [n], float64 in 0..1; 0 where they are not finite."""
-        given = np.asarray(values, dtype=np.float64)
-        finite = np.isfinite(given)
-        known = np.where(finite, given, self.empty_at)
-        full = known >= self.full_at if self.rises else known <= self.full_at
-        low, high = sorted((self.empty_at, self.full_at))
-        # Clipped first: a value far off would overflow.
-        part = (np.clip(known, low, high) - self.empty_at) * self.rate + 0.0
-        return np.where(full, 1.0, part)
+        ends = np.array([self.empty_at]), np.array([self.full_at]), np.array([self.rate])
+        return _degrees(np.asarray(values, dtype=np.float64)[:, None], *ends)[:, 0]
 
     def __str__(self) -> str:
         side = "above" if self.rises else "below"
@@ -151,6 +146,24 @@ class GradedRule:
 
     def __str__(self) -> str:
         return " and ".join(map(str, self.conditions))
+
+
+class FlatCard(NamedTuple):
+    """The rules of a scorecard in arrays; rules of fewer conditions are filled up to C of them.
+
+    Attributes:
+        columns: intp [R, C], place of the feature that is read, -1: no condition.
+        empty_at: float64 [R, C].
+        full_at: float64 [R, C].
+        rates: float64 [R, C].
+        points: float64 [R].
+    """
+
+    columns: NDArray[np.intp]
+    empty_at: Reals
+    full_at: Reals
+    rates: Reals
+    points: Reals
 
 
 @dataclass(frozen=True)
@@ -209,6 +222,20 @@ class Scorecard:
                 raise DuplicateRuleError(f"rule {rule.id} ({rule}) stands twice; add their points")
             seen.add(rule.id)
 
+    @cached_property
+    def flat(self) -> FlatCard:
+        """The rules in arrays."""
+        place = {name: number for number, name in enumerate(self.features)}
+        widest = max((len(rule.conditions) for rule in self.rules), default=1)
+        columns = np.full((len(self.rules), widest), -1, dtype=np.intp)
+        ends = np.tile([0.0, 1.0, 1.0], (*columns.shape, 1))
+        for number, rule in enumerate(self.rules):
+            for which, one in enumerate(rule.conditions):
+                columns[number, which] = place[one.feature]
+                ends[number, which] = one.empty_at, one.full_at, one.rate
+        points = np.array([float(rule.points) for rule in self.rules])
+        return FlatCard(columns, ends[..., 0], ends[..., 1], ends[..., 2], points)
+
     @property
     def n_rules(self) -> int:
         """Number of rules, the two cutoffs counted as rules."""
@@ -263,20 +290,31 @@ def run_scorecard(card: Scorecard, rows: ArrayLike) -> Points:
             f"rows have shape {values.shape}, the scorecard knows {len(card.features)} features; "
             "pass rows [n, F] of exactly these features in their order"
         )
-    places = {name: place for place, name in enumerate(card.features)}
-    lacks = ~np.isfinite(values)
-    added = np.zeros((len(values), len(card.rules)))
+    flat = card.flat
+    added = np.tile(flat.points, (len(values), 1))
     missing = np.zeros(added.shape, dtype=np.bool_)
-    total = np.full(len(values), float(card.base))
-    for number, rule in enumerate(card.rules):
-        part = np.full(len(values), float(rule.points))
-        for one in rule.conditions:
-            part = part * one.degree(values[:, places[one.feature]])
-            missing[:, number] |= lacks[:, places[one.feature]]
-        added[:, number] = part
-        total = total + part
+    for which in range(flat.columns.shape[1]):
+        columns = flat.columns[:, which]
+        read = values[:, columns]
+        ends = (end[:, which] for end in (flat.empty_at, flat.full_at, flat.rates))
+        added = added * np.where(columns < 0, 1.0, _degrees(read, *ends))
+        missing |= ~np.isfinite(read) & (columns >= 0)
+    base = np.full((len(values), 1), float(card.base))
+    # Summed one after the other, as SQL does; a plain sum would pair them.
+    total = np.cumsum(np.concatenate([base, added], axis=1), axis=1)[:, -1]
     decisions = (total >= card.review_at).astype(np.int8) + (total >= card.block_at)
     return Points(added, total, decisions.astype(np.int8), missing)
+
+
+def _degrees(values: Reals, empty_at: Reals, full_at: Reals, rates: Reals) -> Reals:
+    """Return the degrees of values [n, C] by C ramps; 0 where they are not finite."""
+    rises = full_at > empty_at
+    known = np.where(np.isfinite(values), values, empty_at)
+    full = np.where(rises, known >= full_at, known <= full_at)
+    low, high = np.minimum(empty_at, full_at), np.maximum(empty_at, full_at)
+    # Clipped first: a value far off would overflow.
+    part = (np.clip(known, low, high) - empty_at) * rates + 0.0
+    return np.asarray(np.where(full, 1.0, part))
 
 
 def decide(rules: RuleSet | Scorecard, rows: ArrayLike) -> Codes:
