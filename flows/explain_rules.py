@@ -1,6 +1,7 @@
-"""The flow that mines rules which decide as a model does, and writes them as text, JSON and SQL.
+"""The flows that mine rules which decide as a model does, and try editions of them over history.
 
 penstock explain rules DATA --config handbook --out rules
+penstock explain trial rules/rules.json DATA --config handbook --by "A. Person"
 """
 
 from __future__ import annotations
@@ -58,3 +59,44 @@ def explain_rules(
     files = steps.copy_files(made["folder"], made["files"], out)
     told = ("model", "mined", "measured", "fidelity", "metrics")
     return {key: made[key] for key in told} | {"files": files, "run": run}
+
+
+@flow(name="try-rules", timeout_seconds=2 * 3_600)
+def try_rules(
+    edition: str,
+    data: str,
+    config: str = "handbook",
+    *,
+    tried_by: str,
+    before: str = "",
+    contract: str = "",
+    own: dict[str, Any] | None = None,
+    days: float = 0.0,
+    rows: int = 200_000,
+    limits: dict[str, float] | None = None,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Run an edition over rows that a model has decided; the record is written beside it.
+
+    Args:
+        edition: File of the rules, mined or edited by hand.
+        data: Parquet or CSV file.
+        config: Dataset config, whose name finds the fraud model.
+        tried_by: Who answers for the edition.
+        before: File of the edition in force; empty: this is the first.
+        contract: TOML file of own lines that rows must meet; empty: none.
+        own: A user's own model (``OwnModel.to_record()``); None: the fraud champion.
+        days: Whole days used, counted back from the last one; 0: all.
+        rows: Most rows; more are drawn from.
+        limits: Of ``tasks.explain.rules.approval.Limits``.
+        seed: Of the draw of rows.
+
+    Returns:
+        JSON record: the trial, and the file that holds it.
+    """
+    source = open_source(data, config, contract, own)
+    made: dict[str, Any] = steps.try_rules(
+        edition, source=source, tried_by=tried_by, before=before, limits=limits or {}, days=days,
+        rows=rows, seed=seed,
+    )  # fmt: skip
+    return made

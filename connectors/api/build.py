@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from connectors.api.approved_rules import ApprovedRules
 from connectors.api.dead_letters import DeadLetters
 from connectors.api.engine import Engine
 from connectors.api.explaining import Explaining, ExplainLimits
@@ -17,7 +18,7 @@ from connectors.api.load_control import LoadControl, LoadLimits
 from connectors.api.metrics import Metrics
 from connectors.api.model_source import REGISTRY, ModelSource
 from connectors.api.models import Models
-from connectors.api.modes import MIB, Foundation, lay_foundation, now_ms
+from connectors.api.modes import MIB, Foundation, lay_foundation, now_ms, open_journal
 from connectors.api.rate_limit import RateLimiter
 from connectors.api.rules import Rules, RulesError, default_rules
 from connectors.api.scoring import Scoring
@@ -31,6 +32,10 @@ from infra.settings import get_settings
 
 if TYPE_CHECKING:
     from connectors.api.settings import ApiSettings
+    from tasks.explain.rules.engine import Power
+
+CONFLICTS = "rule-conflicts"
+"""Journal of the disagreements of approved rules with the model."""
 
 
 def build_service(settings: ApiSettings) -> Service:
@@ -65,6 +70,7 @@ def build_service(settings: ApiSettings) -> Service:
         shadow=models.shadow,
         reasons_from=settings.reasons_from,
         reasons_seconds=settings.reasons_ms / 1000,
+        approved=_approved(settings, model, foundation, metrics),
     )
     models.start(engine, own_rules=own)
     dead = DeadLetters(
@@ -103,6 +109,20 @@ def _tokens(settings: ApiSettings) -> TokenBook:
             "Set PENSTOCK_API_TOKENS to NAME:score+label+read:SECRET, or PENSTOCK_API_TOKENS_FILE",
         )
     return tokens
+
+
+def _approved(
+    settings: ApiSettings, model: ServedModel, foundation: Foundation, metrics: Metrics
+) -> ApprovedRules | None:
+    """Return the rules that run beside the model; their journal is kept with the others."""
+    if settings.approved_rules is None:
+        return None
+    journal = open_journal(settings, CONFLICTS)
+    foundation.journals[CONFLICTS] = journal
+    powers: list[Power] = [p for p in ("flag", "veto") if p in settings.rule_powers]
+    approved = ApprovedRules.load(settings.approved_rules, powers, journal, metrics)
+    approved.require(model.columns(model.heads[0]))
+    return approved
 
 
 def _takers(

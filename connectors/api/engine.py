@@ -14,9 +14,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
+import numpy as np
 import orjson
+from numpy.typing import NDArray
 
+from connectors.api.approved_rules import ApprovedRules
 from connectors.api.counting import Counted, EventCounter
+from connectors.api.deciding import Decider
 from connectors.api.entity_blocks import BlockMismatchError
 from connectors.api.entity_states import EntityState
 from connectors.api.journal import Journal, JournalError
@@ -95,6 +99,7 @@ class Engine:
         shadow: Shadow | None = None,
         reasons_from: str = "approve",
         reasons_seconds: float = 0.005,
+        approved: ApprovedRules | None = None,
     ) -> None:
         """Put the parts together.
 
@@ -109,6 +114,7 @@ class Engine:
             shadow: Gets rows, scores and decisions after each answer.
             reasons_from: Least decision that is explained.
             reasons_seconds: What transactions answered together may take for their reasons.
+            approved: Rules that run beside the model.
         """
         self.state, self.model, self.rules = state, model, rules
         self.config = model.bundle.config
@@ -118,8 +124,14 @@ class Engine:
         self._unit = 10.0**self.config.decimals
         self._columns = state.columns
         self._kinds = [column.kind for column in state.columns]
-        self._names = [column.name for column in state.columns]
+        names = [column.name for column in state.columns]
+        self._decider = Decider(self._kinds, names, approved)
         self._counter = EventCounter(state, model)
+
+    @property
+    def approved(self) -> ApprovedRules | None:
+        """The rules that run beside the model."""
+        return self._decider.approved
 
     def replace_model(self, model: ServedModel) -> None:
         """Serve another champion from the next request on."""
@@ -174,9 +186,16 @@ class Engine:
         finally:
             self._forget([Row(transaction, {}, "")])
 
-    def decide(self, transaction: OnlineTransaction, score: float) -> str:
-        """Return what the rules in force say to a score, NaN where no model gave one."""
-        return self._decide(score, self.rules.listed(self._kinds, transaction.entities))
+    def decide(
+        self,
+        transaction: OnlineTransaction,
+        score: float,
+        values: NDArray[np.float32],
+        names: tuple[str, ...],
+    ) -> str:
+        """Return what the rules in force say to a score; arguments as ``Decider.decide``."""
+        entities = [transaction.entities]
+        return self._decider.decide(self.rules, entities, [score], values, names).final[0]
 
     def rehearse(self, entities: Sequence[str]) -> None:
         """Run the steps of an event on blocks that are held already and forgotten afterwards."""
@@ -237,18 +256,21 @@ class Engine:
             budget=self._budget,
         )
         scores = scored.scores.tolist()
+        values = stepped.features if scored.inputs is None else scored.inputs
+        entities = [transaction.entities for transaction in transactions]
+        names = model.columns(scored.head)
+        decided = self._decider.decide(rules, entities, scores, values, names)
         shared = self._shared(scored, stepped, asked)
-        decisions, bodies = [], []
+        bodies = []
         for row, transaction in enumerate(transactions):
-            listed = rules.listed(self._kinds, transaction.entities)
-            decision = self._decide(scores[row], listed)
-            decisions.append(decision)
+            found = None if scored.reasons is None else scored.reasons[row]
             answer = {
                 "event_id": transaction.event_name,
                 "score": None if math.isnan(scores[row]) else scores[row],
-                "decision": decision,
-                "reasons": self._reasons(scored, row, listed),
+                "decision": decided.final[row],
+                "reasons": self._decider.reasons(decided, row, found),
                 "request_id": rows[row].request_id,
+                **self._decider.told(decided, row),
                 **shared,
             }
             if row in scored.unexplained:
@@ -256,6 +278,8 @@ class Engine:
             bodies.append(orjson.dumps(answer))
         began = time.perf_counter_ns()
         lines = [orjson.dumps(row.sent) for row in rows]
+        sent = [(row.transaction.event_name, row.request_id) for row in rows]
+        self._decider.keep(decided, sent, scores)
         self._hand_on(lines, [t.entities[0] for t in transactions])
         self.state.finish(
             stepped.touched,
@@ -265,29 +289,11 @@ class Engine:
             },
         )
         store_ns = time.perf_counter_ns() - began
-        self._note(transactions, scores, decisions, scored, stepped, store_ns)
+        self._note(transactions, scores, decided.final, scored, stepped, store_ns)
         if self._shadow is not None and scored.head == model.heads[0]:
-            self._shadow(stepped.rows, scores, decisions)
+            # The challenger is held against the champion, not against rules that stand beside it.
+            self._shadow(stepped.rows, scores, decided.without_rules)
         return bodies
-
-    def _decide(self, score: float, listed: int) -> str:
-        if listed >= 0:
-            return "block"
-        if math.isnan(score):
-            return "review"  # nothing scored it: a person should look
-        return self.rules.decide(score)
-
-    def _reasons(self, scored: Scored, row: int, listed: int) -> list[dict[str, Any]] | None:
-        found = None if scored.reasons is None else scored.reasons[row]
-        if listed < 0:
-            return None if found is None else [r._asdict() for r in found]
-        name = self._names[listed]
-        first = {
-            "code": f"block-list/{self._kinds[listed]}",
-            "text": f"the {name.replace('_', ' ')} is on the block list",
-            "share": 1.0,
-        }
-        return [first, *(r._asdict() for r in (found or ())[:3])]
 
     def _shared(self, scored: Scored, stepped: Counted, asked: Asked) -> dict[str, Any]:
         """Return what is the same in the answers of all rows."""

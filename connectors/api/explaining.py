@@ -216,8 +216,8 @@ class Explaining:
         decide, rules = engine.decide, engine.rules.version
 
         def work() -> _Decided:
-            head, score, told = model.told(seen.rows, seen.features)
-            decision = decide(transaction, score)
+            head, score, inputs, told = model.told(seen.rows, seen.features)
+            decision = decide(transaction, score, inputs, model.columns(head))
             event = transaction.event_name
             return _Decided(event, score, decision, head, rules, told, past=False)
 

@@ -151,6 +151,11 @@ class Metrics:
             "Transactions left without reasons, by cause.",
             ("why",),
         )
+        self.conflicts = Counter(
+            "penstock_api_rule_conflicts_total",
+            "Disagreements of approved rules with the model, by kind.",
+            ("kind",),
+        )
         self.shed = Counter("penstock_api_shed_total", "Requests turned away.", ("why",))
         self.refused = Counter(
             "penstock_api_refused_total", "Transactions and labels refused, by rule.", ("rule",)
@@ -177,6 +182,7 @@ class Metrics:
             self.decisions,
             self.degraded,
             self.unexplained,
+            self.conflicts,
             self.shed,
             self.refused,
             self.repeated,

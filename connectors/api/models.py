@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from connectors.api.approved_rules import UnreadFeatureError
 from connectors.api.load_control import Level, LoadControl
 from connectors.api.metrics import Metrics
 from connectors.api.model_source import ModelSource
@@ -176,6 +177,7 @@ class Models:
                     "than the state that is kept here",
                     "Start a new API with a store seeded for its dataset config",
                 )
+            self._require(model)
             engine.replace_model(model)
             if not self._own_rules:
                 engine.rules = default_rules(model.bundle.thresholds, model.bundle.digest)
@@ -193,6 +195,15 @@ class Models:
                 self._watch(other)
                 changed = True
         return changed
+
+    def _require(self, model: ServedModel) -> None:
+        """Refuse a champion without what the approved rules read."""
+        approved = self._engine().approved
+        try:
+            if approved is not None:
+                approved.require(model.columns(model.heads[0]))
+        except UnreadFeatureError as error:
+            raise ModelError(error.what, error.fix) from error
 
     def _watch(self, model: ServedModel) -> None:
         if not same_state(model.bundle.config, self._engine().config):

@@ -71,7 +71,7 @@ def _embedded(settings: ApiSettings, config: DatasetConfig, metrics: Metrics) ->
     )
     store = open_store(address)
     try:
-        journals = {name: _journal(settings, name) for name in JOURNALS}
+        journals = {name: open_journal(settings, name) for name in JOURNALS}
         state = EmbeddedState(
             config,
             store,
@@ -115,7 +115,7 @@ def _streamed(settings: ApiSettings, config: DatasetConfig, metrics: Metrics) ->
     def to(topic: str) -> HandOn:
         return lambda lines, keys: outbox.append(f"{prefix}.{topic}", lines, keys)
 
-    journals = {"dead-letters": _journal(settings, "dead-letters")}
+    journals = {"dead-letters": open_journal(settings, "dead-letters")}
     return Foundation((store, kept), state, journals, to("transactions"), to("labels"), outbox)
 
 
@@ -131,7 +131,8 @@ def _written_store(address: str) -> OnlineStore:
             time.sleep(0.2)
 
 
-def _journal(settings: ApiSettings, name: str) -> Journal:
+def open_journal(settings: ApiSettings, name: str) -> Journal:
+    """Open a journal below the folder of journals."""
     return Journal(
         settings.journal_folder / name,
         max_bytes=settings.journal_mib * MIB,

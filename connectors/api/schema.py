@@ -216,6 +216,22 @@ ANSWER: Schema = {
         "model": _MODEL,
         "features_version": {"type": "integer"},
         "rules": {"type": "string", "description": "version of the rules that decided"},
+        "approved_rules": {
+            "type": "string",
+            "description": "name, version and digest of the rules beside the model; absent: none",
+        },
+        "overruled": {
+            "type": ["object", "null"],
+            "properties": {
+                "kind": {"enum": ["flag", "veto"]},
+                "model": {"type": "string", "description": "what the model alone decides"},
+                "rules": {"type": ["string", "null"]},
+                "final": {"type": "string"},
+                "by": {"type": "array", "items": {"type": "string"}},
+                "reason": {"type": "string"},
+            },
+            "description": "how approved rules changed the model's decision; null: they did not",
+        },
         "request_id": {"type": "string"},
         "degraded": {
             "type": "array",

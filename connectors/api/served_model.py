@@ -161,6 +161,11 @@ class ServedModel:
         """Whether the active head reads mail."""
         return self.online.needs_mail
 
+    def columns(self, head: str) -> tuple[str, ...]:
+        """Return the names of what a head reads; of the features, where no model scored."""
+        fast = self._fast.get(head)
+        return self.bundle.feature_names if fast is None else fast.names
+
     def score(
         self,
         rows: OnlineRows,
@@ -212,11 +217,11 @@ class ServedModel:
 
     def told(
         self, rows: OnlineRows, features: NDArray[np.float32]
-    ) -> tuple[str, float, HeadExplanation]:
+    ) -> tuple[str, float, NDArray[np.float32], HeadExplanation]:
         """Score one row by the active head and explain it wholly, in any thread.
 
         Returns:
-            Head, score and explanation.
+            Head, score, what the head read [1, W], and the explanation.
 
         Raises:
             tasks.fraud.heads.head.HeadError: On a head without exact contributions.
@@ -225,7 +230,7 @@ class ServedModel:
         """
         name = self.heads[0]
         inputs, scores = self._scores(rows, features, name)
-        return name, float(scores[0]), self._fast[name].explain(inputs[0])
+        return name, float(scores[0]), inputs, self._fast[name].explain(inputs[0])
 
     def told_again(self, inputs: NDArray[np.float32], head: str) -> tuple[float, HeadExplanation]:
         """Return score and explanation of what a head of this model read before, float32 [W].

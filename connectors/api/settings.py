@@ -34,6 +34,12 @@ class ApiSettings(ServerSettings):
         None, description="reason catalogue (TOML); None: the one in the model's bundle"
     )
     language: Literal["en", "zh"] = Field("en", description="language of the reasons: en or zh")
+    approved_rules: Path | None = Field(
+        None, description="rules.json that runs beside the model; its trial record lies beside it"
+    )
+    rule_powers: Literal["none", "flag", "flag+veto"] = Field(
+        "flag", description="what the approved rules may do to the model's decision"
+    )
     reload_seconds: float = Field(30.0, ge=0, description="how often a new champion is looked for")
 
     mode: Mode = "embedded"

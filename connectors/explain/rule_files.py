@@ -55,6 +55,24 @@ class MinedRules:
         }
 
 
+def teacher_of(subject: Subject, places: NDArray[np.intp]) -> Teacher:
+    """Return what a subject's model decides on rows, and by how much.
+
+    Raises:
+        ExplanationError: Without thresholds or scores.
+    """
+    decided = subject.facts.decided
+    if not subject.thresholds or decided is None:
+        raise ExplanationError("rules need decisions: say from which score by --review-at")
+    # Not the numbers themselves: mining clips margins at 2, which suits log-odds.
+    scores, at = decided[places], dict(subject.thresholds)
+    if decided.min() >= 0 and decided.max() <= 1:
+        scores = logit(scores)
+        at = {name: float(logit(np.array([v]))[0]) for name, v in at.items()}
+    review = min(at.values())
+    return Teacher.from_scores(scores, review, at.get("block", np.inf))
+
+
 def mine_subject(
     subject: Subject, places: NDArray[np.intp], config: MineConfig, *, version: str = "1"
 ) -> MinedRules:
@@ -70,18 +88,9 @@ def mine_subject(
         ExplanationError: Without thresholds or scores.
         RuleSetError: When the model flags no row or every row, or no rule is good enough.
     """
-    decided = subject.facts.decided
-    if not subject.thresholds or decided is None:
-        raise ExplanationError("rules need decisions: say from which score by --review-at")
     if subject.facts.times is not None:
         places = places[np.argsort(subject.facts.times[places], kind="stable")]
-    # Not the numbers themselves: mining clips margins at 2, which suits log-odds.
-    scores, at = decided[places], dict(subject.thresholds)
-    if decided.min() >= 0 and decided.max() <= 1:
-        scores = logit(scores)
-        at = {name: float(logit(np.array([v]))[0]) for name, v in at.items()}
-    review = min(at.values())
-    teacher = Teacher.from_scores(scores, review, at.get("block", np.inf))
+    teacher = teacher_of(subject, places)
     cut = max(1, round(len(places) * (1 - UNSEEN)))
     older, newer = places[:cut], places[cut:]
     rules = mine(

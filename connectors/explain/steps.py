@@ -134,6 +134,25 @@ def mine_rules(
     return fill(at(place), work)
 
 
+@task(name="try rules", retries=1, timeout_seconds=HOUR, retry_condition_fn=worth_retrying)
+def try_rules(
+    edition: str, *, source: Record, tried_by: str, before: str, limits: Record, days: float,
+    rows: int, seed: int,
+) -> Record:  # fmt: skip
+    """Run an edition over a model's rows and write the record of the trial beside it."""
+    from connectors.explain.rule_trial import trial_path, try_over
+    from connectors.explain.subjects import open_rows
+    from tasks.explain.rules.approval import Limits
+
+    subject, places = open_rows(source, days=days, limit=rows, seed=seed)
+    path = Path(edition)
+    trial = try_over(
+        path, subject, places, tried_by=tried_by, before=Path(before) if before else None,
+        limits=Limits(**limits),
+    )  # fmt: skip
+    return {**asdict(trial), "failures": list(trial.failures), "file": str(trial_path(path))}
+
+
 @task(name="log explanations", retries=1, timeout_seconds=HOUR, retry_condition_fn=worth_retrying)
 def log_explanations(
     *, dataset: str, name: str, folder: str, digest: str, metrics: dict[str, float],

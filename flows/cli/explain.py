@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -205,6 +206,62 @@ def rules(
 
 
 @app.command()
+def trial(
+    edition: Annotated[
+        Path, typer.Argument(help="Edition of rules, rules.json.", show_default=False)
+    ],
+    data: Data,
+    *,
+    by: Annotated[str, typer.Option(help="Who answers for the edition.", show_default=False)],
+    before: Annotated[Path | None, typer.Option(help="Edition in force; none: the first.")] = None,
+    config: Config = "handbook",
+    contract: Contract = None,
+    model: Model = None,
+    background: Held = None,
+    time_column: Time = "",
+    review_at: ReviewAt = None,
+    block_at: BlockAt = None,
+    output: Output = None,
+    least_precision: Annotated[float, typer.Option(help="Of flagged rows, at least.")] = 0.5,
+    least_coverage: Annotated[float, typer.Option(help="Of the model's flags, at least.")] = 0.0,
+    most_flagged: Annotated[float, typer.Option(help="Share of all rows, at most.")] = 0.05,
+    most_changed: Annotated[float, typer.Option(help="Decided anew, at most.")] = 0.01,
+    days: Days = 0.0,
+    rows: Rows = 200_000,
+    seed: Seed = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Try an edition of rules over history before it goes live; exit code 2 when it fails."""
+    own = own_record(data, model, background, time=time_column, review_at=review_at,
+                     block_at=block_at, output=output, seed=seed)  # fmt: skip
+    console = open_console()
+    from flows.cli.progress import shown
+    from tasks.explain.rules.approval import Limits
+
+    require_data(data, config, contract, own)
+    limits = Limits(least_precision, least_coverage, most_flagged, most_changed)
+    with shown(f"trying {edition.name} over {data.name}", console):
+        from flows.explain_rules import try_rules
+
+        shield_flow()
+        record: dict[str, Any] = try_rules(
+            str(edition.resolve()), str(data), config, tried_by=by,
+            before=str(before.resolve()) if before else "", contract=_text(contract), own=own,
+            days=days, rows=rows, limits=asdict(limits), seed=seed,
+        )  # fmt: skip
+    for name in ("precision", "coverage", "flagged", "changed"):
+        value = record[name]
+        console.print(f"{name} {'-' if value is None else f'{value:.4f}'}", highlight=False)
+    console.print(nearby(record["file"]), soft_wrap=True, highlight=False)
+    if as_json:
+        typer.echo(json.dumps(record))
+    for failure in record["failures"]:
+        console.print(f"[red]{printable(failure)}[/red]", soft_wrap=True, highlight=False)
+    if record["failures"]:
+        raise typer.Exit(2)
+
+
+@app.command()
 def drift(
     record: Annotated[
         list[Path],
@@ -217,8 +274,6 @@ def drift(
     as_json: AsJson = False,
 ) -> None:
     """Compare the reasons of weeks; exit code 2 when a week is beyond chance."""
-    from dataclasses import asdict
-
     import numpy as np
 
     from connectors.explain.set_files import read_set

@@ -7,7 +7,6 @@ Whoever runs rules asks `require_approval`: an edition edited after its trial is
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -17,14 +16,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from tasks.explain.rules.compare import compare
+from tasks.explain.rules.edition import Rules, edition_digest
 from tasks.explain.rules.engine import checked_codes
-from tasks.explain.rules.export_scorecard import scorecard_json
-from tasks.explain.rules.files import checked_keys, parsed, to_json
+from tasks.explain.rules.files import checked_keys, parsed
 from tasks.explain.rules.measure import agreement
-from tasks.explain.rules.model import RuleSet, RuleSetError, table_digest
-from tasks.explain.rules.scorecard import Scorecard, decide
-
-Rules = RuleSet | Scorecard
+from tasks.explain.rules.model import RuleSetError, table_digest
+from tasks.explain.rules.scorecard import decide
 
 
 class NotApprovedError(RuleSetError):
@@ -95,12 +92,6 @@ class Trial:
     def to_json(self) -> str:
         """Return the record as JSON text."""
         return json.dumps(asdict(self), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-
-
-def edition_digest(rules: Rules) -> str:
-    """Return the SHA-256 of an edition's JSON: name, version, rules, notes, lineage."""
-    text = to_json(rules) if isinstance(rules, RuleSet) else scorecard_json(rules)
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def try_edition(

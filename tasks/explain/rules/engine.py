@@ -57,7 +57,7 @@ class Conflict:
         model: What the model decides.
         rules: What the rules decide, None where none holds.
         final: What is decided.
-        by: Ids of the rules that hold.
+        by: Ids of the rules that hold, the gravest first.
         reason: One sentence.
     """
 
@@ -82,7 +82,6 @@ def codes(decisions: Iterable[str]) -> Codes:
     if unknown is not None:
         raise RuleSetError(f"decision {unknown!r}; use {', '.join(DECISIONS)}")
     return np.array([places[one] for one in listed], dtype=np.int8)
-
 
 
 def run_rules(rules: RuleSet, rows: ArrayLike) -> Outcome:
@@ -183,7 +182,9 @@ def checked_codes(decisions: ArrayLike, rows: int) -> Codes:
 
 def _conflict(rules: RuleSet, outcome: Outcome, row: int, given: Codes, final: Codes) -> Conflict:
     model, code = DECISIONS[given[row]], int(outcome.decisions[row])
-    held = [rule for rule, holds_ in zip(rules.rules, outcome.matched[row], strict=True) if holds_]
+    matched = zip(rules.rules, outcome.matched[row], strict=True)
+    held = [rule for rule, holds in matched if holds]
+    held.sort(key=lambda rule: -DECISIONS.index(rule.decision))
     decided = DECISIONS[final[row]]
     by = tuple(rule.id for rule in held)
     if code == SILENT:
@@ -197,6 +198,5 @@ def _conflict(rules: RuleSet, outcome: Outcome, row: int, given: Codes, final: C
         reason = f"rules and model say {said}, but rule {', '.join(others)}: {decided}"
         return Conflict(row, "rules differ", model, said, decided, by, reason)
     kind: Kind = "flag" if code > given[row] else "veto" if code == 0 else "lighter"
-    gravest = next(rule for rule in held if rule.decision == said)
-    reason = f"rule {gravest.id} says {said} because {gravest}; the model says {model}: {decided}"
+    reason = f"rule {held[0].id} says {said} because {held[0]}; the model says {model}: {decided}"
     return Conflict(row, kind, model, said, decided, by, reason)

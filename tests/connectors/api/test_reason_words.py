@@ -74,5 +74,5 @@ def test_a_catalogue_that_is_none_keeps_the_model_from_loading(content, bundle, 
     if content is not None:
         path.write_text(content)
     source = ModelSource(str(bundle.folder), "champion", tmp_path, catalogue=path)
-    with pytest.raises(ModelError, match="reasons of .* cannot be told"):
+    with pytest.raises(ModelError, match=r"reasons of .* cannot be told"):
         source.load()

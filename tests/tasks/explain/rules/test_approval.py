@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 from tasks.explain.rules.approval import (
     Limits,
     NotApprovedError,
-    edition_digest,
     require_approval,
     try_edition,
 )
 from tasks.explain.rules.beside_scorecard import beside_scorecard
 from tasks.explain.rules.compare import compare
+from tasks.explain.rules.edition import edition_digest, edition_from_json, edition_json
 from tasks.explain.rules.model import (
     DECISIONS,
     Condition,
@@ -54,6 +54,17 @@ def test_an_edition_runs_only_as_it_was_tried(rules):
         require_approval(edited, trial.to_json())
     with pytest.raises(RuleSetError, match="called version '1'"):
         try_edition(edited, ROWS, MODEL, "a. person", old=rules)
+
+
+@pytest.mark.parametrize("rules", [RULES, CARD])
+def test_an_edition_of_either_kind_is_read_back(rules):
+    assert edition_from_json(edition_json(rules)) == rules
+
+
+@pytest.mark.parametrize("text", ["[]", "{}", "3", '{"review_at": 1}', "{"])
+def test_what_is_no_edition_is_refused(text):
+    with pytest.raises(RuleSetError):
+        edition_from_json(text)
 
 
 def test_a_broken_limit_is_named_and_holds_the_edition_back():

@@ -1,0 +1,153 @@
+"""From scores to decisions: thresholds, approved rules beside them, block lists above both."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from connectors.api.approved_rules import ApprovedRules, said
+from connectors.api.rules import Rules
+
+if TYPE_CHECKING:
+    from tasks.explain.rules.engine import Conflict
+
+NOWHERE = -1
+"""Place of the entity on a block list, where none is."""
+
+
+class Decisions(NamedTuple):
+    """What is decided of n transactions.
+
+    Attributes:
+        final: Decisions.
+        without_rules: What they would be without approved rules.
+        listed: Place of the entity on a block list, -1: none is.
+        conflicts: Row -> disagreement of approved rules with the model.
+    """
+
+    final: list[str]
+    without_rules: list[str]
+    listed: list[int]
+    conflicts: dict[int, Conflict]
+
+    def overruled(self, row: int) -> Conflict | None:
+        """Return the conflict that changed a decision; None: nothing did."""
+        changed = self.final[row] != self.without_rules[row]
+        return self.conflicts.get(row) if changed else None
+
+
+class Decider:
+    """Decides by rules that change and an edition that stays.
+
+    Attributes:
+        approved: Rules beside the model; None: there are none.
+    """
+
+    def __init__(
+        self, kinds: Sequence[str], names: Sequence[str], approved: ApprovedRules | None = None
+    ) -> None:
+        """Prepare for a dataset's entities.
+
+        Args:
+            kinds: Kind of each entity column.
+            names: Name of each entity column.
+            approved: Rules beside the model.
+        """
+        self._kinds, self._names = tuple(kinds), tuple(names)
+        self.approved = approved
+
+    def decide(
+        self,
+        rules: Rules,
+        entities: Sequence[Sequence[str]],
+        scores: Sequence[float],
+        values: NDArray[np.float32],
+        names: tuple[str, ...],
+    ) -> Decisions:
+        """Decide.
+
+        Args:
+            rules: Thresholds and block lists in force.
+            entities: Ids of each transaction [n].
+            scores: [n], NaN where no model scored.
+            values: float32 [n, W], what was known of them.
+            names: Names of the columns.
+        """
+        listed = [rules.listed(self._kinds, ids) for ids in entities]
+        alone = [_by_score(rules, score) for score in scores]
+        final = list(alone)
+        conflicts: dict[int, Conflict] = {}
+        if self.approved is not None:
+            scored = not any(map(math.isnan, scores))
+            final, conflicts = self.approved.overrule(values, names, alone, scored=scored)
+        for row, place in enumerate(listed):
+            if place != NOWHERE:
+                alone[row] = final[row] = "block"
+                conflicts.pop(row, None)
+        return Decisions(final, alone, listed, conflicts)
+
+    def reasons(
+        self, decided: Decisions, row: int, found: Sequence[Any] | None
+    ) -> list[dict[str, Any]] | None:
+        """Return the reasons of an answer: what decided besides the score comes first.
+
+        Args:
+            decided: The decisions.
+            row: Which.
+            found: Reasons of the score; None: none were made.
+        """
+        first = self._first(decided, row)
+        if first is None:
+            return None if found is None else [reason._asdict() for reason in found]
+        return [first, *(reason._asdict() for reason in (found or ())[:3])]
+
+    def _first(self, decided: Decisions, row: int) -> dict[str, Any] | None:
+        place = decided.listed[row]
+        if place != NOWHERE:
+            name = self._names[place].replace("_", " ")
+            text = f"the {name} is on the block list"
+            return {"code": f"block-list/{self._kinds[place]}", "text": text, "share": 1.0}
+        conflict = decided.overruled(row)
+        if conflict is None or conflict.kind != "flag" or not conflict.by:
+            return None
+        return {"code": f"rule/{conflict.by[0]}", "text": conflict.reason, "share": 1.0}
+
+    def keep(
+        self, decided: Decisions, sent: Sequence[tuple[str, str]], scores: Sequence[float]
+    ) -> None:
+        """Journal every conflict before an answer leaves.
+
+        Args:
+            decided: The decisions.
+            sent: Name of the event and id of the request, of each row.
+            scores: Their scores.
+
+        Raises:
+            JournalError: They could not be written; the events must not count then.
+        """
+        if self.approved is None or not decided.conflicts:
+            return
+        lines = []
+        for row, conflict in decided.conflicts.items():
+            score = None if math.isnan(scores[row]) else scores[row]
+            lines.append(self.approved.line(conflict, *sent[row], score))
+        self.approved.keep(lines)
+
+    def told(self, decided: Decisions, row: int) -> dict[str, Any]:
+        """Return what an answer says of approved rules; nothing where there are none."""
+        if self.approved is None:
+            return {}
+        conflict = decided.overruled(row)
+        return {
+            "approved_rules": self.approved.label,
+            "overruled": None if conflict is None else said(conflict),
+        }
+
+
+def _by_score(rules: Rules, score: float) -> str:
+    # What nothing scored, a person should look at.
+    return "review" if math.isnan(score) else rules.decide(score)

@@ -1,0 +1,113 @@
+"""Editions of rules as files, ``rules.json``, and the records of their trials beside them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from connectors.explain.rule_files import teacher_of
+from connectors.files import atomic_path
+from tasks.explain.rules.approval import Limits, Trial, require_approval, try_edition
+from tasks.explain.rules.edition import Rules, edition_from_json
+from tasks.explain.rules.model import RuleSetError
+from tasks.explain.subject import Subject
+
+MAX_BYTES = 4_000_000
+"""Largest file of an edition or a trial."""
+
+
+def trial_path(edition: Path) -> Path:
+    """Return where the record of an edition's trial lies.
+
+    >>> trial_path(Path("live/rules.json")).as_posix()
+    'live/rules.trial.json'
+    """
+    return edition.with_suffix(".trial.json")
+
+
+def read_edition(path: Path) -> Rules:
+    """Read an edition.
+
+    Raises:
+        RuleSetError: When there is none, or it is none.
+    """
+    try:
+        return edition_from_json(_text(path))
+    except RuleSetError as error:
+        raise type(error)(f"{path}: {error}") from error
+
+
+def read_approved(path: Path) -> Rules:
+    """Read an edition that has passed its trial as it is now.
+
+    Raises:
+        RuleSetError: As ``read_edition``; without a record, or when it does not approve of it
+            (``NotApprovedError``).
+    """
+    rules, record = read_edition(path), trial_path(path)
+    if not record.exists():
+        raise RuleSetError(
+            f"{path} was never tried; run it over history first: penstock explain trial {path} DATA"
+        )
+    require_approval(rules, _text(record))
+    return rules
+
+
+def try_over(
+    path: Path,
+    subject: Subject,
+    places: NDArray[np.intp],
+    *,
+    tried_by: str,
+    before: Path | None = None,
+    limits: Limits | None = None,
+) -> Trial:
+    """Run an edition over a subject's rows and write the record beside it.
+
+    Args:
+        path: The edition.
+        subject: Rows with the model that decided them.
+        places: Which of them.
+        tried_by: Who answers for it.
+        before: The edition in force; None: this is the first.
+        limits: What it must keep to.
+
+    Raises:
+        RuleSetError: On files that are no editions, or features that are not the model's.
+        ExplanationError: Without thresholds or scores.
+    """
+    new = read_edition(path)
+    old = None if before is None else read_edition(before)
+    columns = _columns(new, subject)
+    teacher = teacher_of(subject, places)
+    rows = subject.rows[places][:, columns]
+    trial = try_edition(new, rows, teacher.decisions, tried_by, old, limits)
+    with atomic_path(trial_path(path)) as draft:
+        draft.write_text(trial.to_json(), encoding="utf-8")
+    return trial
+
+
+def _columns(rules: Rules, subject: Subject) -> list[int]:
+    names = list(subject.background.names)
+    absent = [name for name in rules.features if name not in names]
+    if absent:
+        raise RuleSetError(
+            f"the rules know a feature {absent[0]!r} and the model does not; try them over rows of "
+            "the model that they stand for"
+        )
+    return [names.index(name) for name in rules.features]
+
+
+def _text(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            content = file.read(MAX_BYTES + 1)
+        if len(content) > MAX_BYTES:
+            raise RuleSetError(f"{path} is larger than {MAX_BYTES:,} bytes; shorten it")
+        return content.decode()
+    except OSError as error:
+        raise RuleSetError(f"{path} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise RuleSetError(f"{path} is no UTF-8 text: {error.reason}") from None
