@@ -11,7 +11,9 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
+from connectors.explain.rule_trial import read_approved, read_edition, trial_path
 from connectors.explain.set_files import CONTRACT, read_set
+from tasks.explain.rules.approval import NotApprovedError, require_approval
 
 
 @pytest.fixture(scope="module")
@@ -193,6 +195,23 @@ def test_rules_of_a_strangers_model(own, tmp_path, capsys, prefect_server, mlflo
     said = capsys.readouterr().out
     assert "they decide as the model does in" in said
     assert (tmp_path / "rules" / "rules.flink.sql").read_text().startswith("SELECT *")
+
+    mined, words = tmp_path / "rules" / "rules.json", [*words[:-2], "--by", "a. person"]
+    assert command("explain", "trial", mined, data, *words, "--most-flagged", "1") == 0
+    assert "changed 0.0000" in capsys.readouterr().out
+    require_approval(read_edition(mined), trial_path(mined).read_text())
+    assert read_approved(mined).name
+    edited = tmp_path / "edited.json"
+    texts = json.loads(mined.read_text()) | {"version": "2", "rules": []}
+    edited.write_text(json.dumps(texts))
+    tried = ("explain", "trial", edited, data, *words, "--before", mined)
+    assert command(*tried, "--most-flagged", "1", "--most-changed", "0.01") == 2
+    assert "changed" in capsys.readouterr().out
+    with pytest.raises(NotApprovedError, match="failed its trial"):
+        read_approved(edited)
+    edited.write_text(mined.read_text().replace("amount", "weight"))
+    assert command(*tried) == 1
+    assert "'weight' and the model does not" in capsys.readouterr().err
 
 
 def test_the_demo_explains_the_champion_and_one_case_within_its_time(trained, tmp_path):
