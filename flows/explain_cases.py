@@ -24,6 +24,8 @@ def explain_cases(
     worst: int = 5,
     contract: str = "",
     own: dict[str, Any] | None = None,
+    catalogue: str = "",
+    language: str = "en",
     seed: int = 0,
 ) -> dict[str, Any]:
     """Explain rows by their names, or those with the highest scores.
@@ -37,12 +39,14 @@ def explain_cases(
         worst: How many of the highest scores.
         contract: TOML file of own lines that rows must meet; empty: none.
         own: A user's own model (``OwnModel.to_record()``); None: the fraud champion.
+        catalogue: TOML file of codes and words of the reasons; empty: the model's own.
+        language: Language of the reasons, en or zh.
         seed: Of all draws.
 
     Returns:
         JSON record: cases (key, file, score, decision, reasons, change), method, run.
     """
-    source = open_source(data, config, contract, own)
+    source = open_source(data, config, contract, own, catalogue=catalogue, language=language)
     asked: dict[str, Any] = {"keys": keys or [], "worst": worst, "seed": seed}
     made = steps.explain_cases(place_for("cases", source, **asked), source=source, **asked)
     pages = [case["file"] for case in made["cases"]]

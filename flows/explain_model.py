@@ -22,6 +22,8 @@ def explain_model(
     *,
     contract: str = "",
     own: dict[str, Any] | None = None,
+    catalogue: str = "",
+    language: str = "en",
     days: float = 28.0,
     rows: int = 2_000,
     redraws: int = 5,
@@ -35,6 +37,8 @@ def explain_model(
         config: Dataset config, whose name finds the fraud model.
         contract: TOML file of own lines that rows must meet; empty: none.
         own: A user's own model (``OwnModel.to_record()``); None: the fraud champion.
+        catalogue: TOML file of codes and words of the reasons; empty: the model's own.
+        language: Language of the reasons, en or zh.
         days: Whole days explained, counted back from the last one; 0: all.
         rows: Most rows; more are drawn from.
         redraws: Redraws of the background that stability is measured by.
@@ -43,7 +47,7 @@ def explain_model(
     Returns:
         JSON record: rows, method, metrics, strongest, alarms, files, run.
     """
-    source = open_source(data, config, contract, own)
+    source = open_source(data, config, contract, own, catalogue=catalogue, language=language)
     asked: dict[str, Any] = {"days": days, "rows": rows, "redraws": redraws, "seed": seed}
     made = steps.explain_rows(place_for("explained", source, **asked), source=source, **asked)
     run = steps.log_explanations(

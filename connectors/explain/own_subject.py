@@ -14,13 +14,19 @@ from connectors.files import digest
 from tasks.explain.background import Background
 from tasks.explain.engine import ExplainOptions, PlayerExplainer
 from tasks.explain.errors import ExplanationError, ScoreError
+from tasks.explain.player_reasons import PlayerWords, player_reasons
 from tasks.explain.record import ModelName, RowFacts, of_players
 from tasks.explain.scores import checked_scores
-from tasks.explain.subject import Explained, Subject, plain_reasons
+from tasks.explain.subject import NO_WORDS, Explained, Subject, Words
 
 
-def own_subject(own: OwnModel, *, code: str = "") -> Subject:
+def own_subject(own: OwnModel, *, code: str = "", words: Words = NO_WORDS) -> Subject:
     """Open a user's model and tables, and score the rows.
+
+    Args:
+        own: What the user brings.
+        code: Commit of the code.
+        words: Catalogue and language of the reasons; no catalogue: by name and value, in English.
 
     Raises:
         ExplanationError: On anything that does not fit; the message says what and how to mend it.
@@ -39,6 +45,8 @@ def own_subject(own: OwnModel, *, code: str = "") -> Subject:
             f"{own.model.name} cannot score rows of the {len(tables.names)} background columns: "
             f"{first_line(error)}; give a background of exactly the model's features"
         ) from error
+    catalogue, language = words
+    told = None if catalogue is None else PlayerWords(players, catalogue, language)
     options = ExplainOptions(evaluations=own.evaluations, seconds=own.seconds, seed=own.seed)
     model = ModelName(own.model.name, "", digest(own.model))
     facts = RowFacts(tables.facts.keys, decided, tables.facts.times, tables.facts.segments)
@@ -52,7 +60,7 @@ def own_subject(own: OwnModel, *, code: str = "") -> Subject:
             options={k: v for k, v in asdict(options).items() if k != "seed"},
             thresholds=own.thresholds, code=code,
         )  # fmt: skip
-        return Explained(record, plain_reasons(record))
+        return Explained(record, player_reasons(record, told))
 
     return Subject(
         title=own.model.stem,

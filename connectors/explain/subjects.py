@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 from connectors.api.rules import NEVER, default_rules
 from connectors.explain.own_model import OwnModel
 from connectors.explain.own_subject import own_subject
+from tasks.explain.catalogue.files import read_catalogue
 from tasks.explain.drift import DAY_MS
 from tasks.explain.errors import ExplanationError
 from tasks.explain.record import ModelName
-from tasks.explain.subject import Subject
+from tasks.explain.subject import Subject, Words
 from tasks.fraud.bundle import Bundle
 
 Source = Mapping[str, Any]
@@ -43,7 +44,9 @@ def open_rows(source: Source, *, days: float, limit: int, seed: int) -> Chosen:
         bundle, tx, features = _opened(source)
         rows = recent_rows(tx, days, limit, seed=seed)
         return _fraud(source, bundle, tx, features, rows), np.arange(len(rows), dtype=np.intp)
-    subject = own_subject(OwnModel.from_record(source["own"]), code=source["commit"])
+    subject = own_subject(
+        OwnModel.from_record(source["own"]), code=source["commit"], words=_words(source)
+    )
     places = np.arange(len(subject.rows), dtype=np.intp)
     times = subject.facts.times
     if times is not None and days > 0:
@@ -77,7 +80,9 @@ def open_cases(source: Source, keys: Sequence[str], *, worst: int) -> Chosen:
             cases = rows[np.argsort(-scores, kind="stable")[:worst]]
         rows = rows_around(tx, cases)
         return _fraud(source, bundle, tx, features, rows), np.searchsorted(rows, cases)
-    subject = own_subject(OwnModel.from_record(source["own"]), code=source["commit"])
+    subject = own_subject(
+        OwnModel.from_record(source["own"]), code=source["commit"], words=_words(source)
+    )
     if not keys:
         decided = subject.facts.decided
         assert decided is not None  # noqa: S101 - own_subject scores all rows
@@ -117,5 +122,12 @@ def _fraud(
     name = ModelName(source["model"], source["version"], source["digest"])
     return fraud_subject(
         bundle, tx, features, rows, model=name, thresholds=thresholds_of(bundle),
-        code=source["commit"],
+        code=source["commit"], words=_words(source),
     )  # fmt: skip
+
+
+def _words(source: Source) -> Words:
+    """Return the catalogue that was asked for, None where none was, and the language."""
+    asked = source["words"]
+    path = asked["catalogue"]
+    return (read_catalogue(Path(path)) if path else None), asked["language"]

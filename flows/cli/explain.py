@@ -10,6 +10,35 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from flows.cli.console import open_console, printable, shield_flow
+from flows.cli.explain_options import (
+    AsJson,
+    BlockAt,
+    Catalogue,
+    Config,
+    Contract,
+    Data,
+    Days,
+    Entity,
+    Groups,
+    Held,
+    Key,
+    Label,
+    Language,
+    Model,
+    Out,
+    Output,
+    ReviewAt,
+    Rows,
+    Seconds,
+    Seed,
+    Segment,
+    Time,
+    own_record,
+    path_text,
+    require_data,
+    require_words,
+)
+from flows.cli.explain_rules import rules, trial
 from flows.cli.paths import nearby
 
 if TYPE_CHECKING:
@@ -20,45 +49,6 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
 )
-
-Data = Annotated[Path, typer.Argument(help="Parquet or CSV file.", show_default=False)]
-Out = Annotated[Path, typer.Option(help="Folder to write to.")]
-Config = Annotated[
-    str,
-    typer.Option(help="Dataset config of the fraud model: a TOML file or a shipped one's name."),
-]
-Contract = Annotated[
-    Path | None, typer.Option("--contract", help="TOML of own lines that rows must meet.")
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")]
-Model = Annotated[
-    Path | None,
-    typer.Option("--model", help="Own model: TorchScript (.pt), torch.export (.pt2) or ONNX."),
-]
-Held = Annotated[
-    Path | None,
-    typer.Option("--background", help="Own model: table of rows to compare with; its columns are "
-                 "the model's features."),
-]  # fmt: skip
-Groups = Annotated[Path | None, typer.Option(help="Own model: TOML of groups, group = [features].")]
-Key = Annotated[str, typer.Option("--key-column", help="Own table: column that names rows.")]
-Time = Annotated[str, typer.Option("--time-column", help="Own table: column of instants.")]
-Label = Annotated[str, typer.Option("--label-column", help="Own table: outcomes, 1 bad, 0 good.")]
-Entity = Annotated[
-    str, typer.Option("--entity-column", help="Own table: whose rows belong together.")
-]
-Segment = Annotated[
-    list[str] | None, typer.Option("--segment", help="Own table: column that divides the rows.")
-]
-ReviewAt = Annotated[float | None, typer.Option(help="Own model: score from which to review.")]
-BlockAt = Annotated[float | None, typer.Option(help="Own model: score from which to block.")]
-Output = Annotated[int | None, typer.Option(help="Own model: which of several outputs, from 0.")]
-Seconds = Annotated[
-    float | None, typer.Option(min=0, help="Own model: time for one round of explanations.")
-]
-Days = Annotated[float, typer.Option(min=0, help="Whole days back from the last one; 0: all.")]
-Rows = Annotated[int, typer.Option(min=1, help="Most rows; more are drawn from.")]
-Seed = Annotated[int, typer.Option(help="Of all draws.")]
 
 
 @app.command()
@@ -85,6 +75,8 @@ def case(
     block_at: BlockAt = None,
     output: Output = None,
     seconds: Seconds = None,
+    catalogue: Catalogue = None,
+    language: Language = "en",
     seed: Seed = 0,
     as_json: AsJson = False,
 ) -> None:
@@ -96,7 +88,8 @@ def case(
     )  # fmt: skip
     console = open_console()
     record = run_cases(
-        console, data, out, config, keys=key, worst=worst, contract=contract, own=own, seed=seed
+        console, data, out, config, keys=key, worst=worst, contract=contract, own=own,
+        catalogue=catalogue, language=language, seed=seed,
     )  # fmt: skip
     show_cases(console, record)
     if as_json:
@@ -126,6 +119,8 @@ def model_(
     redraws: Annotated[
         int, typer.Option(min=0, help="Redraws of the background that stability is measured by.")
     ] = 5,
+    catalogue: Catalogue = None,
+    language: Language = "en",
     seed: Seed = 0,
     as_json: AsJson = False,
 ) -> None:
@@ -139,126 +134,23 @@ def model_(
     from flows.cli.progress import shown
 
     require_data(data, config, contract, own)
+    require_words(catalogue, language)
     with shown(f"explaining {data.name}", console):
         from flows.explain_model import explain_model
 
         shield_flow()
         record: dict[str, Any] = explain_model(
-            str(data), str(out.resolve()), config, contract=_text(contract), own=own, days=days,
-            rows=rows, redraws=redraws, seed=seed,
+            str(data), str(out.resolve()), config, contract=path_text(contract), own=own,
+            catalogue=path_text(catalogue), language=language, days=days, rows=rows,
+            redraws=redraws, seed=seed,
         )  # fmt: skip
     show_model(console, record)
     if as_json:
         typer.echo(json.dumps(record))
 
 
-@app.command()
-def rules(
-    data: Data,
-    *,
-    out: Out = Path("rules"),
-    config: Config = "handbook",
-    contract: Contract = None,
-    model: Model = None,
-    background: Held = None,
-    time_column: Time = "",
-    review_at: ReviewAt = None,
-    block_at: BlockAt = None,
-    output: Output = None,
-    most: Annotated[int, typer.Option("--most", min=1, help="Most rules.")] = 30,
-    table: Annotated[str, typer.Option(help="Name of the table in the queries.")] = "payments",
-    days: Days = 0.0,
-    rows: Rows = 200_000,
-    seed: Seed = 0,
-    as_json: AsJson = False,
-) -> None:
-    """Mine rules that decide as the model does; text, JSON, SQL and Flink SQL."""
-    own = own_record(data, model, background, time=time_column, review_at=review_at,
-                     block_at=block_at, output=output, seed=seed)  # fmt: skip
-    console = open_console()
-    from flows.cli.progress import shown
-
-    require_data(data, config, contract, own)
-    with shown(f"mining rules from {data.name}", console):
-        from flows.explain_rules import explain_rules
-
-        shield_flow()
-        record: dict[str, Any] = explain_rules(
-            str(data), str(out.resolve()), config, contract=_text(contract), own=own, days=days,
-            rows=rows, settings={"max_rules": most, "seed": seed}, table=table, seed=seed,
-        )  # fmt: skip
-    figures, same = record["metrics"], record["fidelity"]
-    console.print(
-        f"{figures['rules/n_rules']:.0f} rules of {record['mined']:,} rows; on "
-        f"{record['measured']:,} newer ones they decide as the model does in "
-        f"{same['value']:.1%} ({same['low']:.1%} to {same['high']:.1%})",
-        highlight=False,
-        soft_wrap=True,
-    )
-    for name in ("coverage", "precision", "f1"):
-        if f"rules/{name}" in figures:
-            console.print(f"{name} of flagged rows {figures[f'rules/{name}']:.3f}", highlight=False)
-    for file in record["files"]:
-        console.print(nearby(file), soft_wrap=True, highlight=False)
-    console.print(f"MLflow: {record['run']['page']}", soft_wrap=True, highlight=False)
-    if as_json:
-        typer.echo(json.dumps(record))
-
-
-@app.command()
-def trial(
-    edition: Annotated[
-        Path, typer.Argument(help="Edition of rules, rules.json.", show_default=False)
-    ],
-    data: Data,
-    *,
-    by: Annotated[str, typer.Option(help="Who answers for the edition.", show_default=False)],
-    before: Annotated[Path | None, typer.Option(help="Edition in force; none: the first.")] = None,
-    config: Config = "handbook",
-    contract: Contract = None,
-    model: Model = None,
-    background: Held = None,
-    time_column: Time = "",
-    review_at: ReviewAt = None,
-    block_at: BlockAt = None,
-    output: Output = None,
-    least_precision: Annotated[float, typer.Option(help="Of flagged rows, at least.")] = 0.5,
-    least_coverage: Annotated[float, typer.Option(help="Of the model's flags, at least.")] = 0.0,
-    most_flagged: Annotated[float, typer.Option(help="Share of all rows, at most.")] = 0.05,
-    most_changed: Annotated[float, typer.Option(help="Decided anew, at most.")] = 0.01,
-    days: Days = 0.0,
-    rows: Rows = 200_000,
-    seed: Seed = 0,
-    as_json: AsJson = False,
-) -> None:
-    """Try an edition of rules over history before it goes live; exit code 2 when it fails."""
-    own = own_record(data, model, background, time=time_column, review_at=review_at,
-                     block_at=block_at, output=output, seed=seed)  # fmt: skip
-    console = open_console()
-    from flows.cli.progress import shown
-    from tasks.explain.rules.approval import Limits
-
-    require_data(data, config, contract, own)
-    limits = Limits(least_precision, least_coverage, most_flagged, most_changed)
-    with shown(f"trying {edition.name} over {data.name}", console):
-        from flows.explain_rules import try_rules
-
-        shield_flow()
-        record: dict[str, Any] = try_rules(
-            str(edition.resolve()), str(data), config, tried_by=by,
-            before=str(before.resolve()) if before else "", contract=_text(contract), own=own,
-            days=days, rows=rows, limits=asdict(limits), seed=seed,
-        )  # fmt: skip
-    for name in ("precision", "coverage", "flagged", "changed"):
-        value = record[name]
-        console.print(f"{name} {'-' if value is None else f'{value:.4f}'}", highlight=False)
-    console.print(nearby(record["file"]), soft_wrap=True, highlight=False)
-    if as_json:
-        typer.echo(json.dumps(record))
-    for failure in record["failures"]:
-        console.print(f"[red]{printable(failure)}[/red]", soft_wrap=True, highlight=False)
-    if record["failures"]:
-        raise typer.Exit(2)
+app.command()(rules)
+app.command()(trial)
 
 
 @app.command()
@@ -301,49 +193,6 @@ def drift(
         raise typer.Exit(2)
 
 
-def own_record(
-    data: Path, model: Path | None, background: Path | None, **given: Any
-) -> dict[str, Any] | None:
-    """Return a user's own model as JSON data; None where none was given.
-
-    Raises:
-        ValueError: When only one of model and background was given, or an option needs both.
-    """
-    if (model is None) != (background is None):
-        raise ValueError("--model and --background belong together; give both, or neither")
-    if model is None or background is None:
-        used = [name for name, value in given.items() if value not in (None, "", (), 0)]
-        if used:
-            raise ValueError(
-                f"{used[0]!r} is an option of an own model: give --model and --background, too"
-            )
-        return None
-    from connectors.explain.own_model import OwnModel
-    from connectors.files import require_file
-
-    for file in (model, background, data, given.get("groups")):
-        if file is not None:
-            require_file(file)
-    paths: dict[str, Any] = {
-        "model": model.resolve(),
-        "data": data.resolve(),
-        "background": background.resolve(),
-    }
-    if given.get("groups") is not None:
-        given["groups"] = given["groups"].resolve()
-    return OwnModel(**paths, **given).to_record()
-
-
-def require_data(
-    data: Path, config: str, contract: Path | None, own: dict[str, Any] | None
-) -> None:  # fmt: skip
-    """Find a misspelt path at once, not after Prefect and MLflow have come up."""
-    if own is None:
-        from flows.cli.fraud_model import require_inputs
-
-        require_inputs(data, config, contract)
-
-
 def run_cases(
     console: Console,
     data: Path,
@@ -354,19 +203,23 @@ def run_cases(
     worst: int = 5,
     contract: Path | None = None,
     own: dict[str, Any] | None = None,
+    catalogue: Path | None = None,
+    language: str = "en",
     seed: int = 0,
 ) -> dict[str, Any]:
     """Run the flow of cases and show its steps."""
     from flows.cli.progress import shown
 
     require_data(data, config, contract, own)
+    require_words(catalogue, language)
     with shown(f"explaining {data.name}", console):
         from flows.explain_cases import explain_cases
 
         shield_flow()
         record: dict[str, Any] = explain_cases(
             str(data), str(out.resolve()), config, keys=keys, worst=worst,
-            contract=_text(contract), own=own, seed=seed,
+            contract=path_text(contract), own=own, catalogue=path_text(catalogue),
+            language=language, seed=seed,
         )  # fmt: skip
     return record
 
@@ -379,7 +232,8 @@ def show_cases(console: Console, record: dict[str, Any]) -> None:
         for reason in one["reasons"]:
             bar = f" ± {reason['error']:.2f}" if reason["error"] else ""
             tie = "  (tied with the next)" if reason["tie"] else ""
-            line = f"  {reason['contribution']:+.2f}{bar}  {printable(reason['text'])}{tie}"
+            code = f"{reason['code']}  " if reason["code"] else ""
+            line = f"  {reason['contribution']:+.2f}{bar}  {code}{printable(reason['text'])}{tie}"
             console.print(line, highlight=False, markup=False, soft_wrap=True)
         console.print(f"  {nearby(one['page'])}", soft_wrap=True, highlight=False)
     console.print(f"MLflow: {record['run']['page']}", soft_wrap=True, highlight=False)
@@ -404,7 +258,3 @@ def show_model(console: Console, record: dict[str, Any]) -> None:
         console.print(f"weeks not compared: {printable(record['undrifted'])}", soft_wrap=True)
     console.print(f"report: {nearby(record['report'])}", soft_wrap=True, highlight=False)
     console.print(f"MLflow: {record['run']['page']}", soft_wrap=True, highlight=False)
-
-
-def _text(path: Path | None) -> str:
-    return str(path.resolve()) if path else ""

@@ -14,7 +14,7 @@ from tasks.explain.errors import ExplanationError
 from tasks.explain.groups import FeatureGroups
 from tasks.explain.reasons import rank_reasons
 from tasks.explain.record import ModelName, RowFacts, of_trees
-from tasks.explain.subject import Explained, Subject
+from tasks.explain.subject import NO_WORDS, Explained, Subject, Words
 from tasks.fraud.catalogue import bundle_catalogue, bundle_wording
 from tasks.fraud.heads.explain import explain_head
 from tasks.fraud.heads.files import head_from_dict
@@ -42,6 +42,7 @@ def fraud_subject(
     model: ModelName,
     thresholds: Mapping[str, float],
     code: str = "",
+    words: Words = NO_WORDS,
 ) -> Subject:
     """Make chosen transactions a subject.
 
@@ -53,6 +54,7 @@ def fraud_subject(
         model: The bundle's name in the registry.
         thresholds: Decision -> score from which it is made.
         code: Commit of the code.
+        words: Catalogue and language of the reasons; no catalogue: the bundle's.
 
     Raises:
         ExplanationError: When the readable head scores otherwise than the one that serves.
@@ -69,7 +71,8 @@ def fraud_subject(
         )
     entities = [e.column for e in bundle.config.entities]
     groups = FeatureGroups.of(names, entities)
-    wording, catalogue = bundle_wording(bundle), bundle_catalogue(bundle)
+    wording = bundle_wording(bundle, words[1])
+    catalogue = words[0] or bundle_catalogue(bundle)
     facts = RowFacts(
         tuple(str(key) for key in tx.original_ids[rows]),
         decided,

@@ -43,14 +43,16 @@ def test_the_guide_takes_a_stranger_from_a_module_to_rules(
                 assert words[0] == "penstock"
                 codes.append(run(words[1:]))
     torch.set_rng_state(before)
-    *made, drifted, rules = codes
+    *made, drifted, worded, rules, trial = codes
     assert made == [0, 0]
     assert drifted in (0, 2)
-    assert rules == 0
+    assert (worded, rules, trial) == (0, 0, 0)
+    assert "Amount of the order" in names["letter"] or "GEO" in names["letter"]
     written = {p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*") if p.is_file()}
     assert written >= {
         "explained/report.html",
         "rules/rules.flink.sql",
+        "rules/rules.trial.json",
         "explained/explanation.json",
     }
     assert len([w for w in written if w.startswith("cases/case-order-")]) == 2

@@ -251,7 +251,9 @@ def alert_rows(
                 },
                 score=float(probability[place]),
                 truth=int(tx.label[row]) if known else None,
-                reasons=tuple(ReasonRow(r.text, r.contribution, r.tie) for r in reasons[place]),
+                reasons=tuple(
+                    ReasonRow(r.text, r.contribution, r.tie, r.code) for r in reasons[place]
+                ),
             )
         )
     return tuple(alerts)

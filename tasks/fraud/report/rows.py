@@ -192,11 +192,13 @@ class ReasonRow:
         text: Plain words.
         contribution: Log-odds it added.
         tie: Whether the next reason is equally strong within the error.
+        code: Code of the catalogue.
     """
 
     text: str
     contribution: float
     tie: bool = False
+    code: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,12 +6,14 @@ import numpy as np
 import pytest
 
 from tasks.explain.background import Background
+from tasks.explain.catalogue.files import from_toml
 from tasks.explain.engine import ExplainOptions, PlayerExplainer
+from tasks.explain.errors import CatalogueError
 from tasks.explain.neighbours import nearest
+from tasks.explain.player_reasons import PlayerWords, number, player_reasons
 from tasks.explain.players import Players
 from tasks.explain.record import ModelName, RowFacts, of_players
 from tasks.explain.stability import stability
-from tasks.explain.subject import number, plain_reasons
 
 NAMES = ("amount", "city", "country", "hour")
 PLAYERS = Players.grouped(NAMES, {"place": ["city", "country"]})
@@ -31,7 +33,7 @@ def explained(rows, options=None):
 
 def test_reasons_are_raising_players_with_their_values():
     made = explained(np.array([[3, 2, 2, 0], [-3, 2, 2, 0.0], [-3, 1, -9, -1]], np.float32))
-    first, second, third = plain_reasons(made)
+    first, second, third = player_reasons(made)
     assert [r.group for r in first] == ["amount", "place"]
     assert first[0].text == "amount is 3"
     assert first[1].text == "place (city 2, country 2)"
@@ -42,9 +44,61 @@ def test_reasons_are_raising_players_with_their_values():
 
 def test_a_tie_of_the_values_is_a_tie_of_the_reasons():
     made = explained(RNG.normal(size=(20, 4)).astype(np.float32) + 2)
-    for row, reasons in enumerate(plain_reasons(made)):
+    for row, reasons in enumerate(player_reasons(made)):
         for place, reason in enumerate(reasons):
             assert reason.tie == (place < 2 and bool(made.ties[row, place]))
+
+
+OWN = """
+format = 1
+name = "orders"
+extends = "house"
+max_reasons = 3
+[[entry]]
+code = "AMT"
+groups = ["transaction/amount"]
+customer = {en = "Amount of the order", zh = "订单金额"}
+analyst = {en = "an order of {value}", zh = "订单金额为{value}"}
+[[entry]]
+code = "GEO"
+groups = ["transaction/place", "transaction/hour"]
+customer = {en = "Where and when the order came", zh = "下单时间与地点"}
+"""
+
+
+@pytest.mark.parametrize(
+    ("language", "amount", "place"),
+    [
+        ("en", "an order of 3", "Where and when the order came"),
+        ("zh", "订单金额为3", "下单时间与地点"),
+    ],
+)
+def test_a_catalogue_gives_codes_and_words_and_joins_players(language, amount, place):
+    made = explained(np.array([[3, 2, 2, 0], [-3, 2, 2, 0.0]], np.float32))
+    words = PlayerWords(PLAYERS, from_toml(OWN), language)
+    first, second = player_reasons(made, words)
+    assert [(r.code, r.text) for r in first] == [("AMT", amount), ("GEO", place)]
+    assert first[1].group == "place + hour"
+    joined = made.values[0, 1] + made.values[0, 2]
+    assert first[1].contribution == pytest.approx(joined, abs=1e-12)
+    assert [r.code for r in second] == ["GEO"]
+    assert words.bound.customer("AMT", "en") == "Amount of the order"
+
+
+def test_players_without_an_entry_take_the_fallback():
+    made = explained(np.array([[3, 2, 2, 0.0]], np.float32))
+    words = PlayerWords(PLAYERS, from_toml('format = 1\nname = "x"\nextends = "house"'))
+    (reasons,) = player_reasons(made, words)
+    assert [r.code for r in reasons] == ["T1", "X-place"]  # the house knows amounts
+    assert reasons[1].text == "place (city 2, country 2)"
+
+
+def test_a_catalogue_that_prohibits_what_the_model_reads_is_an_error():
+    text = OWN.replace(
+        'groups = ["transaction/amount"]', 'groups = ["transaction/amount"]\nprohibited = true'
+    )
+    with pytest.raises(CatalogueError, match="prohibits"):
+        PlayerWords(PLAYERS, from_toml(text))
 
 
 def test_numbers_are_short():

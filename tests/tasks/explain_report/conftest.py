@@ -9,9 +9,10 @@ import pytest
 
 from tasks.explain.background import Background
 from tasks.explain.engine import PlayerExplainer
+from tasks.explain.player_reasons import player_reasons
 from tasks.explain.players import Players
 from tasks.explain.record import ModelName, RowFacts, of_players
-from tasks.explain.subject import Explained, Subject, plain_reasons
+from tasks.explain.subject import Explained, Subject
 
 NAMES = ("amount", "city", "country", "age", "unused")
 WEEK_MS = 7 * 86_400_000
@@ -54,7 +55,7 @@ def subject():
             )  # fmt: skip
             record = of_players(found, players, rows[places], part, model=model,
                                 thresholds=subject.thresholds)  # fmt: skip
-            return Explained(record, plain_reasons(record))
+            return Explained(record, player_reasons(record))
 
         return replace(subject, explain=explain)
 
