@@ -1,22 +1,27 @@
-"""An approved edition of rules that runs beside the model; every disagreement is journaled."""
+"""An approved edition of rules that runs beside the model; every disagreement is told."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import orjson
 from numpy.typing import NDArray
 
 from infra.errors import ConfigurationError, PenstockError
 
 if TYPE_CHECKING:
-    from connectors.api.journal import Journal
-    from connectors.api.metrics import Metrics
+    from tasks.explain.rules.approval import Trial
     from tasks.explain.rules.edition import Rules as Edition
     from tasks.explain.rules.engine import Conflict, Power
+
+logger = logging.getLogger(__name__)
+
+UNSCORED = "review"
+"""What is decided where no model scored: a person should look."""
 
 
 class UnreadFeatureError(PenstockError):
@@ -36,38 +41,44 @@ class Overruled(NamedTuple):
 
 
 class ApprovedRules:
-    """An edition and what it may do.
+    """An edition and what it may do beside the model in service.
+
+    It may veto only if its trial kept to the limit of vetoes, and only beside the very model that
+    decided the trial's history.
 
     Attributes:
         edition: The rules.
         label: Name, version and the first twelve digits of the digest, as answers tell them.
+        powers: What they may do now.
     """
 
-    def __init__(
-        self, edition: Edition, powers: Sequence[Power], journal: Journal, metrics: Metrics
-    ) -> None:
+    def __init__(self, edition: Edition, trial: Trial, powers: Sequence[Power]) -> None:
         """Take an edition that has passed its trial.
 
         Args:
             edition: The rules.
+            trial: The trial.
             powers: ``flag``, ``veto``, both or none.
-            journal: Gets a line for every conflict.
-            metrics: Counters.
-        """
-        from tasks.explain.rules.edition import edition_digest
 
-        self.edition = edition
-        self._digest = edition_digest(edition)
-        self.label = f"{edition.name} {edition.version} ({self._digest[:12]})"
-        self._powers = tuple(powers)
-        self._journal, self._metrics = journal, metrics
+        Raises:
+            ConfigurationError: When it shall veto and approves more than its trial allows.
+        """
+        if "veto" in powers and not trial.may_veto:
+            raise ConfigurationError(
+                f"the approved rules {edition.name} {edition.version} may not veto: in their trial "
+                f"they approved {trial.vetoed or 0:.2%} of what the model flagged, "
+                f"{trial.limits.most_vetoed:.2%} were allowed",
+                "Set PENSTOCK_API_RULE_POWERS=flag, or edit the rules, or try them with a higher "
+                "--most-vetoed",
+            )
+        self.edition, self._trial, self._granted = edition, trial, tuple(powers)
+        self.powers: tuple[Power, ...] = self._granted
+        self.label = f"{edition.name} {edition.version} ({trial.digest[:12]})"
         self._read = {name for rule in edition.rules for name in rule.features}
         self._columns: dict[tuple[str, ...], list[int]] = {}
 
     @classmethod
-    def load(
-        cls, path: Path, powers: Sequence[Power], journal: Journal, metrics: Metrics
-    ) -> ApprovedRules:
+    def load(cls, path: Path, powers: Sequence[Power]) -> ApprovedRules:
         """Read an edition and the record of its trial.
 
         Raises:
@@ -77,12 +88,13 @@ class ApprovedRules:
         from tasks.explain.rules.model import RuleSetError
 
         try:
-            return cls(read_approved(path), powers, journal, metrics)
+            edition, trial = read_approved(path)
         except RuleSetError as error:
             raise ConfigurationError(
                 f"the approved rules cannot run: {error}",
                 "Mend what PENSTOCK_API_APPROVED_RULES names, or leave it empty",
             ) from error
+        return cls(edition, trial, powers)
 
     def require(self, names: Sequence[str]) -> None:
         """Check that a model has what the rules read.
@@ -97,6 +109,28 @@ class ApprovedRules:
                 "Mine or edit rules for this model and try them, or serve the one they stand for",
             )
 
+    def stand_beside(self, names: Sequence[str], digest: str) -> None:
+        """Stand beside another model from the next decision on.
+
+        Args:
+            names: What it reads.
+            digest: Its digest.
+
+        Raises:
+            UnreadFeatureError: As ``require``; the model so far stays.
+        """
+        self.require(names)
+        tried = digest == self._trial.model
+        self.powers = tuple(p for p in self._granted if tried or p != "veto")
+        if self.powers != self._granted:
+            logger.warning(
+                "the approved rules %s were tried with model %s, in service is %s: they may not "
+                "veto until they are tried with it (penstock explain trial)",
+                self.label,
+                self._trial.model[:16] or "none",
+                digest[:16],
+            )
+
     def overrule(
         self,
         values: NDArray[np.float32],
@@ -109,45 +143,42 @@ class ApprovedRules:
 
         Args:
             values: float32 [n, W], what the model read.
-            names: Names of its columns; what is not among them, the rules do not know, and a rule
-                that reads it does not hold.
-            decisions: The model's decisions [n].
-            scored: Whether a model scored at all: what nobody looked at is never approved.
+            names: Names of its columns; what is not among them, the rules do not know: a rule that
+                reads it does not hold, and nothing is vetoed beside it.
+            decisions: The model's decisions [n]; ``UNSCORED`` where none scored.
+            scored: Whether a model scored at all. Where none did, only graver decisions are
+                conflicts, and nothing is approved.
         """
         from tasks.explain.rules.edition import beside
         from tasks.explain.rules.engine import codes
         from tasks.explain.rules.model import DECISIONS
 
-        powers = self._powers if scored else tuple(p for p in self._powers if p == "flag")
+        powers = self.powers if scored else tuple(p for p in self.powers if p == "flag")
         rows = np.concatenate([values, np.full((len(values), 1), np.nan, np.float32)], axis=1)
         chosen = rows[:, self._columns_of(names)]
         final, conflicts = beside(self.edition, chosen, codes(decisions), powers)
+        if not scored:
+            conflicts = [_unscored(one) for one in conflicts if one.kind == "flag"]
         return Overruled([DECISIONS[code] for code in final], {c.row: c for c in conflicts})
 
-    def line(self, conflict: Conflict, event: str, request_id: str, score: float | None) -> bytes:
-        """Count a conflict and return its line for ``keep``."""
-        self._metrics.conflicts.add(conflict.kind)
-        return orjson.dumps(
-            {
-                "event_id": event,
-                "request_id": request_id,
-                "score": score,
-                "edition": {
-                    "name": self.edition.name,
-                    "version": self.edition.version,
-                    "digest": self._digest,
-                },
-                **said(conflict),
-            }
-        )
+    def described(self) -> dict[str, Any]:
+        """Return what the page of the model tells of the rules."""
+        trial = self._trial
+        return {
+            "name": self.edition.name,
+            "version": self.edition.version,
+            "digest": trial.digest,
+            "rules": len(self.edition.rules),
+            "powers": list(self.powers),
+            "tried_by": trial.tried_by,
+            "tried_with": trial.model[:16],
+        }
 
-    def keep(self, lines: Sequence[bytes]) -> None:
-        """Write conflicts to the journal.
-
-        Raises:
-            JournalError: They could not be written.
-        """
-        self._journal.append(lines)
+    @property
+    def identity(self) -> dict[str, str]:
+        """Name, version and digest, as every line of the journal tells them."""
+        digest = self._trial.digest
+        return {"name": self.edition.name, "version": self.edition.version, "digest": digest}
 
     def _columns_of(self, names: tuple[str, ...]) -> list[int]:
         found = self._columns.get(names)
@@ -157,6 +188,11 @@ class ApprovedRules:
             found = [place.get(name, len(names)) for name in self.edition.features]
             self._columns[names] = found
         return found
+
+
+def _unscored(conflict: Conflict) -> Conflict:
+    told = conflict.reason.replace(f"the model says {UNSCORED}", "no model scored it")
+    return replace(conflict, model=None, reason=told)
 
 
 def said(conflict: Conflict) -> dict[str, Any]:

@@ -56,10 +56,13 @@ def build_service(settings: ApiSettings) -> Service:
     gate = Gate(tokens, RateLimiter(settings.rate, settings.burst), load, metrics)
     champion = _source(settings, settings.model, CHAMPION)
     model = champion.load()
+    approved = _approved(settings, model)
     challenger = _source(settings, settings.challenger, CHALLENGER) if settings.challenger else None
     models = Models(champion, challenger, settings.home, load, metrics)
     rules, own = _rules(settings.home / RULES_FILE, model)
     foundation = lay_foundation(settings, model.bundle.config, metrics)
+    if approved is not None:
+        foundation.journals[CONFLICTS] = open_journal(settings, CONFLICTS)
     engine = Engine(
         foundation.state,
         model,
@@ -70,7 +73,8 @@ def build_service(settings: ApiSettings) -> Service:
         shadow=models.shadow,
         reasons_from=settings.reasons_from,
         reasons_seconds=settings.reasons_ms / 1000,
-        approved=_approved(settings, model, foundation, metrics),
+        approved=approved,
+        conflicts=foundation.journals.get(CONFLICTS),
     )
     models.start(engine, own_rules=own)
     dead = DeadLetters(
@@ -111,17 +115,13 @@ def _tokens(settings: ApiSettings) -> TokenBook:
     return tokens
 
 
-def _approved(
-    settings: ApiSettings, model: ServedModel, foundation: Foundation, metrics: Metrics
-) -> ApprovedRules | None:
-    """Return the rules that run beside the model; their journal is kept with the others."""
+def _approved(settings: ApiSettings, model: ServedModel) -> ApprovedRules | None:
+    """Return the rules that run beside the model."""
     if settings.approved_rules is None:
         return None
-    journal = open_journal(settings, CONFLICTS)
-    foundation.journals[CONFLICTS] = journal
     powers: list[Power] = [p for p in ("flag", "veto") if p in settings.rule_powers]
-    approved = ApprovedRules.load(settings.approved_rules, powers, journal, metrics)
-    approved.require(model.columns(model.heads[0]))
+    approved = ApprovedRules.load(settings.approved_rules, powers)
+    approved.stand_beside(model.columns(model.heads[0]), model.bundle.digest)
     return approved
 
 
@@ -160,14 +160,10 @@ def _source(settings: ApiSettings, address: str, alias: str) -> ModelSource:
     uri = settings.tracking_uri
     if address.startswith(REGISTRY) and not uri and not os.environ.get("MLFLOW_TRACKING_URI"):
         uri = service_environment(get_settings())["MLFLOW_TRACKING_URI"]  # the one of `penstock up`
-    return ModelSource(
-        address,
-        alias,
-        settings.home / "models",
-        uri,
-        settings.catalogue,
-        settings.language,
-    )
+    source = ModelSource(address, alias, settings.home / "models", uri)
+    if alias == CHALLENGER:  # it scores in the shadow and tells no reasons
+        return source
+    return source._replace(catalogue=settings.catalogue, language=settings.language)
 
 
 def _rules(path: Path, model: ServedModel) -> tuple[Rules, bool]:

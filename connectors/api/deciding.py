@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+import orjson
 from numpy.typing import NDArray
 
-from connectors.api.approved_rules import ApprovedRules, said
+from connectors.api.approved_rules import UNSCORED, ApprovedRules, said
+from connectors.api.journal import Journal
+from connectors.api.metrics import Metrics
 from connectors.api.rules import Rules
 
 if TYPE_CHECKING:
@@ -48,7 +52,11 @@ class Decider:
     """
 
     def __init__(
-        self, kinds: Sequence[str], names: Sequence[str], approved: ApprovedRules | None = None
+        self,
+        kinds: Sequence[str],
+        names: Sequence[str],
+        approved: ApprovedRules | None = None,
+        journal: Journal | None = None,
     ) -> None:
         """Prepare for a dataset's entities.
 
@@ -56,9 +64,10 @@ class Decider:
             kinds: Kind of each entity column.
             names: Name of each entity column.
             approved: Rules beside the model.
+            journal: Gets a line for every conflict.
         """
         self._kinds, self._names = tuple(kinds), tuple(names)
-        self.approved = approved
+        self.approved, self._journal = approved, journal
 
     def decide(
         self,
@@ -73,7 +82,7 @@ class Decider:
         Args:
             rules: Thresholds and block lists in force.
             entities: Ids of each transaction [n].
-            scores: [n], NaN where no model scored.
+            scores: [n], NaN for all of them where no model scored.
             values: float32 [n, W], what was known of them.
             names: Names of the columns.
         """
@@ -85,9 +94,12 @@ class Decider:
             scored = not any(map(math.isnan, scores))
             final, conflicts = self.approved.overrule(values, names, alone, scored=scored)
         for row, place in enumerate(listed):
-            if place != NOWHERE:
-                alone[row] = final[row] = "block"
-                conflicts.pop(row, None)
+            if place == NOWHERE:
+                continue
+            alone[row] = final[row] = "block"
+            if row in conflicts:
+                why = f"{conflicts[row].reason}; the block list decides: block"
+                conflicts[row] = replace(conflicts[row], final="block", reason=why)
         return Decisions(final, alone, listed, conflicts)
 
     def reasons(
@@ -112,30 +124,47 @@ class Decider:
             text = f"the {name} is on the block list"
             return {"code": f"block-list/{self._kinds[place]}", "text": text, "share": 1.0}
         conflict = decided.overruled(row)
-        if conflict is None or conflict.kind != "flag" or not conflict.by:
+        if conflict is None or conflict.kind != "flag":
             return None
-        return {"code": f"rule/{conflict.by[0]}", "text": conflict.reason, "share": 1.0}
+        # A scorecard may flag by its base alone.
+        code = f"rule/{conflict.by[0]}" if conflict.by else "rule/base"
+        return {"code": code, "text": conflict.reason, "share": 1.0}
 
     def keep(
-        self, decided: Decisions, sent: Sequence[tuple[str, str]], scores: Sequence[float]
+        self,
+        decided: Decisions,
+        sent: Sequence[tuple[str, int, str]],
+        scores: Sequence[float],
+        shared: Mapping[str, Any],
     ) -> None:
         """Journal every conflict before an answer leaves.
 
+        An event that is refused after this and sent again is told again; its request differs.
+
         Args:
             decided: The decisions.
-            sent: Name of the event and id of the request, of each row.
-            scores: Their scores.
+            sent: Of each row the name of the event, its time in ms and the id of the request.
+            scores: Their scores, NaN where no model scored.
+            shared: What all answers tell: model, rules, degraded.
 
         Raises:
             JournalError: They could not be written; the events must not count then.
         """
-        if self.approved is None or not decided.conflicts:
+        if self.approved is None or self._journal is None or not decided.conflicts:
             return
+        common = {
+            "edition": self.approved.identity,
+            "scored_by": shared["model"],
+            "thresholds": shared["rules"],
+            "degraded": shared["degraded"],
+        }
         lines = []
         for row, conflict in decided.conflicts.items():
+            event, time, request = sent[row]
             score = None if math.isnan(scores[row]) else scores[row]
-            lines.append(self.approved.line(conflict, *sent[row], score))
-        self.approved.keep(lines)
+            own = {"event_id": event, "time": time, "request_id": request, "score": score}
+            lines.append(orjson.dumps({**own, **said(conflict), **common}))
+        self._journal.append(lines)
 
     def told(self, decided: Decisions, row: int) -> dict[str, Any]:
         """Return what an answer says of approved rules; nothing where there are none."""
@@ -148,6 +177,11 @@ class Decider:
         }
 
 
+def count_conflicts(decided: Decisions, metrics: Metrics) -> None:
+    """Count the conflicts of events that count."""
+    for conflict in decided.conflicts.values():
+        metrics.conflicts.add(conflict.kind)
+
+
 def _by_score(rules: Rules, score: float) -> str:
-    # What nothing scored, a person should look at.
-    return "review" if math.isnan(score) else rules.decide(score)
+    return UNSCORED if math.isnan(score) else rules.decide(score)

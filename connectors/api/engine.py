@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from connectors.api.approved_rules import ApprovedRules
 from connectors.api.counting import Counted, EventCounter
-from connectors.api.deciding import Decider
+from connectors.api.deciding import Decider, count_conflicts
 from connectors.api.entity_blocks import BlockMismatchError
 from connectors.api.entity_states import EntityState
 from connectors.api.journal import Journal, JournalError
@@ -100,6 +100,7 @@ class Engine:
         reasons_from: str = "approve",
         reasons_seconds: float = 0.005,
         approved: ApprovedRules | None = None,
+        conflicts: Journal | None = None,
     ) -> None:
         """Put the parts together.
 
@@ -115,6 +116,7 @@ class Engine:
             reasons_from: Least decision that is explained.
             reasons_seconds: What transactions answered together may take for their reasons.
             approved: Rules that run beside the model.
+            conflicts: Journal of their disagreements with it.
         """
         self.state, self.model, self.rules = state, model, rules
         self.config = model.bundle.config
@@ -125,7 +127,7 @@ class Engine:
         self._columns = state.columns
         self._kinds = [column.kind for column in state.columns]
         names = [column.name for column in state.columns]
-        self._decider = Decider(self._kinds, names, approved)
+        self._decider = Decider(self._kinds, names, approved, conflicts)
         self._counter = EventCounter(state, model)
 
     @property
@@ -134,7 +136,13 @@ class Engine:
         return self._decider.approved
 
     def replace_model(self, model: ServedModel) -> None:
-        """Serve another champion from the next request on."""
+        """Serve another champion from the next request on.
+
+        Raises:
+            UnreadFeatureError: The approved rules read what it has not; the one so far stays.
+        """
+        if self.approved is not None:
+            self.approved.stand_beside(model.columns(model.heads[0]), model.bundle.digest)
         self._counter.replace_model(model)
         self.model = model
 
@@ -192,10 +200,18 @@ class Engine:
         score: float,
         values: NDArray[np.float32],
         names: tuple[str, ...],
-    ) -> str:
-        """Return what the rules in force say to a score; arguments as ``Decider.decide``."""
+    ) -> tuple[str, dict[str, Any]]:
+        """Return what the rules in force say to one score, and what approved rules made of it.
+
+        Args:
+            transaction: The transaction.
+            score: Its score.
+            values: float32 [1, W], what the head read.
+            names: Names of the columns.
+        """
         entities = [transaction.entities]
-        return self._decider.decide(self.rules, entities, [score], values, names).final[0]
+        decided = self._decider.decide(self.rules, entities, [score], values, names)
+        return decided.final[0], self._decider.told(decided, 0)
 
     def rehearse(self, entities: Sequence[str]) -> None:
         """Run the steps of an event on blocks that are held already and forgotten afterwards."""
@@ -261,14 +277,15 @@ class Engine:
         names = model.columns(scored.head)
         decided = self._decider.decide(rules, entities, scores, values, names)
         shared = self._shared(scored, stepped, asked)
-        bodies = []
+        bodies, told = [], []
         for row, transaction in enumerate(transactions):
             found = None if scored.reasons is None else scored.reasons[row]
+            told.append(self._decider.reasons(decided, row, found))
             answer = {
                 "event_id": transaction.event_name,
                 "score": None if math.isnan(scores[row]) else scores[row],
                 "decision": decided.final[row],
-                "reasons": self._decider.reasons(decided, row, found),
+                "reasons": told[-1],
                 "request_id": rows[row].request_id,
                 **self._decider.told(decided, row),
                 **shared,
@@ -278,8 +295,11 @@ class Engine:
             bodies.append(orjson.dumps(answer))
         began = time.perf_counter_ns()
         lines = [orjson.dumps(row.sent) for row in rows]
-        sent = [(row.transaction.event_name, row.request_id) for row in rows]
-        self._decider.keep(decided, sent, scores)
+        sent = [
+            (t.event_name, t.time, row.request_id)
+            for t, row in zip(transactions, rows, strict=True)
+        ]
+        self._decider.keep(decided, sent, scores, shared)
         self._hand_on(lines, [t.entities[0] for t in transactions])
         self.state.finish(
             stepped.touched,
@@ -289,7 +309,9 @@ class Engine:
             },
         )
         store_ns = time.perf_counter_ns() - began
-        self._note(transactions, scores, decided.final, scored, stepped, store_ns)
+        count_conflicts(decided, self._metrics)
+        firsts = [_first_reason(reasons) for reasons in told]
+        self._note(transactions, scores, decided.final, firsts, scored, stepped, store_ns)
         if self._shadow is not None and scored.head == model.heads[0]:
             # The challenger is held against the champion, not against rules that stand beside it.
             self._shadow(stepped.rows, scores, decided.without_rules)
@@ -320,6 +342,7 @@ class Engine:
         transactions: Sequence[OnlineTransaction],
         scores: Sequence[float],
         decisions: Sequence[str],
+        firsts: Sequence[str],
         scored: Scored,
         stepped: Counted,
         store_ns: int,
@@ -347,7 +370,7 @@ class Engine:
                     t.entities,
                     None if math.isnan(score) else score,
                     decision,
-                    _first_reason(scored, i),
+                    firsts[i],
                 )
             )
 
@@ -372,13 +395,10 @@ class Engine:
         )
 
 
-def _first_reason(scored: Scored, row: int) -> str:
-    if scored.reasons is None:
-        return "no reasons were made"
-    reasons = scored.reasons[row]
+def _first_reason(reasons: Sequence[Mapping[str, Any]] | None) -> str:
     if reasons is None:
         return "no reasons were made"
-    return reasons[0].text if reasons else "nothing raised this score"
+    return str(reasons[0]["text"]) if reasons else "nothing raised this score"
 
 
 def journal_hand_on(journal: Journal, metrics: Metrics) -> HandOn:

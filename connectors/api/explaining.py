@@ -68,6 +68,7 @@ class _Decided(NamedTuple):
     rules: str
     told: HeadExplanation
     past: bool
+    beside: dict[str, Any]
 
 
 class Explaining:
@@ -143,6 +144,7 @@ class Explaining:
             "model": {**model.described, "head": decided.head},
             "features_version": manifest.features_version,
             "rules": decided.rules,
+            **decided.beside,
             "request_id": request_id,
         }
 
@@ -217,9 +219,9 @@ class Explaining:
 
         def work() -> _Decided:
             head, score, inputs, told = model.told(seen.rows, seen.features)
-            decision = decide(transaction, score, inputs, model.columns(head))
+            decision, beside = decide(transaction, score, inputs, model.columns(head))
             event = transaction.event_name
-            return _Decided(event, score, decision, head, rules, told, past=False)
+            return _Decided(event, score, decision, head, rules, told, past=False, beside=beside)
 
         return work
 
@@ -261,6 +263,9 @@ def _past(kept: KeptAnswer, model: ServedModel) -> Callable[[], _Decided]:
             answer["rules"],
             told,
             past=True,
+            beside={
+                name: answer[name] for name in ("approved_rules", "overruled") if name in answer
+            },
         )
 
     return work

@@ -55,7 +55,9 @@ class ModelSource(NamedTuple):
         except CatalogueError as error:
             raise ModelError(
                 f"the reasons of {self.address} cannot be told: {error}",
-                "Mend the catalogue (PENSTOCK_API_CATALOGUE); the model in service stays",
+                "Publish a bundle with a sound catalogue"
+                if self.catalogue is None
+                else "Mend the file that PENSTOCK_API_CATALOGUE names",
             ) from error
         except Exception as error:
             # A damaged bundle fails in as many ways as it can be damaged; none may stop the API.

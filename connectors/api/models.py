@@ -133,6 +133,7 @@ class Models:
             "challenger": None if self.challenger is None else _described(self.challenger),
             "comparison": None if self.comparison is None else self.comparison.to_dict(),
             "rules": engine.rules.version,
+            "approved_rules": None if engine.approved is None else engine.approved.described(),
             "trouble": self.trouble or None,
         }
 
@@ -177,8 +178,10 @@ class Models:
                     "than the state that is kept here",
                     "Start a new API with a store seeded for its dataset config",
                 )
-            self._require(model)
-            engine.replace_model(model)
+            try:
+                engine.replace_model(model)
+            except UnreadFeatureError as error:
+                raise ModelError(error.what, error.fix) from error
             if not self._own_rules:
                 engine.rules = default_rules(model.bundle.thresholds, model.bundle.digest)
             self.since = datetime.now(UTC)
@@ -195,15 +198,6 @@ class Models:
                 self._watch(other)
                 changed = True
         return changed
-
-    def _require(self, model: ServedModel) -> None:
-        """Refuse a champion without what the approved rules read."""
-        approved = self._engine().approved
-        try:
-            if approved is not None:
-                approved.require(model.columns(model.heads[0]))
-        except UnreadFeatureError as error:
-            raise ModelError(error.what, error.fix) from error
 
     def _watch(self, model: ServedModel) -> None:
         if not same_state(model.bundle.config, self._engine().config):

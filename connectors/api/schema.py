@@ -194,6 +194,28 @@ _MODEL: Schema = {
     "required": ["name", "version", "digest", "head"],
 }
 
+_BESIDE: dict[str, Schema] = {
+    "approved_rules": {
+        "type": "string",
+        "description": "name, version and digest of the rules beside the model; absent: none",
+    },
+    "overruled": {
+        "type": ["object", "null"],
+        "properties": {
+            "kind": {"enum": ["flag", "veto"]},
+            "model": {
+                "type": ["string", "null"],
+                "description": "what the model alone decides; null: none scored",
+            },
+            "rules": {"type": ["string", "null"]},
+            "final": {"type": "string"},
+            "by": {"type": "array", "items": {"type": "string"}},
+            "reason": {"type": "string"},
+        },
+        "description": "how approved rules changed the model's decision; null: they did not",
+    },
+}
+
 ANSWER: Schema = {
     "title": "Answer",
     "type": "object",
@@ -216,22 +238,7 @@ ANSWER: Schema = {
         "model": _MODEL,
         "features_version": {"type": "integer"},
         "rules": {"type": "string", "description": "version of the rules that decided"},
-        "approved_rules": {
-            "type": "string",
-            "description": "name, version and digest of the rules beside the model; absent: none",
-        },
-        "overruled": {
-            "type": ["object", "null"],
-            "properties": {
-                "kind": {"enum": ["flag", "veto"]},
-                "model": {"type": "string", "description": "what the model alone decides"},
-                "rules": {"type": ["string", "null"]},
-                "final": {"type": "string"},
-                "by": {"type": "array", "items": {"type": "string"}},
-                "reason": {"type": "string"},
-            },
-            "description": "how approved rules changed the model's decision; null: they did not",
-        },
+        **_BESIDE,
         "request_id": {"type": "string"},
         "degraded": {
             "type": "array",
@@ -321,10 +328,11 @@ EXPLANATION: Schema = {
         "model": _MODEL,
         "features_version": {"type": "integer"},
         "rules": {"type": "string"},
+        **_BESIDE,
         "request_id": {"type": "string"},
     },
 }
-EXPLANATION["required"] = list(EXPLANATION["properties"])
+EXPLANATION["required"] = [name for name in EXPLANATION["properties"] if name not in _BESIDE]
 
 _LABEL_ANSWER: Schema = {
     "type": "object",

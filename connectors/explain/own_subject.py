@@ -46,6 +46,10 @@ def own_subject(own: OwnModel, *, code: str = "", words: Words = NO_WORDS) -> Su
             f"{first_line(error)}; give a background of exactly the model's features"
         ) from error
     catalogue, language = words
+    if catalogue is None and language != NO_WORDS[1]:
+        raise ExplanationError(
+            f"there are no words in {language!r} for a model of your own; give --catalogue, too"
+        )
     told = None if catalogue is None else PlayerWords(players, catalogue, language)
     options = ExplainOptions(evaluations=own.evaluations, seconds=own.seconds, seed=own.seed)
     model = ModelName(own.model.name, "", digest(own.model))

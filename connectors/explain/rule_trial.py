@@ -33,14 +33,15 @@ def read_edition(path: Path) -> Rules:
     Raises:
         RuleSetError: When there is none, or it is none.
     """
+    text = _text(path)
     try:
-        return edition_from_json(_text(path))
+        return edition_from_json(text)
     except RuleSetError as error:
         raise type(error)(f"{path}: {error}") from error
 
 
-def read_approved(path: Path) -> Rules:
-    """Read an edition that has passed its trial as it is now.
+def read_approved(path: Path) -> tuple[Rules, Trial]:
+    """Read an edition that has passed its trial as it is now, and the trial.
 
     Raises:
         RuleSetError: As ``read_edition``; without a record, or when it does not approve of it
@@ -51,8 +52,7 @@ def read_approved(path: Path) -> Rules:
         raise RuleSetError(
             f"{path} was never tried; run it over history first: penstock explain trial {path} DATA"
         )
-    require_approval(rules, _text(record))
-    return rules
+    return rules, require_approval(rules, _text(record))
 
 
 def try_over(
@@ -83,7 +83,9 @@ def try_over(
     columns = _columns(new, subject)
     teacher = teacher_of(subject, places)
     rows = subject.rows[places][:, columns]
-    trial = try_edition(new, rows, teacher.decisions, tried_by, old, limits)
+    trial = try_edition(
+        new, rows, teacher.decisions, tried_by, old, limits, model_digest=subject.model.digest
+    )
     with atomic_path(trial_path(path)) as draft:
         draft.write_text(trial.to_json(), encoding="utf-8")
     return trial

@@ -104,6 +104,9 @@ def trial(
     least_coverage: Annotated[float, typer.Option(help="Of the model's flags, at least.")] = 0.0,
     most_flagged: Annotated[float, typer.Option(help="Share of all rows, at most.")] = 0.05,
     most_changed: Annotated[float, typer.Option(help="Decided anew, at most.")] = 0.01,
+    most_vetoed: Annotated[
+        float, typer.Option(help="Of the model's flags approved, at most, to be allowed to veto.")
+    ] = 0.0,
     days: Days = 0.0,
     rows: Rows = 200_000,
     seed: Seed = 0,
@@ -113,11 +116,17 @@ def trial(
     own = own_record(data, model, background, time=time_column, review_at=review_at,
                      block_at=block_at, output=output, seed=seed)  # fmt: skip
     console = open_console()
+    from connectors.explain.rule_trial import read_edition
     from flows.cli.progress import shown
     from tasks.explain.rules.approval import Limits
 
     require_data(data, config, contract, own)
-    limits = Limits(least_precision, least_coverage, most_flagged, most_changed)
+    limits = Limits(least_precision, least_coverage, most_flagged, most_changed, most_vetoed)
+    if not by.strip():
+        raise ValueError("--by is empty; name who answers for the edition")
+    for file in (edition, before):
+        if file is not None:
+            read_edition(file)
     with shown(f"trying {edition.name} over {data.name}", console):
         from flows.explain_rules import try_rules
 
@@ -127,7 +136,7 @@ def trial(
             before=str(before.resolve()) if before else "", contract=path_text(contract), own=own,
             days=days, rows=rows, limits=asdict(limits), seed=seed,
         )  # fmt: skip
-    for name in ("precision", "coverage", "flagged", "changed"):
+    for name in ("precision", "coverage", "flagged", "changed", "vetoed"):
         value = record[name]
         console.print(f"{name} {'-' if value is None else f'{value:.4f}'}", highlight=False)
     console.print(nearby(record["file"]), soft_wrap=True, highlight=False)

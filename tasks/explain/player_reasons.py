@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from tasks.explain.catalogue.binding import BoundCatalogue, bind
 from tasks.explain.catalogue.model import MOST_REASONS, Catalogue
+from tasks.explain.errors import PlayersError
 from tasks.explain.groups import FeatureGroups, FeatureMeaning
 from tasks.explain.languages import Language
 from tasks.explain.players import Players
@@ -28,7 +29,8 @@ class PlayerWords:
     entry's words for analysts or the catalogue's phrase; one of several by its words for customers.
 
     Attributes:
-        bound: The catalogue, bound to the players; a letter is written with it.
+        players: The players.
+        bound: The catalogue, bound to them; a letter is written with it.
     """
 
     def __init__(self, players: Players, catalogue: Catalogue, language: Language = "en") -> None:
@@ -37,13 +39,13 @@ class PlayerWords:
         Raises:
             CatalogueError: When it does not fit the players, see ``bind``.
         """
-        self._players, self._language = players, language
+        self.players, self._language = players, language
         self.bound: BoundCatalogue = bind(catalogue, player_groups(players))
 
     @cached_property
     def of_code(self) -> tuple[tuple[int, ...], ...]:
         """Players of each code of the catalogue."""
-        owner = self._players.owner
+        owner = self.players.owner
         return tuple(
             tuple(dict.fromkeys(owner[member] for member in members))
             for members in self.bound.groups.members
@@ -97,8 +99,13 @@ def player_reasons(
         found: Explanations.
         words: Codes and words; None: players are said by name and value and have no code.
         limit: Most reasons of a row; a catalogue may say fewer.
+
+    Raises:
+        PlayersError: On words for other players.
     """
     names = found.contract.players.names
+    if words is not None and words.players != found.contract.players:
+        raise PlayersError("the words are for other players; make them of the record's own players")
     groups = words.of_code if words else tuple((player,) for player in range(len(names)))
     codes = words.bound.codes if words else ("",) * len(groups)
     if words is not None:

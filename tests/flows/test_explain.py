@@ -200,13 +200,15 @@ def test_rules_of_a_strangers_model(own, tmp_path, capsys, prefect_server, mlflo
     assert command("explain", "trial", mined, data, *words, "--most-flagged", "1") == 0
     assert "changed 0.0000" in capsys.readouterr().out
     require_approval(read_edition(mined), trial_path(mined).read_text())
-    assert read_approved(mined).name
+    rules, trial = read_approved(mined)
+    assert (rules.version, trial.tried_by, trial.vetoed) == ("1", "a. person", 0.0)
+    assert trial.model == rules.model_digest
     edited = tmp_path / "edited.json"
     texts = json.loads(mined.read_text()) | {"version": "2", "rules": []}
     edited.write_text(json.dumps(texts))
     tried = ("explain", "trial", edited, data, *words, "--before", mined)
     assert command(*tried, "--most-flagged", "1", "--most-changed", "0.01") == 2
-    assert "changed" in capsys.readouterr().out
+    assert "is above the limit" in capsys.readouterr().out
     with pytest.raises(NotApprovedError, match="failed its trial"):
         read_approved(edited)
     edited.write_text(mined.read_text().replace("amount", "weight"))

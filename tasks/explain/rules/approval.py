@@ -37,12 +37,15 @@ class Limits:
         least_coverage: Of the rows that the model flags.
         most_flagged: Largest share of all rows that may be flagged.
         most_changed: Largest share of all rows that may be decided otherwise than before.
+        most_vetoed: Largest share of the rows that the model flags and the edition approves; only
+            an edition within it may veto.
     """
 
     least_precision: float = 0.5
     least_coverage: float = 0.0
     most_flagged: float = 0.05
     most_changed: float = 0.01
+    most_vetoed: float = 0.0
 
     def __post_init__(self) -> None:
         """Validate, naming the fix.
@@ -64,12 +67,14 @@ class Trial:
         version: Of the edition.
         digest: SHA-256 of its JSON.
         before: Digest of the edition in force, "" for the first.
+        model: Digest of the model that decided the rows, "" when not told.
         history: Digest of the rows.
         rows: Their number.
         precision: Of flagged rows against the model's decisions; NaN is written as null.
         coverage: Of the rows that the model flags.
         flagged: Share of all rows that it flags.
         changed: Share decided otherwise than before, 0 for the first edition.
+        vetoed: Share of the rows that the model flags and the edition approves; null without one.
         limits: What it had to keep to.
         failures: Sentences, one for each limit broken; none: it may go live.
         tried_by: Who answers for it.
@@ -79,15 +84,22 @@ class Trial:
     version: str
     digest: str
     before: str
+    model: str
     history: str
     rows: int
     precision: float | None
     coverage: float | None
     flagged: float
     changed: float
+    vetoed: float | None
     limits: Limits
     failures: tuple[str, ...]
     tried_by: str
+
+    @property
+    def may_veto(self) -> bool:
+        """Whether the edition kept to the limit of vetoes."""
+        return self.vetoed is not None and self.vetoed <= self.limits.most_vetoed
 
     def to_json(self) -> str:
         """Return the record as JSON text."""
@@ -101,6 +113,8 @@ def try_edition(
     tried_by: str,
     old: Rules | None = None,
     limits: Limits | None = None,
+    *,
+    model_digest: str = "",
 ) -> Trial:
     """Run an edition over history and judge it by limits.
 
@@ -111,6 +125,7 @@ def try_edition(
         tried_by: Who answers for it.
         old: The edition in force; it must have another version.
         limits: What the new one must keep to.
+        model_digest: Digest of that model; without it no edition may veto in its place.
 
     Raises:
         RuleSetError: On shapes that do not fit, no name, a version used before, or editions of
@@ -123,6 +138,8 @@ def try_edition(
     found = agreement(new.features, rows.astype(np.float64), said, given)
     changed = 0.0 if old is None else _changed(old, new, rows)
     flagged = float((said > 0).mean())
+    by_model = given > 0
+    vetoed = float((said[by_model] == 0).mean()) if by_model.any() else None
     told: dict[str, float] = {
         "precision": found.precision.value,
         "coverage": found.coverage.value,
@@ -134,24 +151,29 @@ def try_edition(
         new.version,
         edition_digest(new),
         "" if old is None else edition_digest(old),
+        model_digest,
         table_digest(rows, new.features),
         len(rows),
         None if np.isnan(told["precision"]) else told["precision"],
         None if np.isnan(told["coverage"]) else told["coverage"],
         flagged,
         changed,
+        vetoed,
         asked,
         _failures(told, asked),
         tried_by,
     )
 
 
-def require_approval(rules: Rules, record: str) -> None:
+def require_approval(rules: Rules, record: str) -> Trial:
     """Refuse an edition that has not passed its trial as it is now.
 
     Args:
         rules: What is to run.
         record: JSON of its trial.
+
+    Returns:
+        The trial.
 
     Raises:
         NotApprovedError: When the record is of another text, or names failures.
@@ -160,6 +182,7 @@ def require_approval(rules: Rules, record: str) -> None:
     data: Any = parsed(record)
     known = set(Trial.__slots__)
     checked_keys(data, known, known, "the trial")
+    trial = _read(data)
     if data["digest"] != edition_digest(rules):
         raise NotApprovedError(
             f"{rules.name} version {rules.version} is not what was tried (version "
@@ -170,6 +193,18 @@ def require_approval(rules: Rules, record: str) -> None:
             f"{rules.name} version {rules.version} failed its trial: "
             f"{'; '.join(data['failures'])}; edit the rules and try them again"
         )
+    return trial
+
+
+def _read(data: Any) -> Trial:
+    limits, failures, vetoed = data["limits"], data["failures"], data["vetoed"]
+    checked_keys(limits, set(Limits.__slots__), set(Limits.__slots__), "limits of the trial")
+    listed = isinstance(failures, list) and all(isinstance(one, str) for one in failures)
+    share = vetoed is None or (isinstance(vetoed, float | int) and not isinstance(vetoed, bool))
+    numbers = all(type(value) in {int, float} for value in limits.values())
+    if not (listed and share and numbers and isinstance(data["model"], str)):
+        raise RuleSetError("the trial is no record that `try_edition` wrote; run the trial again")
+    return Trial(**{**data, "limits": Limits(**limits), "failures": tuple(failures)})
 
 
 def _changed(old: Rules, new: Rules, rows: NDArray[np.float32]) -> float:

@@ -51,7 +51,8 @@ def beside_scorecard(
     if "flag" in powers:
         final = np.maximum(final, said.decisions)
     if "veto" in powers:
-        final[said.decisions == 0] = 0
+        # A rule that lacks a value adds nothing; with it, it might have flagged.
+        final[(said.decisions == 0) & ~said.missing.any(axis=1)] = 0
     differ = np.flatnonzero(said.decisions != given)
     return final, [_conflict(card, said, int(row), given, final) for row in differ]
 

@@ -9,11 +9,14 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tasks.explain.rules.model import DECISIONS, SILENT, Decision, RuleSet, RuleSetError
+from tasks.explain.rules.model import DECISIONS, SILENT, Decision, FlatRules, RuleSet, RuleSetError
 
 Bools = NDArray[np.bool_]
 Codes = NDArray[np.int8]
 Power = Literal["flag", "veto"]
+AT_ONCE = 16_384
+"""Rows that all conditions are held against at once."""
+
 Kind = Literal["flag", "veto", "lighter", "no rule", "rules differ"]
 
 
@@ -54,7 +57,7 @@ class Conflict:
         kind: ``flag``: rules are graver. ``veto``: rules approve what the model flags.
             ``lighter``: rules flag, but less gravely. ``no rule``: the model flags and no rule
             holds. ``rules differ``: the gravest rule flags as the model does, another one approves.
-        model: What the model decides.
+        model: What the model decides, None where none scored.
         rules: What the rules decide, None where none holds.
         final: What is decided.
         by: Ids of the rules that hold, the gravest first.
@@ -63,7 +66,7 @@ class Conflict:
 
     row: int
     kind: Kind
-    model: Decision
+    model: Decision | None
     rules: Decision | None
     final: Decision
     by: tuple[str, ...]
@@ -105,7 +108,21 @@ def run_rules(rules: RuleSet, rows: ArrayLike) -> Outcome:
     if not rules.rules:
         none = np.zeros((len(values), 0), dtype=np.bool_)
         return Outcome(none, np.full(len(values), SILENT, dtype=np.int8), none)
-    flat = rules.flat
+    parts = [_run(rules.flat, part) for part in blocks(values)]
+    return Outcome(*(np.concatenate(found) for found in zip(*parts, strict=True)))
+
+
+def blocks(values: NDArray[np.float64]) -> list[NDArray[np.float64]]:
+    """Return rows [n, F] in parts, one at least.
+
+    Every condition has a copy of what it reads: all rows of a large table would not fit at once.
+    """
+    starts = range(0, max(len(values), 1), AT_ONCE)
+    return [values[start : start + AT_ONCE] for start in starts]
+
+
+def _run(flat: FlatRules, values: NDArray[np.float64]) -> tuple[Bools, Codes, Bools]:
+    """Return what ``Outcome`` holds, of some rows."""
     read = values[:, flat.columns]
     lacks = ~np.isfinite(read)
     sided = read * flat.sides
@@ -114,7 +131,7 @@ def run_rules(rules: RuleSet, rows: ArrayLike) -> Outcome:
     matched = np.logical_and.reduceat(held, flat.starts, axis=1)
     missing = np.logical_or.reduceat(lacks, flat.starts, axis=1)
     decisions = np.where(matched, flat.decisions, np.int8(SILENT)).max(axis=1)
-    return Outcome(matched, decisions, missing)
+    return matched, decisions, missing
 
 
 def beside_model(
@@ -126,7 +143,8 @@ def beside_model(
     """Let rules flag or veto what a model decides.
 
     With ``flag`` a graver decision of the rules replaces the model's; with ``veto`` an approval by
-    the rules does. Without the power the model's decision stands. Disagreements are returned all.
+    the rules does, where no rule lacks a value that it reads: one that would have blocked may be
+    among them. Without the power the model's decision stands. Disagreements are returned all.
 
     Args:
         rules: The approved set.
@@ -148,7 +166,7 @@ def beside_model(
     if "flag" in powers:
         final = np.maximum(final, said)
     if "veto" in powers:
-        final[(said == 0) & (given > 0)] = 0
+        final[(said == 0) & (given > 0) & ~outcome.missing.any(axis=1)] = 0
     against = (said != given) & ((said != SILENT) | (given > 0))
     differ = np.flatnonzero(against | outcome.mixed(rules))
     return final, [_conflict(rules, outcome, int(row), given, final) for row in differ]

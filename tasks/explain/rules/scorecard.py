@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tasks.explain.rules.engine import Bools, Codes, run_rules
+from tasks.explain.rules.engine import Bools, Codes, blocks, run_rules
 from tasks.explain.rules.model import (
     DuplicateRuleError,
     RuleSet,
@@ -290,6 +290,12 @@ def run_scorecard(card: Scorecard, rows: ArrayLike) -> Points:
             f"rows have shape {values.shape}, the scorecard knows {len(card.features)} features; "
             "pass rows [n, F] of exactly these features in their order"
         )
+    parts = [_run(card, part) for part in blocks(values)]
+    return Points(*(np.concatenate(found) for found in zip(*parts, strict=True)))
+
+
+def _run(card: Scorecard, values: Reals) -> tuple[Reals, Reals, Codes, Bools]:
+    """Return what ``Points`` holds, of some rows."""
     flat = card.flat
     added = np.tile(flat.points, (len(values), 1))
     missing = np.zeros(added.shape, dtype=np.bool_)
@@ -303,7 +309,7 @@ def run_scorecard(card: Scorecard, rows: ArrayLike) -> Points:
     # Summed one after the other, as SQL does; a plain sum would pair them.
     total = np.cumsum(np.concatenate([base, added], axis=1), axis=1)[:, -1]
     decisions = (total >= card.review_at).astype(np.int8) + (total >= card.block_at)
-    return Points(added, total, decisions.astype(np.int8), missing)
+    return added, total, decisions.astype(np.int8), missing
 
 
 def _degrees(values: Reals, empty_at: Reals, full_at: Reals, rates: Reals) -> Reals:

@@ -13,16 +13,16 @@ from connectors.api.approved_rules import ApprovedRules, UnreadFeatureError
 from connectors.api.deciding import Decider
 from connectors.api.journal import JournalError
 from connectors.api.load_control import Level
-from connectors.api.metrics import Metrics
 from connectors.api.problem import Problem
 from connectors.api.rules import Rules
+from connectors.api.served_model import ModelOrigin, ServedModel
 from connectors.explain.rule_trial import trial_path
 from infra.errors import ConfigurationError
 from tasks.explain.rules.approval import Limits, try_edition
 from tasks.explain.rules.edition import edition_digest, edition_json
 from tasks.explain.rules.model import Condition, Rule, RuleSet
 from tasks.explain.rules.scorecard import GradedRule, Ramp, Scorecard
-from tests.connectors.api.calls import admin, score
+from tests.connectors.api.calls import admin, get, score
 from tests.connectors.api.conftest import SECRETS
 from tests.connectors.api.test_engine import Watched
 
@@ -50,13 +50,21 @@ def large(decision="block"):
     return Rule((Condition(AMOUNT, ">", LARGE),), decision)
 
 
-def approved(folder, rules, history=None):
+def tried(rules, model, *, most_vetoed=1.0):
+    """Try an edition over large and small payments, half of which the model flags."""
+    rows = np.zeros((50, len(rules.features)), np.float32)
+    rows[25:, rules.features.index(AMOUNT)] = 2 * LARGE
+    limits = Limits(0, 0, 1, 1, most_vetoed)
+    return try_edition(
+        rules, rows, [0] * 25 + [2] * 25, "a. person", limits=limits, model_digest=model
+    )
+
+
+def approved(folder, rules, model):
     """Write an edition and the record of its trial; returns the edition's path."""
     path = folder / "rules.json"
     path.write_text(edition_json(rules))
-    rows = np.zeros((50, len(rules.features)), np.float32) if history is None else history
-    trial = try_edition(rules, rows, [0] * len(rows), "a. person", limits=Limits(0, 0, 1, 1))
-    trial_path(path).write_text(trial.to_json())
+    trial_path(path).write_text(tried(rules, model).to_json())
     return path
 
 
@@ -70,8 +78,9 @@ def beside(bundle, tmp_path):
         made.append(watched)
         lines = Lines()
         kinds, names = watched.engine._kinds, [c.name for c in watched.state.columns]
-        own = ApprovedRules(rules, powers, lines, watched.metrics)
-        watched.engine._decider = Decider(kinds, names, own)
+        own = ApprovedRules(rules, tried(rules, bundle.digest), powers)
+        own.stand_beside(bundle.feature_names, bundle.digest)
+        watched.engine._decider = Decider(kinds, names, own, lines)
         watched.engine.rules = replace(Rules("mine", 2, 2), **thresholds)
         return watched, lines
 
@@ -96,6 +105,9 @@ def test_a_flag_of_the_rules_stands_before_the_models_approval(bundle, beside, e
     assert (line["event_id"], line["kind"], line["final"]) == (answer["event_id"], "flag", "block")
     assert line["edition"]["digest"] == edition_digest(edition(bundle))
     assert line["score"] == answer["score"]
+    assert line["scored_by"] == answer["model"]
+    assert line["thresholds"] == answer["rules"] == "mine"
+    assert line["time"] > 0
     assert watched.metrics.conflicts.value("flag") == 1
     # The challenger is held against the model, not against the rules.
     assert watched.rows[-1][2] == ["approve"]
@@ -116,12 +128,14 @@ def test_a_veto_needs_its_power_and_is_journaled_without_it(bundle, beside, even
 
 def test_a_block_list_stands_above_both(bundle, beside, events):
     event = events(amount_cents=900_000)
-    watched, lines = beside(edition(bundle, large("approve")), ("veto",))
+    watched, lines = beside(edition(bundle, large("review")), ("flag", "veto"))
     watched.engine.rules = Rules("mine", 2, 2, {"terminal": frozenset({event["terminal"]})})
     answer = watched.answer(event)
     assert (answer["decision"], answer["overruled"]) == ("block", None)
     assert answer["reasons"][0]["code"] == "block-list/terminal"
-    assert lines.written == []
+    (line,) = lines.written
+    assert (line["kind"], line["final"]) == ("flag", "block")
+    assert line["reason"].endswith("the block list decides: block")
 
 
 def test_what_nothing_scored_is_flagged_but_never_approved(bundle, beside, events):
@@ -129,7 +143,73 @@ def test_what_nothing_scored_is_flagged_but_never_approved(bundle, beside, event
         watched, lines = beside(edition(bundle, large(decision)), ("flag", "veto"))
         answer = watched.answer(events(amount_cents=900_000), level=Level.RULES_ONLY)
         assert (answer["score"], answer["decision"]) == (None, expected)
-        assert lines.written[0]["score"] is None
+        watched.answer(events(amount_cents=100), level=Level.RULES_ONLY)
+        # No model spoke, so nothing but a graver word is a conflict.
+        assert [line["kind"] for line in lines.written] == ["flag"] * (decision == "block")
+        for line in lines.written:
+            assert (line["score"], line["model"]) == (None, None)
+            assert "no model scored it" in line["reason"]
+
+
+def test_nothing_is_vetoed_where_a_rule_lacks_what_it_reads(bundle):
+    read = ("graph.logit", *bundle.feature_names)
+    grave = Rule((Condition("graph.logit", ">", 0.0),), "block")
+    sets = (
+        RuleSet("x", "1", read, (grave, large("approve"))),
+        Scorecard("y", "1", read, (GradedRule((Ramp("graph.logit", 0, 1),), 9),), 0, 4, 8),
+    )
+    for rules in sets:
+        own = ApprovedRules(rules, tried(rules, "m"), ("flag", "veto"))
+        own.stand_beside(read, "m")
+        known = np.full((1, len(read)), 2 * LARGE, np.float32)
+        known[0, 0] = -1.0
+        assert own.overrule(known, read, ["block"], scored=True).decisions == ["approve"]
+        less = own.overrule(known[:, 1:], bundle.feature_names, ["block"], scored=True)
+        assert less.decisions == ["block"]
+
+
+def test_vetoes_need_a_trial_within_its_limit_and_with_the_very_model(bundle):
+    rules = edition(bundle, large("approve"))
+    with pytest.raises(ConfigurationError, match="may not veto"):
+        ApprovedRules(rules, tried(rules, bundle.digest, most_vetoed=0.5), ("flag", "veto"))
+    own = ApprovedRules(rules, tried(rules, "another"), ("flag", "veto"))
+    own.stand_beside(bundle.feature_names, bundle.digest)
+    assert own.powers == ("flag",)
+    assert own.described()["powers"] == ["flag"]
+    own.stand_beside(bundle.feature_names, "another")
+    assert own.powers == ("flag", "veto")
+
+
+def test_rules_without_power_only_watch(bundle, beside, events):
+    watched, lines = beside(edition(bundle), ())
+    answer = watched.answer(events(amount_cents=900_000))
+    assert (answer["decision"], answer["overruled"]) == ("approve", None)
+    assert [line["kind"] for line in lines.written] == ["flag"]
+
+
+def test_a_champion_without_what_the_rules_read_is_refused(bundle, other_bundle, beside):
+    watched, _ = beside(edition(bundle))
+    other = ServedModel(other_bundle, ModelOrigin("x", "fraud-demo", "8"))
+    watched.engine.replace_model(other)  # it reads the same
+    assert watched.engine.model is other
+    watched.engine.approved._read.add("colour")
+    with pytest.raises(UnreadFeatureError, match="colour"):
+        watched.engine.replace_model(watched.model)
+    assert watched.engine.model is other
+
+
+def test_conflicts_are_counted_with_the_events_that_count(bundle, beside, events):
+    watched, lines = beside(edition(bundle))
+    event = events(amount_cents=900_000)
+    watched.refuse = JournalError("the outbox is full", "wait")
+    with pytest.raises(Problem):
+        watched.score(event)
+    assert watched.metrics.conflicts.value("flag") == 0
+    watched.refuse = None
+    watched.answer(event)
+    assert watched.metrics.conflicts.value("flag") == 1
+    # Written before anything leaves, so told twice: a reader tells them apart by the request.
+    assert [line["event_id"] for line in lines.written] == [str(event["tx_id"])] * 2
 
 
 def test_a_conflict_that_cannot_be_written_keeps_the_event_from_counting(bundle, beside, events):
@@ -169,7 +249,7 @@ def test_what_a_head_does_not_read_never_holds(bundle):
     rules = RuleSet("x", "1", ("graph.logit", *bundle.feature_names), (
         Rule((Condition("graph.logit", ">", -99.0),), "block"), large("review"),
     ))  # fmt: skip
-    own = ApprovedRules(rules, ("flag",), Lines(), Metrics())
+    own = ApprovedRules(rules, tried(rules, "m"), ("flag",))
     values = np.full((1, len(bundle.feature_names)), 2 * LARGE, np.float32)
     found = own.overrule(values, bundle.feature_names, ["approve"], scored=True)
     assert found.decisions == ["review"]
@@ -178,14 +258,16 @@ def test_what_a_head_does_not_read_never_holds(bundle):
 
 
 def test_the_service_runs_what_was_tried_and_nothing_else(start, bundle, events, tmp_path):
-    path = approved(tmp_path, edition(bundle))
+    path = approved(tmp_path, edition(bundle), bundle.digest)
     settings = {"model": bundle.folder, "ui": "false", "approved_rules": path}
     api = start(settings | {"budget_ms": 20_000, "journal_seconds": 0.1})
     event = events(amount_cents=900_000)
     answer = score(api, event).data
     assert (answer["decision"], answer["overruled"]["kind"]) == ("block", "flag")
     told = api.call("POST", "/v1/explain", events(amount_cents=900_000), token=SECRETS["reader"])
-    assert told.data["decision"] == "block"
+    assert (told.data["decision"], told.data["overruled"]["final"]) == ("block", "block")
+    described = get(api, "/v1/model").data["approved_rules"]
+    assert (described["version"], described["tried_by"]) == ("1", "a. person")
     metrics = api.call("GET", "/metrics").body.decode()
     assert 'penstock_api_rule_conflicts_total{kind="flag"} 1' in metrics
     assert admin(api, "POST", "/v1/model/reload").status == 200
@@ -198,10 +280,13 @@ def test_the_service_runs_what_was_tried_and_nothing_else(start, bundle, events,
     assert [line["event_id"] for line in lines] == [answer["event_id"]]
 
     path.write_text(edition_json(edition(bundle, replace(large(), note="a word more"))))
+    broken = start(settings, ready=False)
+    assert broken.process.wait(60) == 1
+    assert "edited since" in broken.log.read_text()
     with pytest.raises(ConfigurationError, match="edited since"):
-        ApprovedRules.load(path, ("flag",), Lines(), Metrics())
+        ApprovedRules.load(path, ("flag",))
     trial_path(path).unlink()
     with pytest.raises(ConfigurationError, match="never tried"):
-        ApprovedRules.load(path, ("flag",), Lines(), Metrics())
+        ApprovedRules.load(path, ("flag",))
     with pytest.raises(ConfigurationError, match="cannot be read"):
-        ApprovedRules.load(tmp_path / "absent.json", ("flag",), Lines(), Metrics())
+        ApprovedRules.load(tmp_path / "absent.json", ("flag",))

@@ -20,6 +20,7 @@ from tasks.explain.rules.approval import (
 from tasks.explain.rules.beside_scorecard import beside_scorecard
 from tasks.explain.rules.compare import compare
 from tasks.explain.rules.edition import edition_digest, edition_from_json, edition_json
+from tasks.explain.rules.engine import run_rules
 from tasks.explain.rules.model import (
     DECISIONS,
     Condition,
@@ -54,6 +55,36 @@ def test_an_edition_runs_only_as_it_was_tried(rules):
         require_approval(edited, trial.to_json())
     with pytest.raises(RuleSetError, match="called version '1'"):
         try_edition(edited, ROWS, MODEL, "a. person", old=rules)
+
+
+@pytest.mark.parametrize(
+    ("decision", "vetoed", "may"), [("approve", 1.0, False), ("review", 0.0, True)]
+)
+def test_the_share_that_rules_would_veto_is_tried(decision, vetoed, may):
+    every = replace(RULES, rules=(Rule((Condition("amount", ">=", 0),), decision),))
+    trial = try_edition(every, ROWS, MODEL, "a. person", limits=WIDE)
+    assert (trial.vetoed, trial.may_veto) == (vetoed, may)
+    none = try_edition(every, ROWS, np.zeros_like(MODEL), "a. person", limits=Limits(0, 0, 1))
+    assert (none.vetoed, none.may_veto) == (None, False)
+
+
+@pytest.mark.parametrize(
+    "change", [{"failures": None}, {"failures": [3]}, {"vetoed": "0"}, {"model": None}]
+)
+def test_a_record_that_no_trial_wrote_is_refused(change):
+    record = json.loads(try_edition(RULES, ROWS, MODEL, "a. person", limits=WIDE).to_json())
+    with pytest.raises(RuleSetError, match="run the trial again"):
+        require_approval(RULES, json.dumps(record | change))
+
+
+def test_large_tables_are_run_in_parts(monkeypatch):
+    whole = run_scorecard(CARD, ROWS), run_rules(RULES, ROWS)
+    monkeypatch.setattr("tasks.explain.rules.engine.AT_ONCE", 7)
+    parts = run_scorecard(CARD, ROWS), run_rules(RULES, ROWS)
+    for one, other in zip(whole, parts, strict=True):
+        for name in vars(one):
+            np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
+    assert run_rules(RULES, ROWS[:0]).matched.shape == (0, 1)
 
 
 @pytest.mark.parametrize("rules", [RULES, CARD])
@@ -119,7 +150,7 @@ def test_a_scorecard_beside_a_model_records_every_disagreement():
     assert found[0].reason.startswith("8 points say review: +8 by")
     assert "1 rules lack a value" in found[3].reason
     vetoed, _ = beside_scorecard(CARD, rows, [0, 1, 2, 0, 1], powers=("veto",))
-    assert vetoed.tolist() == [0, 1, 0, 0, 0]
+    assert vetoed.tolist() == [0, 1, 0, 0, 1]  # the last row lacks what a rule reads
     with pytest.raises(RuleSetError, match="unknown power"):
         beside_scorecard(CARD, rows, [0] * 5, powers=("stop",))
 
