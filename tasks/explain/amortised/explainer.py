@@ -16,7 +16,7 @@ from tasks.explain.errors import BackgroundError
 from tasks.explain.player_explanation import PlayerExplanation
 from tasks.explain.scores import Rows, checked_scores
 
-ROWS_AT_ONCE = 4_096
+ROWS_AT_ONCE = 1_024
 """Rows of one pass: activations stay in the processor's cache."""
 
 
@@ -79,7 +79,7 @@ class AmortisedExplainer:
                 f"rows of shape {rows.shape} for {len(engine.players.features)} features; pass the "
                 "columns of the background in its order"
             )
-        scores = checked_scores(engine.function, rows) if len(rows) else np.zeros(0)
+        scores = checked_scores(self._score, rows) if len(rows) else np.zeros(0)
         base = float(engine.background_scores.mean())
         values, log_errors = self.predict(rows, scores - base)
         size = np.sqrt((values**2).mean(axis=1))
@@ -106,6 +106,11 @@ class AmortisedExplainer:
             self.config.seed,
             engine.players.shown(rows),
         )
+
+    def _score(self, rows: Rows) -> NDArray[np.float64]:
+        """Return the model's scores, as the network's values by parts that stay in the cache."""
+        parts = (rows[start : start + ROWS_AT_ONCE] for start in range(0, len(rows), ROWS_AT_ONCE))
+        return np.concatenate([np.asarray(self.engine.function(part)) for part in parts])
 
     def predict(
         self, rows: Rows, totals: NDArray[np.float64]
