@@ -241,8 +241,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     rows = []
     for seed in range(args.seed, args.seed + (args.seeds or (1 if args.smoke else 10))):
         rows.append(compare(seed, args))
-        if not args.json:
-            print(f"bank {seed}: {rows[-1]}", flush=True)
+        print(f"bank {seed}: {rows[-1]}", flush=True)
     keys = [key for key in rows[0] if key != "seed"]
     # A week without a blocked payment has no F1 of blocking.
     figures: dict[str, Any] = {key: float(np.nanmean([row[key] for row in rows])) for key in keys}
@@ -260,7 +259,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     shown = (
         "seed",
-        "defects_f1_block_review",
         "f1_block_review",
         "f1_block",
         "tree_f1",

@@ -6,11 +6,12 @@ import json
 
 import pytest
 
-from tests.benchmarks import gnn_kernels
-
 
 @pytest.mark.long
 def test_smoke(capsys):
+    # Here, so that not everyone who collects the tests waits for PyTorch Geometric.
+    from tests.benchmarks import gnn_kernels
+
     gnn_kernels.main(["--smoke", "--json"])
     result = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert result["benchmark"] == "gnn-kernels"
