@@ -401,15 +401,5 @@ def _first_reason(reasons: Sequence[Mapping[str, Any]] | None) -> str:
     return str(reasons[0]["text"]) if reasons else "nothing raised this score"
 
 
-def journal_hand_on(journal: Journal, metrics: Metrics) -> HandOn:
-    """Return a function that journals accepted events."""
-
-    def hand_on(lines: Sequence[bytes], _: Sequence[str]) -> None:
-        journal.append(lines)
-        metrics.events_out.add("journaled", by=len(lines))
-
-    return hand_on
-
-
 def _as_kept(transaction: OnlineTransaction, body: bytes) -> KeptAnswer:
     return unpack_answer(pack_answer(transaction, body))

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from connectors.api.engine import HandOn, journal_hand_on
+from connectors.api.engine import HandOn
 from connectors.api.entity_states import EmbeddedState, EntityState, StreamState
 from connectors.api.journal import Journal
 from connectors.api.metrics import Metrics
@@ -85,8 +86,8 @@ def _embedded(settings: ApiSettings, config: DatasetConfig, metrics: Metrics) ->
         (store,),
         state,
         journals,
-        journal_hand_on(journals["transactions"], metrics),
-        journal_hand_on(journals["labels"], metrics),
+        _journal_hand_on(journals["transactions"], metrics),
+        _journal_hand_on(journals["labels"], metrics),
     )
 
 
@@ -129,6 +130,16 @@ def _written_store(address: str) -> OnlineStore:
             if time.monotonic() > deadline:
                 raise
             time.sleep(0.2)
+
+
+def _journal_hand_on(journal: Journal, metrics: Metrics) -> HandOn:
+    """Return a function that journals accepted events."""
+
+    def hand_on(lines: Sequence[bytes], _: Sequence[str]) -> None:
+        journal.append(lines)
+        metrics.events_out.add("journaled", by=len(lines))
+
+    return hand_on
 
 
 def open_journal(settings: ApiSettings, name: str) -> Journal:
