@@ -62,4 +62,5 @@ def test_the_guide_takes_a_stranger_from_a_module_to_rules(
 
 
 def test_the_guide_has_its_blocks():
-    assert " ".join(kind for kind, _ in BLOCKS) == "python python python sh sh python sh sh"
+    kinds = " ".join(kind for kind, _ in BLOCKS)
+    assert kinds == "python python python sh sh python sh python sh python sh sh"

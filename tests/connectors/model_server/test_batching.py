@@ -197,15 +197,20 @@ def test_who_goes_away_is_not_run():
 def test_slots_bound_all_models_together():
     async def run():
         slots, gates = Slots(1), [Gate(scaled(2.0)), Gate(scaled(3.0))]
-        one, other = (Stand(gate, slots=slots) for gate in gates)
-        asked = [one.ask(1), other.ask(1)]
-        await until(lambda: gates[0].sizes and other.batcher.depth)
-        assert [len(gate.sizes) for gate in gates] == [1, 0]
-        gates[0].open.set()
-        await asked[0]
-        await until(lambda: gates[1].sizes)
-        gates[1].open.set()
-        assert row(await asked[1]) == [3.0]
+        stands = [Stand(gate, slots=slots) for gate in gates]
+        asked = [stand.ask(1) for stand in stands]
+        # Which of them is first is the machine's choice.
+        await until(lambda: any(gate.sizes for gate in gates))
+        first = 0 if gates[0].sizes else 1
+        second = 1 - first
+        await until(lambda: stands[second].batcher.depth)
+        assert len(gates[first].sizes) == 1
+        assert not gates[second].sizes
+        gates[first].open.set()
+        assert row(await asked[first]) == [2.0 + first]
+        await until(lambda: gates[second].sizes)
+        gates[second].open.set()
+        assert row(await asked[second]) == [2.0 + second]
 
     asyncio.run(run())
 
