@@ -263,7 +263,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.smoke:
         args.steps = 16
     with threads(1):
-        found = [measured(args.seed + i, args, cards, rows, epochs) for i in range(seeds)]
+        found = []
+        for i in range(seeds):
+            found.append(measured(args.seed + i, args, cards, rows, epochs))
+            print(f"seed {args.seed + i}: {found[-1]}", flush=True)
     figures: dict[str, Any] = {"seeds": seeds, "rows": rows, "steps": args.steps}
     for key in found[0]:
         values = [one[key] for one in found]

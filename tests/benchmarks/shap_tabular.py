@@ -230,7 +230,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     seeds, rows, epochs = (1, 3, 1) if args.smoke else (10, 20, 6)
     seeds = args.seeds or seeds
     with threads(1):
-        found = [measured(args.seed + i, args, rows, epochs) for i in range(seeds)]
+        found = []
+        for i in range(seeds):
+            found.append(measured(args.seed + i, args, rows, epochs))
+            print(f"seed {args.seed + i}: {found[-1]}", flush=True)
     figures: dict[str, Any] = {"seeds": seeds, "rows": rows, "batch": BATCH}
     for key in found[0]:
         values = [one[key] for one in found]
