@@ -165,9 +165,7 @@ class ApprovedRules:
         """Return what the page of the model tells of the rules."""
         trial = self._trial
         return {
-            "name": self.edition.name,
-            "version": self.edition.version,
-            "digest": trial.digest,
+            **self.identity,
             "rules": len(self.edition.rules),
             "powers": list(self.powers),
             "tried_by": trial.tried_by,

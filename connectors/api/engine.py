@@ -295,11 +295,12 @@ class Engine:
             bodies.append(orjson.dumps(answer))
         began = time.perf_counter_ns()
         lines = [orjson.dumps(row.sent) for row in rows]
-        sent = [
-            (t.event_name, t.time, row.request_id)
-            for t, row in zip(transactions, rows, strict=True)
-        ]
-        self._decider.keep(decided, sent, scores, shared)
+        if decided.conflicts:
+            sent = [
+                (t.event_name, t.time, row.request_id)
+                for t, row in zip(transactions, rows, strict=True)
+            ]
+            self._decider.keep(decided, sent, scores, shared)
         self._hand_on(lines, [t.entities[0] for t in transactions])
         self.state.finish(
             stepped.touched,

@@ -32,9 +32,15 @@ def own_subject(own: OwnModel, *, code: str = "", words: Words = NO_WORDS) -> Su
         ExplanationError: On anything that does not fit; the message says what and how to mend it.
         InputFileError: On a table that cannot be read.
     """
+    catalogue, language = words
+    if catalogue is None and language != NO_WORDS[1]:
+        raise ExplanationError(
+            f"there are no words in {language!r} for a model of your own; give --catalogue, too"
+        )
     tables = read_tables(own)
     score = open_model(own.model, own.output)
     players = read_players(own.groups, tables.names)
+    told = None if catalogue is None else PlayerWords(players, catalogue, language)
     try:
         decided = checked_scores(score, tables.rows)
     except ExplanationError:
@@ -45,12 +51,6 @@ def own_subject(own: OwnModel, *, code: str = "", words: Words = NO_WORDS) -> Su
             f"{own.model.name} cannot score rows of the {len(tables.names)} background columns: "
             f"{first_line(error)}; give a background of exactly the model's features"
         ) from error
-    catalogue, language = words
-    if catalogue is None and language != NO_WORDS[1]:
-        raise ExplanationError(
-            f"there are no words in {language!r} for a model of your own; give --catalogue, too"
-        )
-    told = None if catalogue is None else PlayerWords(players, catalogue, language)
     options = ExplainOptions(evaluations=own.evaluations, seconds=own.seconds, seed=own.seed)
     model = ModelName(own.model.name, "", digest(own.model))
     facts = RowFacts(tables.facts.keys, decided, tables.facts.times, tables.facts.segments)

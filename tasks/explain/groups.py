@@ -145,6 +145,15 @@ def _read_state(name: str, entity: str) -> FeatureMeaning | None:
     return FeatureMeaning(name, entity, field, window, reference, theme)
 
 
+def sum_members(
+    values: NDArray[np.float64], members: Sequence[Sequence[int]]
+) -> NDArray[np.float64]:
+    """Sum the columns of values ``[..., C]`` that belong to each of G groups: ``[..., G]``."""
+    if not members:
+        return np.zeros((*values.shape[:-1], 0))
+    return np.stack([values[..., list(m)].sum(axis=-1) for m in members], axis=-1)
+
+
 @dataclass(frozen=True, slots=True)
 class FeatureGroups:
     """All features of a model, sorted into groups.
@@ -188,7 +197,7 @@ class FeatureGroups:
                 f"contributions have {values.shape[-1]} columns, the model has "
                 f"{len(self.meanings)} features; pass the values of the same feature list"
             )
-        return np.stack([values[..., list(m)].sum(axis=-1) for m in self.members], axis=-1)
+        return sum_members(values, self.members)
 
     def mean_and_error(
         self, per_model: NDArray[np.float64]

@@ -5,12 +5,11 @@ from __future__ import annotations
 from functools import cached_property
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tasks.explain.catalogue.binding import BoundCatalogue, bind
 from tasks.explain.catalogue.model import MOST_REASONS, Catalogue
 from tasks.explain.errors import PlayersError
-from tasks.explain.groups import FeatureGroups, FeatureMeaning
+from tasks.explain.groups import FeatureGroups, FeatureMeaning, sum_members
 from tasks.explain.languages import Language
 from tasks.explain.players import Players
 from tasks.explain.reasons import Reason
@@ -110,9 +109,9 @@ def player_reasons(
     codes = words.bound.codes if words else ("",) * len(groups)
     if words is not None:
         limit = min(limit, words.bound.catalogue.max_reasons)
-    values = _summed(found.values, groups)
+    values = sum_members(found.values, groups)
     # Errors of the players of one row may go together: their sum is a bound of the sum's error.
-    errors = _summed(found.errors, groups)
+    errors = sum_members(found.errors, groups)
     order = order_of(values)
     ties = ties_of(values, errors, found.contract.base, found.scores)
     told = []
@@ -138,14 +137,6 @@ def player_reasons(
             )
         told.append(tuple(reasons))
     return tuple(told)
-
-
-def _summed(
-    values: NDArray[np.float64], groups: tuple[tuple[int, ...], ...]
-) -> NDArray[np.float64]:
-    if not groups:
-        return np.zeros((len(values), 0))
-    return np.stack([values[:, list(group)].sum(axis=1) for group in groups], axis=1)
 
 
 def _said(found: ExplanationSet, row: int, player: int) -> str:
