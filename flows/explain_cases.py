@@ -44,7 +44,7 @@ def explain_cases(
         seed: Of all draws.
 
     Returns:
-        JSON record: cases (key, file, score, decision, reasons, change), method, run.
+        JSON record: cases (key, file, score, decision, reasons, beneath, change), method, run.
     """
     source = open_source(data, config, contract, own, catalogue=catalogue, language=language)
     asked: dict[str, Any] = {"keys": keys or [], "worst": worst, "seed": seed}

@@ -6,12 +6,17 @@ import hashlib
 import shutil
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from prefect import task
 
+from tasks.explain.catalogue.model import MOST_REASONS
 from tasks.steps import HOUR, Record, at, cached_step, worth_retrying
 from tasks.workspace import fill
+
+if TYPE_CHECKING:
+    from tasks.explain.subject import Beneath
 
 PAGE = "report.html"
 
@@ -94,6 +99,7 @@ def explain_cases(
                     "score": float(page.found.decided[0]),
                     "decision": page.found.decision(0),
                     "reasons": [r.to_dict() for r in page.reasons],
+                    "beneath": _beneath(page.beneath),
                     "change": list(page.change.players) if page.change else [],
                 }
             )
@@ -195,6 +201,11 @@ def copy_files(folder: str, files: list[str], out: str) -> list[str]:
             shutil.copyfile(Path(folder) / file, temporary)
         copied.append(str(target))
     return copied
+
+
+def _beneath(one: Beneath | None) -> Record:
+    """Return the player that stands for a model beneath, and what raised it; empty without one."""
+    return {"player": one.player, "raising": one.raising[:MOST_REASONS]} if one else {}
 
 
 def case_name(key: str) -> str:

@@ -235,6 +235,9 @@ def show_cases(console: Console, record: dict[str, Any]) -> None:
             code = f"{reason['code']}  " if reason["code"] else ""
             line = f"  {reason['contribution']:+.2f}{bar}  {code}{printable(reason['text'])}{tie}"
             console.print(line, highlight=False, markup=False, soft_wrap=True)
+        for player, value in one["beneath"].get("raising", ()):
+            line = f"    {value:+.2f}  in {one['beneath']['player']}: {printable(player)}"
+            console.print(line, highlight=False, markup=False, soft_wrap=True)
         console.print(f"  {nearby(one['page'])}", soft_wrap=True, highlight=False)
     console.print(f"MLflow: {record['run']['page']}", soft_wrap=True, highlight=False)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from tasks.explain.background import Background
 from tasks.explain.catalogue.model import Catalogue
 from tasks.explain.languages import Language
+from tasks.explain.player_explanation import PlayerExplanation
 from tasks.explain.reasons import Reason
 from tasks.explain.record import ExplanationSet, ModelName, RowFacts
 from tasks.explain.scores import ScoreFunction
@@ -39,6 +40,31 @@ Words = tuple[Catalogue | None, Language]
 NO_WORDS: Words = (None, "en")
 
 
+@dataclass(frozen=True, slots=True)
+class Beneath:
+    """Why a model that the explained one reads says what it says of one row.
+
+    Attributes:
+        player: Label of the player that stands for it in the explanation above.
+        feature: What the explained model reads of it.
+        unit: Of the values.
+        found: One row.
+    """
+
+    player: str
+    feature: str
+    unit: str
+    found: PlayerExplanation
+
+    @property
+    def raising(self) -> tuple[tuple[str, float], ...]:
+        """Player and value of what raised it, strongest first."""
+        values = self.found.values[0]
+        return tuple(
+            (self.found.players[p], float(values[p])) for p in self.found.order[0] if values[p] > 0
+        )
+
+
 class Explain(Protocol):
     """Explains rows of a subject."""
 
@@ -63,6 +89,7 @@ class Subject:
         entity: int64 ``[n]``, whose rows belong together; None: not known.
         entity_name: What such a one is called.
         fixed: Names of players that nobody could change.
+        beneath: Explains what the row at a place reads of a model beneath; None: there is none.
     """
 
     title: str
@@ -77,3 +104,4 @@ class Subject:
     entity: NDArray[np.int64] | None = None
     entity_name: str = ""
     fixed: frozenset[str] = field(default_factory=frozenset)
+    beneath: Callable[[int], Beneath] | None = None

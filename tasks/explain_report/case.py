@@ -12,8 +12,10 @@ from tasks.explain.counterfactual import Counterfactual, SearchConfig, nearest_c
 from tasks.explain.neighbours import Neighbour, nearest
 from tasks.explain.reasons import Reason
 from tasks.explain.record import ExplanationSet, decision_of
-from tasks.explain.subject import UNKNOWN, Subject
+from tasks.explain.subject import UNKNOWN, Beneath, Subject
 from tasks.explain_report.plots import Step
+
+Float = NDArray[np.float64]
 
 SHOWN_STEPS = 14
 
@@ -74,6 +76,8 @@ class CasePage:
         history: Earlier rows of the entity, newest first.
         entity_name: What the entity is called.
         outcome: 1 bad, 0 good, -1 unknown.
+        beneath: Why the model beneath says what it says; None without one.
+        beneath_steps: Bars of its waterfall.
     """
 
     title: str
@@ -89,6 +93,8 @@ class CasePage:
     history: tuple[Earlier, ...]
     entity_name: str
     outcome: int
+    beneath: Beneath | None = None
+    beneath_steps: tuple[Step, ...] = ()
 
 
 def collect_case(subject: Subject, place: int, config: CaseConfig | None = None) -> CasePage:
@@ -120,12 +126,13 @@ def collect_case(subject: Subject, place: int, config: CaseConfig | None = None)
         (name, float(found.data[0, f]), labels[owner[f]])
         for f, name in enumerate(contract.players.features)
     )
+    beneath = subject.beneath(place) if subject.beneath else None
     named = dict(zip(contract.players.names, labels, strict=True))
     return CasePage(
         subject.title,
         found,
         explained.reasons[0],
-        steps_of(found, 0),
+        steps_of(labels, found.values[0], found.errors[0]),
         facts,
         change,
         below,
@@ -135,12 +142,17 @@ def collect_case(subject: Subject, place: int, config: CaseConfig | None = None)
         _history(subject, place, settings.history),
         subject.entity_name,
         int(subject.outcomes[place]),
+        beneath,
+        steps_of(beneath.found.players, beneath.found.values[0], beneath.found.errors[0])
+        if beneath
+        else (),
     )
 
 
-def steps_of(found: ExplanationSet, row: int, most: int = SHOWN_STEPS) -> tuple[Step, ...]:
+def steps_of(
+    labels: Sequence[str], values: Float, errors: Float, most: int = SHOWN_STEPS
+) -> tuple[Step, ...]:
     """Return the bars of a row's waterfall, largest first; the small ones become one."""
-    values, errors, labels = found.values[row], found.errors[row], found.contract.labels
     order = np.argsort(-np.abs(values), kind="stable")
     order = order[values[order] != 0]
     steps = [Step(labels[p], float(values[p]), float(errors[p])) for p in order[:most]]

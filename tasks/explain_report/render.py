@@ -54,6 +54,10 @@ def case_page(case: CasePage, *, bad: str = "bad", good: str = "good") -> str:
         picture=plots.waterfall(
             case.steps, contract.base, float(found.scores[0]), contract.unit
         ),
+        beneath_picture=plots.waterfall(
+            case.beneath_steps, case.beneath.found.base, float(case.beneath.found.scores[0]),
+            case.beneath.unit,
+        ) if case.beneath else "",
         changed=changed,
         labels=labels,
         bad=bad,

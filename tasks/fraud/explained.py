@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,7 +15,7 @@ from tasks.explain.errors import ExplanationError
 from tasks.explain.groups import FeatureGroups
 from tasks.explain.reasons import rank_reasons
 from tasks.explain.record import ModelName, RowFacts, of_trees
-from tasks.explain.subject import NO_WORDS, Explained, Subject, Words
+from tasks.explain.subject import NO_WORDS, Beneath, Explained, Subject, Words
 from tasks.fraud.catalogue import bundle_catalogue, bundle_wording
 from tasks.fraud.heads.explain import explain_head
 from tasks.fraud.heads.files import head_from_dict
@@ -102,7 +103,42 @@ def fraud_subject(
         entity=tx.entities[entities[0]][rows].astype(np.int64) if entities else None,
         entity_name=entities[0] if entities else "",
         fixed=frozenset(fixed),
+        beneath=_beneath(bundle, tx, features, rows, values, groups),
     )
+
+
+def _beneath(
+    bundle: Bundle,
+    tx: Transactions,
+    features: FeatureSet,
+    rows: NDArray[np.intp],
+    values: NDArray[np.float32],
+    groups: FeatureGroups,
+) -> Callable[[int], Beneath] | None:
+    """Return what explains the network that the active head reads; None where it reads none."""
+    if not bundle.needs_graph():
+        return None
+    from tasks.fraud.graph import SIGNALS
+    from tasks.fraud.graph.served import served_explainer
+
+    logit = SIGNALS[0]
+    column = len(bundle.feature_names) + SIGNALS.index(logit)
+    (label,) = (label for label, members in zip(groups.labels, groups.members, strict=True)
+                if column in members)  # fmt: skip
+    explainer = cache(lambda: served_explainer(bundle, tx, features))  # few rows are asked for
+
+    def beneath(place: int) -> Beneath:
+        (explained,) = explainer().explain(rows[[place]])
+        found, read = explained.found, float(values[place, column])
+        off = abs(float(found.scores[0]) - read)
+        if not off <= SAME_SCORE * (1.0 + abs(read)):
+            raise ExplanationError(
+                f"the network that can be explained says {off:.2g} off the one that serves: the "
+                "bundle contradicts itself; train and publish again"
+            )
+        return Beneath(label, logit, "log-odds", found)
+
+    return beneath
 
 
 def segments_of(

@@ -100,20 +100,25 @@ def check_entities(bundle: Bundle, tx: Transactions) -> None:
 
 
 class GraphInputs:
-    """Mail and embeddings of rows, for heads with a graph part."""
+    """Mail and embeddings of rows, for heads with a graph part.
+
+    Attributes:
+        mail: The mailboxes.
+        embeddings: float32 [n, C, E], of all rows.
+    """
 
     def __init__(self, bundle: Bundle, tx: Transactions, features: FeatureSet) -> None:
         from tasks.fraud.graph.mail import Mailboxes, mail_layout
 
-        self._embeddings = bundle.embeddings.for_transactions(tx)
+        self.embeddings = bundle.embeddings.for_transactions(tx)
         layout = mail_layout(bundle.config)
         wanted = bundle.mail_length
         if wanted:
             # The settings of training may have asked for other than the usual number of slots.
             layout = mail_layout(bundle.config, wanted // layout.groups)
-        self._mail = Mailboxes(tx, features, layout)
+        self.mail = Mailboxes(tx, features, layout)
 
     def of(self, rows: NDArray[np.intp]) -> dict[str, NDArray[Any]]:
         """Return mail, mask and embeddings of some rows."""
-        mail, mask = self._mail(rows)
-        return {"mail": mail, "mask": mask, "embeddings": self._embeddings[rows]}
+        mail, mask = self.mail(rows)
+        return {"mail": mail, "mask": mask, "embeddings": self.embeddings[rows]}

@@ -8,6 +8,7 @@ the entities are compared with a typical transaction's. The values are those of
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -20,16 +21,21 @@ from torch import Tensor, nn
 from tasks.explain.background import Background
 from tasks.explain.graph.inputs import GraphInputs
 from tasks.explain.graph.nodes import GraphOptions, NodeExplainer, NodeExplanation
-from tasks.fraud.graph.inputs import History, Rows
-from tasks.fraud.graph.model import GraphModel
+from tasks.fraud.graph.inputs import Rows
+from tasks.fraud.graph.mail import Mailboxes, MailLayout
 
 if TYPE_CHECKING:
     from models.graph_net import GraphNet
+    from tasks.fraud.transactions import Transactions
 
 HOUR_MS = 3_600_000
 AGES = (("last hour", HOUR_MS), ("last day", 24 * HOUR_MS), ("last week", 168 * HOUR_MS))
 PLAYERS = 10
 IS_TRANSACTION = "is a transaction"
+
+Floats = NDArray[np.float32]
+Own = Callable[[Rows], tuple[Floats, Floats]]
+"""Gives the features [m, F] and the entity embeddings [m, C, E] of transactions."""
 
 
 class _Star(nn.Module):
@@ -66,14 +72,18 @@ class TransactionExplainer:
     """Explains ``graph.logit`` of transactions.
 
     Attributes:
-        model: Net and encoder, in evaluation mode.
-        history: Where the transactions and their mail are.
-        background: What own features and embeddings are compared with, see ``typical``.
+        net: The net, in evaluation mode.
+        tx: All transactions.
+        mail: Their mailboxes.
+        own: What a transaction brings itself.
+        background: What that is compared with, see ``typical``.
         options: How; the default looks at ten players and buckets of an hour, a day and a week.
     """
 
-    model: GraphModel
-    history: History
+    net: GraphNet
+    tx: Transactions
+    mail: Mailboxes
+    own: Own
     background: Background
     options: GraphOptions | None = None
 
@@ -87,9 +97,9 @@ class TransactionExplainer:
             UnstableScoreError: When the net is in training mode.
             tasks.explain.errors.ExplanationError: When there is no explanation.
         """
-        mail, _ = self.history.mail(rows)
-        index = self.history.mail.index(rows)
-        x = _own(self.model, self.history, rows)
+        mail, _ = self.mail(rows)
+        index = self.mail.index(rows)
+        x = _joined(*self.own(rows))
         return [self._explained(*one) for one in zip(rows, mail, index, x, strict=True)]
 
     def _explained(
@@ -99,7 +109,7 @@ class TransactionExplainer:
         index: NDArray[np.int32],
         own: NDArray[np.float32],
     ) -> NodeExplanation:
-        layout, tx, config = self.history.mail.layout, self.history.tx, self.model.net.config
+        layout, tx, config = self.mail.layout, self.tx, self.net.config
         slot = np.flatnonzero(index.ravel() >= 0)
         section, earlier = slot // layout.slots, index.ravel()[slot]
         keys = [self._partner(int(s), int(e)) for s, e in zip(section, earlier, strict=True)]
@@ -129,38 +139,40 @@ class TransactionExplainer:
             for c, column in enumerate(layout.columns) if config.embedding
         }  # fmt: skip
         options = self.options or GraphOptions(PLAYERS, AGES, past)
-        star = _Star(self.model.net, mail)
+        star = _Star(self.net, mail)
         explainer = NodeExplainer(star, graph, 1, background=self.background, options=options)
         return explainer.explain(0)
 
     def _partner(self, section: int, earlier: int) -> str:
         """Return the key of who stood on the other side of an earlier transaction."""
-        layout, tx = self.history.mail.layout, self.history.tx
+        layout, tx = self.mail.layout, self.tx
         if len(layout.columns) == 1:
             return f"transaction {tx.original_ids[earlier]}"
         column = layout.columns[(layout.section[section] + 1) % len(layout.columns)]
         return str(tx.index[tx.kinds[column]][tx.entities[column][earlier]])
 
 
-def typical(model: GraphModel, history: History, rows: Rows) -> Background:
+def typical(
+    names: Sequence[str], layout: MailLayout, features: Floats, embeddings: Floats
+) -> Background:
     """Return the background of a typical transaction: medians over rows, float32 ``[1, ...]``.
 
     Args:
-        model: Net and encoder.
-        history: Where the rows are.
-        rows: Training rows.
+        names: Of the features.
+        layout: Of the mail.
+        features: Of rows to take the medians of ``[m, F]``.
+        embeddings: The same ``[m, C, E]``; their number may be another.
     """
-    layout, config = history.mail.layout, model.net.config
-    past = [f"{column}.{i}" for column in layout.columns for i in range(config.embedding)]
-    middle = np.median(_own(model, history, rows), axis=0, keepdims=True).astype(np.float32)
-    return Background((IS_TRANSACTION, *history.features.names, *past), middle)
+    past = [f"{column}.{i}" for column in layout.columns for i in range(embeddings.shape[2])]
+    middle = _joined(*(np.median(x, axis=0, keepdims=True) for x in (features, embeddings)))
+    return Background((IS_TRANSACTION, *names, *past), middle)
 
 
-def _own(model: GraphModel, history: History, rows: Rows) -> NDArray[np.float32]:
+def _joined(features: Floats, embeddings: Floats) -> Floats:
     """Return what a transaction brings itself: 1, features, embeddings ``[m, 1 + F + C E]``."""
-    past = model.looked_up(history, rows).reshape(len(rows), -1)
-    ones = np.ones((len(rows), 1), np.float32)
-    return np.concatenate([ones, history.features_of(rows), past], axis=1)
+    ones = np.ones((len(features), 1), np.float32)
+    parts = [ones, features, embeddings.reshape(len(features), -1)]
+    return np.concatenate(parts, axis=1, dtype=np.float32)
 
 
 def _clock(time: int) -> str:

@@ -115,8 +115,13 @@ class GraphPart:
         """
         from tasks.fraud.graph.explain import TransactionExplainer, typical
 
-        background = typical(self.model, self._history, self.train_rows)
-        return TransactionExplainer(self.model, self._history, background, options)
+        history = self._history
+
+        def own(rows: Rows) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+            return history.features_of(rows), self.model.looked_up(history, rows)
+
+        background = typical(history.features.names, history.mail.layout, *own(self.train_rows))
+        return TransactionExplainer(self.net, history.tx, history.mail, own, background, options)
 
     def embeddings(self) -> Embeddings:
         """Return the embedding of every entity seen before ``as_of``."""

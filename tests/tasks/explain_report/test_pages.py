@@ -87,10 +87,12 @@ def test_the_steps_of_the_waterfall_add_up(subject):
     found = made.explain(np.arange(5)).found
     for row in range(5):
         for most in (1, 2, 14):
-            steps = steps_of(found, row, most)
+            steps = steps_of(found.contract.labels, found.values[row], found.errors[row], most)
             total = found.contract.base + sum(s.value for s in steps)
             assert total == pytest.approx(found.scores[row])
-    assert steps_of(found, 0, 1)[-1].label.endswith("others")
+            assert len(steps) <= most + 1
+    few = steps_of(found.contract.labels, found.values[0], found.errors[0], 1)
+    assert few[-1].label.endswith("others")
 
 
 def test_a_case_below_the_threshold_needs_no_change(subject):

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
-import pyarrow as pa
 import pytest
+import torch
+from safetensors.torch import save
 
+from kernels.bundle.folder import BundleError
 from tasks.explain.drift import DriftConfig
 from tasks.explain.errors import ExplanationError
 from tasks.explain.record import ModelName
 from tasks.explain_report.case import collect_case
 from tasks.explain_report.model import ModelConfig, collect_model
 from tasks.explain_report.render import case_page, model_page
-from tasks.fraud import stages
-from tasks.fraud.bundle import write_bundle
-from tasks.fraud.dataset import DatasetConfig, Split
-from tasks.fraud.evaluation.plan import make_plan
 from tasks.fraud.explained import (
     fraud_subject,
     recent_rows,
@@ -26,40 +23,23 @@ from tasks.fraud.explained import (
     rows_of_keys,
     segments_of,
 )
-from tasks.fraud.features import build_features
-from tasks.fraud.heads import MlpConfig, TreeConfig
-from tasks.fraud.ingest.checks import check
+from tasks.fraud.graph import SIGNALS
+from tasks.fraud.graph.served import WEIGHTS, read_net
 from tasks.fraud.report.inputs import last_day
 from tasks.fraud.score import score_transactions
-from tasks.fraud.simulate import TransfersConfig, simulate_transfers
-from tasks.fraud.training import TrainingConfig, bundle_parts, calibrate, fit_fold
 
-DATASETS = Path(__file__).resolve().parents[3] / "tasks" / "fraud" / "datasets"
-SETTINGS = TrainingConfig(
-    trees=TreeConfig(rounds=15, seeds=2, min_rows=10),
-    mlp=MlpConfig(hidden=(8, 4), epochs=1, batch=256),
-    background_rows=24,
-)
 DAY_MS = 86_400_000
 
 
 @pytest.fixture(scope="module")
-def bank(tmp_path_factory):
-    shipped = DatasetConfig.from_toml(DATASETS / "transfers.toml")
-    split = Split(train_days=20, test_days=7, folds=2, validation_folds=1, warmup_days=5,
-                  test_start="2018-05-20")  # fmt: skip
-    config = replace(shipped, split=split)
-    network = TransfersConfig(accounts=120, days=70, rings=12, seed=2)
-    tx = check(pa.Table.from_batches(simulate_transfers(network)), config, "x").transactions
-    features = build_features(tx, config)
-    fold = make_plan(tx, config).test[0]
-    fitted = calibrate(tx, features, fit_fold(tx, features, fold, SETTINGS, None))
-    parts = bundle_parts(
-        tx, features, config, fitted,
-        active="tabular", settings=SETTINGS, metrics={"test": {}}, data_digest="0" * 64,
-        thresholds=stages.thresholds_of(tx, features, fitted, config, "tabular"), git_commit="x",
-    )  # fmt: skip
-    return write_bundle(tmp_path_factory.mktemp("bundle") / "b", parts), tx, features
+def bank(written, data):
+    return written("tabular"), data[0], data[1]
+
+
+@pytest.fixture(scope="module")
+def linked(bundle, data):
+    """A bank whose champion reads a graph network."""
+    return bundle, data[0], data[1]
 
 
 def subject_of(bank, rows, **thresholds):
@@ -147,3 +127,55 @@ def test_bands_of_amounts_divide_the_rows_in_quarters(bank):
     assert len(names) == 4
     assert counts.max() < 1.2 * len(tx) / 4
     assert len(segments_of(tx, rows[:1], 2)["amount band"]) == 1
+
+
+def test_what_a_graph_network_says_is_explained_beneath(linked):
+    bundle, tx, _ = linked
+    rows = recent_rows(tx, 5, 40)
+    subject = subject_of(linked, rows, review=0.5)
+    read = subject.rows[:, len(bundle.feature_names) + SIGNALS.index("graph.logit")]
+    for place in (0, 7, len(rows) - 1):
+        one = subject.beneath(place)
+        assert one.player == "graph network"
+        assert one.player in subject.explain(np.array([place])).found.contract.labels
+        assert one.found.base + one.found.values.sum() == pytest.approx(read[place], abs=1e-4)
+        assert all(value > 0 for _, value in one.raising)
+    case = collect_case(subject, 7)
+    html = case_page(case)
+    assert "Inside: graph network" in html
+    assert any(" UTC)" in step.label for step in case.beneath_steps)
+    total = case.beneath.found.base + sum(step.value for step in case.beneath_steps)
+    assert total == pytest.approx(read[7], abs=1e-4)
+
+
+def test_the_explanation_beneath_does_not_depend_on_the_rows_beside_it(linked):
+    _, tx, _ = linked
+    rows = recent_rows(tx, 5, 40)
+    wide, narrow = subject_of(linked, rows), subject_of(linked, rows[7:9])
+    assert np.array_equal(wide.beneath(7).found.values, narrow.beneath(0).found.values)
+
+
+def test_trees_alone_have_nothing_beneath(bank):
+    _, tx, _ = bank
+    subject = subject_of(bank, recent_rows(tx, 3, 20))
+    assert subject.beneath is None
+    assert "Inside: " not in case_page(collect_case(subject, 0))
+
+
+def test_a_network_that_contradicts_the_bundle_is_refused(linked, monkeypatch):
+    bundle, tx, _ = linked
+    subject = subject_of(linked, recent_rows(tx, 3, 20))
+    other = read_net(bundle)
+    other.set_knee(0.0)
+    other.get_buffer("prior").add_(1.0)
+    monkeypatch.setattr("tasks.fraud.graph.served.read_net", lambda _: other)
+    with pytest.raises(ExplanationError, match="contradicts itself"):
+        subject.beneath(0)
+
+
+@pytest.mark.parametrize("content", [b"nothing of the kind", save({"net.odds": torch.zeros(2)})])
+def test_weights_that_hold_no_net_are_told(tmp_path, content):
+    (tmp_path / WEIGHTS).write_bytes(content)
+    bundle = SimpleNamespace(folder=tmp_path, read_extra=lambda _: content)
+    with pytest.raises(BundleError, match="holds no graph net"):
+        read_net(bundle)

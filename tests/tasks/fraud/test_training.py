@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pytest
 
 from kernels.bundle.folder import BundleError
 from tasks.fraud import stages
-from tasks.fraud.bundle import Bundle, write_bundle
-from tasks.fraud.dataset import DatasetConfig, Split
+from tasks.fraud.bundle import Bundle
 from tasks.fraud.evaluation.bootstrap import JudgedScores
 from tasks.fraud.evaluation.choice import choose_head
 from tasks.fraud.evaluation.figures import StoredFold, figures, result_from_json, tracked_metrics
@@ -26,75 +23,20 @@ from tasks.fraud.evaluation.paired import (
 )
 from tasks.fraud.evaluation.plan import make_plan
 from tasks.fraud.evaluation.protocol import FoldResult, ProtocolError
-from tasks.fraud.features import build_features
-from tasks.fraud.heads import HeadError, MlpConfig, TreeConfig
+from tasks.fraud.heads import HeadError
 from tasks.fraud.heads.files import head_from_dict, head_to_dict
 from tasks.fraud.heads.head import Blend, Head
-from tasks.fraud.ingest.checks import check
 from tasks.fraud.online.head import FastHead
 from tasks.fraud.report.inputs import explain_alerts, last_day
 from tasks.fraud.score import score_transactions
-from tasks.fraud.simulate import TransfersConfig, simulate_transfers
 from tasks.fraud.training import (
     TrainingConfig,
     TrainingError,
-    bundle_parts,
     calibrate,
     calibration_rows,
-    fit_fold,
     judge_fold,
     training_rows,
 )
-
-DATASETS = Path(__file__).resolve().parents[3] / "tasks" / "fraud" / "datasets"
-SETTINGS = TrainingConfig(
-    trees=TreeConfig(rounds=15, seeds=1, min_rows=10),
-    mlp=MlpConfig(hidden=(8, 4), epochs=3, batch=256),
-    background_rows=24,
-    network={
-        "steps": 30,
-        "batch": 64,
-        "negatives": 7,
-        "hidden": 8,
-        "folds": 2,
-        "entities": {"steps": 4, "events": 64, "hidden": 8, "embedding": 4},
-    },
-)
-
-
-@pytest.fixture(scope="module")
-def data():
-    shipped = DatasetConfig.from_toml(DATASETS / "transfers.toml")
-    split = Split(train_days=20, test_days=7, folds=2, validation_folds=1, warmup_days=5,
-                  test_start="2018-05-20")  # fmt: skip
-    config = replace(shipped, split=split)
-    network = TransfersConfig(accounts=120, days=70, rings=12, seed=2)
-    tx = check(pa.Table.from_batches(simulate_transfers(network)), config, "x").transactions
-    return tx, build_features(tx, config), config
-
-
-@pytest.fixture(scope="module")
-def plan(data):
-    return make_plan(data[0], data[2])
-
-
-@pytest.fixture(scope="module")
-def fitted(data, plan):
-    tx, features, config = data
-    fold = plan.test[0]
-    graph = stages.fit_graph_part(tx, features, fold, config, SETTINGS)
-    return calibrate(tx, features, fit_fold(tx, features, fold, SETTINGS, graph))
-
-
-@pytest.fixture(scope="module")
-def bundle(data, fitted, tmp_path_factory):
-    tx, features, config = data
-    parts = bundle_parts(
-        tx, features, config, fitted,
-        active="both", settings=SETTINGS, metrics={"test": {}}, data_digest="0" * 64,
-        thresholds=stages.thresholds_of(tx, features, fitted, config, "both"), git_commit="x",
-    )  # fmt: skip
-    return write_bundle(tmp_path_factory.mktemp("bundles") / "b", parts)
 
 
 def test_folds_that_do_not_fit_are_dropped_and_named(data, plan):
@@ -318,9 +260,9 @@ def test_heads_survive_as_json(data, fitted, plan):
         head_to_dict(Head(object()))
 
 
-def test_settings_are_read_and_checked():
-    read = TrainingConfig.from_dict(json.loads(json.dumps(SETTINGS.to_dict())))
-    assert read == SETTINGS
+def test_settings_are_read_and_checked(settings):
+    read = TrainingConfig.from_dict(json.loads(json.dumps(settings.to_dict())))
+    assert read == settings
     for wrong, message in (
         ({"treez": {}}, "unknown training setting"),
         ({"trees": {"roundz": 1}}, "training settings"),
@@ -333,24 +275,24 @@ def test_settings_are_read_and_checked():
         TrainingConfig.from_dict({"mlp": {"hidden": 8}})
 
 
-def test_wrong_network_settings_and_one_class_are_named(data, plan):
+def test_wrong_network_settings_and_one_class_are_named(data, plan, settings):
     tx, features, config = data
-    wrong = replace(SETTINGS, network={"stepz": 1})
+    wrong = replace(settings, network={"stepz": 1})
     with pytest.raises(TrainingError, match="network settings"):
         stages.fit_graph_part(tx, features, plan.test[0], config, wrong)
     honest = replace(tx, label=np.where(tx.label == 1, 0, tx.label).astype(np.int8))
     with pytest.raises(TrainingError, match="both classes are needed"):
         training_rows(honest, plan.test[0])
-    off = replace(SETTINGS, graph=False)
+    off = replace(settings, graph=False)
     assert stages.fit_graph_part(tx, features, plan.test[0], config, off) is None
 
 
-def test_the_networks_run_on_their_threads_with_and_without_a_graph():
+def test_the_networks_run_on_their_threads_with_and_without_a_graph(settings):
     import torch
 
     before = torch.get_num_threads()
     for graph in (True, False):
-        with stages.network_threads(replace(SETTINGS, graph=graph, threads=before + 1)):
+        with stages.network_threads(replace(settings, graph=graph, threads=before + 1)):
             assert torch.get_num_threads() == before + 1
         assert torch.get_num_threads() == before
 
