@@ -3,8 +3,10 @@
 Stability: for each bank the shipped tree head is trained, and its background of training rows drawn
 eleven times. The reasons of the payments that it reviews or blocks in the test week are compared
 between all pairs of backgrounds: the groups of the (at most four) reasons, and the order of
-neighbours. A flip that was declared a tie is honest, one that was not misleads. Latency: one server
-under one load; the rules decide which answers are explained, so reasons go on and off in turn.
+neighbours. A flip that was declared a tie is honest, one that was not misleads. The same is done
+between heads trained with other seeds (``trained_``): a reason's error holds the spread of the
+seeds, too. Latency: one server under one load; the rules decide which answers are explained, so
+reasons go on and off in turn.
 """
 
 from __future__ import annotations
@@ -39,6 +41,7 @@ from tests.benchmarks._model import BANK, simulated
 from tests.benchmarks.api_load import Session, serving
 
 DRAWS = 11
+TRAININGS = 3
 MOST_ROWS = 200
 REVIEW_RATE = 0.01
 FLOOR, SHARE = 0.1, 0.05
@@ -48,11 +51,11 @@ Rows = NDArray[np.float32]
 
 
 class Bank(NamedTuple):
-    """A trained head and the payments it flags."""
+    """A head trained several times with other seeds, and the payments that the first one flags."""
 
     names: tuple[str, ...]
     groups: FeatureGroups
-    forest: Forest
+    forests: tuple[Forest, ...]
     training: Rows
     flagged: Rows
 
@@ -67,16 +70,22 @@ def trained(seed: int, *, smoke: bool) -> Bank:
     known, between = training_rows(tx, fold), fold.delay_rows(tx)
     test = np.flatnonzero((tx.time >= fold.test_start) & (tx.time < fold.test_end))
     trees = TreeConfig(rounds=20, seeds=2) if smoke else TreeConfig()
-    head = fit_trees(features.values[known], tx.label[known], trees)
+    heads = [
+        fit_trees(features.values[known], tx.label[known], replace(trees, seed=first))
+        for first in range(0, TRAININGS * trees.seeds, trees.seeds)
+    ]
+    head = heads[0]
     least = fpr_threshold(head.logit(features.values[between]), tx.label[between], REVIEW_RATE)
     after = features.values[test]
     flagged = after[head.logit(after) >= least]
-    models = [read_model(text)[0] for text in head.scorer.to_text()]
     names = tuple(features.names)
+    forests = [
+        Forest([read_model(text)[0] for text in one.scorer.to_text()], len(names)) for one in heads
+    ]
     return Bank(
         names,
         FeatureGroups.of(names, [e.column for e in config.entities]),
-        Forest(models, len(names)),
+        tuple(forests),
         features.values[known],
         np.ascontiguousarray(flagged[:: -(-len(flagged) // MOST_ROWS) or 1]),
     )
@@ -91,12 +100,12 @@ class Told(NamedTuple):
     row_us: float
 
 
-def told(bank: Bank, rows: int, draw: int) -> Told:
-    """Explain the flagged rows against one drawn background."""
+def told(bank: Bank, rows: int, draw: int, training: int = 0) -> Told:
+    """Explain the flagged rows by one training's head against one drawn background."""
     rng = np.random.default_rng([draw, rows])
     chosen = np.sort(rng.choice(len(bank.training), rows, replace=False))
     with stopwatch() as loading:
-        part = ForestPart(bank.forest, Background(bank.names, bank.training[chosen]))
+        part = ForestPart(bank.forests[training], Background(bank.names, bank.training[chosen]))
         head = FastHead("tabular", bank.names, part, Calibration(), None, ReasonRanker(bank.groups))
         head.reasons(bank.flagged[0])
     with stopwatch() as timing:
@@ -118,11 +127,10 @@ def neighbours(one: HeadExplanation) -> list[tuple[str, str, bool]]:
     return found
 
 
-def stability(bank: Bank, rows: int) -> dict[str, float]:
-    """Compare the reasons between all ordered pairs of drawn backgrounds."""
-    drawn = [told(bank, rows, draw) for draw in range(DRAWS)]
+def agreement(several: Sequence[Told]) -> dict[str, float]:
+    """Compare reasons between all ordered pairs."""
     overlap, exact, flips, honest, pairs, ties = [], [], 0, 0, 0, 0
-    for one, other in permutations(drawn, 2):
+    for one, other in permutations(several, 2):
         for ours, theirs, values in zip(
             one.explanations, other.explanations, other.order, strict=True
         ):
@@ -137,9 +145,6 @@ def stability(bank: Bank, rows: int) -> dict[str, float]:
                 flipped = values[stronger] < values[weaker]
                 flips += flipped
                 honest += flipped and tie
-    errors = [
-        g.error for t in drawn for one in t.explanations for g in one.groups[: len(one.reasons)]
-    ]
     return {
         "stability_top4": float(np.mean(overlap)),
         "stability_top4_exact": float(np.mean(exact)),
@@ -147,6 +152,19 @@ def stability(bank: Bank, rows: int) -> dict[str, float]:
         "flips": flips,
         "ties": ties,
         "neighbours": pairs,
+    }
+
+
+def stability(bank: Bank, rows: int) -> dict[str, float]:
+    """Compare the reasons between drawn backgrounds, and between trainings."""
+    drawn = [told(bank, rows, draw) for draw in range(DRAWS)]
+    trained = [drawn[0], *(told(bank, rows, 0, other) for other in range(1, TRAININGS))]
+    errors = [
+        g.error for t in drawn for one in t.explanations for g in one.groups[: len(one.reasons)]
+    ]
+    return {
+        **agreement(drawn),
+        **{f"trained_{key}": value for key, value in agreement(trained).items()},
         "reason_error": float(np.median(errors)) if errors else float("nan"),
         "flagged": len(bank.flagged),
         "load_s": float(np.mean([t.load_s for t in drawn[1:]])),
@@ -206,16 +224,20 @@ def latency(args: argparse.Namespace) -> dict[str, Any]:
 
 def over_banks(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Return means over banks; of neighbours and flips, shares of all of them."""
-    sums = {key: sum(row[key] for row in rows) for key in ("flips", "ties", "neighbours")}
-    honest = sum(row["honest_flips"] for row in rows)
-    figures: dict[str, Any] = {
-        "tie_honesty": honest / sums["flips"] if sums["flips"] else float("nan"),
-        "ties_declared": sums["ties"] / max(sums["neighbours"], 1),
-        "flips": sums["flips"] / max(sums["neighbours"], 1),
-    }
+    figures: dict[str, Any] = {}
+    for kind in ("", "trained_"):
+        flips, ties, honest, pairs = (
+            sum(row[kind + key] for row in rows)
+            for key in ("flips", "ties", "honest_flips", "neighbours")
+        )
+        figures |= {
+            f"{kind}tie_honesty": honest / flips if flips else float("nan"),
+            f"{kind}ties_declared": ties / max(pairs, 1),
+            f"{kind}flips": flips / max(pairs, 1),
+        }
     for key in ("reason_error", "flagged", "load_s", "reasons_row_us"):
         figures[key] = float(np.mean([row[key] for row in rows]))
-    for key in ("stability_top4", "stability_top4_exact"):
+    for key in ("stability_top4", "stability_top4_exact", "trained_stability_top4"):
         values = [row[key] for row in rows]
         figures |= {key: float(np.mean(values)), f"{key}_worst": min(values)}
         if len(rows) > 1:

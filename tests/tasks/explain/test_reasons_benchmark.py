@@ -21,10 +21,13 @@ def test_stability(capsys):
     for key in ("stability_top4", "stability_top4_exact"):
         assert 0 < found[f"{key}_worst"] <= found[key] <= 1
     assert found["stability_top4_exact"] <= found["stability_top4"]
-    assert 0 <= found["ties_declared"] <= 1
-    for row in found["rows"]:
-        assert row["honest_flips"] <= min(row["flips"], row["ties"])
-        assert max(row["flips"], row["ties"]) <= row["neighbours"]
+    for kind in ("", "trained_"):
+        assert 0 <= found[f"{kind}ties_declared"] <= 1
+        for row in found["rows"]:
+            honest, flips, ties = (row[kind + key] for key in ("honest_flips", "flips", "ties"))
+            assert honest <= min(flips, ties)
+            assert max(flips, ties) <= row[f"{kind}neighbours"]
+    assert 0 < found["trained_stability_top4"] <= 1
 
 
 @pytest.mark.long
