@@ -26,6 +26,7 @@ def explain_rules(
     rows: int = 200_000,
     settings: dict[str, Any] | None = None,
     table: str = "payments",
+    version: str = "",
     seed: int = 0,
 ) -> dict[str, Any]:
     """Mine rules from decisions on the older 70 % of the rows, measure them on the newer 30 %.
@@ -40,14 +41,15 @@ def explain_rules(
         rows: Most rows; more are drawn from.
         settings: Of ``MineConfig``.
         table: Name of the table in the queries.
+        version: Of the edition; empty: the day of the newest row it is mined from.
         seed: Of the draw of rows.
 
     Returns:
-        JSON record: files, metrics, mined, measured, fidelity, run.
+        JSON record: version, files, metrics, mined, measured, fidelity, run.
     """
     source = open_source(data, config, contract, own)
     asked: dict[str, Any] = {"days": days, "rows": rows, "config": settings or {}, "table": table,
-                             "seed": seed}  # fmt: skip
+                             "version": version, "seed": seed}  # fmt: skip
     made = steps.mine_rules(place_for("rules", source, **asked), source=source, **asked)
     run = steps.log_rules(
         dataset=source["dataset"],
@@ -57,7 +59,7 @@ def explain_rules(
         config=asked["config"],
     )
     files = steps.copy_files(made["folder"], made["files"], out)
-    told = ("model", "mined", "measured", "fidelity", "metrics")
+    told = ("model", "version", "mined", "measured", "fidelity", "metrics")
     return {key: made[key] for key in told} | {"files": files, "run": run}
 
 
@@ -74,6 +76,7 @@ def try_rules(
     days: float = 0.0,
     rows: int = 200_000,
     limits: dict[str, float] | None = None,
+    newest: float = 0.3,
     seed: int = 0,
 ) -> dict[str, Any]:
     """Run an edition over rows that a model has decided; the record is written beside it.
@@ -89,6 +92,7 @@ def try_rules(
         days: Whole days used, counted back from the last one; 0: all.
         rows: Most rows; more are drawn from.
         limits: Of ``tasks.explain.rules.approval.Limits``.
+        newest: Share of the rows it is tried on, the newest; mining learns from the others.
         seed: Of the draw of rows.
 
     Returns:
@@ -96,7 +100,7 @@ def try_rules(
     """
     source = open_source(data, config, contract, own)
     made: dict[str, Any] = steps.try_rules(
-        edition, source=source, tried_by=tried_by, before=before, limits=limits or {}, days=days,
-        rows=rows, seed=seed,
+        edition, source=source, tried_by=tried_by, before=before, limits=limits or {},
+        newest=newest, days=days, rows=rows, seed=seed,
     )  # fmt: skip
     return made

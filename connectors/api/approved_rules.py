@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -28,6 +28,22 @@ class UnreadFeatureError(PenstockError):
     """A rule reads a feature that a model does not have."""
 
 
+class DecidedBy(NamedTuple):
+    """What made decisions.
+
+    Attributes:
+        model: Digest of the bundle.
+        thresholds: Scores from which its rows are reviewed and blocked.
+        champion: Whether its first head scored, and no simpler one in its place.
+        scored: Whether any head scored.
+    """
+
+    model: str
+    thresholds: Mapping[str, float]
+    champion: bool = True
+    scored: bool = True
+
+
 class Overruled(NamedTuple):
     """What approved rules make of decisions.
 
@@ -43,13 +59,12 @@ class Overruled(NamedTuple):
 class ApprovedRules:
     """An edition and what it may do beside the model in service.
 
-    It may veto only if its trial kept to the limit of vetoes, and only beside the very model that
-    decided the trial's history.
+    It may veto only if its trial kept to the limit of vetoes, and only what that trial has seen: a
+    decision of the very model, made from scores that were reviewed or blocked then, too.
 
     Attributes:
         edition: The rules.
         label: Name, version and the first twelve digits of the digest, as answers tell them.
-        powers: What they may do now.
     """
 
     def __init__(self, edition: Edition, trial: Trial, powers: Sequence[Power]) -> None:
@@ -72,9 +87,9 @@ class ApprovedRules:
                 "--most-vetoed",
             )
         self.edition, self._trial, self._granted = edition, trial, tuple(powers)
-        self.powers: tuple[Power, ...] = self._granted
         self.label = f"{edition.name} {edition.version} ({trial.digest[:12]})"
         self._read = {name for rule in edition.rules for name in rule.features}
+        self._warned: str | None = None
         self._columns: dict[tuple[str, ...], list[int]] = {}
 
     @classmethod
@@ -109,35 +124,42 @@ class ApprovedRules:
                 "Mine or edit rules for this model and try them, or serve the one they stand for",
             )
 
-    def stand_beside(self, names: Sequence[str], digest: str) -> None:
-        """Stand beside another model from the next decision on.
+    def powers(self, by: DecidedBy) -> tuple[Power, ...]:
+        """Return what the rules may do beside decisions."""
+        return tuple(p for p in self._granted if p != "veto" or self._no_veto(by) is None)
 
-        Args:
-            names: What it reads.
-            digest: Its digest.
-
-        Raises:
-            UnreadFeatureError: As ``require``; the model so far stays.
-        """
-        self.require(names)
-        tried = digest == self._trial.model
-        self.powers = tuple(p for p in self._granted if tried or p != "veto")
-        if self.powers != self._granted:
+    def warn(self, by: DecidedBy) -> None:
+        """Log why the rules may not veto what they were meant to, once for each cause."""
+        why = self._no_veto(by) if "veto" in self._granted else None
+        told, self._warned = self._warned, why
+        if why is not None and why != told:
             logger.warning(
-                "the approved rules %s were tried with model %s, in service is %s: they may not "
-                "veto until they are tried with it (penstock explain trial)",
+                "the approved rules %s may not veto until they are tried with what decides now "
+                "(penstock explain trial): %s",
                 self.label,
-                self._trial.model[:16] or "none",
-                digest[:16],
+                why,
             )
+
+    def _no_veto(self, by: DecidedBy) -> str | None:
+        trial = self._trial
+        if by.model != trial.model:
+            tried = trial.model[:16] or "none"
+            return f"they were tried with model {tried}, in service is {by.model[:16]}"
+        if not by.champion:
+            return "another head than the champion scored"
+        if not trial.covers(by.thresholds):
+            return (
+                f"the rules in force decide from {dict(by.thresholds)}, in the trial the model "
+                f"decided from {dict(trial.thresholds)}"
+            )
+        return None
 
     def overrule(
         self,
         values: NDArray[np.float32],
         names: tuple[str, ...],
         decisions: Sequence[str],
-        *,
-        scored: bool,
+        by: DecidedBy,
     ) -> Overruled:
         """Run the rules beside a model's decisions.
 
@@ -146,28 +168,27 @@ class ApprovedRules:
             names: Names of its columns; what is not among them, the rules do not know: a rule that
                 reads it does not hold, and nothing is vetoed beside it.
             decisions: The model's decisions [n]; ``UNSCORED`` where none scored.
-            scored: Whether a model scored at all. Where none did, only graver decisions are
-                conflicts, and nothing is approved.
+            by: What made them. Where no model scored, only graver decisions are conflicts, and
+                nothing is approved.
         """
         from tasks.explain.rules.edition import beside
         from tasks.explain.rules.engine import codes
         from tasks.explain.rules.model import DECISIONS
 
-        powers = self.powers if scored else tuple(p for p in self.powers if p == "flag")
         rows = np.concatenate([values, np.full((len(values), 1), np.nan, np.float32)], axis=1)
         chosen = rows[:, self._columns_of(names)]
-        final, conflicts = beside(self.edition, chosen, codes(decisions), powers)
-        if not scored:
+        final, conflicts = beside(self.edition, chosen, codes(decisions), self.powers(by))
+        if not by.scored:
             conflicts = [_unscored(one) for one in conflicts if one.kind == "flag"]
         return Overruled([DECISIONS[code] for code in final], {c.row: c for c in conflicts})
 
-    def described(self) -> dict[str, Any]:
-        """Return what the page of the model tells of the rules."""
+    def described(self, by: DecidedBy) -> dict[str, Any]:
+        """Return what the page of the model tells of the rules beside what decides now."""
         trial = self._trial
         return {
             **self.identity,
             "rules": len(self.edition.rules),
-            "powers": list(self.powers),
+            "powers": list(self.powers(by)),
             "tried_by": trial.tried_by,
             "tried_with": trial.model[:16],
         }

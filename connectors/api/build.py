@@ -77,6 +77,7 @@ def build_service(settings: ApiSettings) -> Service:
         conflicts=foundation.journals.get(CONFLICTS),
     )
     models.start(engine, own_rules=own)
+    engine.warn_of_vetoes()
     dead = DeadLetters(
         foundation.journals["dead-letters"],
         daily_bytes=settings.dead_letter_mib * MIB,
@@ -121,7 +122,7 @@ def _approved(settings: ApiSettings, model: ServedModel) -> ApprovedRules | None
         return None
     powers: list[Power] = [p for p in ("flag", "veto") if p in settings.rule_powers]
     approved = ApprovedRules.load(settings.approved_rules, powers)
-    approved.stand_beside(model.columns(model.heads[0]), model.bundle.digest)
+    approved.require(model.columns(model.heads[0]))
     return approved
 
 

@@ -11,13 +11,16 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from connectors.api.approved_rules import UNSCORED, ApprovedRules, said
+from connectors.api.approved_rules import UNSCORED, ApprovedRules, DecidedBy, said
 from connectors.api.journal import Journal
 from connectors.api.metrics import Metrics
 from connectors.api.rules import Rules
 
 if TYPE_CHECKING:
     from tasks.explain.rules.engine import Conflict
+
+BESIDE_SCORE = ("block-list/", "rule/")
+"""How codes of reasons begin that are not the score's."""
 
 NOWHERE = -1
 """Place of the entity on a block list, where none is."""
@@ -76,6 +79,9 @@ class Decider:
         scores: Sequence[float],
         values: NDArray[np.float32],
         names: tuple[str, ...],
+        *,
+        model: str,
+        champion: bool = True,
     ) -> Decisions:
         """Decide.
 
@@ -85,6 +91,8 @@ class Decider:
             scores: [n], NaN for all of them where no model scored.
             values: float32 [n, W], what was known of them.
             names: Names of the columns.
+            model: Digest of the bundle that scored.
+            champion: Whether its first head did.
         """
         listed = [rules.listed(self._kinds, ids) for ids in entities]
         alone = [_by_score(rules, score) for score in scores]
@@ -92,7 +100,8 @@ class Decider:
         conflicts: dict[int, Conflict] = {}
         if self.approved is not None:
             scored = not any(map(math.isnan, scores))
-            final, conflicts = self.approved.overrule(values, names, alone, scored=scored)
+            by = DecidedBy(model, rules.thresholds, champion, scored)
+            final, conflicts = self.approved.overrule(values, names, alone, by)
         for row, place in enumerate(listed):
             if place == NOWHERE:
                 continue
@@ -112,12 +121,13 @@ class Decider:
             row: Which.
             found: Reasons of the score; None: none were made.
         """
-        first = self._first(decided, row)
+        first = self.first(decided, row)
         if first is None:
             return None if found is None else [reason._asdict() for reason in found]
         return [first, *(reason._asdict() for reason in (found or ())[:3])]
 
-    def _first(self, decided: Decisions, row: int) -> dict[str, Any] | None:
+    def first(self, decided: Decisions, row: int) -> dict[str, Any] | None:
+        """Return the reason of a block list or of approved rules, None where the score decided."""
         place = decided.listed[row]
         if place != NOWHERE:
             name = self._names[place].replace("_", " ")
@@ -139,7 +149,9 @@ class Decider:
     ) -> None:
         """Journal every conflict before an answer leaves.
 
-        An event that is refused after this and sent again is told again; its request differs.
+        A line may stand twice: of an event that is refused after this and sent again by another
+        request, or by the same one where another process answered the event meanwhile. The answer
+        that the event got names its request; of lines with the same event and request any serves.
 
         Args:
             decided: The decisions.
@@ -175,6 +187,12 @@ class Decider:
             "approved_rules": self.approved.label,
             "overruled": None if conflict is None else said(conflict),
         }
+
+
+def decided_by(reasons: Sequence[Mapping[str, Any]] | None) -> Mapping[str, Any] | None:
+    """Return the reason of a kept answer that ``Decider.first`` put there, if it did."""
+    first = reasons[0] if reasons else None
+    return first if first and first["code"].startswith(BESIDE_SCORE) else None
 
 
 def count_conflicts(decided: Decisions, metrics: Metrics) -> None:

@@ -18,7 +18,7 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from connectors.api.approved_rules import ApprovedRules
+from connectors.api.approved_rules import ApprovedRules, DecidedBy
 from connectors.api.counting import Counted, EventCounter
 from connectors.api.deciding import Decider, count_conflicts
 from connectors.api.entity_blocks import BlockMismatchError
@@ -142,9 +142,22 @@ class Engine:
             UnreadFeatureError: The approved rules read what it has not; the one so far stays.
         """
         if self.approved is not None:
-            self.approved.stand_beside(model.columns(model.heads[0]), model.bundle.digest)
+            self.approved.require(model.columns(model.heads[0]))
         self._counter.replace_model(model)
         self.model = model
+
+    def warn_of_vetoes(self) -> None:
+        """Log when approved rules may no longer veto beside the model and rules in force."""
+        if self.approved is not None:
+            self.approved.warn(self._decided_by)
+
+    def described_rules(self) -> dict[str, Any] | None:
+        """Return what the page of the model tells of approved rules."""
+        return None if self.approved is None else self.approved.described(self._decided_by)
+
+    @property
+    def _decided_by(self) -> DecidedBy:
+        return DecidedBy(self.model.bundle.digest, self.rules.thresholds)
 
     def score(self, rows: Sequence[Row], asked: Asked) -> list[bytes | Problem]:
         """Answer transactions; one that was answered before gets the same bytes again.
@@ -199,19 +212,30 @@ class Engine:
         transaction: OnlineTransaction,
         score: float,
         values: NDArray[np.float32],
-        names: tuple[str, ...],
+        *,
+        model: ServedModel,
+        head: str,
+        rules: Rules,
     ) -> tuple[str, dict[str, Any]]:
-        """Return what the rules in force say to one score, and what approved rules made of it.
+        """Return what rules say to one score, and what decided besides it.
+
+        Model and rules are given: those in force may change while an explanation is made.
 
         Args:
             transaction: The transaction.
             score: Its score.
             values: float32 [1, W], what the head read.
-            names: Names of the columns.
+            model: The model that scored.
+            head: Which of its heads did.
+            rules: Thresholds and block lists.
         """
-        entities = [transaction.entities]
-        decided = self._decider.decide(self.rules, entities, [score], values, names)
-        return decided.final[0], self._decider.told(decided, 0)
+        decider = self._decider
+        decided = decider.decide(
+            rules, [transaction.entities], [score], values, model.columns(head),
+            model=model.bundle.digest, champion=head == model.heads[0],
+        )  # fmt: skip
+        first = decider.first(decided, 0)
+        return decided.final[0], {**decider.told(decided, 0), "decided_by": first}
 
     def rehearse(self, entities: Sequence[str]) -> None:
         """Run the steps of an event on blocks that are held already and forgotten afterwards."""
@@ -275,7 +299,10 @@ class Engine:
         values = stepped.features if scored.inputs is None else scored.inputs
         entities = [transaction.entities for transaction in transactions]
         names = model.columns(scored.head)
-        decided = self._decider.decide(rules, entities, scores, values, names)
+        decided = self._decider.decide(
+            rules, entities, scores, values, names,
+            model=model.bundle.digest, champion=scored.head == model.heads[0],
+        )  # fmt: skip
         shared = self._shared(scored, stepped, asked)
         bodies, told = [], []
         for row, transaction in enumerate(transactions):

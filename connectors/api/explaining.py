@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
+from connectors.api.deciding import decided_by
 from connectors.api.engine import Engine
 from connectors.api.entity_blocks import BlockMismatchError
 from connectors.api.gate import Gate
@@ -215,13 +216,15 @@ class Explaining:
     def _fresh(self, transaction: OnlineTransaction, model: ServedModel) -> Callable[[], _Decided]:
         engine = self._engine
         seen = engine.seen_by(transaction)
-        decide, rules = engine.decide, engine.rules.version
+        rules = engine.rules
 
         def work() -> _Decided:
             head, score, inputs, told = model.told(seen.rows, seen.features)
-            decision, beside = decide(transaction, score, inputs, model.columns(head))
-            event = transaction.event_name
-            return _Decided(event, score, decision, head, rules, told, past=False, beside=beside)
+            decision, beside = engine.decide(
+                transaction, score, inputs, model=model, head=head, rules=rules
+            )
+            event, version = transaction.event_name, rules.version
+            return _Decided(event, score, decision, head, version, told, past=False, beside=beside)
 
         return work
 
@@ -264,7 +267,8 @@ def _past(kept: KeptAnswer, model: ServedModel) -> Callable[[], _Decided]:
             told,
             past=True,
             beside={
-                name: answer[name] for name in ("approved_rules", "overruled") if name in answer
+                **{n: answer[n] for n in ("approved_rules", "overruled") if n in answer},
+                "decided_by": decided_by(answer["reasons"]),
             },
         )
 

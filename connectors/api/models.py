@@ -133,7 +133,7 @@ class Models:
             "challenger": None if self.challenger is None else _described(self.challenger),
             "comparison": None if self.comparison is None else self.comparison.to_dict(),
             "rules": engine.rules.version,
-            "approved_rules": None if engine.approved is None else engine.approved.described(),
+            "approved_rules": engine.described_rules(),
             "trouble": self.trouble or None,
         }
 
@@ -184,6 +184,7 @@ class Models:
                 raise ModelError(error.what, error.fix) from error
             if not self._own_rules:
                 engine.rules = default_rules(model.bundle.thresholds, model.bundle.digest)
+            engine.warn_of_vetoes()
             self.since = datetime.now(UTC)
             logger.info("champion is now %s", model.bundle.digest[:16])
             changed = True

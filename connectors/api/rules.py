@@ -58,6 +58,11 @@ class Rules:
         if sum(map(len, self.block.values())) > MAX_LISTED:
             raise RulesError(f"more than {MAX_LISTED} entities are listed", "Shorten the lists")
 
+    @property
+    def thresholds(self) -> dict[str, float]:
+        """Scores from which a transaction is reviewed and blocked."""
+        return {"review": self.review_at, "block": self.block_at}
+
     def decide(self, score: float) -> str:
         """Return the decision for a score."""
         if score >= self.block_at:

@@ -329,6 +329,10 @@ EXPLANATION: Schema = {
         "features_version": {"type": "integer"},
         "rules": {"type": "string"},
         **_BESIDE,
+        "decided_by": {
+            "anyOf": [REASON, {"type": "null"}],
+            "description": "a block list or an approved rule that decided; null: the score did",
+        },
         "request_id": {"type": "string"},
     },
 }

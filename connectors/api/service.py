@@ -91,6 +91,7 @@ class Service:
         """Put rules in force and keep them. A stream has rules of its own (`penstock stream`)."""
         write_atomically(self.settings.home / RULES_FILE, json.dumps(rules.to_dict()))
         self.engine.rules = rules
+        self.engine.warn_of_vetoes()
         self.models.rules_were_set()
         logger.info("rules %s are in force", rules.version)
 

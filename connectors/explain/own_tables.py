@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -90,7 +91,7 @@ def read_tables(own: OwnModel) -> OwnTables:
 def _facts(own: OwnModel, data: pa.Table) -> RowFacts:
     keys = _texts(data, own.key) if own.key else [str(i) for i in range(data.num_rows)]
     if len(set(keys)) != len(keys):
-        twice = next(k for k in keys if keys.count(k) > 1)
+        twice = next(k for k, count in Counter(keys).items() if count > 1)
         raise ExplanationError(
             f"key {twice!r} occurs twice in column {own.key!r}: name a column that tells rows "
             "apart, or none"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -73,8 +74,14 @@ def teacher_of(subject: Subject, places: NDArray[np.intp]) -> Teacher:
     return Teacher.from_scores(scores, review, at.get("block", np.inf))
 
 
+def in_time(subject: Subject, places: NDArray[np.intp]) -> NDArray[np.intp]:
+    """Return rows in the order of time; rows without instants in theirs."""
+    times = subject.facts.times
+    return places if times is None else places[np.argsort(times[places], kind="stable")]
+
+
 def mine_subject(
-    subject: Subject, places: NDArray[np.intp], config: MineConfig, *, version: str = "1"
+    subject: Subject, places: NDArray[np.intp], config: MineConfig, *, version: str = ""
 ) -> MinedRules:
     """Mine rules from a subject's decisions on its older rows and measure them on the newer ones.
 
@@ -82,14 +89,14 @@ def mine_subject(
         subject: Model and rows; rows without instants are taken in their order.
         places: Rows to use, in the order of time.
         config: How rules are mined.
-        version: Of the set.
+        version: Of the set; empty: the day of the newest row it is mined from, of rows without
+            instants the first digits of their digest. Editions are told apart by it.
 
     Raises:
         ExplanationError: Without thresholds or scores.
         RuleSetError: When the model flags no row or every row, or no rule is good enough.
     """
-    if subject.facts.times is not None:
-        places = places[np.argsort(subject.facts.times[places], kind="stable")]
+    places = in_time(subject, places)
     teacher = teacher_of(subject, places)
     cut = max(1, round(len(places) * (1 - UNSEEN)))
     older, newer = places[:cut], places[cut:]
@@ -102,8 +109,17 @@ def mine_subject(
         version=version,
         model_digest=subject.model.digest,
     )
+    if not version:
+        rules = replace(rules, version=_version(subject, older, rules))
     figures = measure(rules, subject.rows[newer], teacher.decisions[cut:])
     return MinedRules(rules, figures, len(older), len(newer))
+
+
+def _version(subject: Subject, older: NDArray[np.intp], rules: RuleSet) -> str:
+    times = subject.facts.times
+    if times is None:
+        return rules.data_digest[:8]
+    return datetime.fromtimestamp(int(times[older[-1]]) / 1000, UTC).date().isoformat()
 
 
 def write_rules(mined: MinedRules, folder: Path, *, table: str) -> list[Path]:

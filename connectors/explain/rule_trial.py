@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from connectors.explain.rule_files import teacher_of
+from connectors.explain.rule_files import UNSEEN, in_time, teacher_of
 from connectors.files import atomic_path
 from tasks.explain.rules.approval import Limits, Trial, require_approval, try_edition
 from tasks.explain.rules.edition import Rules, edition_from_json
@@ -63,6 +63,7 @@ def try_over(
     tried_by: str,
     before: Path | None = None,
     limits: Limits | None = None,
+    newest: float = UNSEEN,
 ) -> Trial:
     """Run an edition over a subject's rows and write the record beside it.
 
@@ -73,19 +74,26 @@ def try_over(
         tried_by: Who answers for it.
         before: The edition in force; None: this is the first.
         limits: What it must keep to.
+        newest: Share of the rows it is tried on, the newest: mining learns from the older ones.
 
     Raises:
-        RuleSetError: On files that are no editions, or features that are not the model's.
+        RuleSetError: On a share that is none, files that are no editions, or features that are not
+            the model's.
         ExplanationError: Without thresholds or scores.
     """
+    if not 0 < newest <= 1:
+        raise RuleSetError(f"newest {newest} must be a share above 0, at most 1 for all rows")
     new = read_edition(path)
+    places = in_time(subject, places)
+    places = places[-max(1, round(newest * len(places))) :]
     old = None if before is None else read_edition(before)
     columns = _columns(new, subject)
     teacher = teacher_of(subject, places)
     rows = subject.rows[places][:, columns]
     trial = try_edition(
-        new, rows, teacher.decisions, tried_by, old, limits, model_digest=subject.model.digest
-    )
+        new, rows, teacher.decisions, tried_by, old, limits,
+        model_digest=subject.model.digest, thresholds=subject.thresholds,
+    )  # fmt: skip
     with atomic_path(trial_path(path)) as draft:
         draft.write_text(trial.to_json(), encoding="utf-8")
     return trial
@@ -108,7 +116,7 @@ def _text(path: Path) -> str:
             content = file.read(MAX_BYTES + 1)
         if len(content) > MAX_BYTES:
             raise RuleSetError(f"{path} is larger than {MAX_BYTES:,} bytes; shorten it")
-        return content.decode()
+        return content.decode("utf-8-sig")
     except OSError as error:
         raise RuleSetError(f"{path} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError as error:

@@ -116,8 +116,9 @@ def explain_cases(
 
 @cached_step("mine rules", retries=0)
 def mine_rules(
-    place: str, *, source: Record, days: float, rows: int, config: Record, table: str, seed: int
-) -> Record:
+    place: str, *, source: Record, days: float, rows: int, config: Record, table: str,
+    version: str, seed: int,
+) -> Record:  # fmt: skip
     """Mine rules from a model's decisions, measure them on newer rows, write them."""
     from connectors.explain.rule_files import FILES, mine_subject, write_rules
     from connectors.explain.subjects import open_rows
@@ -125,12 +126,13 @@ def mine_rules(
 
     def work(draft: Path) -> Record:
         subject, places = open_rows(source, days=days, limit=rows, seed=seed)
-        mined = mine_subject(subject, places, MineConfig(**config))
+        mined = mine_subject(subject, places, MineConfig(**config), version=version)
         write_rules(mined, draft, table=table)
         figures = asdict(mined.figures.fidelity)
         return {
             "files": list(FILES),
             "model": str(subject.model),
+            "version": mined.rules.version,
             "mined": mined.mined,
             "measured": mined.measured,
             "fidelity": figures,
@@ -142,8 +144,8 @@ def mine_rules(
 
 @task(name="try rules", retries=1, timeout_seconds=HOUR, retry_condition_fn=worth_retrying)
 def try_rules(
-    edition: str, *, source: Record, tried_by: str, before: str, limits: Record, days: float,
-    rows: int, seed: int,
+    edition: str, *, source: Record, tried_by: str, before: str, limits: Record, newest: float,
+    days: float, rows: int, seed: int,
 ) -> Record:  # fmt: skip
     """Run an edition over a model's rows and write the record of the trial beside it."""
     from connectors.explain.rule_trial import trial_path, try_over
@@ -154,7 +156,7 @@ def try_rules(
     path = Path(edition)
     trial = try_over(
         path, subject, places, tried_by=tried_by, before=Path(before) if before else None,
-        limits=Limits(**limits),
+        limits=Limits(**limits), newest=newest,
     )  # fmt: skip
     return {**asdict(trial), "failures": list(trial.failures), "file": str(trial_path(path))}
 

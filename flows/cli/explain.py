@@ -228,7 +228,8 @@ def show_cases(console: Console, record: dict[str, Any]) -> None:
     """Print each case with its reasons, and where to look."""
     for one in record["cases"]:
         decided = one["decision"] or "not flagged"
-        console.print(f"{printable(one['key'])}: {decided} at {one['score']:.4f}", highlight=False)
+        line = f"{printable(one['key'])}: {decided} at {one['score']:.4f}"
+        console.print(line, highlight=False, markup=False)
         for reason in one["reasons"]:
             bar = f" ± {reason['error']:.2f}" if reason["error"] else ""
             tie = "  (tied with the next)" if reason["tie"] else ""
@@ -244,11 +245,12 @@ def show_cases(console: Console, record: dict[str, Any]) -> None:
 
 def show_model(console: Console, record: dict[str, Any]) -> None:
     """Print what drives the scores, how sure that is, and where to look."""
+    from rich.markup import escape
     from rich.table import Table
 
     table = Table("player", "mean |contribution|", title=f"{record['rows']:,} rows explained")
     for label, strength in record["strongest"]:
-        table.add_row(printable(label), f"{strength:.4g}")
+        table.add_row(escape(printable(label)), f"{strength:.4g}")
     console.print(table)
     figures = record["metrics"]
     console.print(f"largest additivity gap {figures['shap/additivity_max']:.1e}", highlight=False)
@@ -258,6 +260,7 @@ def show_model(console: Console, record: dict[str, Any]) -> None:
     for alarm in record["alarms"]:
         console.print(printable(alarm), style="yellow", markup=False, soft_wrap=True)
     if record["undrifted"]:
-        console.print(f"weeks not compared: {printable(record['undrifted'])}", soft_wrap=True)
+        line = f"weeks not compared: {printable(record['undrifted'])}"
+        console.print(line, soft_wrap=True, markup=False)
     console.print(f"report: {nearby(record['report'])}", soft_wrap=True, highlight=False)
     console.print(f"MLflow: {record['run']['page']}", soft_wrap=True, highlight=False)

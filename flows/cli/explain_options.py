@@ -51,6 +51,10 @@ Rows = Annotated[int, typer.Option(min=1, help="Most rows; more are drawn from."
 Seed = Annotated[int, typer.Option(help="Of all draws.")]
 
 
+_OPTIONS = {"key": "key-column", "time": "time-column", "label": "label-column",
+            "entity": "entity-column", "segments": "segment"}  # fmt: skip
+
+
 def own_record(
     data: Path, model: Path | None, background: Path | None, **given: Any
 ) -> dict[str, Any] | None:
@@ -62,10 +66,12 @@ def own_record(
     if (model is None) != (background is None):
         raise ValueError("--model and --background belong together; give both, or neither")
     if model is None or background is None:
-        used = [name for name, value in given.items() if value not in (None, "", (), 0)]
+        # The seed is of both kinds of model.
+        used = [n for n, value in given.items() if n != "seed" and value not in (None, "", ())]
         if used:
             raise ValueError(
-                f"{used[0]!r} is an option of an own model: give --model and --background, too"
+                f"--{_OPTIONS.get(used[0], used[0].replace('_', '-'))} is an option of an own "
+                "model: give --model and --background, too"
             )
         return None
     from connectors.explain.own_model import OwnModel

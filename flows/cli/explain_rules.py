@@ -46,6 +46,9 @@ def rules(
     output: Output = None,
     most: Annotated[int, typer.Option("--most", min=1, help="Most rules.")] = 30,
     table: Annotated[str, typer.Option(help="Name of the table in the queries.")] = "payments",
+    version: Annotated[
+        str, typer.Option(help="Of the edition; none: the day of the newest row mined from.")
+    ] = "",
     days: Days = 0.0,
     rows: Rows = 200_000,
     seed: Seed = 0,
@@ -64,11 +67,13 @@ def rules(
         shield_flow()
         record: dict[str, Any] = explain_rules(
             str(data), str(out.resolve()), config, contract=path_text(contract), own=own, days=days,
-            rows=rows, settings={"max_rules": most, "seed": seed}, table=table, seed=seed,
+            rows=rows, settings={"max_rules": most, "seed": seed}, table=table, version=version,
+            seed=seed,
         )  # fmt: skip
     figures, same = record["metrics"], record["fidelity"]
     console.print(
-        f"{figures['rules/n_rules']:.0f} rules of {record['mined']:,} rows; on "
+        f"version {printable(record['version'])}: {figures['rules/n_rules']:.0f} rules of "
+        f"{record['mined']:,} rows; on "
         f"{record['measured']:,} newer ones they decide as the model does in "
         f"{same['value']:.1%} ({same['low']:.1%} to {same['high']:.1%})",
         highlight=False,
@@ -107,6 +112,9 @@ def trial(
     most_vetoed: Annotated[
         float, typer.Option(help="Of the model's flags approved, at most, to be allowed to veto.")
     ] = 0.0,
+    newest: Annotated[
+        float, typer.Option(help="Share of the rows tried on, the newest; mining takes the others.")
+    ] = 0.3,
     days: Days = 0.0,
     rows: Rows = 200_000,
     seed: Seed = 0,
@@ -134,15 +142,19 @@ def trial(
         record: dict[str, Any] = try_rules(
             str(edition.resolve()), str(data), config, tried_by=by,
             before=str(before.resolve()) if before else "", contract=path_text(contract), own=own,
-            days=days, rows=rows, limits=asdict(limits), seed=seed,
+            days=days, rows=rows, limits=asdict(limits), newest=newest, seed=seed,
         )  # fmt: skip
     for name in ("precision", "coverage", "flagged", "changed", "vetoed"):
         value = record[name]
         console.print(f"{name} {'-' if value is None else f'{value:.4f}'}", highlight=False)
+    if before is None:
+        console.print("first edition: nothing is changed; name the one in force by --before")
     console.print(nearby(record["file"]), soft_wrap=True, highlight=False)
     if as_json:
         typer.echo(json.dumps(record))
     for failure in record["failures"]:
-        console.print(f"[red]{printable(failure)}[/red]", soft_wrap=True, highlight=False)
+        console.print(
+            printable(failure), style="red", soft_wrap=True, highlight=False, markup=False
+        )
     if record["failures"]:
         raise typer.Exit(2)

@@ -14,6 +14,8 @@ from pyarrow import parquet
 from connectors.explain.rule_trial import read_approved, read_edition, trial_path
 from connectors.explain.set_files import CONTRACT, read_set
 from tasks.explain.rules.approval import NotApprovedError, require_approval
+from tasks.explain.rules.engine import run_rules
+from tasks.explain.rules.model import DECISIONS, SILENT
 
 
 @pytest.fixture(scope="module")
@@ -97,6 +99,7 @@ def test_rules_are_mined_measured_and_run_in_sql(trained, tmp_path):
     made = explain_rules(str(bank.data), str(tmp_path), str(bank.config), table="t",
                          settings={"max_rules": 5, "min_support": 5})  # fmt: skip
     assert made["metrics"]["rules/fidelity"] > 0.9
+    assert made["metrics"]["rules/coverage"] > 0.2  # a set that flags nothing has fidelity, too
     assert made["mined"] > made["measured"] > 0
     assert [Path(f).name for f in made["files"]] == [
         "rules.txt", "rules.json", "rules.sql", "rules.flink.sql",
@@ -106,8 +109,17 @@ def test_rules_are_mined_measured_and_run_in_sql(trained, tmp_path):
     with sqlite3.connect(":memory:") as base:
         columns = ", ".join(f'"{name}" DOUBLE' for name in rules["features"])
         base.execute(f"CREATE TABLE t ({columns})")
-        assert base.execute((tmp_path / "rules.sql").read_text()).fetchall() == []
+        ends = {c[2] for rule in rules["rules"] for c in rule["if"]}
+        rng = np.random.default_rng(0)
+        rows = rng.choice([*ends, *(e + 1 for e in ends), -1.0], (200, len(rules["features"])))
+        marks = ", ".join("?" * rows.shape[1])
+        base.executemany(f"INSERT INTO t VALUES ({marks})", rows.tolist())
+        query = (tmp_path / "rules.sql").read_text()
+        found = base.execute(query).fetchall()
     base.close()
+    wanted = run_rules(read_edition(tmp_path / "rules.json"), rows).decisions
+    names = [None if code == SILENT else DECISIONS[code] for code in wanted]
+    assert [row[-2] for row in found] == names
 
 
 @pytest.fixture(scope="module")
@@ -201,7 +213,9 @@ def test_rules_of_a_strangers_model(own, tmp_path, capsys, prefect_server, mlflo
     assert "changed 0.0000" in capsys.readouterr().out
     require_approval(read_edition(mined), trial_path(mined).read_text())
     rules, trial = read_approved(mined)
-    assert (rules.version, trial.tried_by, trial.vetoed) == ("1", "a. person", 0.0)
+    assert (trial.tried_by, trial.vetoed, trial.rows) == ("a. person", 0.0, 90)
+    assert rules.version == "2018-01-18"  # of the newest row mined from
+    assert trial.thresholds == {"review": 0.0}
     assert trial.model == rules.model_digest
     edited = tmp_path / "edited.json"
     texts = json.loads(mined.read_text()) | {"version": "2", "rules": []}

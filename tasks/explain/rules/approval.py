@@ -8,7 +8,8 @@ Whoever runs rules asks `require_approval`: an edition edited after its trial is
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -68,6 +69,7 @@ class Trial:
         digest: SHA-256 of its JSON.
         before: Digest of the edition in force, "" for the first.
         model: Digest of the model that decided the rows, "" when not told.
+        thresholds: Scores from which it did, by decision.
         history: Digest of the rows.
         rows: Their number.
         precision: Of flagged rows against the model's decisions; NaN is written as null.
@@ -76,7 +78,6 @@ class Trial:
         changed: Share decided otherwise than before, 0 for the first edition.
         vetoed: Share of the rows that the model flags and the edition approves; null without one.
         limits: What it had to keep to.
-        failures: Sentences, one for each limit broken; none: it may go live.
         tried_by: Who answers for it.
     """
 
@@ -85,6 +86,7 @@ class Trial:
     digest: str
     before: str
     model: str
+    thresholds: Mapping[str, float]
     history: str
     rows: int
     precision: float | None
@@ -93,17 +95,45 @@ class Trial:
     changed: float
     vetoed: float | None
     limits: Limits
-    failures: tuple[str, ...]
     tried_by: str
+
+    @property
+    def failures(self) -> tuple[str, ...]:
+        """A sentence for each limit broken; none: it may go live."""
+        limits, found = self.limits, []
+        for name, limit in (("precision", limits.least_precision),
+                            ("coverage", limits.least_coverage)):  # fmt: skip
+            value: float | None = getattr(self, name)
+            if value is not None and value < limit:
+                found.append(f"{name} {value:.4f} is below the limit {limit:g}")
+        if self.coverage is None and limits.least_coverage > 0:
+            found.append("coverage is not known, as the model flags none of the rows: try others")
+        # Without a flagged row there is no precision to be too low.
+        for name, limit in (("flagged", limits.most_flagged), ("changed", limits.most_changed)):
+            value = getattr(self, name)
+            if value > limit:
+                found.append(f"{name} {value:.4f} is above the limit {limit:g}")
+        return tuple(found)
 
     @property
     def may_veto(self) -> bool:
         """Whether the edition kept to the limit of vetoes."""
         return self.vetoed is not None and self.vetoed <= self.limits.most_vetoed
 
+    def covers(self, thresholds: Mapping[str, float]) -> bool:
+        """Whether what a model decides from these scores is no graver than what was tried.
+
+        From lower scores it flags rows whose veto no trial has seen.
+        """
+        tried = self.thresholds
+        return bool(tried) and all(
+            at >= tried.get(decision, math.inf) for decision, at in thresholds.items()
+        )
+
     def to_json(self) -> str:
         """Return the record as JSON text."""
-        return json.dumps(asdict(self), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+        data = {**asdict(self), "failures": self.failures}
+        return json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def try_edition(
@@ -115,6 +145,7 @@ def try_edition(
     limits: Limits | None = None,
     *,
     model_digest: str = "",
+    thresholds: Mapping[str, float] | None = None,
 ) -> Trial:
     """Run an edition over history and judge it by limits.
 
@@ -126,6 +157,7 @@ def try_edition(
         old: The edition in force; it must have another version.
         limits: What the new one must keep to.
         model_digest: Digest of that model; without it no edition may veto in its place.
+        thresholds: Scores from which it decided, by decision; the same.
 
     Raises:
         RuleSetError: On shapes that do not fit, no name, a version used before, or editions of
@@ -140,27 +172,22 @@ def try_edition(
     flagged = float((said > 0).mean())
     by_model = given > 0
     vetoed = float((said[by_model] == 0).mean()) if by_model.any() else None
-    told: dict[str, float] = {
-        "precision": found.precision.value,
-        "coverage": found.coverage.value,
-        "flagged": flagged,
-        "changed": changed,
-    }
+    precision, coverage = found.precision.value, found.coverage.value
     return Trial(
         new.name,
         new.version,
         edition_digest(new),
         "" if old is None else edition_digest(old),
         model_digest,
+        dict(thresholds or {}),
         table_digest(rows, new.features),
         len(rows),
-        None if np.isnan(told["precision"]) else told["precision"],
-        None if np.isnan(told["coverage"]) else told["coverage"],
+        None if np.isnan(precision) else precision,
+        None if np.isnan(coverage) else coverage,
         flagged,
         changed,
         vetoed,
         asked,
-        _failures(told, asked),
         tried_by,
     )
 
@@ -180,7 +207,7 @@ def require_approval(rules: Rules, record: str) -> Trial:
         RuleSetError: On a text that is no record.
     """
     data: Any = parsed(record)
-    known = set(Trial.__slots__)
+    known = {*Trial.__slots__, "failures"}
     checked_keys(data, known, known, "the trial")
     trial = _read(data)
     if data["digest"] != edition_digest(rules):
@@ -188,23 +215,26 @@ def require_approval(rules: Rules, record: str) -> Trial:
             f"{rules.name} version {rules.version} is not what was tried (version "
             f"{data['version']}): it was edited since; run the trial again"
         )
-    if data["failures"]:
+    if trial.failures:
         raise NotApprovedError(
             f"{rules.name} version {rules.version} failed its trial: "
-            f"{'; '.join(data['failures'])}; edit the rules and try them again"
+            f"{'; '.join(trial.failures)}; edit the rules and try them again"
         )
     return trial
 
 
 def _read(data: Any) -> Trial:
-    limits, failures, vetoed = data["limits"], data["failures"], data["vetoed"]
+    limits, thresholds = data["limits"], data["thresholds"]
     checked_keys(limits, set(Limits.__slots__), set(Limits.__slots__), "limits of the trial")
-    listed = isinstance(failures, list) and all(isinstance(one, str) for one in failures)
-    share = vetoed is None or (isinstance(vetoed, float | int) and not isinstance(vetoed, bool))
-    numbers = all(type(value) in {int, float} for value in limits.values())
-    if not (listed and share and numbers and isinstance(data["model"], str)):
+    numbers = [*limits.values(), data["flagged"], data["changed"]]
+    numbers += [data[key] for key in ("precision", "coverage", "vetoed") if data[key] is not None]
+    numbers += thresholds.values() if isinstance(thresholds, dict) else [None]
+    told = all(type(value) in {int, float} for value in numbers)
+    if not (told and isinstance(data["model"], str)):
         raise RuleSetError("the trial is no record that `try_edition` wrote; run the trial again")
-    return Trial(**{**data, "limits": Limits(**limits), "failures": tuple(failures)})
+    # What it says of failures is for people; they follow from its figures and limits.
+    figures = {key: value for key, value in data.items() if key != "failures"}
+    return Trial(**{**figures, "limits": Limits(**limits)})
 
 
 def _changed(old: Rules, new: Rules, rows: NDArray[np.float32]) -> float:
@@ -214,18 +244,3 @@ def _changed(old: Rules, new: Rules, rows: NDArray[np.float32]) -> float:
         )
     found = compare(old, new, rows)
     return found.changed / found.rows
-
-
-def _failures(told: dict[str, float], limits: Limits) -> tuple[str, ...]:
-    checks: Sequence[tuple[str, bool, float]] = (
-        ("precision", True, limits.least_precision),
-        ("coverage", True, limits.least_coverage),
-        ("flagged", False, limits.most_flagged),
-        ("changed", False, limits.most_changed),
-    )
-    return tuple(
-        f"{name} {told[name]:.4f} is {'below' if least else 'above'} the limit {limit:g}"
-        for name, least, limit in checks
-        # Without a flagged row there is no precision to be too low.
-        if (told[name] < limit if least else told[name] > limit)
-    )

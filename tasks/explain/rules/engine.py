@@ -138,7 +138,7 @@ def beside_model(
     rules: RuleSet,
     rows: ArrayLike,
     model: ArrayLike,
-    powers: Sequence[Power] = ("flag", "veto"),
+    powers: Sequence[Power] = ("flag",),
 ) -> tuple[Codes, list[Conflict]]:
     """Let rules flag or veto what a model decides.
 

@@ -7,6 +7,7 @@ is refused, so that a rule never goes by the name of another one.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,6 +15,9 @@ from tasks.explain.rules.model import Condition, Rule, RuleSet, RuleSetError
 
 FORMAT = 1
 """Version of the form of the file."""
+
+MOST_DIGITS = 18
+"""Of a whole number: more fit no feature and no sum of points."""
 
 _SET = {"format", "name", "version", "features", "rules", "data_digest", "model_digest"}
 _RULE = {"id", "if", "then", "note"}
@@ -93,12 +97,19 @@ def parsed(text: str) -> Any:
     """Return what a JSON text says.
 
     Raises:
-        RuleSetError: On text that is no JSON, or says a key twice.
+        RuleSetError: On text that is no JSON, says a key twice, or holds what no number or text of
+            an edition can be.
     """
     try:
-        return json.loads(text, object_pairs_hook=_once)
+        data = json.loads(text, object_pairs_hook=_once, parse_int=_whole)
+        json.dumps(data, ensure_ascii=False).encode()
     except (json.JSONDecodeError, RecursionError) as error:
         raise RuleSetError(f"no JSON: {error}; mend the text there") from error
+    except UnicodeEncodeError as error:
+        raise RuleSetError(
+            f"the text holds half of a character, {error.object[error.start]!a}: write it whole"
+        ) from error
+    return data
 
 
 def checked_keys(data: Any, known: set[str], needed: set[str], where: str) -> None:
@@ -115,10 +126,19 @@ def checked_keys(data: Any, known: set[str], needed: set[str], where: str) -> No
         raise RuleSetError(f"{where}: unknown key {key!r}; known: {', '.join(sorted(known))}")
 
 
+def _whole(text: str) -> int:
+    if len(text) > MOST_DIGITS:
+        raise RuleSetError(
+            f"the number {text[:20]}... has {len(text)} digits, at most {MOST_DIGITS} are read: "
+            "shorten it, or write it with an exponent"
+        )
+    return int(text)
+
+
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
         names = [key for key, _ in pairs]
-        twice = next(key for key in names if names.count(key) > 1)
+        twice = next(key for key, count in Counter(names).items() if count > 1)
         raise RuleSetError(f"key {twice!r} stands twice in one object: remove one")
     return found

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -253,7 +254,7 @@ def check_features(name: str, version: str, features: Sequence[str]) -> set[str]
         raise RuleSetError("a rule set needs a name and a version: write both")
     known = set(features)
     if len(known) != len(features):
-        twice = next(one for one in features if list(features).count(one) > 1)
+        twice = next(one for one, count in Counter(features).items() if count > 1)
         raise RuleSetError(f"feature {twice!r} is listed twice: rename one of them")
     return known
 

@@ -33,6 +33,8 @@ CUTOFFS = 2
 """Numbers that part the decisions; they count beside the rules."""
 
 
+MOST_POINTS = 10**9
+"""Of a rule: sums of thousands of rules are exact in float64."""
 LEAST_WIDTH = 1e-300
 """Of a ramp; the inverse of less would not be finite."""
 
@@ -132,6 +134,8 @@ class GradedRule:
             raise RuleSetError(f"rule {self}: a side of a feature stands twice; keep one")
         if not isinstance(self.points, int) or isinstance(self.points, bool) or not self.points:
             raise RuleSetError(f"rule {self}: points {self.points!r}; write a whole number, not 0")
+        if abs(self.points) > MOST_POINTS:
+            raise RuleSetError(f"rule {self}: points {self.points:,}; at most {MOST_POINTS:,} add")
 
     @cached_property
     def id(self) -> str:

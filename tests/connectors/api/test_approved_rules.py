@@ -9,7 +9,7 @@ import numpy as np
 import orjson
 import pytest
 
-from connectors.api.approved_rules import ApprovedRules, UnreadFeatureError
+from connectors.api.approved_rules import ApprovedRules, DecidedBy, UnreadFeatureError
 from connectors.api.deciding import Decider
 from connectors.api.journal import JournalError
 from connectors.api.load_control import Level
@@ -22,12 +22,14 @@ from tasks.explain.rules.approval import Limits, try_edition
 from tasks.explain.rules.edition import edition_digest, edition_json
 from tasks.explain.rules.model import Condition, Rule, RuleSet
 from tasks.explain.rules.scorecard import GradedRule, Ramp, Scorecard
+from tasks.fraud.online.parse import parse_transaction
 from tests.connectors.api.calls import admin, get, score
 from tests.connectors.api.conftest import SECRETS
-from tests.connectors.api.test_engine import Watched
+from tests.connectors.api.test_engine import NOW, Watched
 
 AMOUNT = "amount"
 LARGE = 5_000.0
+BY = DecidedBy("m", {"review": 0.0, "block": 0.0})
 
 
 class Lines:
@@ -50,14 +52,15 @@ def large(decision="block"):
     return Rule((Condition(AMOUNT, ">", LARGE),), decision)
 
 
-def tried(rules, model, *, most_vetoed=1.0):
+def tried(rules, model, *, most_vetoed=1.0, review=0.0, block=0.0):
     """Try an edition over large and small payments, half of which the model flags."""
     rows = np.zeros((50, len(rules.features)), np.float32)
     rows[25:, rules.features.index(AMOUNT)] = 2 * LARGE
     limits = Limits(0, 0, 1, 1, most_vetoed)
     return try_edition(
-        rules, rows, [0] * 25 + [2] * 25, "a. person", limits=limits, model_digest=model
-    )
+        rules, rows, [0] * 25 + [2] * 25, "a. person", limits=limits, model_digest=model,
+        thresholds={"review": review, "block": block},
+    )  # fmt: skip
 
 
 def approved(folder, rules, model):
@@ -79,7 +82,6 @@ def beside(bundle, tmp_path):
         lines = Lines()
         kinds, names = watched.engine._kinds, [c.name for c in watched.state.columns]
         own = ApprovedRules(rules, tried(rules, bundle.digest), powers)
-        own.stand_beside(bundle.feature_names, bundle.digest)
         watched.engine._decider = Decider(kinds, names, own, lines)
         watched.engine.rules = replace(Rules("mine", 2, 2), **thresholds)
         return watched, lines
@@ -126,6 +128,33 @@ def test_a_veto_needs_its_power_and_is_journaled_without_it(bundle, beside, even
         assert lines.written[1]["kind"] == "no rule"
 
 
+def test_thresholds_below_those_of_the_trial_end_vetoes(bundle, beside, events):
+    rules = edition(bundle, large("approve"))
+    watched, _ = beside(rules, ("flag", "veto"), review_at=0, block_at=0)
+    engine = watched.engine
+    trial = tried(rules, bundle.digest, review=0.0, block=0.4)
+    engine._decider.approved = ApprovedRules(rules, trial, ("flag", "veto"))
+    assert engine.described_rules()["powers"] == ["flag"]
+    assert watched.answer(events(amount_cents=900_000))["decision"] == "block"
+    engine.rules = replace(engine.rules, block_at=0.4)
+    assert engine.described_rules()["powers"] == ["flag", "veto"]
+    assert watched.answer(events(amount_cents=900_000))["decision"] == "approve"
+
+
+def test_what_explains_takes_the_rules_of_one_moment(bundle, beside, events):
+    watched, _ = beside(
+        edition(bundle, large("approve")), ("flag", "veto"), review_at=0, block_at=0
+    )
+    engine, model = watched.engine, watched.model
+    event = parse_transaction(events(amount_cents=900_000), watched.config, NOW)
+    seen, before = engine.seen_by(event), engine.rules
+    head, score, inputs, _ = model.told(seen.rows, seen.features)
+    engine.rules = replace(before, version="since", review_at=2, block_at=2)
+    told = engine.decide(event, score, inputs, model=model, head=head, rules=before)
+    assert told[0] == "approve"
+    assert told[1]["overruled"]["model"] == "block"
+
+
 def test_a_block_list_stands_above_both(bundle, beside, events):
     event = events(amount_cents=900_000)
     watched, lines = beside(edition(bundle, large("review")), ("flag", "veto"))
@@ -160,11 +189,10 @@ def test_nothing_is_vetoed_where_a_rule_lacks_what_it_reads(bundle):
     )
     for rules in sets:
         own = ApprovedRules(rules, tried(rules, "m"), ("flag", "veto"))
-        own.stand_beside(read, "m")
         known = np.full((1, len(read)), 2 * LARGE, np.float32)
         known[0, 0] = -1.0
-        assert own.overrule(known, read, ["block"], scored=True).decisions == ["approve"]
-        less = own.overrule(known[:, 1:], bundle.feature_names, ["block"], scored=True)
+        assert own.overrule(known, read, ["block"], BY).decisions == ["approve"]
+        less = own.overrule(known[:, 1:], bundle.feature_names, ["block"], BY)
         assert less.decisions == ["block"]
 
 
@@ -172,12 +200,33 @@ def test_vetoes_need_a_trial_within_its_limit_and_with_the_very_model(bundle):
     rules = edition(bundle, large("approve"))
     with pytest.raises(ConfigurationError, match="may not veto"):
         ApprovedRules(rules, tried(rules, bundle.digest, most_vetoed=0.5), ("flag", "veto"))
-    own = ApprovedRules(rules, tried(rules, "another"), ("flag", "veto"))
-    own.stand_beside(bundle.feature_names, bundle.digest)
-    assert own.powers == ("flag",)
-    assert own.described()["powers"] == ["flag"]
-    own.stand_beside(bundle.feature_names, "another")
-    assert own.powers == ("flag", "veto")
+    own = ApprovedRules(rules, tried(rules, "m"), ("flag", "veto"))
+    assert own.powers(BY) == ("flag", "veto")
+    assert own.described(BY._replace(model="another"))["powers"] == ["flag"]
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"model": "another"}, "tried with model m, in service is another"),
+        ({"champion": False}, "another head"),
+        ({"thresholds": {"review": 0.0, "block": 1.99}}, "in the trial the model decided from"),
+        ({"thresholds": {"review": 0.1, "block": 0.05}}, "in the trial the model decided from"),
+    ],
+)
+def test_a_veto_is_for_what_was_tried_alone(bundle, caplog, change, why):
+    rules = edition(bundle, large("approve"))
+    own = ApprovedRules(rules, tried(rules, "m", review=0.1, block=0.2), ("flag", "veto"))
+    values = np.full((1, len(bundle.feature_names)), 2 * LARGE, np.float32)
+    decided = BY._replace(thresholds={"review": 0.1, "block": 0.3})
+    for by, final in ((decided, "approve"), (decided._replace(**change), "block")):
+        found = own.overrule(values, bundle.feature_names, ["block"], by)
+        assert found.decisions == [final]
+        assert found.conflicts[0].kind == "veto"  # told, whatever stands
+        own.warn(by)
+        own.warn(by)
+    (told,) = caplog.records
+    assert why in told.getMessage()
 
 
 def test_rules_without_power_only_watch(bundle, beside, events):
@@ -251,7 +300,7 @@ def test_what_a_head_does_not_read_never_holds(bundle):
     ))  # fmt: skip
     own = ApprovedRules(rules, tried(rules, "m"), ("flag",))
     values = np.full((1, len(bundle.feature_names)), 2 * LARGE, np.float32)
-    found = own.overrule(values, bundle.feature_names, ["approve"], scored=True)
+    found = own.overrule(values, bundle.feature_names, ["approve"], BY)
     assert found.decisions == ["review"]
     with pytest.raises(UnreadFeatureError, match=r"graph\.logit"):
         own.require(bundle.feature_names)
@@ -266,6 +315,9 @@ def test_the_service_runs_what_was_tried_and_nothing_else(start, bundle, events,
     assert (answer["decision"], answer["overruled"]["kind"]) == ("block", "flag")
     told = api.call("POST", "/v1/explain", events(amount_cents=900_000), token=SECRETS["reader"])
     assert (told.data["decision"], told.data["overruled"]["final"]) == ("block", "block")
+    assert told.data["decided_by"] == answer["reasons"][0]
+    past = api.call("POST", "/v1/explain", {"tx_id": event["tx_id"]}, token=SECRETS["reader"])
+    assert past.data["decided_by"] == answer["reasons"][0]
     described = get(api, "/v1/model").data["approved_rules"]
     assert (described["version"], described["tried_by"]) == ("1", "a. person")
     metrics = api.call("GET", "/metrics").body.decode()

@@ -40,7 +40,8 @@ def files(tmp_path):
 WRONG = {
     "a model alone": (["--model", "net.pt"], "belong together"),
     "a background alone": (["--background", "held.parquet"], "belong together"),
-    "an option of own models": (["--review-at", "0.5"], "'review_at' is an option of an own model"),
+    "an option of own models": (["--review-at", "0"], "--review-at is an option of an own model"),
+    "a column of own tables": (["--key-column", "id"], "--key-column is an option of an own"),
     "a pickle": (
         ["--model", "weights.pkl", "--background", "held.parquet"], "must be one of .pt, .ts",
     ),
@@ -65,6 +66,13 @@ def test_mistakes_are_told_in_one_line(files, monkeypatch, capsys, kind, words, 
     assert code == 1
     assert says in err
     assert err.count("\n") == 1
+
+
+def test_a_seed_is_for_the_serving_model_as_well():
+    from flows.cli.explain_options import own_record
+
+    nothing = {"key": "", "segments": (), "review_at": None, "output": None}
+    assert own_record(Path("rows.parquet"), None, None, seed=3, **nothing) is None
 
 
 def record(folder, *, times=True, scale=1.0, seed=0, base=0.0):

@@ -69,12 +69,70 @@ def test_the_share_that_rules_would_veto_is_tried(decision, vetoed, may):
 
 
 @pytest.mark.parametrize(
-    "change", [{"failures": None}, {"failures": [3]}, {"vetoed": "0"}, {"model": None}]
+    "change",
+    [
+        {"vetoed": "0"},
+        {"model": None},
+        {"flagged": None},
+        {"thresholds": []},
+        {"thresholds": {"review": "0"}},
+        {"coverage": True},
+    ],
 )
 def test_a_record_that_no_trial_wrote_is_refused(change):
     record = json.loads(try_edition(RULES, ROWS, MODEL, "a. person", limits=WIDE).to_json())
     with pytest.raises(RuleSetError, match="run the trial again"):
         require_approval(RULES, json.dumps(record | change))
+
+
+def test_failures_follow_from_figures_and_limits_whatever_the_record_says():
+    trial = try_edition(RULES, ROWS, MODEL, "a. person", limits=replace(WIDE, most_flagged=0.1))
+    record = json.loads(trial.to_json())
+    assert record["failures"] == list(trial.failures) != []
+    with pytest.raises(NotApprovedError, match=r"above the limit 0\.1"):
+        require_approval(RULES, json.dumps(record | {"failures": []}))
+
+
+def test_coverage_that_nobody_knows_passes_no_limit():
+    limits = replace(WIDE, least_coverage=0.9)
+    trial = try_edition(RULES, ROWS, np.zeros_like(MODEL), "a. person", limits=limits)
+    assert trial.coverage is None
+    assert any("flags none of the rows" in one for one in trial.failures)
+
+
+@pytest.mark.parametrize(
+    ("tried", "now", "covers"),
+    [
+        ({"review": 0.1, "block": 0.5}, {"review": 0.1, "block": 0.5}, True),
+        ({"review": 0.1, "block": 0.5}, {"review": 0.2, "block": 0.6}, True),
+        ({"review": 0.1, "block": 0.5}, {"review": 0.09, "block": 0.5}, False),
+        ({"review": 0.1, "block": 0.5}, {"review": 0.1, "block": 0.4}, False),
+        ({"review": 0.1}, {"review": 0.1, "block": 0.4}, False),
+        ({}, {"review": 1.0}, False),
+    ],
+)
+def test_a_trial_covers_what_is_decided_from_scores_no_lower(tried, now, covers):
+    trial = try_edition(RULES, ROWS, MODEL, "a", limits=WIDE, thresholds=tried)
+    assert trial.covers(now) is covers
+    assert require_approval(RULES, trial.to_json()) == trial
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ('"value": ' + "9" * 401, "401 digits"),
+        ('"value": ' + "9" * 5_001, "5001 digits"),
+        ('"name": "\\ud800"', "half of a character"),
+    ],
+)
+def test_numbers_and_texts_that_cannot_be_are_named(text, why):
+    with pytest.raises(RuleSetError, match=why):
+        edition_from_json(f"{{{text}}}")
+
+
+def test_points_have_a_bound():
+    with pytest.raises(RuleSetError, match="at most 1,000,000,000"):
+        replace(LARGE, points=10**9 + 1)
 
 
 def test_large_tables_are_run_in_parts(monkeypatch):

@@ -215,7 +215,7 @@ def test_rules_beside_a_model_record_every_disagreement():
     rows[:, 0] = [200, 0, 60, 0, 0, math.nan, 200]
     rows[:, 3] = [0, 9, 0, 0, 0, 0, 9]
     model = codes(["approve", "block", "block", "review", "approve", "block", "block"])
-    final, found = beside_model(rules, rows, model)
+    final, found = beside_model(rules, rows, model, ("flag", "veto"))
     assert [DECISIONS[one] for one in final] == [
         *("block", "approve", "block", "review", "approve", "block", "block")
     ]
@@ -237,7 +237,7 @@ def test_rules_beside_a_model_record_every_disagreement():
 @settings(max_examples=40, deadline=None)
 def test_no_decision_changes_without_a_record(rules, rows, data):
     model = np.array([data.draw(st.integers(0, 2)) for _ in rows])
-    final, found = beside_model(rules, rows, model)
+    final, found = beside_model(rules, rows, model, ("flag", "veto"))
     told = {one.row: one for one in found}
     said = run_rules(rules, rows).decisions
     for row in range(len(rows)):
