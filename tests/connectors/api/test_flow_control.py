@@ -125,3 +125,21 @@ def test_it_sees_the_rounds_of_a_loop():
     busy, calm = asyncio.run(scenario())
     assert busy > 0.03
     assert calm == 0.0
+
+
+def test_it_beats_only_while_something_is_handled():
+    load = control()
+
+    async def scenario():
+        load.start(asyncio.get_running_loop())
+        beats = []
+        load.beat = lambda: (beats.append(1), LoadControl.beat(load))
+        await asyncio.sleep(5 * PERIOD)
+        idle = len(beats)
+        load.spend(0.001)
+        await asyncio.sleep(30 * PERIOD)
+        after = len(beats)
+        load.stop()
+        return idle, after
+
+    assert asyncio.run(scenario()) == (0, 2)
