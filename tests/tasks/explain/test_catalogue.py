@@ -24,7 +24,7 @@ from tasks.explain.catalogue.model import Pattern, Text
 from tasks.explain.catalogue.phrases import phrase_keys
 from tasks.explain.errors import CatalogueError
 from tasks.explain.groups import FeatureGroups, read_feature
-from tasks.explain.languages import LANGUAGES, duration, window_words
+from tasks.explain.languages import LANGUAGES, duration, fixed, number, percent, window_words
 from tasks.explain.reasons import ReasonRanker, rank_reasons
 from tasks.explain.tree import Explanation
 from tasks.explain.wording import FeatureWords, Wording, describe
@@ -123,6 +123,8 @@ def test_every_phrase_of_the_house_is_said_by_some_value():
         ("customer.gap", 48.0, "距客户上一笔交易仅48秒"),
         ("customer.gap", 5_400.0, "距客户上一笔交易已有1.5小时"),
         ("terminal.risk_7d", 0.38, "在目前已知结果的7天内，终端的交易有38%为欺诈"),
+        ("terminal.risk_7d", 0.004, "在目前已知结果的7天内，终端的交易有0.4%为欺诈"),
+        ("customer.gap", 0.3, "距客户上一笔交易仅0.3秒"),
         ("terminal.run_days", 9.0, "终端当前的连续欺诈始于9天前"),
         ("channel", 1.0, "“channel”为“web”"),
         ("channel", 9.0, "“channel”缺失或为新值"),
@@ -135,9 +137,36 @@ def test_features_in_chinese(name, value, text):
     assert describe(read_feature(name, ENTITIES), value, style) == text
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "text"),
+    [
+        ("terminal.risk_7d", 0.0, "0 % of"), ("terminal.risk_7d", 0.004, "0.4 % of"),
+        ("terminal.risk_7d", 1e-9, "0.0000001 % of"), ("terminal.risk_7d", 0.996, "99.6 % of"),
+        ("terminal.risk_7d", 0.99999994, "99.999994 % of"), ("terminal.risk_7d", 1.0, "100 % of"),
+        ("terminal.risk_7d", 0.384, "38 % of"), ("terminal.of_max_7d", 0.9999, "is 99.99 % of"),
+        ("customer.gap", 0.3, "only 0.3 seconds since"), ("customer.gap", 0.0, "only 0 seconds"),
+        ("customer.ratio_30d", 0.004, "is 0.004 x"), ("customer.z_7d", 0.01, "is 0.01 standard"),
+        ("customer.mean_7d", 0.004, "is 0.004"), ("customer.mean_7d", -0.0, "is 0.00"),
+        ("rate", 0.0012, "rate is 0.0012"), ("rate", -0.0001, "rate is -0.0001"),
+        ("rate", -0.0, "rate is 0"), ("rate", 0.12345, "rate is 0.1235"),
+    ],
+)  # fmt: skip
+def test_rounding_never_says_the_opposite(name, value, text):
+    """What is said as none, or as all, is none, or all."""
+    assert text in describe(read_feature(name, ENTITIES), value)
+
+
+@given(st.floats(-1e6, 1e6).filter(lambda v: abs(v) > 1e-9))
+def test_nothing_but_zero_is_said_as_zero_and_signs_are_kept(value):
+    for text in (percent(value), fixed(value, 1), fixed(value, 0), number(value)):
+        assert float(text.replace(",", "")) * value > 0
+    if 0 < value < 1:
+        assert 0 < float(percent(value)) < 100
+
+
 def test_durations_and_windows_in_chinese():
-    assert [duration(s, "zh") for s in (0, 59, 60, 7_200, 216_000)] == [
-        "0秒", "59秒", "1分钟", "2小时", "2.5天",
+    assert [duration(s, "zh") for s in (0, 0.3, 59, 60, 7_200, 216_000)] == [
+        "0秒", "0.3秒", "59秒", "1分钟", "2小时", "2.5天",
     ]  # fmt: skip
     assert [window_words(w, "zh") for w in ("15min", "1h", "30d", "2w", "odd")] == [
         "15分钟", "1小时", "30天", "2周", "odd",
