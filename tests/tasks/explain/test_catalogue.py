@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 
 from tasks.explain.catalogue.binding import bind
 from tasks.explain.catalogue.files import (
+    _DEEP,
     MAX_BYTES,
     catalogue_digest,
     from_toml,
@@ -404,15 +406,55 @@ def test_files_that_cannot_be_read_say_why(tmp_path: Path):
         read_catalogue(tmp_path / "none.toml")
     big = tmp_path / "big.toml"
     big.write_bytes(b"#" * (MAX_BYTES + 1))
-    with pytest.raises(CatalogueError, match="larger than 1,000,000 bytes"):
+    with pytest.raises(CatalogueError, match="larger than 256,000 bytes"):
         read_catalogue(big)
     big.write_bytes(b"name = '\xff'")
     with pytest.raises(CatalogueError, match="no UTF-8"):
         read_catalogue(big)
     with pytest.raises(CatalogueError, match="no TOML"):
         from_toml("a = " + "[" * 50_000)
+    with pytest.raises(CatalogueError, match=r"no UTF-8: .*surrogates"):
+        from_toml(extended('[columns.zh]\n"a\udc80" = "b"\n'))
     big.write_text(MINE, encoding="utf-8")
     assert read_catalogue(big) == from_toml(MINE)
+    big.write_text(MINE, encoding="utf-8-sig")  # as some editors save UTF-8
+    assert read_catalogue(big) == from_toml(MINE)
+
+
+@pytest.mark.parametrize("key", ["max_reasons", "name", "format"])
+@pytest.mark.parametrize("number", ["9" * 5_001, "0x" + "f" * 5_000])
+def test_numbers_that_python_does_not_read_or_write_are_told(key, number):
+    text = "\n".join(line for line in extended("").splitlines() if not line.startswith(key))
+    with pytest.raises(CatalogueError, match="x holds a number"):
+        from_toml(f"{key} = {number}\n{text}", source="x")
+
+
+DEEP = {
+    "plain": "a." * 20_000 + "a = 1",
+    "quoted": '"a\\"". ' * 20_000 + "a = 1",
+    "literal": "[" + "'a' .\t" * 20_000 + "a]",
+    "inline": "x = {" + "a." * 20_000 + "a = 1}",
+}
+
+
+@pytest.mark.parametrize("text", DEEP.values(), ids=DEEP)
+def test_keys_of_many_parts_are_refused_before_they_are_parsed(text):
+    began = time.process_time()
+    with pytest.raises(CatalogueError, match="line 4: more than 16 parts in a dotted key"):
+        from_toml(extended(text))
+    assert time.process_time() - began < 1  # the parser takes ten
+
+
+@pytest.mark.parametrize("piece", ["a", " ", '"', "'", '\\"', '"\\"', "a ", "a.", "a. ", '"". '])
+def test_the_search_for_such_keys_takes_no_longer_than_the_file_does(piece):
+    began = time.process_time()
+    _DEEP.search(piece * (MAX_BYTES // len(piece)))
+    assert time.process_time() - began < 1
+
+
+def test_a_text_may_have_as_many_dots_as_it_likes():
+    text = "See www.a.b.example. " * 50 + "." * 100
+    assert from_toml(entry(en=text)).entries[-1].customer.en == text
 
 
 @pytest.mark.parametrize(
