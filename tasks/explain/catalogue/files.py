@@ -49,7 +49,12 @@ _ENTRY = ("code", "groups", "customer", "analyst", "prohibited")
 def house_catalogue() -> Catalogue:
     """Return the catalogue that ships with Penstock."""
     path = Path(__file__).parent / "house.toml"
-    return from_toml(path.read_bytes(), source="the house catalogue")
+    read = from_toml(path.read_bytes(), source="the house catalogue")
+    return replace(
+        read,
+        entries=tuple(replace(entry, house=True) for entry in read.entries),
+        house_names=frozenset(_places(read.columns)),
+    )
 
 
 def read_catalogue(path: Path) -> Catalogue:
@@ -157,7 +162,12 @@ def _catalogue(data: Mapping[str, Any]) -> Catalogue:
         fields=_names(data, "fields", base.fields if base else {}),
         fallback=fallback,
         max_reasons=most,
+        house_names=(base.house_names if base else frozenset()) - _places(data.get("columns", {})),
     )
+
+
+def _places(columns: Mapping[Language, Mapping[str, str]]) -> set[tuple[Language, str]]:
+    return {(language, column) for language, names in columns.items() for column in names}
 
 
 def _entries(given: object) -> tuple[Entry, ...]:
