@@ -24,6 +24,7 @@ from tasks.explain.catalogue.files import (
 )
 from tasks.explain.catalogue.model import Pattern, Text
 from tasks.explain.catalogue.phrases import phrase_keys
+from tasks.explain.catalogue.unmatched import MOST_LINES, warn_unmatched
 from tasks.explain.errors import CatalogueError
 from tasks.explain.groups import FeatureGroups, read_feature
 from tasks.explain.languages import LANGUAGES, duration, fixed, number, percent, window_words
@@ -267,6 +268,54 @@ def test_the_most_exact_pattern_decides():
     assert codes["terminal/activity/7d"] == "B"
     assert codes["terminal/activity/30d"] == "V-30d-terminal"
     assert not Pattern.read("*/labels").matches(read_feature("labels", ENTITIES))
+
+
+def test_what_a_file_itself_writes_is_told_from_what_it_inherits():
+    own = from_toml(
+        extended('[columns.zh]\ncard = "卡片"\n[columns.en]\npayer = "sender"\n')
+        + entry("T1", '["transaction/amount"]').partition('extends = "house"\n')[2]
+    )
+    written = own.written()
+    assert [e.code for e in written.entries] == ["T1"]
+    assert written.columns == {"en": {"payer": "sender"}, "zh": {"card": "卡片"}}
+    assert own.columns["zh"]["payer"] == "付款方"
+    assert house_catalogue().written().entries == ()
+    whole = from_toml(to_toml(own))  # nothing is inherited there
+    assert whole.written() == whole
+
+
+def told(text, caplog, names=HOUSE):
+    caplog.clear()
+    warn_unmatched(from_toml(text), FeatureGroups.of(names, ENTITIES))
+    return [record.getMessage() for record in caplog.records]
+
+
+def test_groups_that_the_model_does_not_have_are_told_with_the_nearest(caplog):
+    own = entry("M1", '["transaction/amuont", "transaction/hour"]')
+    (line,) = told(own, caplog)
+    assert line == (
+        "catalogue 'bank', entry 'M1': the model has no group 'transaction/amuont'; mend the name "
+        "or take it out: the nearest is 'transaction/amount'"
+    )
+    prohibition = '[[entry]]\ncode = "P"\ngroups = ["transaction/nihgt"]\nprohibited = true\n'
+    (line,) = told(extended(prohibition), caplog)
+    assert "entry 'P' prohibits 'transaction/nihgt', which the model does not have" in line
+    assert line.endswith("unless the name is misspelt: the nearest is 'transaction/night'")
+    assert "none is spelled like it" in told(entry(groups='["zz/labels"]'), caplog, ["a"])[0]
+
+
+def test_what_fits_and_what_the_house_brings_is_not_told(caplog):
+    assert told(extended(""), caplog, ["amount"]) == []
+    assert told(entry("A", '["*/activity/7d", "transaction/hour"]'), caplog) == []
+    whole = to_toml(from_toml(entry("A", '["transaction/amount"]')))
+    assert told(whole, caplog, ["amount"]) == []  # as training gets it from its first step
+
+
+def test_a_catalogue_of_another_model_does_not_fill_the_log(caplog):
+    groups = ", ".join(f'"transaction/c{n}"' for n in range(MOST_LINES + 5))
+    lines = told(entry("A", f"[{groups}]"), caplog)
+    assert len(lines) == MOST_LINES + 1
+    assert "lacks 5 more of its groups" in lines[-1]
 
 
 def _codes(catalogue):
