@@ -191,7 +191,8 @@ def _entry(item: object, number: int) -> Entry:
     try:
         texts = {n: _both(item[n], n) for n in ("customer", "analyst") if n in item}
         code = _words(item.get("code"), "code")
-        return Entry(code, tuple(groups), **texts, prohibited=prohibited)
+        customer, analyst = texts.get("customer"), texts.get("analyst")
+        return Entry(code, tuple(groups), customer, analyst, prohibited=prohibited)
     except CatalogueError as error:
         raise CatalogueError(f"{where}: {error}") from None
 

@@ -39,7 +39,6 @@ from tasks.fraud.training import (
     training_rows,
 )
 
-
 CATALOGUE = """
 format = 1
 name = "bank"
