@@ -149,12 +149,21 @@ class ServedModel:
             name: FastHead.load(bundle, name, catalogue=catalogue, language=language)
             for name in self.heads
         }
+        if catalogue is not None:
+            self._warn_unmatched(catalogue)
         self.words = (self._fast[bundle.active].catalogue.digest, language)
         self.described: dict[str, Any] = {
             "name": origin.name,
             "version": origin.version,
             "digest": bundle.digest[:16],
         }
+
+    def _warn_unmatched(self, catalogue: Catalogue) -> None:
+        from tasks.explain.catalogue.unmatched import warn_unmatched
+        from tasks.explain.groups import FeatureGroups
+
+        entities = [e.column for e in self.bundle.config.entities]
+        warn_unmatched(catalogue, FeatureGroups.of(self._fast[self.bundle.active].names, entities))
 
     @property
     def needs_mail(self) -> bool:

@@ -12,9 +12,10 @@ from connectors.explain.own_model import OwnModel
 from connectors.explain.own_tables import read_players, read_tables
 from connectors.files import digest
 from tasks.explain.background import Background
+from tasks.explain.catalogue.unmatched import warn_unmatched
 from tasks.explain.engine import ExplainOptions, PlayerExplainer
 from tasks.explain.errors import ExplanationError, ScoreError
-from tasks.explain.player_reasons import PlayerWords, player_reasons
+from tasks.explain.player_reasons import PlayerWords, player_groups, player_reasons
 from tasks.explain.record import ModelName, RowFacts, of_players
 from tasks.explain.scores import checked_scores
 from tasks.explain.subject import NO_WORDS, Explained, Subject, Words
@@ -41,6 +42,8 @@ def own_subject(own: OwnModel, *, code: str = "", words: Words = NO_WORDS) -> Su
     score = open_model(own.model, own.output)
     players = read_players(own.groups, tables.names)
     told = None if catalogue is None else PlayerWords(players, catalogue, language)
+    if told is not None:
+        warn_unmatched(told.bound.used, player_groups(players))
     try:
         decided = checked_scores(score, tables.rows)
     except ExplanationError:

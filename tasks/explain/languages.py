@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from datetime import date
 from functools import cache
@@ -19,8 +20,29 @@ _UNITS = (
     (1, "second", "秒"),
 )
 _WINDOW_UNITS = {"s": "秒", "m": "分钟", "min": "分钟", "h": "小时", "d": "天", "w": "周"}
+_NOTHING = 1e-12
+"""Magnitude up to which a number is rounding, and said to be zero."""
+
 _MONTHS = ("January", "February", "March", "April", "May", "June", "July", "August", "September",
            "October", "November", "December")  # fmt: skip
+
+
+def fixed(value: float, places: int) -> str:
+    """Say a number with decimal places; one that they would call zero with two digits.
+
+    >>> fixed(1234.5, 2), fixed(0.0012, 1), fixed(-0.0, 1)
+    ('1,234.50', '0.0012', '0.0')
+    """
+    if _NOTHING < abs(value) <= 0.5 * 10**-places:
+        return _small(value)
+    if abs(value) <= _NOTHING:
+        value = 0.0  # of -0.0 no sign is left
+    return f"{value:,.{places}f}"
+
+
+def _small(value: float) -> str:
+    """Say a number below one with two digits, and not as a power of ten."""
+    return f"{value:.{1 - math.floor(math.log10(abs(value)))}f}".rstrip("0").rstrip(".")
 
 
 def decimal(value: float) -> str:
@@ -29,7 +51,20 @@ def decimal(value: float) -> str:
     >>> decimal(1.0), decimal(2.5)
     ('1', '2.5')
     """
-    return f"{value:,.1f}".removesuffix(".0")
+    return fixed(value, 1).removesuffix(".0")
+
+
+def percent(share: float) -> str:
+    """Say a share in percent; none and all are said of nothing else.
+
+    >>> percent(0.38), percent(0.004), percent(0.9962), percent(1.0)
+    ('38', '0.4', '99.6', '100')
+    """
+    value = share * 100
+    if _NOTHING < abs(value) < 1:
+        return _small(value)
+    rest = abs(100 - abs(value))
+    return fixed(value, -math.floor(math.log10(rest)) if 0 < rest < 1 else 0)
 
 
 def count(value: float, noun: str) -> str:
@@ -45,23 +80,24 @@ def count(value: float, noun: str) -> str:
 def duration(seconds: float, language: Language = "en") -> str:
     """Say a duration in its largest fitting unit.
 
-    >>> duration(5400), duration(86400), duration(1), duration(5400, "zh")
-    ('1.5 hours', '1 day', '1 second', '1.5小时')
+    >>> duration(5400), duration(86400), duration(1), duration(0.3), duration(5400, "zh")
+    ('1.5 hours', '1 day', '1 second', '0.3 seconds', '1.5小时')
     """
     size, english, chinese = next((u for u in _UNITS if seconds >= u[0]), _UNITS[-1])
-    value = round(seconds / size, 1 if size > 1 else 0)
+    value = seconds if abs(seconds) < 1 else round(seconds / size, 1 if size > 1 else 0)
     return count(value, english) if language == "en" else decimal(value) + chinese
 
 
 def number(value: float) -> str:
-    """Say a number with as many digits as help.
+    """Say a number with four digits, or all those before the point.
 
-    >>> number(3.0), number(0.123), number(1234.5)
-    ('3', '0.12', '1,234')
+    >>> number(1234.5678), number(12.0), number(0.0012), number(float("nan"))
+    ('1,235', '12', '0.0012', 'missing')
     """
-    if abs(value) >= 100 or value == round(value):
-        return f"{value:,.0f}"
-    return f"{value:,.2f}"
+    if math.isnan(value):
+        return "missing"
+    text = f"{value + 0.0:,.4g}"
+    return f"{value:,.0f}" if "e" in text and 1 <= abs(value) < 1e15 else text
 
 
 @cache

@@ -5,12 +5,13 @@ from __future__ import annotations
 from functools import cached_property
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tasks.explain.catalogue.binding import BoundCatalogue, bind
 from tasks.explain.catalogue.model import MOST_REASONS, Catalogue
-from tasks.explain.errors import PlayersError
+from tasks.explain.errors import CatalogueError, PlayersError
 from tasks.explain.groups import FeatureGroups, FeatureMeaning, sum_members
-from tasks.explain.languages import Language
+from tasks.explain.languages import Language, number
 from tasks.explain.players import Players
 from tasks.explain.reasons import Reason
 from tasks.explain.record import ExplanationSet
@@ -24,8 +25,10 @@ SHARE = 0.05
 class PlayerWords:
     """A catalogue for one model: its player ``place`` is the group ``transaction/place``.
 
-    Players of one code are one reason. A reason of one feature is said with its value, by the
-    entry's words for analysts or the catalogue's phrase; one of several by its words for customers.
+    Only what the catalogue's file itself writes is used: the house's entries and phrases speak of
+    its own features, whatever a stranger's are called. Players of one code are one reason. A reason
+    of one feature is said with its value, by the entry's words for analysts or by the phrase for
+    any column; one of several by its words for customers.
 
     Attributes:
         players: The players.
@@ -36,10 +39,12 @@ class PlayerWords:
         """Bind the catalogue.
 
         Raises:
-            CatalogueError: When it does not fit the players, see ``bind``.
+            CatalogueError: When it does not fit the players, see ``bind``, or prohibits a feature,
+                be it a player or part of one.
         """
         self.players, self._language = players, language
-        self.bound: BoundCatalogue = bind(catalogue, player_groups(players))
+        self.bound: BoundCatalogue = bind(catalogue, player_groups(players), written_only=True)
+        _refuse_prohibited(players, self.bound.used)
 
     @cached_property
     def of_code(self) -> tuple[tuple[int, ...], ...]:
@@ -52,12 +57,12 @@ class PlayerWords:
 
     @cached_property
     def _words(self) -> tuple[FeatureWords | None, ...]:
-        bound, style = self.bound, Wording(language=self._language)
+        bound, style = self.bound, Wording(language=self._language, house=False)
         return tuple(
             FeatureWords(
                 bound.groups.meanings[members[0]],
                 style,
-                bound.catalogue,
+                bound.used,
                 entry.analyst if entry is not None else None,
             )
             if len(members) == 1
@@ -78,7 +83,7 @@ class PlayerWords:
 def player_groups(players: Players) -> FeatureGroups:
     """Return players as groups of features, as catalogues know them."""
     meanings = tuple(
-        FeatureMeaning(feature, "", players.names[owner], "", "", "transaction")
+        _meaning(feature, players.names[owner])
         for feature, owner in zip(players.features, players.owner, strict=True)
     )
     members = tuple(
@@ -89,8 +94,28 @@ def player_groups(players: Players) -> FeatureGroups:
     return FeatureGroups(meanings, keys, players.names, members)
 
 
+def _meaning(feature: str, player: str) -> FeatureMeaning:
+    return FeatureMeaning(feature, "", player, "", "", "transaction")
+
+
+def _refuse_prohibited(players: Players, catalogue: Catalogue) -> None:
+    """Refuse a prohibited feature under its own name: a player's name would hide it."""
+    for feature, owner in zip(players.features, players.owner, strict=True):
+        entry = catalogue.entry_of(_meaning(feature, feature), f"transaction/{feature}")
+        if entry is not None and entry.prohibited:
+            raise CatalogueError(
+                f"player {players.names[owner]!r} holds the feature {feature!r}, which entry "
+                f"{entry.code!r} prohibits; train without it, or take the entry out of the "
+                "catalogue if the law allows it"
+            )
+
+
 def player_reasons(
-    found: ExplanationSet, words: PlayerWords | None = None, *, limit: int = MOST_REASONS
+    found: ExplanationSet,
+    words: PlayerWords | None = None,
+    *,
+    limit: int = MOST_REASONS,
+    list_ties: bool = False,
 ) -> tuple[tuple[Reason, ...], ...]:
     """Give each row what raised its score, strongest first.
 
@@ -98,15 +123,15 @@ def player_reasons(
         found: Explanations.
         words: Codes and words; None: players are said by name and value and have no code.
         limit: Most reasons of a row; a catalogue may say fewer.
+        list_ties: Whether reasons that tie with the last one are listed as well, beyond the limit.
 
     Raises:
         PlayersError: On words for other players.
     """
-    names = found.contract.players.names
-    if words is not None and words.players != found.contract.players:
+    players = found.contract.players
+    if words is not None and words.players != players:
         raise PlayersError("the words are for other players; make them of the record's own players")
-    groups = words.of_code if words else tuple((player,) for player in range(len(names)))
-    codes = words.bound.codes if words else ("",) * len(groups)
+    groups = words.of_code if words else tuple((player,) for player in range(len(players)))
     if words is not None:
         limit = min(limit, words.bound.catalogue.max_reasons)
     values = sum_members(found.values, groups)
@@ -116,27 +141,40 @@ def player_reasons(
     ties = ties_of(values, errors, found.contract.base, found.scores)
     told = []
     for row in range(len(found)):
-        ranked = order[row]
-        strongest = float(values[row, ranked[0]]) if len(ranked) else 0.0
-        reasons = []
-        for place, group in enumerate(ranked[:limit].tolist()):
-            value = float(values[row, group])
-            if value <= 0 or value < SHARE * strongest:
-                break
-            tie = place < ties.shape[1] and bool(ties[row, place])
-            reasons.append(
-                Reason(
-                    words.say(found, row, group) if words else _said(found, row, group),
-                    " + ".join(names[player] for player in groups[group]),
-                    value,
-                    float(errors[row, group]),
-                    tie,
-                    codes[group],
-                    codes[int(ranked[place + 1])] if tie else "",
-                )
+        ranked = _raising(values[row], order[row])
+        tied = [*ties[row, : len(ranked) - 1].tolist(), False] if ranked else []
+        listed = _listed(tied, limit, list_ties=list_ties)
+        reasons = [
+            Reason(
+                words.say(found, row, group) if words else _said(found, row, group),
+                " + ".join(players.names[player] for player in groups[group]),
+                float(values[row, group]),
+                float(errors[row, group]),
+                tied[place],
+                words.bound.codes[group] if words else "",
+                words.bound.codes[ranked[place + 1]] if words and tied[place] else "",
             )
+            for place, group in enumerate(ranked[:listed])
+        ]
         told.append(tuple(reasons))
     return tuple(told)
+
+
+def _raising(values: NDArray[np.float64], order: NDArray[np.intp]) -> list[int]:
+    """Return what can be a reason of a row, of values ``[G]`` in their order: what raised it."""
+    ranked: list[int] = order.tolist()
+    if not ranked:
+        return []
+    least = SHARE * float(values[ranked[0]])
+    return [group for group in ranked if 0 < values[group] >= least]
+
+
+def _listed(tied: list[bool], limit: int, *, list_ties: bool) -> int:
+    """Return how many reasons are listed of those that can be, ``tied`` with the next or not."""
+    last = min(limit, len(tied))
+    while list_ties and 0 < last < len(tied) and tied[last - 1]:
+        last += 1
+    return last
 
 
 def _said(found: ExplanationSet, row: int, player: int) -> str:
@@ -148,15 +186,3 @@ def _said(found: ExplanationSet, row: int, player: int) -> str:
         return f"{label} is {number(found.data[row, own[0]])}"
     values = ", ".join(f"{players.features[f]} {number(found.data[row, f])}" for f in own[:3])
     return f"{label} ({values}{', ...' if len(own) > 3 else ''})"
-
-
-def number(value: float) -> str:
-    """Write a feature value shortly.
-
-    >>> number(1234.5678), number(12.0), number(float("nan"))
-    ('1,235', '12', 'missing')
-    """
-    if np.isnan(value):
-        return "missing"
-    text = f"{value:,.4g}"
-    return f"{value:,.0f}" if "e" in text and abs(value) < 1e15 and abs(value) >= 1 else text

@@ -21,7 +21,9 @@ from tasks.explain.languages import (
     count,
     decimal,
     duration,
+    fixed,
     number,
+    percent,
     window_adjective,
     window_words,
 )
@@ -37,11 +39,14 @@ class Wording:
         decimals: Decimal places of the currency; money features are in major units.
         categories: Names of integer-coded categories by feature name.
         language: Language of the words.
+        house: Whether a column named like a field of the house (``hour``) is that field; in a
+            model of one's own it is a column like any other.
     """
 
     decimals: int = 2
     categories: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     language: Language = "en"
+    house: bool = True
 
     def money(self, value: float) -> str:
         """Say an amount.
@@ -49,7 +54,7 @@ class Wording:
         >>> Wording().money(1234.5)
         '1,234.50'
         """
-        return f"{value:,.{self.decimals}f}"
+        return fixed(value, self.decimals)
 
 
 class FeatureWords:
@@ -118,7 +123,7 @@ class _Phrases:
     def __init__(self, meaning: FeatureMeaning, style: Wording, catalogue: Catalogue) -> None:
         language = style.language
         known = {*OF_ENTITY, "run_days"} if meaning.entity else {*OF_EVENT}
-        own = meaning.field in known or meaning.theme == "embedding"
+        own = (style.house and meaning.field in known) or meaning.theme == "embedding"
         name = catalogue.field_name if own else catalogue.column_name
         self._phrases, self._language = catalogue.phrases, language
         self._fixed = {
@@ -148,13 +153,13 @@ def _numbers(style: Wording) -> dict[str, Callable[[float], str]]:
     language: Language = style.language
     return {
         "value": number,
-        "times": lambda v: f"{v:.1f}" if abs(v) < 100 else f"{v:,.0f}",
-        "percent": lambda v: f"{v * 100:.0f}",
+        "times": lambda v: fixed(v, 1 if abs(v) < 100 else 0),
+        "percent": percent,
         "money": style.money,
         "duration": lambda v: duration(v, language),
         "count": decimal,
         "hour": lambda v: f"{int(v):02d}:00",
-        "sigmas": lambda v: f"{abs(v):.1f}",
+        "sigmas": lambda v: fixed(abs(v), 1),
     }
 
 
@@ -180,18 +185,25 @@ def _choose(meaning: FeatureMeaning, style: Wording, phrases: _Phrases, own: str
         said["unknown"] = phrases.get("category.unknown")
         return lambda v: str(int(v)) if 0 <= v < len(names) else "unknown", said, 1.0
     _, is_value, name = meaning.field.partition("=")
-    if is_value or (meaning.field.endswith("_missing") and meaning.column != meaning.field):
-        yes, no = ("is", "not") if is_value else ("missing", "present")
-        said = {case: phrases.get(f"indicator.{case}", value=name) for case in (yes, no)}
-        if is_value:
-            said[yes] = phrases.get("indicator.is", own, value=name)
-        return lambda v: yes if v > 0 else no, said, 1.0
+    encoded = style.house and meaning.field.endswith("_missing") and meaning.column != meaning.field
+    if is_value or encoded:
+        return _indicator(phrases, own, name, is_value=bool(is_value))
     field_name, scale = meaning.field, 1.0
     if meaning.entity and field_name == "run_days":
         field_name, scale = "run_age", DAY_SECONDS
     if own:
         return _only, {"other": phrases.get("value.other", own)}, 1.0
     cases = (OF_ENTITY if meaning.entity else OF_EVENT).get(field_name)
-    if cases is None:
+    if cases is None or not style.house:
         return _only, {"other": phrases.get("value.other")}, 1.0
     return cases.pick, {c: phrases.get(f"{field_name}.{c}") for c in cases.names}, scale
+
+
+def _indicator(phrases: _Phrases, own: str, name: str, *, is_value: bool) -> Chosen:
+    """Return the cases of a column of 0 and 1; another number is said as it is."""
+    yes, no = ("is", "not") if is_value else ("missing", "present")
+    said = {case: phrases.get(f"indicator.{case}", value=name) for case in (yes, no)}
+    if is_value:
+        said[yes] = phrases.get("indicator.is", own, value=name)
+    said["other"] = phrases.get("value.other", own)
+    return lambda v: {1.0: yes, 0.0: no}.get(v, "other"), said, 1.0

@@ -12,7 +12,7 @@ from markupsafe import Markup
 from tasks.cleaning.report import numbers
 from tasks.cleaning.report.numbers import brief, count, fixed, signed
 from tasks.cleaning.report.page import render_page
-from tasks.explain.player_reasons import number
+from tasks.explain.languages import number
 from tasks.explain.record import ExplanationSet
 from tasks.explain_report import plots
 from tasks.explain_report.case import CasePage

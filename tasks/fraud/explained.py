@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.explain.background import Background
+from tasks.explain.catalogue.unmatched import warn_unmatched
 from tasks.explain.errors import ExplanationError
 from tasks.explain.groups import FeatureGroups
 from tasks.explain.reasons import rank_reasons
@@ -74,6 +75,8 @@ def fraud_subject(
     groups = FeatureGroups.of(names, entities)
     wording = bundle_wording(bundle, words[1])
     catalogue = words[0] or bundle_catalogue(bundle)
+    if words[0] is not None:
+        warn_unmatched(catalogue, groups)
     facts = RowFacts(
         tuple(str(key) for key in tx.original_ids[rows]),
         decided,

@@ -21,6 +21,7 @@ from kernels.bundle.arrays import load_arrays, save_arrays
 from kernels.runtime.callbacks import Listen, nobody
 from tasks.explain.catalogue.binding import bind
 from tasks.explain.catalogue.files import from_toml, house_catalogue
+from tasks.explain.catalogue.unmatched import warn_unmatched
 from tasks.explain.groups import FeatureGroups
 from tasks.fraud.bundle import write_bundle
 from tasks.fraud.dataset import DatasetConfig
@@ -51,6 +52,7 @@ from tasks.fraud.workspace import load_features, load_transactions_file, save_fe
 from tasks.workspace import DONE
 
 if TYPE_CHECKING:
+    from tasks.explain.catalogue.model import Catalogue
     from tasks.fraud.evaluation.protocol import Fold
     from tasks.fraud.features import FeatureSet
     from tasks.fraud.transactions import Transactions
@@ -182,6 +184,25 @@ def read_fold(folder: Path) -> StoredFold:
     return StoredFold(record["kind"], rows, scores, results)
 
 
+def read_words(
+    catalogue: str, features: FeatureSet, config: DatasetConfig, settings: TrainingConfig
+) -> Catalogue:
+    """Read the catalogue of a training run and log what of it no group of the model fits.
+
+    Raises:
+        tasks.explain.errors.CatalogueError: When it is none, or prohibits a feature.
+    """
+    words = from_toml(catalogue) if catalogue else house_catalogue()
+    names, entities = features.names, [e.column for e in config.entities]
+    bind(words, FeatureGroups.of(names, entities))
+    if settings.graph:
+        from tasks.fraud.graph import SIGNALS
+
+        names = (*names, *SIGNALS)
+    warn_unmatched(words, FeatureGroups.of(names, entities))
+    return words
+
+
 def train_stage(
     draft: Path,
     *,
@@ -207,8 +228,7 @@ def train_stage(
     """
     tx, table = load_transactions_file(data), load_features(features)
     described, training = DatasetConfig.from_dict(config), TrainingConfig.from_dict(settings)
-    words = from_toml(catalogue) if catalogue else house_catalogue()
-    bind(words, FeatureGroups.of(table.names, [e.column for e in described.entities]))
+    words = read_words(catalogue, table, described, training)
     cuts = read_plan(plan)
     fold = cuts.test[0]
     with network_threads(training):

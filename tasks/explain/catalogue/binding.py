@@ -18,6 +18,7 @@ class BoundCatalogue:
 
     Attributes:
         catalogue: The catalogue.
+        used: What of it the model may take: all, or only what its file itself writes.
         groups: The model's groups, those of one code made one: their values are summed.
         codes: Code of each of them, same order.
         entries: Their entries, same order; None: the fallback.
@@ -26,6 +27,7 @@ class BoundCatalogue:
     """
 
     catalogue: Catalogue
+    used: Catalogue
     groups: FeatureGroups
     codes: tuple[str, ...]
     entries: tuple[Entry | None, ...]
@@ -44,7 +46,7 @@ class BoundCatalogue:
 
     def unnamed(self, language: Language) -> tuple[str, ...]:
         """Return the columns that have no name in a language and are said as they are spelled."""
-        names = (self.catalogue.columns, self.catalogue.fields)
+        names = (self.used.columns, self.used.fields)
         named = {name for table in names for name in table.get(language, {})}
         used = {m.entity or m.column for m in self.groups.meanings}
         return tuple(sorted(used - named))
@@ -68,40 +70,50 @@ class BoundCatalogue:
                 f"{self.groups.keys[place]!r} to the catalogue"
             )
         meaning = self.groups.meanings[self.groups.members[place][0]]
-        return fill(entry.customer.of(language), _known(self.catalogue, meaning, language))
+        return fill(entry.customer.of(language), _known(self.used, meaning, language))
 
 
-def bind(catalogue: Catalogue, groups: FeatureGroups) -> BoundCatalogue:
+def bind(
+    catalogue: Catalogue, groups: FeatureGroups, *, written_only: bool = False
+) -> BoundCatalogue:
     """Bind a catalogue to a model's groups.
+
+    Args:
+        catalogue: The catalogue.
+        groups: The model's groups.
+        written_only: Whether entries and names of columns that the file only inherits are left
+            out: the house's are true of its own features, not of a stranger's of the same name.
 
     Raises:
         CatalogueError: When the model scores what the catalogue prohibits, two entries make the
             same code, or a text for customers would not be true of every group of its code.
     """
+    used = catalogue.written() if written_only else catalogue
     places: dict[str, list[int]] = {}
     of_code: dict[str, Entry | None] = {}
     without = []
     for place, members in enumerate(groups.members):
         meaning, key = groups.meanings[members[0]], groups.keys[place]
-        entry = catalogue.entry_of(meaning)
+        entry = used.entry_of(meaning, key)
         if entry is None:
             without.append(key)
         else:
             _check(entry, key, meaning, [groups.meanings[m].name for m in members])
-        code = _code(entry.code if entry else catalogue.fallback, meaning, key)
+        code = _code(entry.code if entry else used.fallback, meaning, key)
         if of_code.setdefault(code, entry) is not entry:
             raise CatalogueError(f"two entries give the code {code!r}; change one of them")
         places.setdefault(code, []).append(place)
     for code, part in places.items():
-        _one_text(catalogue, of_code[code], groups, part)
-    used = {id(entry) for entry in of_code.values()}
+        _one_text(used, of_code[code], groups, part)
+    told = {id(entry) for entry in of_code.values()}
     return BoundCatalogue(
         catalogue,
+        used,
         _merged(groups, list(places.values())),
         tuple(places),
         tuple(of_code.values()),
         tuple(without),
-        tuple(entry.code for entry in catalogue.entries if id(entry) not in used),
+        tuple(entry.code for entry in used.entries if id(entry) not in told),
     )
 
 
@@ -139,9 +151,9 @@ def _one_text(
 
 
 def _code(template: str, meaning: FeatureMeaning, key: str) -> str:
-    column = meaning.column if meaning.theme == "transaction" else key
+    # The key is one group's alone; two players may have a column in common.
     return fill(template, {"entity": meaning.entity, "window": meaning.window or "last",
-                           "column": column})  # fmt: skip
+                           "column": key.removeprefix("transaction/")})  # fmt: skip
 
 
 def _known(catalogue: Catalogue, meaning: FeatureMeaning, language: Language) -> dict[str, str]:

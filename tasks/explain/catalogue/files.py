@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import replace
@@ -19,7 +20,10 @@ from tasks.explain.languages import LANGUAGES, Language
 
 FORMAT = 1
 """Version of the form of the file."""
-MAX_BYTES = 1_000_000
+MAX_BYTES = 256_000
+"""Twenty times the whole catalogue of the house."""
+MAX_PARTS = 16
+"""Parts of a dotted key, of which the parser's time is a square; a catalogue needs four."""
 HOUSE = "house"
 
 LETTER: Mapping[str, frozenset[str]] = {
@@ -35,6 +39,9 @@ LETTER: Mapping[str, frozenset[str]] = {
 
 _TOP = ("format", "name", "extends", "max_reasons", "fallback", "entry", "columns", "fields",
         "phrase", "letter")  # fmt: skip
+_PART = r"""(?:[\w-]++|"(?:[^"\\\n]|\\.)*+"|'[^'\n]*+')[ \t]*+"""
+_DEEP = re.compile(rf"(?<![\w\\-])(?:{_PART}\.[ \t]*+){{{MAX_PARTS},}}")
+
 _ENTRY = ("code", "groups", "customer", "analyst", "prohibited")
 
 
@@ -42,7 +49,12 @@ _ENTRY = ("code", "groups", "customer", "analyst", "prohibited")
 def house_catalogue() -> Catalogue:
     """Return the catalogue that ships with Penstock."""
     path = Path(__file__).parent / "house.toml"
-    return from_toml(path.read_bytes(), source="the house catalogue")
+    read = from_toml(path.read_bytes(), source="the house catalogue")
+    return replace(
+        read,
+        entries=tuple(replace(entry, house=True) for entry in read.entries),
+        house_names=frozenset(_places(read.columns)),
+    )
 
 
 def read_catalogue(path: Path) -> Catalogue:
@@ -72,17 +84,18 @@ def from_toml(content: bytes | str, *, source: str = "catalogue") -> Catalogue:
     Raises:
         CatalogueError: With the line or the entry at fault.
     """
-    raw = content.encode() if isinstance(content, str) else content
-    if len(raw) > MAX_BYTES:
-        raise CatalogueError(f"{source} is larger than {MAX_BYTES:,} bytes; shorten its texts")
     try:
-        return _catalogue(tomllib.loads(raw.decode()))
-    except UnicodeDecodeError as error:
+        raw = content.encode() if isinstance(content, str) else content
+        return _catalogue(_parsed(raw))
+    except UnicodeError as error:
         raise CatalogueError(f"{source} is no UTF-8: {error}; save it as UTF-8") from None
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise CatalogueError(f"{source} is no TOML: {error}; mend the text there") from None
     except CatalogueError as error:
         raise CatalogueError(f"{source}: {error}") from None
+    except ValueError:
+        # Python neither reads nor writes a whole number of more than 4,300 digits.
+        raise CatalogueError(f"{source} holds a number that is too long; shorten it") from None
 
 
 def to_toml(catalogue: Catalogue) -> str:
@@ -112,6 +125,19 @@ def catalogue_digest(catalogue: Catalogue) -> str:
     return hashlib.sha256(to_toml(catalogue).encode()).hexdigest()
 
 
+def _parsed(raw: bytes) -> dict[str, Any]:
+    if len(raw) > MAX_BYTES:
+        raise CatalogueError(f"larger than {MAX_BYTES:,} bytes; shorten its texts")
+    text = raw.decode("utf-8-sig")  # editors may mark a file as UTF-8
+    deep = _DEEP.search(text)
+    if deep is not None:
+        line = text.count("\n", 0, deep.start()) + 1
+        raise CatalogueError(
+            f"line {line}: more than {MAX_PARTS} parts in a dotted key; a key has at most four"
+        )
+    return tomllib.loads(text)
+
+
 def _catalogue(data: Mapping[str, Any]) -> Catalogue:
     _known(data, _TOP, "the catalogue")
     if data.get("format") != FORMAT or isinstance(data["format"], bool):
@@ -136,7 +162,12 @@ def _catalogue(data: Mapping[str, Any]) -> Catalogue:
         fields=_names(data, "fields", base.fields if base else {}),
         fallback=fallback,
         max_reasons=most,
+        house_names=(base.house_names if base else frozenset()) - _places(data.get("columns", {})),
     )
+
+
+def _places(columns: Mapping[Language, Mapping[str, str]]) -> set[tuple[Language, str]]:
+    return {(language, column) for language, names in columns.items() for column in names}
 
 
 def _entries(given: object) -> tuple[Entry, ...]:
@@ -160,7 +191,8 @@ def _entry(item: object, number: int) -> Entry:
     try:
         texts = {n: _both(item[n], n) for n in ("customer", "analyst") if n in item}
         code = _words(item.get("code"), "code")
-        return Entry(code, tuple(groups), **texts, prohibited=prohibited)
+        customer, analyst = texts.get("customer"), texts.get("analyst")
+        return Entry(code, tuple(groups), customer, analyst, prohibited=prohibited)
     except CatalogueError as error:
         raise CatalogueError(f"{where}: {error}") from None
 

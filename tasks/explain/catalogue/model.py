@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from tasks.explain.catalogue.template import FIXED, NUMBERS, fields, split
 from tasks.explain.errors import CatalogueError
@@ -103,6 +103,7 @@ class Entry:
         customer: Words for a letter; no number of the row may be told.
         analyst: Words with the row's numbers; None: the phrases of the fields.
         prohibited: Whether a model may not score these groups at all.
+        house: Whether it came with Penstock; not so, what a file itself writes.
     """
 
     code: str
@@ -110,6 +111,7 @@ class Entry:
     customer: Text | None = None
     analyst: Text | None = None
     prohibited: bool = False
+    house: bool = field(default=False, compare=False)
     patterns: tuple[Pattern, ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -148,6 +150,7 @@ class Catalogue:
         fields: Names of the fields of entity state by language; missing: as spelled.
         fallback: Code of columns without an entry.
         max_reasons: Most reasons given, 1 to 4.
+        house_names: Language and column of the names in ``columns`` that came with Penstock.
     """
 
     name: str
@@ -158,6 +161,9 @@ class Catalogue:
     fields: Mapping[Language, Mapping[str, str]]
     fallback: str = "X-{column}"
     max_reasons: int = MOST_REASONS
+    house_names: frozenset[tuple[Language, str]] = field(
+        default=frozenset(), compare=False, repr=False
+    )
 
     def __post_init__(self) -> None:
         """Reject codes and groups that stand twice."""
@@ -171,10 +177,27 @@ class Catalogue:
             raise CatalogueError(f"fallback = {self.fallback!r} must end in -{{column}}")
         check_entries(self.entries, self.fallback)
 
-    def entry_of(self, meaning: FeatureMeaning) -> Entry | None:
-        """Return the entry of a feature's group, the most exact pattern first; None: fallback."""
-        found = [(p.exactness, e) for e in self.entries for p in e.patterns if p.matches(meaning)]
+    def entry_of(self, meaning: FeatureMeaning, key: str = "") -> Entry | None:
+        """Return the entry of a feature's group; None: the fallback.
+
+        The group's very ``key`` comes first, then the most exact pattern.
+        """
+        found = [
+            ((p.text == key, *p.exactness), e)
+            for e in self.entries
+            for p in e.patterns
+            if p.text == key or p.matches(meaning)
+        ]
         return max(found, key=lambda pair: pair[0])[1] if found else None
+
+    def written(self) -> Catalogue:
+        """Return what the file itself writes: without entries and names of the house's columns."""
+        columns = {
+            language: {c: n for c, n in names.items() if (language, c) not in self.house_names}
+            for language, names in self.columns.items()
+        }
+        own = tuple(entry for entry in self.entries if not entry.house)
+        return replace(self, entries=own, columns=columns, house_names=frozenset())
 
     def column_name(self, column: str, language: Language) -> str:
         """Return how a column is said."""

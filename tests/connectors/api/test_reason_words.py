@@ -68,6 +68,17 @@ def test_without_one_codes_are_those_of_the_bundle(api, events):
     assert all("/" not in code for code in found)
 
 
+def test_a_misspelt_group_of_the_file_is_told_once_when_a_model_loads(bundle, tmp_path, caplog):
+    path = write(tmp_path / "bank.toml")
+    ModelSource(str(bundle.folder), "champion", tmp_path, catalogue=path).load()
+    assert not [r for r in caplog.records if "no group" in r.message]
+    path.write_text(path.read_text(encoding="utf-8").replace("/amount", "/amuont"), "utf-8")
+    ModelSource(str(bundle.folder), "champion", tmp_path, catalogue=path).load()
+    (told,) = [r.message for r in caplog.records if "no group" in r.message]
+    assert "catalogue 'bank', entry 'AMT': the model has no group 'transaction/amuont'" in told
+    assert "the nearest is 'transaction/amount'" in told
+
+
 @pytest.mark.parametrize("content", [None, "format = 1", "not toml ["])
 def test_a_catalogue_that_is_none_keeps_the_model_from_loading(content, bundle, tmp_path):
     path = tmp_path / "wrong.toml"

@@ -16,6 +16,7 @@ from connectors.explain.own_model import OwnModel
 from connectors.explain.own_subject import own_subject
 from connectors.explain.own_tables import read_tables
 from connectors.files import InputFileError
+from tasks.explain.catalogue.files import from_toml
 from tasks.explain.errors import (
     BackgroundError,
     ExplanationError,
@@ -86,6 +87,16 @@ def test_every_format_gives_the_values_of_the_module(folder, name):
     assert found.contract.model.name == name
     first = own_subject(brought(folder)).explain(np.arange(10)).found
     assert np.allclose(found.values, first.values, atol=1e-5)
+
+
+def test_a_misspelt_player_of_a_catalogue_is_told(folder, caplog):
+    text = 'format = 1\nname = "orders"\nextends = "house"\n[[entry]]\ncode = "A"\n'
+    text += 'groups = ["transaction/{}"]\ncustomer = {{en = "a", zh = "b"}}\n'
+    own_subject(brought(folder), words=(from_toml(text.format("amount")), "en"))
+    assert caplog.messages == []
+    own_subject(brought(folder), words=(from_toml(text.format("amout")), "en"))
+    (told,) = caplog.messages
+    assert "entry 'A': the model has no group 'transaction/amout'" in told
 
 
 def test_a_background_is_frozen_by_the_seed(folder):

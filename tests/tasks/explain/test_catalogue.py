@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 
 from tasks.explain.catalogue.binding import bind
 from tasks.explain.catalogue.files import (
+    _DEEP,
     MAX_BYTES,
     catalogue_digest,
     from_toml,
@@ -22,9 +24,10 @@ from tasks.explain.catalogue.files import (
 )
 from tasks.explain.catalogue.model import Pattern, Text
 from tasks.explain.catalogue.phrases import phrase_keys
+from tasks.explain.catalogue.unmatched import MOST_LINES, warn_unmatched
 from tasks.explain.errors import CatalogueError
 from tasks.explain.groups import FeatureGroups, read_feature
-from tasks.explain.languages import LANGUAGES, duration, window_words
+from tasks.explain.languages import LANGUAGES, duration, fixed, number, percent, window_words
 from tasks.explain.reasons import ReasonRanker, rank_reasons
 from tasks.explain.tree import Explanation
 from tasks.explain.wording import FeatureWords, Wording, describe
@@ -123,6 +126,8 @@ def test_every_phrase_of_the_house_is_said_by_some_value():
         ("customer.gap", 48.0, "距客户上一笔交易仅48秒"),
         ("customer.gap", 5_400.0, "距客户上一笔交易已有1.5小时"),
         ("terminal.risk_7d", 0.38, "在目前已知结果的7天内，终端的交易有38%为欺诈"),
+        ("terminal.risk_7d", 0.004, "在目前已知结果的7天内，终端的交易有0.4%为欺诈"),
+        ("customer.gap", 0.3, "距客户上一笔交易仅0.3秒"),
         ("terminal.run_days", 9.0, "终端当前的连续欺诈始于9天前"),
         ("channel", 1.0, "“channel”为“web”"),
         ("channel", 9.0, "“channel”缺失或为新值"),
@@ -135,9 +140,36 @@ def test_features_in_chinese(name, value, text):
     assert describe(read_feature(name, ENTITIES), value, style) == text
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "text"),
+    [
+        ("terminal.risk_7d", 0.0, "0 % of"), ("terminal.risk_7d", 0.004, "0.4 % of"),
+        ("terminal.risk_7d", 1e-9, "0.0000001 % of"), ("terminal.risk_7d", 0.996, "99.6 % of"),
+        ("terminal.risk_7d", 0.99999994, "99.999994 % of"), ("terminal.risk_7d", 1.0, "100 % of"),
+        ("terminal.risk_7d", 0.384, "38 % of"), ("terminal.of_max_7d", 0.9999, "is 99.99 % of"),
+        ("customer.gap", 0.3, "only 0.3 seconds since"), ("customer.gap", 0.0, "only 0 seconds"),
+        ("customer.ratio_30d", 0.004, "is 0.004 x"), ("customer.z_7d", 0.01, "is 0.01 standard"),
+        ("customer.mean_7d", 0.004, "is 0.004"), ("customer.mean_7d", -0.0, "is 0.00"),
+        ("rate", 0.0012, "rate is 0.0012"), ("rate", -0.0001, "rate is -0.0001"),
+        ("rate", -0.0, "rate is 0"), ("rate", 0.12345, "rate is 0.1235"),
+    ],
+)  # fmt: skip
+def test_rounding_never_says_the_opposite(name, value, text):
+    """What is said as none, or as all, is none, or all."""
+    assert text in describe(read_feature(name, ENTITIES), value)
+
+
+@given(st.floats(-1e6, 1e6).filter(lambda v: abs(v) > 1e-9))
+def test_nothing_but_zero_is_said_as_zero_and_signs_are_kept(value):
+    for text in (percent(value), fixed(value, 1), fixed(value, 0), number(value)):
+        assert float(text.replace(",", "")) * value > 0
+    if 0 < value < 1:
+        assert 0 < float(percent(value)) < 100
+
+
 def test_durations_and_windows_in_chinese():
-    assert [duration(s, "zh") for s in (0, 59, 60, 7_200, 216_000)] == [
-        "0秒", "59秒", "1分钟", "2小时", "2.5天",
+    assert [duration(s, "zh") for s in (0, 0.3, 59, 60, 7_200, 216_000)] == [
+        "0秒", "0.3秒", "59秒", "1分钟", "2小时", "2.5天",
     ]  # fmt: skip
     assert [window_words(w, "zh") for w in ("15min", "1h", "30d", "2w", "odd")] == [
         "15分钟", "1小时", "30天", "2周", "odd",
@@ -236,6 +268,54 @@ def test_the_most_exact_pattern_decides():
     assert codes["terminal/activity/7d"] == "B"
     assert codes["terminal/activity/30d"] == "V-30d-terminal"
     assert not Pattern.read("*/labels").matches(read_feature("labels", ENTITIES))
+
+
+def test_what_a_file_itself_writes_is_told_from_what_it_inherits():
+    own = from_toml(
+        extended('[columns.zh]\ncard = "卡片"\n[columns.en]\npayer = "sender"\n')
+        + entry("T1", '["transaction/amount"]').partition('extends = "house"\n')[2]
+    )
+    written = own.written()
+    assert [e.code for e in written.entries] == ["T1"]
+    assert written.columns == {"en": {"payer": "sender"}, "zh": {"card": "卡片"}}
+    assert own.columns["zh"]["payer"] == "付款方"
+    assert house_catalogue().written().entries == ()
+    whole = from_toml(to_toml(own))  # nothing is inherited there
+    assert whole.written() == whole
+
+
+def told(text, caplog, names=HOUSE):
+    caplog.clear()
+    warn_unmatched(from_toml(text), FeatureGroups.of(names, ENTITIES))
+    return [record.getMessage() for record in caplog.records]
+
+
+def test_groups_that_the_model_does_not_have_are_told_with_the_nearest(caplog):
+    own = entry("M1", '["transaction/amuont", "transaction/hour"]')
+    (line,) = told(own, caplog)
+    assert line == (
+        "catalogue 'bank', entry 'M1': the model has no group 'transaction/amuont'; mend the name "
+        "or take it out: the nearest is 'transaction/amount'"
+    )
+    prohibition = '[[entry]]\ncode = "P"\ngroups = ["transaction/nihgt"]\nprohibited = true\n'
+    (line,) = told(extended(prohibition), caplog)
+    assert "entry 'P' prohibits 'transaction/nihgt', which the model does not have" in line
+    assert line.endswith("unless the name is misspelt: the nearest is 'transaction/night'")
+    assert "none is spelled like it" in told(entry(groups='["zz/labels"]'), caplog, ["a"])[0]
+
+
+def test_what_fits_and_what_the_house_brings_is_not_told(caplog):
+    assert told(extended(""), caplog, ["amount"]) == []
+    assert told(entry("A", '["*/activity/7d", "transaction/hour"]'), caplog) == []
+    whole = to_toml(from_toml(entry("A", '["transaction/amount"]')))
+    assert told(whole, caplog, ["amount"]) == []  # as training gets it from its first step
+
+
+def test_a_catalogue_of_another_model_does_not_fill_the_log(caplog):
+    groups = ", ".join(f'"transaction/c{n}"' for n in range(MOST_LINES + 5))
+    lines = told(entry("A", f"[{groups}]"), caplog)
+    assert len(lines) == MOST_LINES + 1
+    assert "lacks 5 more of its groups" in lines[-1]
 
 
 def _codes(catalogue):
@@ -375,15 +455,55 @@ def test_files_that_cannot_be_read_say_why(tmp_path: Path):
         read_catalogue(tmp_path / "none.toml")
     big = tmp_path / "big.toml"
     big.write_bytes(b"#" * (MAX_BYTES + 1))
-    with pytest.raises(CatalogueError, match="larger than 1,000,000 bytes"):
+    with pytest.raises(CatalogueError, match="larger than 256,000 bytes"):
         read_catalogue(big)
     big.write_bytes(b"name = '\xff'")
     with pytest.raises(CatalogueError, match="no UTF-8"):
         read_catalogue(big)
     with pytest.raises(CatalogueError, match="no TOML"):
         from_toml("a = " + "[" * 50_000)
+    with pytest.raises(CatalogueError, match=r"no UTF-8: .*surrogates"):
+        from_toml(extended('[columns.zh]\n"a\udc80" = "b"\n'))
     big.write_text(MINE, encoding="utf-8")
     assert read_catalogue(big) == from_toml(MINE)
+    big.write_text(MINE, encoding="utf-8-sig")  # as some editors save UTF-8
+    assert read_catalogue(big) == from_toml(MINE)
+
+
+@pytest.mark.parametrize("key", ["max_reasons", "name", "format"])
+@pytest.mark.parametrize("number", ["9" * 5_001, "0x" + "f" * 5_000])
+def test_numbers_that_python_does_not_read_or_write_are_told(key, number):
+    text = "\n".join(line for line in extended("").splitlines() if not line.startswith(key))
+    with pytest.raises(CatalogueError, match="x holds a number"):
+        from_toml(f"{key} = {number}\n{text}", source="x")
+
+
+DEEP = {
+    "plain": "a." * 20_000 + "a = 1",
+    "quoted": '"a\\"". ' * 20_000 + "a = 1",
+    "literal": "[" + "'a' .\t" * 20_000 + "a]",
+    "inline": "x = {" + "a." * 20_000 + "a = 1}",
+}
+
+
+@pytest.mark.parametrize("text", DEEP.values(), ids=DEEP)
+def test_keys_of_many_parts_are_refused_before_they_are_parsed(text):
+    began = time.process_time()
+    with pytest.raises(CatalogueError, match="line 4: more than 16 parts in a dotted key"):
+        from_toml(extended(text))
+    assert time.process_time() - began < 1  # the parser takes ten
+
+
+@pytest.mark.parametrize("piece", ["a", " ", '"', "'", '\\"', '"\\"', "a ", "a.", "a. ", '"". '])
+def test_the_search_for_such_keys_takes_no_longer_than_the_file_does(piece):
+    began = time.process_time()
+    _DEEP.search(piece * (MAX_BYTES // len(piece)))
+    assert time.process_time() - began < 1
+
+
+def test_a_text_may_have_as_many_dots_as_it_likes():
+    text = "See www.a.b.example. " * 50 + "." * 100
+    assert from_toml(entry(en=text)).entries[-1].customer.en == text
 
 
 @pytest.mark.parametrize(

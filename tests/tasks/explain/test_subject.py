@@ -9,8 +9,9 @@ from tasks.explain.background import Background
 from tasks.explain.catalogue.files import from_toml
 from tasks.explain.engine import ExplainOptions, PlayerExplainer
 from tasks.explain.errors import CatalogueError
+from tasks.explain.languages import number
 from tasks.explain.neighbours import nearest
-from tasks.explain.player_reasons import PlayerWords, number, player_reasons
+from tasks.explain.player_reasons import PlayerWords, player_reasons
 from tasks.explain.players import Players
 from tasks.explain.record import ModelName, RowFacts, of_players
 from tasks.explain.stability import stability
@@ -89,7 +90,7 @@ def test_players_without_an_entry_take_the_fallback():
     made = explained(np.array([[3, 2, 2, 0.0]], np.float32))
     words = PlayerWords(PLAYERS, from_toml('format = 1\nname = "x"\nextends = "house"'))
     (reasons,) = player_reasons(made, words)
-    assert [r.code for r in reasons] == ["T1", "X-place"]  # the house knows amounts
+    assert [r.code for r in reasons] == ["X-amount", "X-place"]
     assert reasons[1].text == "place (city 2, country 2)"
 
 

@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import save
 
 from kernels.bundle.folder import BundleError
+from tasks.explain.catalogue.files import from_toml
 from tasks.explain.drift import DriftConfig
 from tasks.explain.errors import ExplanationError
 from tasks.explain.record import ModelName
@@ -46,6 +47,16 @@ def subject_of(bank, rows, **thresholds):
     bundle, tx, features = bank
     return fraud_subject(bundle, tx, features, rows, model=ModelName("fraud-x", "1", bundle.digest),
                          thresholds=thresholds)  # fmt: skip
+
+
+def test_a_misspelt_group_of_a_catalogue_is_told(bank, caplog):
+    bundle, tx, features = bank
+    text = 'format = 1\nname = "b"\nextends = "house"\n[[entry]]\ncode = "A"\n'
+    text += 'groups = ["transaction/nihgt"]\nprohibited = true\n'
+    fraud_subject(bundle, tx, features, recent_rows(tx, 1, 5), model=ModelName("x"), thresholds={},
+                  words=(from_toml(text), "en"))  # fmt: skip
+    (told,) = [message for message in caplog.messages if "catalogue" in message]
+    assert "entry 'A' prohibits 'transaction/nihgt', which the model does not have" in told
 
 
 def test_values_are_those_of_the_head_that_serves(bank):

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from kernels.bundle.folder import BundleError
+from tasks.explain.catalogue.files import from_toml, to_toml
 from tasks.fraud import stages
 from tasks.fraud.bundle import Bundle
 from tasks.fraud.evaluation.bootstrap import JudgedScores
@@ -38,6 +39,20 @@ from tasks.fraud.training import (
     training_rows,
 )
 
+CATALOGUE = """
+format = 1
+name = "bank"
+extends = "house"
+[[entry]]
+code = "A"
+groups = ["transaction/{}"]
+customer = {{en = "Amount", zh = "金额"}}
+[[entry]]
+code = "N"
+groups = ["all/embedding"]
+customer = {{en = "Links", zh = "关联"}}
+"""
+
 
 def test_folds_that_do_not_fit_are_dropped_and_named(data, plan):
     tx, _, config = data
@@ -52,6 +67,21 @@ def test_folds_that_do_not_fit_are_dropped_and_named(data, plan):
     none = replace(config, split=replace(config.split, warmup_days=45))
     with pytest.raises(ProtocolError, match=r"lower split\.warmup_days"):
         make_plan(tx, none)
+
+
+def test_a_misspelt_group_of_the_catalogue_is_told_and_none_of_the_house(data, settings, caplog):
+    _, features, config = data
+    stages.read_words("", features, config, settings)
+    written = to_toml(from_toml(CATALOGUE.format("amount")))  # what the first step hands on
+    stages.read_words(written, features, config, settings)
+    assert caplog.messages == []
+    written = to_toml(from_toml(CATALOGUE.format("amuont")))
+    for run in (settings, replace(settings, graph=False)):
+        caplog.clear()
+        assert stages.read_words(written, features, config, run).name == "bank"
+        told = sorted(caplog.messages)
+        assert "entry 'A': the model has no group 'transaction/amuont'" in told[0]
+        assert ["entry 'N'" in one for one in told[1:]] == [True] * (not run.graph)
 
 
 def test_every_head_is_judged_on_the_same_rows(data, plan, fitted):
