@@ -24,6 +24,9 @@ HISTORY_DAYS = 45
 
 DAY_MS = 86_400_000
 NEAR_S = 0.008
+ATTEMPTS = 5
+MOST_WAIT_S = 2.0
+"""Longest wait before a payment is sent again, whatever the API asks for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +95,20 @@ def divided(data: Path, config: DatasetConfig, payments: int) -> LiveBank:
     return LiveBank(past, tx.take(slice(begins, first)), live)
 
 
+def _ask(link: http.client.HTTPConnection, body: bytes, headers: dict[str, str]) -> bytes:
+    """Return the answer to a payment; one that a busy API turns away is sent again when it says."""
+    for attempts_left in reversed(range(ATTEMPTS)):
+        link.request("POST", "/v1/score", body, headers)
+        response = link.getresponse()
+        content = response.read()
+        if response.status == 200:
+            return content
+        if response.status != 503 or not attempts_left:
+            break
+        time.sleep(min(float(response.getheader("Retry-After") or 1.0), MOST_WAIT_S))
+    raise ServiceError(f"the API answered {response.status}: {content[:200]!r}")
+
+
 def send(
     port: int,
     token: str,
@@ -125,11 +142,7 @@ def send(
                     between()
                 time.sleep(max(0.0, min(due - time.perf_counter(), 0.05)))
             body, asked = orjson.dumps(row), time.perf_counter()
-            link.request("POST", "/v1/score", body, headers)
-            response = link.getresponse()
-            content, now = response.read(), time.perf_counter()
-            if response.status != 200:
-                raise ServiceError(f"the API answered {response.status}: {content[:200]!r}")
+            content, now = _ask(link, body, headers), time.perf_counter()
             event = str(row[config.event_id or "event_id"])
             answers[event] = Answer(row, orjson.loads(content), now - asked, now)
     finally:

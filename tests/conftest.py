@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from hypothesis import settings as hypothesis_settings
 
 from infra.environment import apply_environment
 from infra.services.ports import any_free_port, port_variable
@@ -78,6 +79,9 @@ def pytest_configure(config: pytest.Config) -> None:
     for name in SERVICES:
         os.environ[port_variable(name)] = str(any_free_port())
     os.environ["MPLBACKEND"] = "Agg"
+    # How long an example takes says how busy the machine is.
+    hypothesis_settings.register_profile("house", deadline=None)
+    hypothesis_settings.load_profile("house")
     # A root handler found when Prefect is imported keeps it from making one of its own, which would
     # hold on to the captured stream of whichever test that was.
     quiet = logging.NullHandler()
@@ -217,7 +221,8 @@ def flink_gateway(
 
         patch.setattr(server, "Popen", start)
         patch.setenv("FLINK_LOG_DIR", str(folder))
-        patch.setenv("JVM_ARGS", "-Xmx2g -XX:+UseParallelGC")
+        # Jobs of seconds: what the second compiler spends on them they do not give back.
+        patch.setenv("JVM_ARGS", "-Xmx2g -XX:+UseParallelGC -XX:TieredStopAtLevel=1")
         gateway = get_gateway()
     end_with_run(started[0].pid)
     try:

@@ -21,7 +21,7 @@ from tasks.explain.catalogue.binding import bind
 from tasks.explain.catalogue.files import house_catalogue
 from tasks.explain.catalogue.model import MOST_REASONS, Catalogue
 from tasks.explain.groups import FeatureGroups
-from tasks.explain.ties import tied
+from tasks.explain.ties import rounding_of, tied
 from tasks.explain.tree import Explanation
 from tasks.explain.wording import FeatureWords, Wording, story
 
@@ -117,7 +117,7 @@ class ReasonRanker:
         raising = [g for g in range(len(mean)) if mean[g] >= least]
         order = sorted(raising, key=lambda g: -mean[g])
         reasons: list[Reason] = []
-        codes = self.bound.codes
+        codes, rounding = self.bound.codes, rounding_of(mean)
         told: set[tuple[str, str]] = set()
         for place, group in enumerate(order):
             if place >= self._limit and not (self._list_ties and reasons[-1].tie):
@@ -125,7 +125,9 @@ class ReasonRanker:
             spokesman = self._spokesman(group, single, told)
             told.add(self._stories[spokesman])
             after = order[place + 1] if place + 1 < len(order) else None
-            tie = after is not None and tied(mean[group], mean[after], error[group], error[after])
+            tie = after is not None and tied(
+                mean[group], mean[after], error[group], error[after], rounding
+            )
             reasons.append(
                 Reason(
                     self._words[spokesman](float(values[spokesman])),

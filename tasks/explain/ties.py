@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,13 +23,29 @@ SUM_ROUNDING = 1e-14
 """The same of the scores whose differences are summed, in float64."""
 
 
-def tied(stronger: float, weaker: float, error: float, other_error: float) -> bool:
+def tied(
+    stronger: float, weaker: float, error: float, other_error: float, rounding: float = 0.0
+) -> bool:
     """Tell whether two contributions are no further apart than their standard errors explain.
+
+    Args:
+        stronger: The larger one.
+        weaker: The other one.
+        error: Standard error of the first.
+        other_error: Of the other one.
+        rounding: What digits do not settle, see ``rounding_of``.
 
     >>> tied(1.0, 0.9, 0.05, 0.05), tied(1.0, 0.7, 0.05, 0.05)
     (True, False)
+    >>> tied(0.1 + 0.2, 0.3, 0.0, 0.0, rounding_of([0.3]))
+    True
     """
-    return stronger - weaker <= TIE_ERRORS * math.hypot(error, other_error)
+    return stronger - weaker <= max(TIE_ERRORS * math.hypot(error, other_error), rounding)
+
+
+def rounding_of(values: Sequence[float]) -> float:
+    """Return the difference of a row's contributions that float32 scores do not settle."""
+    return ROUNDING * max(map(abs, values), default=0.0)
 
 
 def apart(first: Float, second: Float, error: Float, other: Float) -> NDArray[np.bool_]:

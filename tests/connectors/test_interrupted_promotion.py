@@ -117,7 +117,9 @@ def promote_and_die(registry, bundle, week, cache, *, stage="", method=""):
     assert done.returncode == -signal.SIGKILL, done.stderr
 
 
-@pytest.mark.parametrize("kill", [{"stage": "confirm"}, {"method": "drop_alias"}])
+@pytest.mark.parametrize(
+    "kill", [{"stage": "confirm"}, pytest.param({"method": "drop_alias"}, marks=pytest.mark.long)]
+)
 def test_a_promotion_killed_after_the_move_is_completed_by_the_next(
     registry, dataset, week, tmp_path, kill
 ):
@@ -141,6 +143,7 @@ def test_a_promotion_killed_after_the_move_is_completed_by_the_next(
     assert aliases(registry, dataset.name) == {CHAMPION: "1"}
 
 
+@pytest.mark.long
 def test_a_killed_promotion_can_be_rolled_back_at_once(registry, dataset, week, tmp_path):
     promote(registry, dataset(FAIR), on_week(week), cache=tmp_path)
     promote_and_die(registry, dataset(GOOD), week, tmp_path, stage="confirm")

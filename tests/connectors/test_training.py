@@ -32,6 +32,7 @@ def request_(tmp_path):
     )
 
 
+@pytest.mark.long
 def test_two_processes_train_what_one_trains(request_, tmp_path):
     alone = train(replace(request_, profile=True))
     assert "<h2>Causes of lost time</h2>" in (tmp_path / "alone/profile/profile.html").read_text()
@@ -83,6 +84,7 @@ with _watched(build_nothing(), request, Group(0, 2)) as job:
 """
 
 
+@pytest.mark.long
 def test_a_process_that_hangs_ends_after_the_seconds_asked_for(tmp_path):
     """Not by the whole training, whose start may take longer than a test should wait."""
     child = subprocess.Popen([sys.executable, "-c", HANGING, str(tmp_path)], cwd=ROOT)

@@ -66,6 +66,7 @@ def test_every_deployment_of_the_file_is_made_by_the_command():
     assert names == [*OF_FRAUD, *OF_LINE]
 
 
+@pytest.mark.long
 def test_each_line_has_its_own_deployments(deployed, bare, prefect_server, tmp_path):
     from prefect.client.orchestration import get_client
 

@@ -39,7 +39,7 @@ def test_the_past_ends_where_now_begins(bank):
         divided(data, made.config, len(made.rows))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_api_and_stream_agree(bank, tmp_path):
     data, made = bank
     told = []

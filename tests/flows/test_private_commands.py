@@ -147,6 +147,7 @@ def write_table(path, names, customers, rows):
     path.write_text("\n".join(lines) + "\n")
 
 
+@pytest.mark.long
 def test_two_terminals_find_their_common_customers_and_score_them(bank, tmp_path):
     """Each house has its own order and customers that the other lacks; scores keep their owner."""
     names = bank.bundle.feature_names

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -23,7 +22,7 @@ from tasks.explain.background import Background
 from tasks.explain.errors import AdditivityError
 from tasks.explain.groups import FeatureGroups
 from tasks.explain.reasons import Reason, ReasonRanker
-from tasks.explain.ties import tied
+from tasks.explain.ties import rounding_of, tied
 from tasks.explain.wording import Wording
 from tasks.fraud.bundle.bundle import SCORE_TOLERANCE
 from tasks.fraud.bundle.heads import OnnxHead, split
@@ -193,10 +192,11 @@ class FastHead:
         """
         told, part, groups = self._told(row), self._explained_part(), self._ranker.groups
         order = sorted(range(len(told.mean)), key=lambda g: -told.mean[g])
+        rounding = rounding_of(told.mean)
         contributions = []
         for g, after in zip(order, [*order[1:], None], strict=True):
             tie = after is not None and tied(
-                told.mean[g], told.mean[after], told.error[g], told.error[after]
+                told.mean[g], told.mean[after], told.error[g], told.error[after], rounding
             )
             contributions.append(
                 GroupContribution(
@@ -348,8 +348,9 @@ def _verify(made: FastHead, bundle: Bundle, *, reasons: bool) -> None:
     repeated = np.tile(inputs, (-(-32 // len(inputs)), 1))
     found = [made.score(repeated)[: len(inputs)], made.score(inputs[:1])]
     found.append(np.array([made.score_row(row) for row in inputs]))
-    worst = max(float(np.abs(f - expected[: len(f)]).max()) for f in found)
-    if not worst <= SCORE_TOLERANCE or math.isnan(worst):
+    # NumPy's maximum keeps a score that is no number; Python's may lose it.
+    worst = float(np.max([np.abs(f - expected[: len(f)]).max() for f in found]))
+    if not worst <= SCORE_TOLERANCE:
         raise BundleError(
             f"{bundle.folder}: head {made.name!r} of heads.json scores the example up to "
             f"{worst:.2g} away from its ONNX graph; train and publish again"

@@ -30,6 +30,9 @@ REPLICATES = 40
 """Half samples of the background that errors come from, of all models together: an error is then
 itself uncertain by a ninth."""
 
+WALKED_ROWS = 16
+"""Most background rows that the errors of trees without tables are a mean over."""
+
 _ROOM = 512 * 2**20
 """Bytes for tables that are dropped once the errors are known."""
 
@@ -212,13 +215,25 @@ def _redraw_covariance(forest: Forest, background: Inputs) -> Reals:
 
     What another background adds to a row hardly depends on the row: exactly so for sums of one
     feature's functions, within some tens of percent for the fraud trees. So it is told once at
-    loading, and costs a request nothing.
+    loading, and costs a request nothing. Trees too large for tables take up to a second a row, and
+    few rows serve. Zeros, and a line in the log, where they find no room at all.
     """
+    from kernels.forest import ForestError
+
+    width = forest.n_features
+    covariance: Reals = np.zeros((width, width))
     replicates = -(-REPLICATES // forest.models)
-    against = forest.interventional(background, table_bytes=_ROOM, replicates=replicates)
-    found = np.concatenate([against.explain_row_with_replicates(row)[2] for row in background])
-    covariance: Reals = found.T @ found / len(background)
-    return covariance
+    try:
+        against = forest.interventional(background, table_bytes=_ROOM, replicates=replicates)
+    except ForestError as error:
+        logger.warning("errors of reasons leave out what another background would do: %s", error)
+        return covariance
+    tabulated = against.tabulated == against.trees
+    rows = background if tabulated else background[:: -(-len(background) // WALKED_ROWS)]
+    for row in rows:
+        found = against.explain_row_with_replicates(row)[2]
+        covariance += found.T @ found
+    return covariance / len(rows)
 
 
 def forest_part(stored: Mapping[str, Any], width: int, background: Background | None) -> ForestPart:

@@ -213,6 +213,7 @@ def test_a_job_leaves_a_bundle_whose_edge_file_is_the_compressed_one(
     assert any(one.startswith("making") for one in said)
 
 
+@pytest.mark.long
 def test_weights_that_both_looks_read_go_to_4_bits(subject):
     recipe = Recipe(0.0, "int8+int4")
     eight = subject.make(Recipe(0.0, "int8"), lambda _: None)

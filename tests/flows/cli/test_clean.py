@@ -133,6 +133,7 @@ def test_slices_of_a_run_are_told_and_written(goods):
     assert "Traceback" not in wrong.stderr
 
 
+@pytest.mark.long
 def test_labelled_rows_are_asked_for_and_used(goods):
     said(goods, "run", "goods.csv", "--no-detectors", "--duplicates")
     told = said(goods, "label", "goods.csv.clean", "--rows", "2")

@@ -62,6 +62,7 @@ def edge_file(tmp_path_factory):
     return path
 
 
+@pytest.mark.long
 def test_a_folder_is_inspected_in_two_gigabytes_without_torch(edge_file, tmp_path):
     big = np.random.default_rng(0).integers(0, 255, (2_000, 3_000, 3), dtype=np.uint8)
     folder = tmp_path / "parts"

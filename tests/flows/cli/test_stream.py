@@ -33,7 +33,7 @@ def test_a_store_is_seeded(bank, tmp_path, capsys):
         assert opened.counts()["customer"] == len({row["customer"] for row in made.rows})
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_history_is_replayed_once(bank, tmp_path):
     folder, made = bank
 

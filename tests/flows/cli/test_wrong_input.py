@@ -362,6 +362,7 @@ def fill(disk: Path) -> Path:
             return path
 
 
+@pytest.mark.long
 def test_a_full_disk_is_one_line_and_the_next_run_succeeds(
     bank: Path,
     small_disk: Path,

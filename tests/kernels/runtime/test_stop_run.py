@@ -73,7 +73,7 @@ def test_where_it_ends_it_is_saved_and_goes_on_bit_for_bit(tmp_path):
         assert torch.equal(weights(model), weights(whole))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_two_processes_end_at_the_next_evaluation_and_save(tmp_path):
     root = str(Path(__file__).resolve().parents[3])
     code = f"import sys; sys.path.insert(0, {root!r})\n{PROGRAM}"

@@ -161,6 +161,7 @@ def test_a_trained_detector_is_trimmed_and_answers_as_before(taught, scorer):
                 assert torch.allclose(one, other, atol=1e-5)
 
 
+@pytest.mark.long
 def test_thresholds_are_set_by_the_scores_of_the_file_itself(taught, line):
     images = [s.pixels for s in line]
     seen: list[float] = []

@@ -233,6 +233,14 @@ def test_rows_and_contributions_must_belong_together():
         rank_reasons(explanation([_row(amount=1.0)]), np.ones((2, len(NAMES))), groups)
 
 
+def test_what_only_rounding_tells_apart_is_a_tie():
+    groups = FeatureGroups.of(NAMES, ENTITIES)
+    row = explanation([_row(amount=0.1 + 0.2, payer__n_1d=0.3)])
+    first, _ = rank_reasons(row, np.ones((1, len(NAMES))), groups)[0]
+    assert first.error == 0.0
+    assert first.tie
+
+
 def test_top_groups_rank_by_mean_absolute_contribution():
     groups = FeatureGroups.of(NAMES, ENTITIES)
     rows = explanation([_row(amount=-3.0, hour=0.5), _row(amount=1.0, payer__gap=1.5)])

@@ -237,6 +237,25 @@ def test_trees_that_cannot_be_explained_against_a_background_say_so(bundle, monk
     assert "not with the background: a path tests" in caplog.text
 
 
+def test_errors_of_large_trees_take_few_rows_and_hardly_differ(heads, monkeypatch):
+    stored = head_to_dict(heads["tabular"])["scorer"]
+    background = Background(NAMES, sample(15, 64)[0])
+    whole = forest_part(stored, WIDTH, background).covariance
+    monkeypatch.setattr("kernels.forest.interventional.InterventionalForest._most_states", 0)
+    few = forest_part(stored, WIDTH, background).covariance
+    assert not np.array_equal(few, whole)
+    assert np.trace(few) == pytest.approx(np.trace(whole), rel=0.3)
+
+
+def test_errors_without_room_leave_the_background_out_and_say_so(bundle, monkeypatch, caplog):
+    monkeypatch.setattr("kernels.forest.interventional.InterventionalForest._most_states", 0)
+    monkeypatch.setattr("tasks.fraud.online.head_parts._ROOM", 64)
+    fast = FastHead.load(bundle, "tabular")
+    told = fast.explain(sample(14, 1)[0][0])
+    assert told.method == "interventional"
+    assert "leave out what another background would do" in caplog.text
+
+
 def test_reasons_have_the_codes_of_the_catalogue_and_its_words_in_either_language(bundle):
     english, chinese = (FastHead.load(bundle, "tabular", language=lang) for lang in ("en", "zh"))
     for row in sample(7, 40)[0]:
