@@ -69,7 +69,8 @@ def waterfall(steps: Sequence[Step], base: float, score: float, unit: str) -> Ma
             drawing.line(x(at + step.value - step.error), y + 11,
                          x(at + step.value + step.error), y + 11, "whisker")  # fmt: skip
         drawing.line(end, y + 19, end, y + LINE + 3, "join")
-        drawing.text(max(start, end) + 8, y + 15, f"{step.value:+.2f}", class_="tl")
+        right = max(start, end, x(at + step.value + step.error))
+        drawing.text(right + 8, y + 15, f"{step.value:+.2f}", class_="tl")
         at += step.value
     _end(drawing, len(steps) + 1, "score", x(score), score)
     name = f"Score ({unit})" if unit != "score" else "Score"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -139,7 +140,9 @@ def _beneath(
                 f"the network that can be explained says {off:.2g} off the one that serves: the "
                 "bundle contradicts itself; train and publish again"
             )
-        return Beneath(label, logit, "log-odds", found)
+        # All partners are one hop away: groups of them are told by mailbox and age alone.
+        named = tuple(p.replace("1 hop away, ", "other partners, ") for p in found.players)
+        return Beneath(label, logit, "log-odds", replace(found, players=named))
 
     return beneath
 
