@@ -171,7 +171,7 @@ def drift(
     from connectors.explain.set_files import read_set
     from tasks.explain.drift import DAY_MS, DriftConfig
     from tasks.explain.drift import drift as compare
-    from tasks.explain.record import joined
+    from tasks.explain.joined import joined
 
     found = joined([read_set(folder) for folder in record])
     if found.times is None:

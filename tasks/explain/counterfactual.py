@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from itertools import combinations
 from typing import Any
 
@@ -32,7 +33,8 @@ class SearchConfig:
         considered: Players that are tried: those that raised the score most.
         donors: Known rows whose values are tried: the nearest ones.
         fixed: Players that nobody can change.
-        directions: Feature -> 1 where it can only rise, -1 where it can only fall.
+        directions: Feature -> 1 where it can only rise, -1 where it can only fall. Such a feature
+            neither goes missing nor gets a value where it is missing: that has no direction.
     """
 
     most_players: int = 3
@@ -74,7 +76,8 @@ class Counterfactual:
         players: Names of the players that change.
         changes: What changes, the largest first in spreads of the known rows.
         score: The model's score of the changed row.
-        distance: Sum of the changes in spreads of the known rows.
+        distance: Sum of the changes in spreads of the known rows; a value that goes missing, or
+            comes where it was missing, counts as one spread.
         donor: Place of the known row that gave the values.
     """
 
@@ -109,10 +112,12 @@ def nearest_change(
         The change, None where none of those tried leads there.
 
     Raises:
-        ExplanationError: Where the row scores below the threshold already.
+        ExplanationError: Where the row scores below the threshold already, or the search names
+            players or features that there are not.
         ScoreError: When a changed row has no finite score.
     """
     settings = config or SearchConfig()
+    _check_names(settings, players)
     start = np.asarray(row, dtype=np.float32)
     if float(checked_scores(score, start[None])[0]) < below:
         raise ExplanationError(f"the row scores below {below:g} already: nothing has to change")
@@ -148,8 +153,8 @@ class _Search:
         best: tuple[float, tuple[int, ...], int, NDArray[np.float32]] | None = None
         for chosen in combinations(tried, size):
             rows = np.where(np.isin(owner, chosen), self.known[self.donors], self.start)
-            lengths = (_moves(rows, self.start) / self.spread).sum(axis=1)
-            able = _allowed(rows - self.start, self.players, self.settings.directions)
+            lengths = _moves(rows, self.start, self.spread).sum(axis=1)
+            able = _allowed(rows, self.start, self.players, self.settings.directions)
             places = np.flatnonzero(able & (lengths > 0) & (lengths < (best or (np.inf,))[0]))
             if not len(places):
                 continue
@@ -167,9 +172,9 @@ class _Search:
         alone = float(checked_scores(self.score, changed[None], "changed row")[0])
         if not alone < self.below:
             return None
-        moved = _moves(changed, self.start)
+        moved = _moves(changed, self.start, self.spread)
         different = np.flatnonzero(moved > 0)
-        order = np.argsort(-(moved / self.spread)[different], kind="stable")
+        order = np.argsort(-moved[different], kind="stable")
         changes = tuple(
             Change(
                 self.players.features[f],
@@ -183,29 +188,47 @@ class _Search:
         return Counterfactual(names, changes, alone, length, donor)
 
 
-def _moves(rows: NDArray[np.float32], start: NDArray[np.float32]) -> Float:
-    """Return how far each feature moves; to or from a missing value counts as 1."""
+def _check_names(config: SearchConfig, players: Players) -> None:
+    """Refuse names that would be passed over: a slip of the pen would free what is fixed."""
+    for names, known, kind in (
+        (config.directions, players.features, "directions name {!r}, which is no feature"),
+        (config.fixed, players.names, "fixed names {!r}, which is no player"),
+    ):
+        for name in sorted(set(names) - set(known)):
+            nearest = ", ".join(get_close_matches(name, known, cutoff=0.0))
+            raise ExplanationError(f"{kind.format(name)}; the nearest names are {nearest}")
+
+
+def _moves(rows: NDArray[np.float32], start: NDArray[np.float32], spread: Float) -> Float:
+    """Return how many spreads each feature moves ``[m, F]`` or ``[F]``; to or from missing is 1."""
     both = np.isnan(rows) & np.isnan(start)
-    moved: Float = np.abs(rows.astype(np.float64) - start)
+    moved: Float = np.abs(rows.astype(np.float64) - start) / spread
     return np.where(both, 0.0, np.nan_to_num(moved, nan=1.0))
 
 
 def _allowed(
-    moved: NDArray[np.float32], players: Players, directions: Mapping[str, int]
+    rows: NDArray[np.float32],
+    start: NDArray[np.float32],
+    players: Players,
+    directions: Mapping[str, int],
 ) -> NDArray[np.bool_]:
-    able = np.ones(len(moved), dtype=np.bool_)
+    """Return which rows ``[m, F]`` move every directed feature its way, or not at all."""
+    able = np.ones(len(rows), dtype=np.bool_)
     for feature, way in directions.items():
-        if feature not in players.features:
-            raise ExplanationError(f"direction of {feature!r}, which is no feature of the model")
-        able &= moved[:, players.features.index(feature)] * way >= 0
+        place = players.features.index(feature)
+        column = rows[:, place]
+        able &= ~((column - start[place]) * way < 0)  # not >= 0: that is false of missing values
+        able &= np.isnan(column) == np.isnan(start[place])
     return able
 
 
 def _spread(known: NDArray[np.float32]) -> Float:
     """Return the interquartile range of each feature, else its standard deviation, else 1."""
-    low, high = np.nanquantile(known.astype(np.float64), [0.25, 0.75], axis=0)
+    values = known.astype(np.float64)
+    values[:, np.isnan(values).all(axis=0)] = 0.0  # else numpy warns: it has no quantile
+    low, high = np.nanquantile(values, [0.25, 0.75], axis=0)
     wide = high - low
-    spread = np.where(wide > 0, wide, np.nanstd(known.astype(np.float64), axis=0))
+    spread = np.where(wide > 0, wide, np.nanstd(values, axis=0))
     return np.where(np.isfinite(spread) & (spread > 0), spread, 1.0)
 
 
@@ -220,7 +243,7 @@ def _donors(
     """Return the nearest known rows that were decided otherwise; a far feature counts no more."""
     scores = checked_scores(score, known, "known row")
     places = np.flatnonzero(scores < below)
-    moved = _moves(known[places], start) / spread
+    moved = _moves(known[places], start, spread)
     near = np.argsort(np.minimum(moved, 3.0).sum(axis=1), kind="stable")
     chosen: NDArray[np.intp] = places[near[:most]]
     return chosen

@@ -4,18 +4,19 @@ A week is compared with a reference by two profiles: each player's share of all 
 contributions, and its share of first reasons. The distance of two profiles is their total variation
 (half the sum of absolute differences, 0 to 1). What chance alone would give is drawn from the
 reference (bootstrap; rows of one cluster, such as a card, are drawn together), and so is the
-interval of the distance (reflected percentiles).
+interval of the distance (reflected percentiles): ``tasks.explain.drift_chance``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tasks.explain.drift_chance import Distance, Judge, firsts
 from tasks.explain.errors import ExplanationError
 from tasks.explain.record import ExplanationSet
 
@@ -33,7 +34,9 @@ class DriftConfig:
     Attributes:
         period_ms: Length of a period.
         least_rows: A period with fewer rows is not judged.
-        draws: Of the bootstrap.
+        least_clusters: Nor is one with rows of fewer clusters, where clusters are given: the
+            bootstrap of so few is too narrow.
+        draws: Of the bootstrap, at the least; a small level takes more (20 / level).
         level: Chance that any of the weeks alarms although nothing changed, for each profile.
         seed: Of the draws.
         named: Players that an alarm names.
@@ -41,6 +44,7 @@ class DriftConfig:
 
     period_ms: int = WEEK_MS
     least_rows: int = 50
+    least_clusters: int = 20
     draws: int = 1_000
     level: float = 0.05
     seed: int = 0
@@ -50,6 +54,8 @@ class DriftConfig:
         """Validate, naming the fix."""
         if self.period_ms < 1 or self.least_rows < 2 or self.draws < 100:
             raise ExplanationError("period_ms >= 1, least_rows >= 2 and draws >= 100 are needed")
+        if self.least_clusters < 2:
+            raise ExplanationError("least_clusters >= 2 is needed: one cluster tells no chance")
         if not 0 < self.level < 1:
             raise ExplanationError(f"level must lie between 0 and 1, got {self.level}")
 
@@ -73,28 +79,6 @@ class Profile:
         """Each player's share of all absolute contributions ``[P]``."""
         total = self.strength.sum()
         return self.strength / total if total > 0 else np.zeros_like(self.strength)
-
-
-@dataclass(frozen=True, slots=True)
-class Distance:
-    """How far a period is from the reference by one profile.
-
-    Attributes:
-        value: Total variation, 0 to 1.
-        low: Lower end of its 95 % interval.
-        high: Upper end.
-        limit: What chance alone exceeds with the level's probability, shared by all periods.
-    """
-
-    value: float
-    low: float
-    high: float
-    limit: float
-
-    @property
-    def alarm(self) -> bool:
-        """Whether it is beyond chance."""
-        return self.value > self.limit
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +150,7 @@ def profile_of(values: Float) -> Profile:
     """
     if not len(values):
         raise ExplanationError("no rows: a profile needs at least one")
-    return Profile(len(values), np.abs(values).mean(axis=0), _firsts(values).mean(axis=0))
+    return Profile(len(values), np.abs(values).mean(axis=0), firsts(values).mean(axis=0))
 
 
 def drift(
@@ -187,38 +171,39 @@ def drift(
         clusters: int64 ``[n]``, rows that belong together; None: rows are independent.
 
     Raises:
-        ExplanationError: When shapes do not fit, or fewer than two periods have enough rows.
+        ExplanationError: When shapes do not fit, a value is not finite, or fewer than two periods
+            have enough rows and clusters.
     """
     settings = config or DriftConfig()
-    if values.ndim != 2 or times.shape != (len(values),) or len(labels) != values.shape[1]:
-        raise ExplanationError("drift needs values [n, P], times [n] and P labels")
-    if clusters is not None and clusters.shape != times.shape:
-        raise ExplanationError("drift needs one cluster for each row")
+    _check(values, times, labels, clusters)
     offset = MONDAY_MS if settings.period_ms % WEEK_MS == 0 else 0
     period = (times - offset) // settings.period_ms
     starts = np.unique(period)
     members = [np.flatnonzero(period == one) for one in starts]
-    enough = [p for p, rows in enumerate(members) if len(rows) >= settings.least_rows]
+    few = [_too_few(rows, clusters, settings) for rows in members]
+    enough = [p for p, text in enumerate(few) if not text]
     if len(enough) < 2:
+        also = "" if clusters is None else f" of {settings.least_clusters} clusters"
         raise ExplanationError(
-            f"{len(enough)} of {len(starts)} periods have {settings.least_rows} rows: explain "
-            "more weeks or more rows, or lower least_rows"
+            f"{len(enough)} of {len(starts)} periods have {settings.least_rows} rows{also}: "
+            "explain more weeks or more rows, or lower least_rows"
         )
     groups = clusters if clusters is not None else np.arange(len(values))
-    judge = _Judge(values, groups, members[enough[0]], settings, len(enough) - 1)
+    judge = Judge(values, groups, members[enough[0]], settings.draws, settings.seed)
+    others = enough[1:]
+    found = judge.distances([members[p] for p in others], settings.level)
+    pairs = dict(zip(others, found, strict=True))
+    reference = profile_of(values[members[enough[0]]])
     periods = []
     for place, rows in enumerate(members):
         start, own = int(starts[place]) * settings.period_ms + offset, profile_of(values[rows])
-        judged = place in enough[1:]
-        pair: tuple[Distance | None, Distance | None] = (None, None)
-        if judged:
-            pair = judge.distances(rows)
-        text = _text(start, own, judge.profile, pair, labels, settings)
-        if place not in enough:
-            text = f"{_day(start)}: {len(rows)} rows, too few to judge"
-        elif not judged:
-            text = f"{_day(start)}: the reference, {len(rows):,} rows"
-        periods.append(Period(start, own, pair[0], pair[1], text))
+        pair = pairs.get(place)
+        if pair is not None:
+            text = _text(own, reference, pair, labels, settings.named)
+        else:
+            text = few[place] or f"the reference, {len(rows):,} rows"
+        strength, first = pair or (None, None)
+        periods.append(Period(start, own, strength, first, f"{_day(start)}: {text}"))
     return Drift(tuple(labels), enough[0], tuple(periods))
 
 
@@ -252,96 +237,60 @@ def segments(found: ExplanationSet, division: str, *, named: int = 3) -> tuple[S
     return tuple(made)
 
 
-class _Judge:
-    """Distances from the reference, with what chance would give."""
-
-    def __init__(
-        self,
-        values: Float,
-        clusters: NDArray[np.int64],
-        reference: NDArray[np.intp],
-        config: DriftConfig,
-        compared: int,
-    ) -> None:
-        self._tables = (np.abs(values), _firsts(values))
-        self._clusters = clusters
-        self._config = config
-        self._reference = reference
-        self._quantile = 1 - config.level / compared  # Bonferroni: any of the periods
-        self._rng = np.random.default_rng(config.seed)
-        self.profile = profile_of(values[reference])
-        self._drawn = self._draws(reference, None)
-
-    def distances(self, rows: NDArray[np.intp]) -> tuple[Distance, Distance]:
-        """Return the distances by both profiles."""
-        own, chance = self._draws(rows, None), self._draws(self._reference, len(rows))
-        found = []
-        for place, table in enumerate(self._tables):
-            base, other = self._drawn[place], own[place]
-            mine = _shares(table[self._reference].mean(axis=0))
-            value = float(_variation(_shares(table[rows].mean(axis=0)), mine))
-            # Reflected: a drawn distance holds the noise of the draw besides that of the rows.
-            high, low = 2 * value - np.quantile(_variation(other, base), [0.025, 0.975])
-            limit = float(np.quantile(_variation(chance[place], base), self._quantile))
-            found.append(
-                Distance(value, max(0.0, float(low)), min(1.0, max(0.0, float(high))), limit)
-            )
-        return found[0], found[1]
-
-    def _draws(self, rows: NDArray[np.intp], size: int | None) -> tuple[Float, Float]:
-        """Return shares ``[draws, P]`` of resampled rows, as many as there are or ``size``."""
-        _, place = np.unique(self._clusters[rows], return_inverse=True)
-        count = int(place.max()) + 1
-        drawn = count if size is None else max(1, round(count * size / len(rows)))
-        draws = self._config.draws
-        weights = self._rng.multinomial(drawn, np.full(count, 1 / count), size=draws)
-        found = []
-        for table in self._tables:
-            sums = np.zeros((count, table.shape[1]))
-            np.add.at(sums, place, table[rows])
-            found.append(_shares(weights @ sums))
-        return found[0], found[1]
+def _check(
+    values: Float,
+    times: NDArray[np.int64],
+    labels: Sequence[str],
+    clusters: NDArray[np.int64] | None,
+) -> None:
+    """Refuse what does not fit each other, and values that are no numbers: sums would hide them."""
+    if values.ndim != 2 or times.shape != (len(values),) or len(labels) != values.shape[1]:
+        raise ExplanationError("drift needs values [n, P], times [n] and P labels")
+    if clusters is not None and clusters.shape != times.shape:
+        raise ExplanationError("drift needs one cluster for each row")
+    wrong = np.argwhere(~np.isfinite(values))
+    if len(wrong):
+        row, player = wrong[0]
+        raise ExplanationError(
+            f"the value of {labels[player]!r} in row {row} is {values[row, player]}: drift needs "
+            "finite values; explain that row again, or leave it out"
+        )
 
 
-def _shares(table: Float) -> Float:
-    total = table.sum(axis=-1, keepdims=True)
-    return np.divide(table, total, out=np.zeros_like(table), where=total > 0)
-
-
-def _firsts(values: Float) -> Float:
-    found = np.zeros_like(values)
-    found[np.arange(len(values)), np.argmax(values, axis=1)] = 1.0
-    return found
-
-
-def _variation(one: Float, two: Float) -> Float:
-    half: Float = 0.5 * np.abs(one - two).sum(axis=-1)
-    return half
+def _too_few(
+    rows: NDArray[np.intp], clusters: NDArray[np.int64] | None, config: DriftConfig
+) -> str:
+    """Return what is said of a period that cannot be judged; empty where it can."""
+    if clusters is None:
+        return f"{len(rows)} rows, too few to judge" if len(rows) < config.least_rows else ""
+    count = len(np.unique(clusters[rows]))
+    if len(rows) >= config.least_rows and count >= config.least_clusters:
+        return ""
+    return f"{len(rows)} rows of {count} clusters, too few to judge"
 
 
 def _text(
-    start: int,
     own: Profile,
     reference: Profile,
-    pair: tuple[Distance | None, Distance | None],
+    pair: tuple[Distance, Distance],
     labels: Sequence[str],
-    config: DriftConfig,
+    named: int,
 ) -> str:
-    kinds: Mapping[str, tuple[Distance | None, Float, Float]] = {
-        "contributions": (pair[0], own.share, reference.share),
-        "first reasons": (pair[1], own.first, reference.first),
-    }
+    """Say what is beyond chance, with the players that moved most."""
     said = []
-    for kind, (distance, mine, theirs) in kinds.items():
-        if distance is None or not distance.alarm:
+    for kind, distance, mine, theirs in (
+        ("contributions", pair[0], own.share, reference.share),
+        ("first reasons", pair[1], own.first, reference.first),
+    ):
+        if not distance.alarm:
             continue
-        order = np.argsort(-np.abs(mine - theirs), kind="stable")[: config.named]
+        order = np.argsort(-np.abs(mine - theirs), kind="stable")[:named]
         moves = ", ".join(f"{labels[p]} {theirs[p]:.0%} -> {mine[p]:.0%}" for p in order)
         said.append(
             f"{kind} moved by {distance.value:.2f} [{distance.low:.2f}, {distance.high:.2f}], "
             f"chance gives at most {distance.limit:.2f}: {moves}"
         )
-    return f"{_day(start)}: {'; '.join(said) or 'as in the reference'}"
+    return "; ".join(said) or "as in the reference"
 
 
 def _day(instant: int) -> str:

@@ -7,7 +7,7 @@ spread one feature over several inputs; their terms belong to that feature and a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,7 +40,7 @@ def explain_linear(
         background_sha256: Digest of the background rows.
 
     Raises:
-        ValueError: When shapes do not fit.
+        ValueError: When shapes do not fit, or an input or background value is not finite.
         AdditivityError: When the terms do not add up.
     """
     width = len(weights)
@@ -51,6 +51,7 @@ def explain_linear(
         )
     if len(background) == 0:
         raise ValueError("a linear explanation needs background rows; freeze at least one")
+    _check_finite(names, inputs, background, owner)
     mean = background.mean(axis=0)
     terms = (inputs - mean) * weights
     values = np.zeros((len(inputs), len(names)))
@@ -66,25 +67,35 @@ def explain_linear(
 def combine(parts: Sequence[Explanation], weights: Sequence[float]) -> Explanation:
     """Explain a weighted sum of models that were explained on the same rows.
 
-    A part with several models keeps its spread; parts with one model are added to each of them.
-    Two parts with different numbers of models are reduced to their means.
+    Parts with several models are added model by model and keep their spread; parts with one model
+    are added to each of them.
 
     Raises:
-        ValueError: When the parts explain other features or rows.
+        ValueError: When the parts explain other features or rows, are of different backgrounds, or
+            have different numbers of models, whose spread has no sum.
     """
     if not parts or len(parts) != len(weights):
         raise ValueError("a blend needs one weight for each explanation")
     first = parts[0]
     if any(p.names != first.names or p.raw_score.shape != first.raw_score.shape for p in parts):
         raise ValueError("explanations of other features or rows cannot be added")
-    counts = {len(p.per_model) for p in parts} - {1}
-    reduce = len(counts) > 1
+    backgrounds = _distinct(p.background_sha256 for p in parts)
+    if len(backgrounds) > 1:
+        raise ValueError(
+            f"parts explained against different backgrounds ({', '.join(backgrounds)}) have no "
+            "common base; explain all of them against one"
+        )
+    counts = sorted({len(p.per_model) for p in parts} - {1})
+    if len(counts) > 1:
+        raise ValueError(
+            f"parts of {' and '.join(map(str, counts))} models cannot be added model by model, and "
+            "without that the sum has no error; train all parts with the same number of seeds"
+        )
     per_model = np.zeros((1, *first.per_model.shape[1:]))
     base, raw = np.zeros(1), np.zeros_like(first.raw_score)
     for part, weight in zip(parts, weights, strict=True):
-        own = part.values[None] if reduce else part.per_model
-        per_model = per_model + weight * own
-        base = base + weight * (part.base.mean(keepdims=True) if reduce else part.base)
+        per_model = per_model + weight * part.per_model
+        base = base + weight * part.base
         raw = raw + weight * part.raw_score
     gap = check_additivity(per_model.mean(axis=0), float(base.mean()), raw, tolerance=1e-5)
     methods = {p.method for p in parts}
@@ -95,5 +106,24 @@ def combine(parts: Sequence[Explanation], weights: Sequence[float]) -> Explanati
         raw,
         max(gap, *(p.additivity_gap for p in parts)),
         "mixed" if len(methods) > 1 else first.method,
-        next((p.background_sha256 for p in parts if p.background_sha256), ""),
+        backgrounds[0] if backgrounds else "",
     )
+
+
+def _distinct(digests: Iterable[str]) -> list[str]:
+    """Return the digests there are, each once: parts without a background have none."""
+    return list(dict.fromkeys(digest for digest in digests if digest))
+
+
+def _check_finite(
+    names: Sequence[str], inputs: Float, background: Float, owner: NDArray[np.intp]
+) -> None:
+    """Refuse missing inputs: a linear model has no score of them, so nothing to explain."""
+    for kind, rows in (("row", inputs), ("background row", background)):
+        wrong = np.argwhere(~np.isfinite(rows))
+        if len(wrong):
+            row, place = wrong[0]
+            raise ValueError(
+                f"{names[owner[place]]!r} of {kind} {row} is {rows[row, place]}: a linear model "
+                "takes finite inputs alone; fill it as in training"
+            )

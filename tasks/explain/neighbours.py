@@ -7,7 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from tasks.explain.errors import ExplanationError
+from tasks.explain.joined import differences
 from tasks.explain.record import ExplanationSet
+
+ALIKE = ("players", "model", "unit", "base", "background_sha256")
+"""What contracts must agree in for contributions to be near each other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,15 +45,25 @@ def nearest(
 
     Args:
         case: One row.
-        known: Rows explained by the same players; one of the case's key is left out.
-        outcomes: int8 of the known rows.
+        known: Rows explained alike; one of the case's key is left out.
+        outcomes: int8 ``[n]`` of the known rows.
         count: Most rows.
 
     Raises:
-        ValueError: When the players differ, or there is not one case.
+        ExplanationError: When model, players or background differ, there is not one case, or not
+            one outcome for each known row.
     """
-    if case.contract.players != known.contract.players or len(case) != 1:
-        raise ValueError("compare one case with rows that were explained by the same players")
+    differ = differences(case.contract, known.contract, ALIKE)
+    if differ:
+        raise ExplanationError(
+            f"the case and the known rows differ in {differ}: explain both by one model, one "
+            "background and the same players"
+        )
+    if len(case) != 1 or outcomes.shape != (len(known),):
+        raise ExplanationError(
+            f"one case and one outcome for each of {len(known)} known rows are needed, got "
+            f"{len(case)} cases and outcomes {outcomes.shape}"
+        )
     far = np.linalg.norm(known.values - case.values[0], axis=1)
     order = [p for p in np.argsort(far, kind="stable").tolist() if known.keys[p] != case.keys[0]]
     strongest = known.order[:, 0]

@@ -7,6 +7,7 @@ on disk.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -20,6 +21,7 @@ from tasks.explain.errors import ExplanationError
 from tasks.explain.groups import FeatureGroups
 from tasks.explain.player_explanation import PlayerExplanation
 from tasks.explain.players import Players
+from tasks.explain.rules.model import DECISIONS
 from tasks.explain.ties import order_of, ties_of
 from tasks.explain.tree import Explanation
 
@@ -163,9 +165,9 @@ class ExplanationSet:
                 )
             if name != "data" and not np.isfinite(array).all():
                 raise RecordError(f"{name} are not all finite: explain the rows again")
-        if len(set(self.keys)) != n:
-            twice = next(key for key in self.keys if self.keys.count(key) > 1)
-            raise RecordError(f"key {twice!r} occurs twice: each row needs a name of its own")
+        key, times = Counter(self.keys).most_common(1)[0] if n else ("", 0)
+        if times > 1:
+            raise RecordError(f"key {key!r} occurs {times} times: each row needs a name of its own")
         if len(self.contract.labels) != len(players):
             raise RecordError(f"{len(self.contract.labels)} labels for {len(players)} players")
         lengths = [len(s) for s in self.segments.values()]
@@ -236,9 +238,12 @@ def decision_of(thresholds: Mapping[str, float], score: float) -> str:
 
     >>> decision_of({"review": 0.5, "block": 0.9}, 0.7)
     'review'
+    >>> decision_of({"review": 0.5, "block": 0.5}, 0.7)
+    'block'
     """
-    reached = [(at, name) for name, at in thresholds.items() if score >= at]
-    return max(reached)[1] if reached else ""
+    grave: dict[str, int] = {name: place for place, name in enumerate(DECISIONS)}
+    reached = [(at, grave.get(name, -1), name) for name, at in thresholds.items() if score >= at]
+    return max(reached)[-1] if reached else ""
 
 
 def of_players(
@@ -319,46 +324,6 @@ def of_trees(
         code=code,
     )
     return _recorded(contract, values, errors, found.raw_score, rows, facts)
-
-
-def joined(records: Sequence[ExplanationSet]) -> ExplanationSet:
-    """Join records of one explainer, such as those of single weeks.
-
-    Keys that occur in several are numbered. Segments that not all have are dropped.
-
-    Raises:
-        RecordError: When model, players, base or background differ, or only some have instants.
-    """
-    if not records:
-        raise RecordError("no record was given; name at least one")
-    first = records[0].contract
-    for one in records[1:]:
-        other = one.contract
-        for what in ("players", "model", "base", "background_sha256", "method"):
-            if getattr(other, what) != getattr(first, what):
-                raise RecordError(
-                    f"the records differ in {what}: compare explanations of one model against one "
-                    "background"
-                )
-    times = [one.times for one in records]
-    if len({part is None for part in times}) > 1:
-        raise RecordError("only some records have instants; explain all with them")
-    keys = [key for one in records for key in one.keys]
-    if len(set(keys)) < len(keys):
-        keys = [f"{place}/{key}" for place, one in enumerate(records) for key in one.keys]
-    shared = [s for s in records[0].segments if all(s in one.segments for one in records)]
-    arrays = {
-        name: np.concatenate([getattr(one, name) for one in records])
-        for name in ("values", "errors", "scores", "decided", "data")
-    }
-    known = [part for part in times if part is not None]
-    return ExplanationSet(
-        replace(first, gap=max(one.contract.gap for one in records)),
-        tuple(keys),
-        **arrays,
-        times=np.concatenate(known) if known else None,
-        segments={s: tuple(v for one in records for v in one.segments[s]) for s in shared},
-    )
 
 
 def _recorded(

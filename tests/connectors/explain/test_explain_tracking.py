@@ -14,8 +14,10 @@ from connectors.explain.tracking import log_explanations, rel_l2
 from tasks.explain.background import Background
 from tasks.explain.engine import ExplainOptions, PlayerExplainer
 from tasks.explain.errors import ExplanationError
+from tasks.explain.joined import joined
+from tasks.explain.neighbours import nearest
 from tasks.explain.players import Players
-from tasks.explain.record import ModelName, RecordError, RowFacts, joined, of_players
+from tasks.explain.record import ModelName, RecordError, RowFacts, of_players
 from tasks.explain.rules.mine import MineConfig
 from tasks.explain.rules.model import RuleSetError
 from tasks.explain.subject import Subject
@@ -114,10 +116,31 @@ def test_records_of_weeks_are_joined():
     other = replace(two, contract=replace(two.contract, model=ModelName("other")))
     with pytest.raises(RecordError, match="differ in model"):
         joined([one, other])
+    for change, says in (
+        ({"thresholds": {"block": 0.5}}, r"thresholds \(\{\} and \{'block': 0.5\}\)"),
+        ({"seed": 3, "labels": tuple("wxyz")}, r"labels, seed \(None and 3\)"),
+    ):
+        other = replace(two, contract=replace(two.contract, **change))
+        with pytest.raises(RecordError, match=f"differ in {says}: compare"):
+            joined([one, other])
     with pytest.raises(RecordError, match="only some records have instants"):
         joined([one, replace(two, times=np.arange(30))])
     with pytest.raises(RecordError, match="no record"):
         joined([])
+
+
+def test_like_cases_are_of_one_model_and_have_outcomes():
+    case, known = record(ROWS[:1]), record(ROWS[1:9])
+    known = replace(known, keys=tuple(f"n{i}" for i in range(8)))
+    outcomes = np.arange(8, dtype=np.int8) % 2
+    found = nearest(case, known, outcomes, count=3)
+    far = np.linalg.norm(known.values - case.values[0], axis=1)
+    assert [one.key for one in found] == [f"n{i}" for i in np.argsort(far)[:3]]
+    other = replace(known, contract=replace(known.contract, model=ModelName("other", "2")))
+    with pytest.raises(ExplanationError, match=r"differ in model \(m.pt and other version 2\)"):
+        nearest(case, other, outcomes)
+    with pytest.raises(ExplanationError, match=r"8 known rows are needed, got 1 cases and .*\(3,"):
+        nearest(case, known, outcomes[:3])
 
 
 def subject(rows, thresholds, decided=None):

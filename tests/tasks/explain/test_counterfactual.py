@@ -107,7 +107,60 @@ def test_a_missing_value_is_a_value():
     found = nearest_change(likes_missing, np.array([5, 0, 0, 0], np.float32),
                            np.array([1.0, 0, 0]), known, PLAYERS, 0.5)  # fmt: skip
     assert np.isnan(found.changes[0].after)
-    assert found.distance == pytest.approx(1 / np.nanquantile([2, 3], 0.75).__sub__(2.25))
+    assert found.distance == 1.0  # one spread, however large the feature's numbers are
+
+
+def test_to_go_missing_is_no_cheaper_for_a_feature_of_large_numbers():
+    """A value two hundredths of a spread away is nearer than none at all."""
+
+    def amount(rows):
+        return np.nan_to_num(rows[:, 0]) / 1000
+
+    known = np.zeros((101, 4), np.float32)
+    known[:, 0] = np.arange(0, 1010, 10)
+    known[0, 0] = np.nan
+    found = nearest_change(amount, np.array([600, 0, 0, 0], np.float32), np.array([1.0, 0, 0]),
+                           known, PLAYERS, 0.595)  # fmt: skip
+    assert found.changes[0].after == 590
+    low, high = np.quantile(np.arange(10, 1010, 10), [0.25, 0.75])
+    assert found.distance == pytest.approx(10 / (high - low))
+
+
+def test_a_feature_that_no_known_row_has_is_no_hindrance():
+    known = np.zeros((5, 4), np.float32)
+    known[:, 1] = np.nan
+    row = np.array([3, np.nan, 0, 0], np.float32)
+    found = nearest_change(lambda r: r[:, 0], row, np.array([1.0, 0, 0]), known, PLAYERS, 1.0)
+    assert found.players == ("a",)
+
+
+def test_a_direction_on_a_missing_feature_forbids_its_own_change_alone():
+    known = np.array([[0, 0, 0, 0], [0, 5, 0, 0]], np.float32)
+    row = np.array([3, np.nan, 0, 0], np.float32)
+    search = SearchConfig(directions={"b": 1})
+
+    def first(rows):
+        return rows[:, 0]
+
+    found = nearest_change(first, row, np.array([1.0, 0.5, 0]), known, PLAYERS, 1.0, search)
+    assert [c.feature for c in found.changes] == ["a"]
+
+    def gone(rows):
+        return np.isnan(rows[:, 1]).astype(float)
+
+    high = np.array([0.0, 1.0, 0])
+    assert nearest_change(gone, row, high, known, PLAYERS, 0.5) is not None
+    assert nearest_change(gone, row, high, known, PLAYERS, 0.5, search) is None
+
+    def present(rows):
+        return 1 - gone(rows)
+
+    known[1, 1] = np.nan
+    row[1] = 2
+    assert nearest_change(present, row, high, known, PLAYERS, 0.5) is not None
+    for way in (1, -1):
+        search = SearchConfig(directions={"b": way})
+        assert nearest_change(present, row, high, known, PLAYERS, 0.5, search) is None
 
 
 def test_wrong_use_is_refused():
@@ -117,6 +170,9 @@ def test_wrong_use_is_refused():
     with pytest.raises(ExplanationError, match="no feature"):
         nearest_change(score, row, np.ones(3), known, PLAYERS, 0.5,
                        SearchConfig(directions={"z": 1}))  # fmt: skip
+    with pytest.raises(ExplanationError, match="fixed names 'c', which is no player"):
+        nearest_change(score, row, np.ones(3), known, PLAYERS, 0.5,
+                       SearchConfig(fixed=frozenset({"c", "a"})))  # fmt: skip
     with pytest.raises(ExplanationError, match="only rises"):
         SearchConfig(directions={"a": 2})
     with pytest.raises(ExplanationError, match="at least 1"):

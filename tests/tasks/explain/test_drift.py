@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -51,6 +53,30 @@ def test_without_change_alarms_are_as_rare_as_the_level_says():
     assert alarms <= 10
 
 
+def test_many_days_alarm_no_more_often_and_few_draws_do_not_matter():
+    """Thirty histories of sixty days: 1.5 expected by each profile, 6 is one in 250."""
+    alarms = np.zeros(2, int)
+    for seed in range(30):
+        values = np.random.default_rng(seed).normal(size=(3_000, 4))
+        times = MONDAY + np.repeat(np.arange(60), 50) * DAY_MS
+        config = DriftConfig(period_ms=DAY_MS, draws=100)
+        found = drift(values, times, tuple("abcd"), config).periods[1:]
+        alarms += [any(p.strength.alarm for p in found), any(p.first.alarm for p in found)]
+    assert (alarms <= 5).all()
+
+
+def test_a_smaller_level_has_a_larger_limit_whatever_the_draws():
+    history = weeks([200, 200, 100])
+    limits = [
+        [one.strength.limit for one in found.periods[1:]]
+        for found in (
+            drift(*history, LABELS, DriftConfig(draws=100, level=level)) for level in (0.2, 0.001)
+        )
+    ]
+    assert limits[1][0] > 1.5 * limits[0][0]
+    assert limits[0][1] > limits[0][0]  # fewer rows, more chance
+
+
 def test_intervals_cover_the_distance_of_long_histories():
     truth = drift(*weeks([20_000, 20_000], scale=[1, 1, 2], seed=99), LABELS, FAST)
     true = truth.periods[1].strength.value
@@ -73,6 +99,45 @@ def test_rows_of_one_card_are_drawn_together():
         together += judged.alarm
     assert together <= 5  # 1 or 2 expected
     assert alone >= 12
+
+
+def test_weeks_of_few_cards_are_not_judged():
+    """One card in the reference would make all draws equal, and any week an alarm."""
+    values = np.random.default_rng(0).normal(size=(400, 3))
+    times = MONDAY + np.repeat(np.arange(4), 100) * WEEK_MS
+    with pytest.raises(ExplanationError, match="0 of 4 periods have 50 rows of 20 clusters"):
+        drift(values, times, LABELS, FAST, clusters=np.zeros(400, np.int64))
+    card = np.repeat([0, *range(1, 51), 51, *range(52, 102)], ([100] + [2] * 50) * 2)
+    found = drift(values, times, LABELS, FAST, clusters=card)
+    assert found.reference == 1
+    assert found.periods[2].text == "2018-01-15: 100 rows of 1 clusters, too few to judge"
+    assert [one.strength is not None for one in found.periods] == [False, False, False, True]
+    with pytest.raises(ExplanationError, match="least_clusters >= 2"):
+        DriftConfig(least_clusters=1)
+
+
+def test_a_week_of_fewer_cards_is_judged_by_its_cards():
+    """Thirty cards of twenty rows are no surer than thirty cards of ten."""
+    values = np.random.default_rng(0).normal(size=(1_200, 3))
+    times = MONDAY + np.repeat([0, WEEK_MS], 600)
+    many, few = np.repeat(np.arange(60), 10), np.repeat(np.arange(60, 90), 20)
+    alike = np.concatenate([many, many + 60])
+    sure = drift(values, times, LABELS, FAST, clusters=alike).periods[1].strength.limit
+    unsure = drift(values, times, LABELS, FAST, clusters=np.concatenate([many, few]))
+    assert unsure.periods[1].strength.limit > 1.1 * sure
+
+
+def test_weeks_of_many_rows_take_little_memory_and_the_same_limit(monkeypatch):
+    history = weeks([30_000, 30_000])
+    tracemalloc.start()
+    found = drift(*history, LABELS, FAST).periods[1].strength
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 80 * 2**20  # weights of 300 draws alone had 137 MiB
+    monkeypatch.setattr("tasks.explain.drift_chance.PARTS", 10**9)
+    whole = drift(*history, LABELS, FAST).periods[1].strength
+    assert found.limit == pytest.approx(whole.limit, rel=0.25)
+    assert found.value == whole.value
 
 
 @settings(deadline=None, max_examples=25)
@@ -125,6 +190,9 @@ def test_wrong_shapes_and_settings_are_refused():
         drift(values, times, LABELS[:2])
     with pytest.raises(ExplanationError, match="one cluster for each row"):
         drift(values, times, LABELS, clusters=np.zeros(3, np.int64))
+    values[70, 1] = np.nan
+    with pytest.raises(ExplanationError, match="value of 'country' in row 70 is nan: drift needs"):
+        drift(values, times, LABELS)
     with pytest.raises(ExplanationError, match="level must lie"):
         DriftConfig(level=1.0)
     with pytest.raises(ExplanationError, match="draws >= 100"):

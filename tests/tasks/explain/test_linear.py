@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -73,15 +74,33 @@ def test_blend_keeps_the_spread_of_its_trees(case):
     np.testing.assert_allclose(both.per_model.std(0), trees.per_model.std(0))
 
 
-def test_parts_with_other_model_counts_are_reduced_to_means():
+def test_parts_whose_models_cannot_be_paired_are_refused():
+    """Their means would add up, but with an error of 0, so without any tie."""
     rng = np.random.default_rng(2)
-    one, two = (
-        _part(rng.normal(size=(2, 4, 3)), [0, 1]),
-        _part(rng.normal(size=(3, 4, 3)), [0, 1, 2]),
+    one, two, three = (_part(rng.normal(size=(k, 4, 3)), np.arange(k)) for k in (3, 2, 1))
+    with pytest.raises(ValueError, match=r"parts of 2 and 3 models.*same number of seeds"):
+        combine([one, two, three], [0.5, 0.25, 0.25])
+
+
+def test_parts_of_different_backgrounds_are_refused():
+    one, two, none = (
+        replace(_part(np.zeros((1, 2, 3)), [0.0]), background_sha256=d) for d in ("aaa", "bbb", "")
     )
-    both = combine([one, two], [0.5, 0.5])
-    assert both.per_model.shape == (1, 4, 3)
-    np.testing.assert_allclose(both.values, (one.values + two.values) / 2)
+    with pytest.raises(ValueError, match=r"different backgrounds \(aaa, bbb\)"):
+        combine([one, two], [1, 1])
+    assert combine([none, one, one], [1, 1, 1]).background_sha256 == "aaa"
+
+
+def test_a_missing_input_is_named(case):
+    rows, background, weights = case
+    gap = rows.copy()
+    gap[2, 3] = np.nan
+    with pytest.raises(ValueError, match="'a' of row 2 is nan: a linear model"):
+        explain_linear(NAMES, gap, background, weights, 0.0, OWNER)
+    held = background.copy()
+    held[1, 1] = np.inf
+    with pytest.raises(ValueError, match="'b' of background row 1 is inf"):
+        explain_linear(NAMES, rows, held, weights, 0.0, OWNER)
 
 
 def test_parts_must_belong_together():
