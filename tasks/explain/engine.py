@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from kernels.shapley.exact import MOST_PLAYERS, shapley_matrix
 from kernels.shapley.paired import Pairs
 from tasks.explain.additivity import check_additivity
-from tasks.explain.background import Background
+from tasks.explain.background import Background, narrowed
 from tasks.explain.coalition_values import Mixtures, coalition_values
 from tasks.explain.deadline import Deadline
 from tasks.explain.errors import BackgroundError, PlayersError
@@ -114,10 +114,10 @@ class PlayerExplainer:
         self._sampled = self._plan() if self.method == "sampled" else None
 
     def explain(self, rows: Rows) -> PlayerExplanation:
-        """Explain rows ``[n, F]``.
+        """Explain rows ``[n, F]``; scores see them as float32, as the background is.
 
         Raises:
-            BackgroundError: On another number of columns.
+            BackgroundError: On another number of columns, or a value that float32 cannot hold.
             ScoreError: When a row, alone or mixed, has no finite score.
             UnstableScoreError: When a row does not keep its score.
             AdditivityError: When the values miss a score.
@@ -129,6 +129,7 @@ class PlayerExplainer:
                 f"rows of shape {rows.shape} for {len(self.players.features)} features; pass the "
                 "columns of the background in its order"
             )
+        given, rows = rows, narrowed(rows, self.background.names)
         deadline = Deadline(options.seconds)
         shape = (len(rows), len(self.players))
         values, errors, spent = np.zeros(shape), np.zeros(shape), np.zeros(len(rows), np.int64)
@@ -159,7 +160,7 @@ class PlayerExplainer:
             spent,
             self.background.sha256,
             None if self._sampled is None else options.seed,
-            self.players.shown(rows),
+            self.players.shown(given),
         )
 
     def _plan(self) -> SampledValues:

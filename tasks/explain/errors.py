@@ -12,7 +12,7 @@ class AdditivityError(ExplanationError):
 
 
 class BackgroundError(ExplanationError):
-    """The background has other features than the players or the rows."""
+    """Background, players and rows have other features, or values that float32 cannot hold."""
 
 
 class HistoryError(ExplanationError):

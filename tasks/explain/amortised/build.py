@@ -17,6 +17,7 @@ from kernels.runtime.runner import Runner
 from tasks.explain.amortised.config import AmortisedConfig, AmortisedError
 from tasks.explain.amortised.explainer import AmortisedExplainer, Gate
 from tasks.explain.amortised.network import ValueNet, value_loss
+from tasks.explain.background import narrowed
 from tasks.explain.engine import PlayerExplainer
 from tasks.explain.scores import Rows
 
@@ -46,6 +47,7 @@ def build(
             f"{held} of {len(rows)} rows would be held out, the gate needs {LEAST_HELD_OUT}: give "
             "more rows or a larger held_out"
         )
+    rows = narrowed(rows, engine.background.names)
     found = engine.explain(rows)
     totals = found.scores - found.base
     order = np.random.default_rng(config.seed).permutation(len(rows))

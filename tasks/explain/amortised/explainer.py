@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from tasks.explain.additivity import check_additivity
 from tasks.explain.amortised.config import AmortisedConfig
 from tasks.explain.amortised.network import ValueNet
+from tasks.explain.background import narrowed
 from tasks.explain.engine import PlayerExplainer
 from tasks.explain.errors import BackgroundError
 from tasks.explain.player_explanation import PlayerExplanation
@@ -41,8 +42,13 @@ class Gate:
     held_out: int
 
     def passes(self, rows: Rows, log_errors: NDArray[np.float64]) -> NDArray[np.bool_]:
-        """Return which rows ``[n, F]`` of some expected errors ``[n]`` pass; NaN never does."""
-        inside = ((rows >= self.low) & (rows <= self.high)).all(axis=1)
+        """Return which rows ``[n, F]`` of some expected errors ``[n]`` pass; NaN never does.
+
+        They are compared as float32: the network reads no more, and the file keeps no more.
+        """
+        with np.errstate(over="ignore"):  # what becomes infinite lies outside
+            seen = np.asarray(rows, dtype=np.float32)
+        inside = ((seen >= self.low) & (seen <= self.high)).all(axis=1)
         passes: NDArray[np.bool_] = inside & (log_errors <= self.log_error)
         return passes
 
@@ -70,7 +76,7 @@ class AmortisedExplainer:
         expected error, spread evenly over the players.
 
         Raises:
-            BackgroundError: On another number of columns.
+            BackgroundError: On another number of columns, or a value that float32 cannot hold.
             ExplanationError: As `PlayerExplainer.explain`.
         """
         engine = self.engine
@@ -79,6 +85,7 @@ class AmortisedExplainer:
                 f"rows of shape {rows.shape} for {len(engine.players.features)} features; pass the "
                 "columns of the background in its order"
             )
+        given, rows = rows, narrowed(rows, engine.background.names)
         scores = checked_scores(self._score, rows) if len(rows) else np.zeros(0)
         base = float(engine.background_scores.mean())
         values, log_errors = self.predict(rows, scores - base)
@@ -104,7 +111,7 @@ class AmortisedExplainer:
             evaluations,
             engine.background.sha256,
             self.config.seed,
-            engine.players.shown(rows),
+            engine.players.shown(given),
         )
 
     def _score(self, rows: Rows) -> NDArray[np.float64]:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.explain.background import Background
+from tasks.explain.background import Background, narrowed
 from tasks.explain.history.background import HistoryBackground
 from tasks.explain.history.scores import HistoryScores
 from tasks.explain.players import Players
@@ -43,8 +43,13 @@ class FlatGame:
         return self.background_histories.newest(int(self.there.sum()))
 
     def rows(self, histories: Rows) -> Rows:
-        """Return flat rows ``[n, L * F]`` of histories ``[n, T, F]``."""
-        return histories[:, self.there].reshape(len(histories), -1)
+        """Return flat float32 rows ``[n, L * F]`` of histories ``[n, T, F]``.
+
+        Raises:
+            BackgroundError: On a value that float32 cannot hold.
+        """
+        flat = histories[:, self.there].reshape(len(histories), -1)
+        return narrowed(flat, self.background.names, "history")
 
     def score(self, rows: Rows) -> NDArray[np.floating[Any]]:
         """Return scores of flat rows."""

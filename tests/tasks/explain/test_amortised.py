@@ -115,6 +115,20 @@ def test_a_missing_value_never_passes():
     assert found.tolist() == [True, False, False, False]
 
 
+def test_rows_of_float64_pass_before_and_after_saving(tmp_path):
+    rows = rows_of(2_000, 2).astype(np.float64)
+    rows[:, 4] = 0.1
+    fast = build(engine_of(), rows, CONFIG)
+    save(fast, tmp_path)
+    again = load(tmp_path, engine_of())
+    passed = fast.explain(rows[:200]).evaluations == 0
+    assert passed.mean() > 0.5
+    np.testing.assert_array_equal(again.explain(rows[:200]).evaluations == 0, passed)
+    for one in (fast, again):
+        assert one.gate.low.dtype == one.gate.high.dtype == np.float32
+        assert one.gate.passes(rows[:200], np.full(200, -np.inf)).mean() > 0.9
+
+
 def test_the_same_build_is_the_same_network(fast):
     again = build(engine_of(), rows_of(2_000, 2), CONFIG)
     for name, value in fast.net.state_dict().items():

@@ -10,7 +10,12 @@ from torch import nn
 from kernels.shapley.paired import draw_pairs
 from tasks.explain.background import Background
 from tasks.explain.engine import ExplainOptions, PlayerExplainer
-from tasks.explain.errors import PlayersError, ScoreError, UnstableScoreError
+from tasks.explain.errors import (
+    BackgroundError,
+    PlayersError,
+    ScoreError,
+    UnstableScoreError,
+)
 from tasks.explain.scores import TorchScores
 
 SAMPLED = ExplainOptions(method="sampled", evaluations=4_000)
@@ -161,3 +166,33 @@ def test_pairs_of_many_players_are_drawn_without_a_matrix_of_them():
         tracemalloc.stop()
     assert pairs.members.shape == (1, 20, 5_000)
     assert peak < 5_000**2
+
+
+@BOTH
+@pytest.mark.parametrize("same", [0.1, 1.764e12, 16_777_217.0], ids=["rate", "epoch ms", "id"])
+def test_a_feature_that_is_the_same_everywhere_has_nothing_whatever_float32_holds(same, options):
+    def score(rows):
+        return (rows[:, 0] <= same) + (rows[:, 0].astype(np.float64) - same) + rows[:, 1]
+
+    background = Background(("same", "x", "y"), np.array([[same, 0.0, 0.0], [same, 1.0, 2.0]]))
+    found = PlayerExplainer(score, background, options=options).explain(
+        np.array([[same, 1.0, 1.0]])
+    )
+    np.testing.assert_allclose(found.values, [[0.0, 0.5, 0.0]], atol=1e-6)
+    assert found.values[0, 0] == 0.0
+    assert found.data[0, 0] == same
+
+
+def test_values_beyond_float32_name_their_feature_and_the_remedy():
+    with pytest.raises(BackgroundError, match=r"'b' of background row 1 is 1e\+39.*larger unit"):
+        Background(("a", "b"), np.array([[0.0, 1.0], [0.0, 1e39]]))
+    explainer = PlayerExplainer(lambda rows: rows[:, 0], background_of(2))
+    with pytest.raises(BackgroundError, match=r"'f1' of row 1 is -1e\+39"):
+        explainer.explain(np.array([[0.0, 0.0], [0.0, -1e39]]))
+
+
+def test_names_may_be_a_list():
+    background = Background(["a", "b"], np.zeros((1, 2)))
+    assert background == Background(("a", "b"), np.zeros((1, 2)))
+    found = PlayerExplainer(lambda rows: rows[:, 0], background).explain(np.ones((1, 2)))
+    assert found.players == ("a", "b")
