@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +35,8 @@ Found = tuple[Float, Float, NDArray[np.int64]]
 Check = Callable[[], None]
 """Raises when the time is over."""
 
+Method = Literal["auto", "exact", "sampled"]
+
 ROWS_AT_ONCE = 256
 
 
@@ -43,8 +45,9 @@ class ExplainOptions:
     """How rows are explained.
 
     Attributes:
-        method: ``auto`` is exact up to 14 players.
-        evaluations: Most mixed rows to score for a row where coalitions are drawn.
+        method: ``auto`` is exact up to 14 players, whatever ``evaluations`` says.
+        evaluations: Most mixed rows to score for a row where coalitions are drawn; no bound where
+            all are counted, which takes ``2**P - 2`` for each background row.
         top: Places to tell apart from the next one.
         seed: Of the draw.
         seconds: Time for one call of ``explain``; None for any.
@@ -52,12 +55,28 @@ class ExplainOptions:
             of drawn coalitions from call to call.
     """
 
-    method: Literal["auto", "exact", "sampled"] = "auto"
+    method: Method = "auto"
     evaluations: int = 200_000
     top: int = 4
     seed: int = 0
     seconds: float | None = None
     memory_bytes: int = 2**25
+
+    def __post_init__(self) -> None:
+        """Validate, naming the fix."""
+        if self.method not in get_args(Method):
+            raise ValueError(
+                f"method is {self.method!r}; choose one of {', '.join(get_args(Method))}"
+            )
+        if min(self.evaluations, self.top, self.memory_bytes) < 1:
+            raise ValueError(
+                f"evaluations {self.evaluations}, top {self.top}, memory_bytes "
+                f"{self.memory_bytes}: give at least 1 each"
+            )
+        if self.seed < 0:
+            raise ValueError(f"seed is {self.seed}; give 0 or more")
+        if self.seconds is not None and not self.seconds >= 0:
+            raise ValueError(f"seconds are {self.seconds}; give 0 or more, or None for any time")
 
 
 class PlayerExplainer:

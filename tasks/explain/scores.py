@@ -81,11 +81,16 @@ class TorchScores:
 
         Args:
             module: Returns ``[n]``, ``[n, 1]`` or, with ``output``, ``[n, C]``.
-            output: Which of several outputs is explained.
+            output: Which of several outputs is explained, counted from 0.
 
         Raises:
+            ScoreError: On an output below 0.
             UnstableScoreError: When the module is in training mode.
         """
+        if output is not None and output < 0:
+            raise ScoreError(
+                f"output {output} is asked for; count the module's outputs from 0, the first"
+            )
         if any(part.training for part in module.modules()):
             raise UnstableScoreError(
                 "the module is in training mode, in which dropout draws anew and batch "

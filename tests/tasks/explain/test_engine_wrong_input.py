@@ -196,3 +196,25 @@ def test_names_may_be_a_list():
     assert background == Background(("a", "b"), np.zeros((1, 2)))
     found = PlayerExplainer(lambda rows: rows[:, 0], background).explain(np.ones((1, 2)))
     assert found.players == ("a", "b")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "word"),
+    [
+        ({"method": "exakt"}, "'exakt'; choose one of auto, exact, sampled"),
+        ({"top": 0}, "top 0.*at least 1"),
+        ({"evaluations": 0}, "at least 1"),
+        ({"memory_bytes": -1}, "memory_bytes -1: give at least 1"),
+        ({"seed": -1}, "give 0 or more"),
+        ({"seconds": float("nan")}, "None for any time"),
+    ],
+)
+def test_wrong_options_are_named(wrong, word):
+    with pytest.raises(ValueError, match=word):
+        ExplainOptions(**wrong)
+
+
+@pytest.mark.parametrize("output", [-1, -5])
+def test_outputs_are_counted_from_the_first(output):
+    with pytest.raises(ScoreError, match=f"output {output} is asked for; count"):
+        TorchScores(nn.Linear(3, 3).eval(), output=output)
