@@ -27,7 +27,7 @@ class FlatGame:
         function: Scores of histories.
         background_histories: What they are compared with.
         there: Where events stand ``[T]``.
-        memory_bytes: Most that mixed rows of one call take.
+        memory_bytes: Most that mixed histories of one call take, with their padding.
         check: Called before each call of the function; raises when the time is over.
     """
 
@@ -41,6 +41,11 @@ class FlatGame:
     def background(self) -> Background:
         """As many of the background's newest events as the histories have."""
         return self.background_histories.newest(int(self.there.sum()))
+
+    @property
+    def memory_of_events(self) -> int:
+        """What flat rows of one call may take: padded, they keep to the memory."""
+        return max(1, self.memory_bytes * int(self.there.sum()) // len(self.there))
 
     def rows(self, histories: Rows) -> Rows:
         """Return flat float32 rows ``[n, L * F]`` of histories ``[n, T, F]``.
@@ -77,7 +82,7 @@ class FlatGame:
         inside = members[:, np.array(players.owner)]
         others = self.background.values
         found = np.zeros((len(rows), len(members)))
-        step = max(1, self.memory_bytes // (8 * len(players.owner)))
+        step = max(1, self.memory_of_events // (8 * len(players.owner)))
         for place, row in enumerate(rows):
             for start in range(0, len(members), step):
                 part = slice(start, start + step)
