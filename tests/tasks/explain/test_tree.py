@@ -190,7 +190,7 @@ def test_a_model_of_several_classes_is_refused(data):
     x, _ = data
     model = lightgbm.LGBMClassifier(n_estimators=2, num_leaves=4, verbose=-1, n_jobs=1)
     model.fit(x[:300], np.arange(300) % 3)
-    with pytest.raises(ValueError, match="model scores 3 classes.*one model for each class"):
+    with pytest.raises(ValueError, match=r"model scores 3 classes.*one model for each class"):
         TreeExplainer([model], NAMES)
 
 
