@@ -51,8 +51,10 @@ class ExplainOptions:
         top: Places to tell apart from the next one.
         seed: Of the draw.
         seconds: Time for one call of ``explain``; None for any.
-        memory_bytes: Most that mixed rows of one call of the function take, and again what is kept
-            of drawn coalitions from call to call.
+        memory_bytes: Most that mixed rows of one call of the function take, again what answers of
+            the rows explained together take, and again what is kept of mixtures with drawn
+            coalitions. The draw itself is beside it: about 20 bytes for each of ``evaluations``
+            and player.
     """
 
     method: Method = "auto"
@@ -154,15 +156,17 @@ class PlayerExplainer:
         values, errors, spent = np.zeros(shape), np.zeros(shape), np.zeros(len(rows), np.int64)
         scores = checked_scores(self.function, rows) if len(rows) else np.zeros(0)
         base = float(self.background_scores.mean())
-        for start in range(0, len(rows), ROWS_AT_ONCE):
-            part = slice(start, start + ROWS_AT_ONCE)
+        numbers = np.arange(len(rows))
+        for start in range(0, len(rows), self._rows_at_once):
+            part = slice(start, start + self._rows_at_once)
             check = partial(deadline.check, start, len(rows))
             check()
-            self._check_repeated(rows[part], scores[part], start)
+            self._check_repeated(rows[part], scores[part], numbers[part])
             if self._sampled is None:
-                found = self._exact(rows[part], scores[part], check)
+                found = self._exact(rows[part], scores[part], numbers[part], check)
             else:
-                found = self._drawn(self._sampled, rows[part], scores[part], check)
+                plan = self._sampled
+                found = self._drawn(plan, rows[part], scores[part], numbers[part], check)
             values[part], errors[part], spent[part] = found
             self.settle(rows[part], values[part], errors[part])
         again = checked_scores(self.function, rows) if len(rows) else scores
@@ -182,6 +186,14 @@ class PlayerExplainer:
             self.players.shown(given),
         )
 
+    @cached_property
+    def _rows_at_once(self) -> int:
+        """Rows explained together: the answers of all their coalitions keep to the memory."""
+        # Differences of drawn coalitions are half as many as these, held four times over.
+        answers = 2 ** len(self.players) if self._sampled is None else 2 * self._sampled.most
+        fitting: int = self._options.memory_bytes // (8 * answers)
+        return max(1, min(ROWS_AT_ONCE, fitting))
+
     def _plan(self) -> SampledValues:
         options = self._options
         return SampledValues(
@@ -200,10 +212,10 @@ class PlayerExplainer:
         members[0] = True
         return self._worth.mixtures(members, np.concatenate([[0], np.arange(games)]))
 
-    def _check_repeated(self, rows: Rows, scores: Float, first: int) -> None:
+    def _check_repeated(self, rows: Rows, scores: Float, numbers: NDArray[np.intp]) -> None:
         """Refuse a function whose scores of unmixed rows change among mixed ones."""
-        found = self._unmixed.values(rows)
-        refuse_unstable(scores, found[:, 0], first)
+        found = self._unmixed.values(rows, numbers)
+        refuse_unstable(scores, found[:, 0], int(numbers[0]))
         for row in found[:, 1:]:
             refuse_unstable(self.background_scores, row, 0, "background row")
 
@@ -211,22 +223,29 @@ class PlayerExplainer:
     def _matrix(self) -> Float:
         return shapley_matrix(len(self.players))
 
-    def _exact(self, rows: Rows, scores: Float, check: Check) -> Found:
+    def _exact(self, rows: Rows, scores: Float, numbers: NDArray[np.intp], check: Check) -> Found:
         """Count all coalitions; the full and the empty one are scores that are known."""
-        worth = self._worth.means(rows, check)
+        worth = self._worth.means(rows, numbers, check)
         worth[:, 0], worth[:, -1] = self.background_scores.mean(), scores
         values = worth @ self._matrix.T
         evaluations = len(self.background.values) * (2 ** len(self.players) - 2)
         return values, np.zeros_like(values), np.full(len(rows), evaluations)
 
-    def _drawn(self, plan: SampledValues, rows: Rows, scores: Float, check: Check) -> Found:
+    def _drawn(
+        self,
+        plan: SampledValues,
+        rows: Rows,
+        scores: Float,
+        numbers: NDArray[np.intp],
+        check: Check,
+    ) -> Found:
         """Draw coalitions by a plan."""
         totals = scores[:, None] - self.background_scores
 
         def differences(number: int, pairs: Pairs, places: NDArray[np.intp]) -> Float:
             found = np.empty((len(places), pairs.weights.size))
             for part, mixtures in self._round(number, pairs):
-                worth = mixtures.values(rows[places])
+                worth = mixtures.values(rows[places], numbers[places])
                 half = worth.shape[1] // 2
                 found[:, part] = worth[:, :half] - worth[:, half:]
                 check()

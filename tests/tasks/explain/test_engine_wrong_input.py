@@ -218,3 +218,46 @@ def test_wrong_options_are_named(wrong, word):
 def test_outputs_are_counted_from_the_first(output):
     with pytest.raises(ScoreError, match=f"output {output} is asked for; count"):
         TorchScores(nn.Linear(3, 3).eval(), output=output)
+
+
+class _Root(nn.Module):
+    def forward(self, x):
+        return torch.sqrt(x)
+
+
+@BOTH
+@pytest.mark.parametrize("split", [False, True])
+def test_a_mixture_without_a_score_names_the_row_it_was_made_of(split, options):
+    """Row 290 is in the second part; its own score is 2, only mixtures of it have none."""
+    adds = nn.Linear(3, 1)
+    with torch.no_grad():
+        adds.weight.fill_(1.0)
+        adds.bias.fill_(1.0)
+    module = nn.Sequential(adds, _Root(), nn.Identity()).eval()
+    scores = TorchScores(module) if split else TorchScores(module).__call__
+    rows = np.ones((300, 3), dtype=np.float32)
+    rows[290] = [5.0, -3.0, 1.0]
+    background = Background(("a", "b", "c"), np.zeros((3, 3)))
+    with pytest.raises(ScoreError, match=r"a mixture with row 290 is nan \(1 of"):
+        PlayerExplainer(scores, background, options=options).explain(rows)
+
+
+@pytest.mark.parametrize("method", ["exact", "sampled"])
+def test_memory_is_bounded_for_many_rows_too(method):
+    import tracemalloc
+
+    memory = 2**20
+    options = ExplainOptions(method=method, evaluations=4_000, memory_bytes=memory, top=9)
+    explainer = PlayerExplainer(
+        lambda rows: np.sin(rows).prod(axis=1), background_of(10, 20), options=options
+    )
+    cases = drawn(256, 10, 1)
+    expected = explainer.explain(cases[:1]).values  # the draw is beside the memory
+    tracemalloc.start()
+    try:
+        found = explainer.explain(cases)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    np.testing.assert_allclose(found.values[:1], expected, atol=1e-12)
+    assert peak < 4 * memory
