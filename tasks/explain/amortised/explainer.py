@@ -32,6 +32,9 @@ class Gate:
         rel_l2: Mean relative L2 error of the held-out rows that pass, against the engine.
         fallback: Share of the held-out rows that do not pass.
         held_out: Number of held-out rows.
+        error_scale: What the network's errors are times before they are shown. It learns the mean
+            log of the error, which is a median and too short; times this, the held-out rows that
+            pass miss the engine's values by one error, as the root of the mean square.
     """
 
     low: NDArray[np.float32]
@@ -40,6 +43,7 @@ class Gate:
     rel_l2: float
     fallback: float
     held_out: int
+    error_scale: float = 1.0
 
     def passes(self, rows: Rows, log_errors: NDArray[np.float64]) -> NDArray[np.bool_]:
         """Return which rows ``[n, F]`` of some expected errors ``[n]`` pass; NaN never does.
@@ -73,7 +77,8 @@ class AmortisedExplainer:
         """Explain rows ``[n, F]``.
 
         ``evaluations`` is 0 for rows that the network explained. Their ``errors`` are the row's
-        expected error, spread evenly over the players.
+        expected error, spread evenly over the players and scaled by held-out rows, so that there
+        the root of the mean square of what values miss the engine's by, in errors, is 1.
 
         Raises:
             BackgroundError: On another number of columns, or a value that float32 cannot hold.
@@ -89,8 +94,7 @@ class AmortisedExplainer:
         scores = checked_scores(self._score, rows) if len(rows) else np.zeros(0)
         base = float(engine.background_scores.mean())
         values, log_errors = self.predict(rows, scores - base)
-        size = np.sqrt((values**2).mean(axis=1))
-        errors = np.repeat((np.exp(log_errors) * size)[:, None], values.shape[1], axis=1)
+        errors = self.predicted_errors(values, log_errors)
         engine.settle(rows, values, errors)
         evaluations = np.zeros(len(rows), dtype=np.int64)
         back = np.flatnonzero(~self.gate.passes(rows, log_errors))
@@ -118,6 +122,13 @@ class AmortisedExplainer:
         """Return the model's scores, as the network's values by parts that stay in the cache."""
         parts = (rows[start : start + ROWS_AT_ONCE] for start in range(0, len(rows), ROWS_AT_ONCE))
         return np.concatenate([np.asarray(self.engine.function(part)) for part in parts])
+
+    def predicted_errors(
+        self, values: NDArray[np.float64], log_errors: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        """Return the errors ``[n, P]`` that are shown, from values and log errors of `predict`."""
+        size = np.sqrt((values**2).mean(axis=1)) * self.gate.error_scale
+        return np.repeat((np.exp(log_errors) * size)[:, None], values.shape[1], axis=1)
 
     def predict(
         self, rows: Rows, totals: NDArray[np.float64]
