@@ -23,7 +23,7 @@ from tasks.explain.additivity import check_additivity
 from tasks.explain.background import Background, narrowed
 from tasks.explain.coalition_values import Mixtures, coalition_values
 from tasks.explain.deadline import Deadline
-from tasks.explain.errors import BackgroundError, PlayersError
+from tasks.explain.errors import BackgroundError, OptionsError, PlayersError
 from tasks.explain.player_explanation import PlayerExplanation
 from tasks.explain.players import Players
 from tasks.explain.sampled import SampledValues
@@ -65,20 +65,24 @@ class ExplainOptions:
     memory_bytes: int = 2**25
 
     def __post_init__(self) -> None:
-        """Validate, naming the fix."""
+        """Validate, naming the fix.
+
+        Raises:
+            OptionsError: On a value that makes no sense.
+        """
         if self.method not in get_args(Method):
-            raise ValueError(
+            raise OptionsError(
                 f"method is {self.method!r}; choose one of {', '.join(get_args(Method))}"
             )
         if min(self.evaluations, self.top, self.memory_bytes) < 1:
-            raise ValueError(
+            raise OptionsError(
                 f"evaluations {self.evaluations}, top {self.top}, memory_bytes "
                 f"{self.memory_bytes}: give at least 1 each"
             )
         if self.seed < 0:
-            raise ValueError(f"seed is {self.seed}; give 0 or more")
+            raise OptionsError(f"seed is {self.seed}; give 0 or more")
         if self.seconds is not None and not self.seconds >= 0:
-            raise ValueError(f"seconds are {self.seconds}; give 0 or more, or None for any time")
+            raise OptionsError(f"seconds are {self.seconds}; give 0 or more, or None for any time")
 
 
 class PlayerExplainer:

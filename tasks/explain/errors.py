@@ -19,6 +19,10 @@ class HistoryError(ExplanationError):
     """Histories of another shape than the background's, with gaps in their values or no events."""
 
 
+class OptionsError(ExplanationError):
+    """A setting has a value that makes no sense."""
+
+
 class PlayersError(ExplanationError):
     """Players overlap, leave features out, or are too many for the budget."""
 

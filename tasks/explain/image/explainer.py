@@ -18,7 +18,7 @@ from kernels.shapley.exact import MOST_PLAYERS, members_of, shapley_matrix
 from kernels.shapley.paired import Pairs
 from tasks.explain.additivity import check_additivity
 from tasks.explain.deadline import Deadline
-from tasks.explain.errors import ImageError, PlayersError
+from tasks.explain.errors import ImageError, OptionsError, PlayersError
 from tasks.explain.image.explanation import Float, ImageExplanation
 from tasks.explain.image.fills import Fill, Image, filled
 from tasks.explain.image.segments import Labels, grid_cells, grid_shift, superpixels
@@ -60,28 +60,32 @@ class ImageOptions:
     memory_bytes: int = 2**25
 
     def __post_init__(self) -> None:
-        """Validate, naming the fix."""
+        """Validate, naming the fix.
+
+        Raises:
+            OptionsError: On a value that makes no sense.
+        """
         if min(self.segments, self.layouts, self.evaluations, self.top) < 1:
-            raise ValueError(
+            raise OptionsError(
                 f"segments {self.segments}, layouts {self.layouts}, evaluations "
                 f"{self.evaluations}, top {self.top}: give at least 1 each"
             )
         if self.kind not in get_args(Kind):
-            raise ValueError(f"kind is {self.kind!r}; choose 'grid' or 'superpixels'")
+            raise OptionsError(f"kind is {self.kind!r}; choose 'grid' or 'superpixels'")
         if self.kind == "superpixels" and self.layouts > MOST_SUPERPIXEL_LAYOUTS:
-            raise ValueError(
+            raise OptionsError(
                 f"{self.layouts} layouts of superpixels, of which the last would be one segment: "
                 f"give at most {MOST_SUPERPIXEL_LAYOUTS}, or kind='grid'"
             )
         if self.seed < 0 or self.memory_bytes < 1:
-            raise ValueError(
+            raise OptionsError(
                 f"seed {self.seed}, memory_bytes {self.memory_bytes}: give a seed of 0 or more and "
                 "memory of 1 byte or more"
             )
         if self.seconds is not None and not self.seconds >= 0:
-            raise ValueError(f"seconds are {self.seconds}; give 0 or more, or None for any time")
+            raise OptionsError(f"seconds are {self.seconds}; give 0 or more, or None for any time")
         if not self.fills or not set(self.fills) <= {"blur", "mean"}:
-            raise ValueError(f"fills are {self.fills}; give 'blur', 'mean' or both")
+            raise OptionsError(f"fills are {self.fills}; give 'blur', 'mean' or both")
 
 
 class ImageExplainer:

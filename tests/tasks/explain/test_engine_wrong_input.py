@@ -12,6 +12,7 @@ from tasks.explain.background import Background
 from tasks.explain.engine import ExplainOptions, PlayerExplainer
 from tasks.explain.errors import (
     BackgroundError,
+    OptionsError,
     PlayersError,
     ScoreError,
     UnstableScoreError,
@@ -210,7 +211,7 @@ def test_names_may_be_a_list():
     ],
 )
 def test_wrong_options_are_named(wrong, word):
-    with pytest.raises(ValueError, match=word):
+    with pytest.raises(OptionsError, match=word):
         ExplainOptions(**wrong)
 
 

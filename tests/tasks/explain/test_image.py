@@ -15,6 +15,7 @@ from torch import nn
 from tasks.explain.errors import (
     ExplanationTimeoutError,
     ImageError,
+    OptionsError,
     PlayersError,
     ScoreError,
     UnstableScoreError,
@@ -202,7 +203,7 @@ def test_layouts_of_superpixels_end_before_they_are_one_segment():
     image = picture()
     explainer = ImageExplainer(curved, ImageOptions(segments=49, layouts=15, evaluations=20_000))
     assert min(map(len, explainer.explain(image).values)) > 1
-    with pytest.raises(ValueError, match=r"16 layouts of superpixels.*at most 15"):
+    with pytest.raises(OptionsError, match=r"16 layouts of superpixels.*at most 15"):
         ImageOptions(layouts=16)
     assert ImageOptions(layouts=16, kind="grid").layouts == 16
 
@@ -300,7 +301,7 @@ def test_time_is_limited():
     ],
 )
 def test_wrong_options_are_named(wrong, word):
-    with pytest.raises(ValueError, match=word):
+    with pytest.raises(OptionsError, match=word):
         ImageOptions(**wrong)
 
 
