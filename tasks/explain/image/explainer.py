@@ -93,7 +93,7 @@ class ImageExplainer:
 
     >>> bright = ImageExplainer(lambda images: images.sum(axis=(1, 2, 3)))
     >>> found = bright.explain(np.eye(8, dtype=np.float32)[None])
-    >>> abs(found.base + found.map.sum() - found.score) < 1e-6
+    >>> bool(abs(found.base + found.map.sum() - found.score) < 1e-6)
     True
     """
 
