@@ -83,7 +83,9 @@ def narrowed(
     """
     with np.errstate(over="ignore"):
         found = np.asarray(rows, dtype=np.float32)
-    lost = np.argwhere(np.isinf(found) & np.isfinite(rows)) if rows.dtype != np.float32 else ()
+    if found is rows:
+        return found
+    lost = np.argwhere(np.isinf(found) & np.isfinite(rows))
     if len(lost):
         row, feature = lost[0]
         raise BackgroundError(
