@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from tasks.explain.rules.export import ansi_sql, flink_sql, to_text
 from tasks.explain.rules.files import to_json
 from tasks.explain.rules.measure import SetFigures, measure
 from tasks.explain.rules.mine import MineConfig, mine
-from tasks.explain.rules.model import RuleSet
+from tasks.explain.rules.model import RuleSet, table_digest
 from tasks.explain.rules.teacher import Teacher
 from tasks.explain.subject import Subject
 from tasks.fraud.heads.calibration import logit
@@ -106,19 +106,17 @@ def mine_subject(
         Teacher(teacher.decisions[:cut], teacher.margins[:, :cut]),
         config,
         name=subject.title,
-        version=version,
+        version=version or _version(subject, older),
         model_digest=subject.model.digest,
     )
-    if not version:
-        rules = replace(rules, version=_version(subject, older, rules))
     figures = measure(rules, subject.rows[newer], teacher.decisions[cut:])
     return MinedRules(rules, figures, len(older), len(newer))
 
 
-def _version(subject: Subject, older: NDArray[np.intp], rules: RuleSet) -> str:
+def _version(subject: Subject, older: NDArray[np.intp]) -> str:
     times = subject.facts.times
     if times is None:
-        return rules.data_digest[:8]
+        return table_digest(subject.rows[older], subject.background.names)[:8]
     return datetime.fromtimestamp(int(times[older[-1]]) / 1000, UTC).date().isoformat()
 
 

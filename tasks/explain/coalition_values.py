@@ -15,17 +15,27 @@ from numpy.typing import NDArray
 
 from kernels.shapley.exact import members_of
 from tasks.explain.players import Players
-from tasks.explain.scores import Rows, ScoreFunction, TorchScores, checked_scores
+from tasks.explain.scores import (
+    Rows,
+    ScoreFunction,
+    TorchScores,
+    refuse_mixtures,
+    shaped_scores,
+)
 
 
 class Mixtures(Protocol):
     """Coalitions, each before one background row, made ready for any explained rows."""
 
-    def values(self, rows: Rows) -> NDArray[np.float64]:
+    def values(self, rows: Rows, numbers: NDArray[np.intp]) -> NDArray[np.float64]:
         """Return the values ``[n, m]`` of the coalitions for rows ``[n, F]``.
 
+        Args:
+            rows: The explained rows.
+            numbers: Their numbers ``[n]``, for errors.
+
         Raises:
-            ScoreError: When a value is not finite.
+            ScoreError: When a value is not finite; names the row.
         """
 
 
@@ -48,7 +58,9 @@ class CoalitionValues(Protocol):
             owners: Background row that each coalition is mixed with, ``[m]``.
         """
 
-    def means(self, rows: Rows, check: Callable[[], None]) -> NDArray[np.float64]:
+    def means(
+        self, rows: Rows, numbers: NDArray[np.intp], check: Callable[[], None]
+    ) -> NDArray[np.float64]:
         """Return every coalition's mean value over the background, ``[n, 2^P]``.
 
         They are in the order of ``kernels.shapley.exact``. Nobody's and everybody's are scores
@@ -56,10 +68,11 @@ class CoalitionValues(Protocol):
 
         Args:
             rows: The explained rows ``[n, F]``.
+            numbers: Their numbers ``[n]``, for errors.
             check: Called between calls of the model.
 
         Raises:
-            ScoreError: When a value is not finite.
+            ScoreError: When a value is not finite; names the row.
         """
 
 
@@ -71,7 +84,7 @@ class MixedRows:
         function: The function.
         background: ``[B, F]``.
         owner: Player of each feature, ``[F]``.
-        memory_bytes: Most that the mixed rows of one call take.
+        memory_bytes: Most that the mixed rows of one call take, and that answers of one step take.
     """
 
     function: ScoreFunction
@@ -86,22 +99,27 @@ class MixedRows:
 
     @property
     def bytes_each(self) -> int:
-        """Memory that a coalition takes."""
+        """Memory that a coalition takes: mask and background row, or the mixed row and a copy."""
         return 8 * len(self.owner)
 
     def mixtures(self, members: NDArray[np.bool_], owners: NDArray[np.intp]) -> Mixtures:
         """Make coalitions ready."""
         return _Mixed(self, members[:, self.owner], self.background[owners])
 
-    def means(self, rows: Rows, check: Callable[[], None]) -> NDArray[np.float64]:
+    def means(
+        self, rows: Rows, numbers: NDArray[np.intp], check: Callable[[], None]
+    ) -> NDArray[np.float64]:
         """Return every coalition's mean value ``[n, 2^P]``; the first and the last are 0."""
         players, games = int(self.owner.max()) + 1, len(self.background)
         inner = 2**players - 2
         found = np.zeros((len(rows), 2**players))
-        for start in range(0, games * inner, self.at_once):
-            place = np.arange(start, min(start + self.at_once, games * inner))
+        # The rows share what one call takes: else answers of many rows outgrow the mixed rows.
+        step = max(1, self.at_once // max(1, len(rows)))
+        for start in range(0, games * inner, step):
+            place = np.arange(start, min(start + step, games * inner))
             owners, coalitions = place % games, place // games + 1
-            worth = self.mixtures(members_of(coalitions, players), owners).values(rows)
+            some = self.mixtures(members_of(coalitions, players), owners)
+            worth = some.values(rows, numbers)
             first = np.flatnonzero(np.diff(coalitions, prepend=0))
             found[:, coalitions[first]] += np.add.reduceat(worth, first, axis=1) / games
             check()
@@ -116,7 +134,7 @@ class _Mixed:
     own: NDArray[np.bool_]
     others: Rows
 
-    def values(self, rows: Rows) -> NDArray[np.float64]:
+    def values(self, rows: Rows, numbers: NDArray[np.intp]) -> NDArray[np.float64]:
         """Return the values ``[n, m]``."""
         count, features = self.own.shape
         step = max(1, self.of.at_once // count)
@@ -124,8 +142,9 @@ class _Mixed:
         for start in range(0, len(rows), step):
             some = rows[start : start + step]
             mixed = np.where(self.own, some[:, None, :], self.others).reshape(-1, features)
-            scores = checked_scores(self.of.function, mixed, "mixture")
-            found[start : start + step] = scores.reshape(len(some), -1)
+            scores = shaped_scores(self.of.function, mixed).reshape(len(some), -1)
+            refuse_mixtures(scores, numbers[start : start + step])
+            found[start : start + step] = scores
         return found
 
 

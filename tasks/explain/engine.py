@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 from kernels.shapley.exact import MOST_PLAYERS, shapley_matrix
 from kernels.shapley.paired import Pairs
 from tasks.explain.additivity import check_additivity
-from tasks.explain.background import Background
+from tasks.explain.background import Background, narrowed
 from tasks.explain.coalition_values import Mixtures, coalition_values
 from tasks.explain.deadline import Deadline
-from tasks.explain.errors import BackgroundError, PlayersError
+from tasks.explain.errors import BackgroundError, OptionsError, PlayersError
 from tasks.explain.player_explanation import PlayerExplanation
 from tasks.explain.players import Players
 from tasks.explain.sampled import SampledValues
@@ -35,6 +35,8 @@ Found = tuple[Float, Float, NDArray[np.int64]]
 Check = Callable[[], None]
 """Raises when the time is over."""
 
+Method = Literal["auto", "exact", "sampled"]
+
 ROWS_AT_ONCE = 256
 
 
@@ -43,21 +45,44 @@ class ExplainOptions:
     """How rows are explained.
 
     Attributes:
-        method: ``auto`` is exact up to 14 players.
-        evaluations: Most mixed rows to score for a row where coalitions are drawn.
+        method: ``auto`` is exact up to 14 players, whatever ``evaluations`` says.
+        evaluations: Most mixed rows to score for a row where coalitions are drawn; no bound where
+            all are counted, which takes ``2**P - 2`` for each background row.
         top: Places to tell apart from the next one.
         seed: Of the draw.
         seconds: Time for one call of ``explain``; None for any.
-        memory_bytes: Most that mixed rows of one call of the function take, and again what is kept
-            of drawn coalitions from call to call.
+        memory_bytes: Most that mixed rows of one call of the function take, again what answers of
+            the rows explained together take, and again what is kept of mixtures with drawn
+            coalitions. The draw itself is beside it: about 20 bytes for each of ``evaluations``
+            and player.
     """
 
-    method: Literal["auto", "exact", "sampled"] = "auto"
+    method: Method = "auto"
     evaluations: int = 200_000
     top: int = 4
     seed: int = 0
     seconds: float | None = None
     memory_bytes: int = 2**25
+
+    def __post_init__(self) -> None:
+        """Validate, naming the fix.
+
+        Raises:
+            OptionsError: On a value that makes no sense.
+        """
+        if self.method not in get_args(Method):
+            raise OptionsError(
+                f"method is {self.method!r}; choose one of {', '.join(get_args(Method))}"
+            )
+        if min(self.evaluations, self.top, self.memory_bytes) < 1:
+            raise OptionsError(
+                f"evaluations {self.evaluations}, top {self.top}, memory_bytes "
+                f"{self.memory_bytes}: give at least 1 each"
+            )
+        if self.seed < 0:
+            raise OptionsError(f"seed is {self.seed}; give 0 or more")
+        if self.seconds is not None and not self.seconds >= 0:
+            raise OptionsError(f"seconds are {self.seconds}; give 0 or more, or None for any time")
 
 
 class PlayerExplainer:
@@ -114,10 +139,10 @@ class PlayerExplainer:
         self._sampled = self._plan() if self.method == "sampled" else None
 
     def explain(self, rows: Rows) -> PlayerExplanation:
-        """Explain rows ``[n, F]``.
+        """Explain rows ``[n, F]``; scores see them as float32, as the background is.
 
         Raises:
-            BackgroundError: On another number of columns.
+            BackgroundError: On another number of columns, or a value that float32 cannot hold.
             ScoreError: When a row, alone or mixed, has no finite score.
             UnstableScoreError: When a row does not keep its score.
             AdditivityError: When the values miss a score.
@@ -129,20 +154,23 @@ class PlayerExplainer:
                 f"rows of shape {rows.shape} for {len(self.players.features)} features; pass the "
                 "columns of the background in its order"
             )
+        given, rows = rows, narrowed(rows, self.background.names)
         deadline = Deadline(options.seconds)
         shape = (len(rows), len(self.players))
         values, errors, spent = np.zeros(shape), np.zeros(shape), np.zeros(len(rows), np.int64)
         scores = checked_scores(self.function, rows) if len(rows) else np.zeros(0)
         base = float(self.background_scores.mean())
-        for start in range(0, len(rows), ROWS_AT_ONCE):
-            part = slice(start, start + ROWS_AT_ONCE)
+        numbers = np.arange(len(rows))
+        for start in range(0, len(rows), self._rows_at_once):
+            part = slice(start, start + self._rows_at_once)
             check = partial(deadline.check, start, len(rows))
             check()
-            self._check_repeated(rows[part], scores[part], start)
+            self._check_repeated(rows[part], scores[part], numbers[part])
             if self._sampled is None:
-                found = self._exact(rows[part], scores[part], check)
+                found = self._exact(rows[part], scores[part], numbers[part], check)
             else:
-                found = self._drawn(self._sampled, rows[part], scores[part], check)
+                plan = self._sampled
+                found = self._drawn(plan, rows[part], scores[part], numbers[part], check)
             values[part], errors[part], spent[part] = found
             self.settle(rows[part], values[part], errors[part])
         again = checked_scores(self.function, rows) if len(rows) else scores
@@ -159,8 +187,16 @@ class PlayerExplainer:
             spent,
             self.background.sha256,
             None if self._sampled is None else options.seed,
-            self.players.shown(rows),
+            self.players.shown(given),
         )
+
+    @cached_property
+    def _rows_at_once(self) -> int:
+        """Rows explained together: the answers of all their coalitions keep to the memory."""
+        # Differences of drawn coalitions are half as many as these, held four times over.
+        answers = 2 ** len(self.players) if self._sampled is None else 2 * self._sampled.most
+        fitting: int = self._options.memory_bytes // (8 * answers)
+        return max(1, min(ROWS_AT_ONCE, fitting))
 
     def _plan(self) -> SampledValues:
         options = self._options
@@ -180,10 +216,10 @@ class PlayerExplainer:
         members[0] = True
         return self._worth.mixtures(members, np.concatenate([[0], np.arange(games)]))
 
-    def _check_repeated(self, rows: Rows, scores: Float, first: int) -> None:
+    def _check_repeated(self, rows: Rows, scores: Float, numbers: NDArray[np.intp]) -> None:
         """Refuse a function whose scores of unmixed rows change among mixed ones."""
-        found = self._unmixed.values(rows)
-        refuse_unstable(scores, found[:, 0], first)
+        found = self._unmixed.values(rows, numbers)
+        refuse_unstable(scores, found[:, 0], int(numbers[0]))
         for row in found[:, 1:]:
             refuse_unstable(self.background_scores, row, 0, "background row")
 
@@ -191,22 +227,29 @@ class PlayerExplainer:
     def _matrix(self) -> Float:
         return shapley_matrix(len(self.players))
 
-    def _exact(self, rows: Rows, scores: Float, check: Check) -> Found:
+    def _exact(self, rows: Rows, scores: Float, numbers: NDArray[np.intp], check: Check) -> Found:
         """Count all coalitions; the full and the empty one are scores that are known."""
-        worth = self._worth.means(rows, check)
+        worth = self._worth.means(rows, numbers, check)
         worth[:, 0], worth[:, -1] = self.background_scores.mean(), scores
         values = worth @ self._matrix.T
         evaluations = len(self.background.values) * (2 ** len(self.players) - 2)
         return values, np.zeros_like(values), np.full(len(rows), evaluations)
 
-    def _drawn(self, plan: SampledValues, rows: Rows, scores: Float, check: Check) -> Found:
+    def _drawn(
+        self,
+        plan: SampledValues,
+        rows: Rows,
+        scores: Float,
+        numbers: NDArray[np.intp],
+        check: Check,
+    ) -> Found:
         """Draw coalitions by a plan."""
         totals = scores[:, None] - self.background_scores
 
         def differences(number: int, pairs: Pairs, places: NDArray[np.intp]) -> Float:
             found = np.empty((len(places), pairs.weights.size))
             for part, mixtures in self._round(number, pairs):
-                worth = mixtures.values(rows[places])
+                worth = mixtures.values(rows[places], numbers[places])
                 half = worth.shape[1] // 2
                 found[:, part] = worth[:, :half] - worth[:, half:]
                 check()

@@ -12,11 +12,15 @@ class AdditivityError(ExplanationError):
 
 
 class BackgroundError(ExplanationError):
-    """The background has other features than the players or the rows."""
+    """Background, players and rows have other features, or values that float32 cannot hold."""
 
 
 class HistoryError(ExplanationError):
     """Histories of another shape than the background's, with gaps in their values or no events."""
+
+
+class OptionsError(ExplanationError):
+    """A setting has a value that makes no sense."""
 
 
 class PlayersError(ExplanationError):

@@ -24,7 +24,11 @@ MOST_DRAWN = 1_000
 
 
 class SampledValues:
-    """Rounds of coalitions drawn once for all rows; each round doubles what was drawn before."""
+    """Rounds of coalitions drawn once for all rows; each round doubles what was drawn before.
+
+    Attributes:
+        most: Mixed rows scored for a row that needs all rounds.
+    """
 
     def __init__(
         self, players: int, background_rows: int, *, seed: int, evaluations: int, top: int
@@ -58,6 +62,7 @@ class SampledValues:
         self._players, self._games = players, background_rows
         self._seed, self._top = seed, top
         self._rounds = 1 + int(np.log2(evaluations / least))
+        self.most = least * 2 ** (self._rounds - 1)
         self._drawn: list[tuple[Pairs, Pairs]] = []
 
     def solve(

@@ -31,23 +31,53 @@ def checked_scores(function: ScoreFunction, rows: Rows, what: str = "row") -> ND
     Raises:
         ScoreError: On another shape than ``[n]`` or ``[n, 1]``, or a score that is not finite.
     """
+    scores = shaped_scores(function, rows)
+    refuse_unfinite(scores, what)
+    return scores
+
+
+def shaped_scores(function: ScoreFunction, rows: Rows) -> NDArray[np.float64]:
+    """Return the scores ``[n]`` of rows ``[n, F]``, finite or not.
+
+    Raises:
+        ScoreError: On another shape than ``[n]`` or ``[n, 1]``.
+    """
     scores = np.asarray(function(rows), dtype=np.float64)
     if scores.shape not in {(len(rows),), (len(rows), 1)}:
         raise ScoreError(
             f"{len(rows)} rows have scores of shape {scores.shape}; an explanation is of one "
             "output: return [n] or [n, 1], of several outputs the one that is meant"
         )
-    scores = scores.reshape(len(rows))
-    refuse_unfinite(scores, what)
-    return scores
+    return scores.reshape(len(rows))
 
 
-def refuse_unfinite(scores: NDArray[np.float64], what: str) -> None:
-    """Raise a `ScoreError` that names the first score ``[n]`` that is not finite."""
+def refuse_mixtures(scores: NDArray[np.float64], numbers: NDArray[np.intp]) -> None:
+    """Raise a `ScoreError` that names the first row of a score ``[n, m]`` that is not finite.
+
+    Args:
+        scores: Of m mixtures with each row.
+        numbers: Numbers of the rows ``[n]``, for the error.
+    """
+    with np.errstate(invalid="ignore"):  # both infinities together are no number
+        extreme = scores.min(axis=1) + scores.max(axis=1)
+    refuse_unfinite(extreme, "a mixture with row", numbers)
+
+
+def refuse_unfinite(
+    scores: NDArray[np.float64], what: str, numbers: NDArray[np.intp] | None = None
+) -> None:
+    """Raise a `ScoreError` that names the first score ``[n]`` that is not finite.
+
+    Args:
+        scores: The scores.
+        what: What a row is called in errors.
+        numbers: Numbers of the rows ``[n]``; None: their places.
+    """
     bad = np.flatnonzero(~np.isfinite(scores))
     if len(bad):
+        number = bad[0] if numbers is None else numbers[bad[0]]
         raise ScoreError(
-            f"the score of {what} {bad[0]} is {scores[bad[0]]} ({len(bad)} of {len(scores)} are "
+            f"the score of {what} {number} is {scores[bad[0]]} ({len(bad)} of {len(scores)} are "
             "not finite): mend the row's inputs or leave it out"
         )
 
@@ -81,11 +111,16 @@ class TorchScores:
 
         Args:
             module: Returns ``[n]``, ``[n, 1]`` or, with ``output``, ``[n, C]``.
-            output: Which of several outputs is explained.
+            output: Which of several outputs is explained, counted from 0.
 
         Raises:
+            ScoreError: On an output below 0.
             UnstableScoreError: When the module is in training mode.
         """
+        if output is not None and output < 0:
+            raise ScoreError(
+                f"output {output} is asked for; count the module's outputs from 0, the first"
+            )
         if any(part.training for part in module.modules()):
             raise UnstableScoreError(
                 "the module is in training mode, in which dropout draws anew and batch "

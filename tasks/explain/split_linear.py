@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from kernels.shapley.exact import members_of
-from tasks.explain.scores import Rows, TorchScores, refuse_unfinite
+from tasks.explain.scores import Rows, TorchScores, refuse_mixtures
 
 HIDDEN_BYTES = 2**20
 """Activations behind the first layer per step: fewer calls save more than a core's own cache."""
@@ -72,7 +72,9 @@ class SplitLinear:
             before = torch.addmm(self._bias, others, self._weight)
             return SplitMixtures(self, before, there.to(self._weight.dtype))
 
-    def means(self, rows: Rows, check: Callable[[], None]) -> NDArray[np.float64]:
+    def means(
+        self, rows: Rows, numbers: NDArray[np.intp], check: Callable[[], None]
+    ) -> NDArray[np.float64]:
         """Return every coalition's mean value ``[n, 2^P]``; arguments as of `CoalitionValues`.
 
         A coalition is one of the first players joined with one of the others. So the first layer's
@@ -104,7 +106,7 @@ class SplitLinear:
                     found[place] += self._scores.chosen(torch.cat(parts))
                 check()
         found /= len(others)
-        refuse_unfinite(found.min(axis=1) + found.max(axis=1), "a mixture with row")
+        refuse_mixtures(found, numbers)
         return found
 
     def _tables(self) -> tuple[torch.Tensor, torch.Tensor]:
@@ -148,11 +150,11 @@ class SplitMixtures:
     before: torch.Tensor
     came: torch.Tensor
 
-    def values(self, rows: Rows) -> NDArray[np.float64]:
-        """Return the values ``[n, m]``.
+    def values(self, rows: Rows, numbers: NDArray[np.intp]) -> NDArray[np.float64]:
+        """Return the values ``[n, m]``; arguments as of `Mixtures`.
 
         Raises:
-            ScoreError: When a value is not finite.
+            ScoreError: When a value is not finite; names the row.
         """
         found = np.empty((len(rows), len(self.came)))
         with torch.inference_mode():
@@ -160,7 +162,7 @@ class SplitMixtures:
             for place, row in enumerate(self.of.scores.tensor(rows)):
                 made = torch.addmm(self.before, self.came, self.of.adds(row), out=start)
                 found[place] = self.of.scores.chosen(tail(made))
-        refuse_unfinite(found.min(axis=1) + found.max(axis=1), "a mixture with row")
+        refuse_mixtures(found, numbers)
         return found
 
 

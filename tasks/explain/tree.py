@@ -104,7 +104,8 @@ class TreeExplainer:
                 path-dependent.
 
         Raises:
-            ValueError: On no models, a foreign feature count or a background of other features.
+            ValueError: On no models, a foreign feature count, a model of several classes or a
+                background of other features.
         """
         if not models:
             raise ValueError("nothing to explain: the head has no tree models")
@@ -116,6 +117,12 @@ class TreeExplainer:
                 raise ValueError(
                     f"model has {booster.num_feature()} features, the feature list "
                     f"{len(self.names)}; explain with the list the model was trained on"
+                )
+            if booster.num_model_per_iteration() != 1:
+                raise ValueError(
+                    f"model scores {booster.num_model_per_iteration()} classes, an explanation is "
+                    "of one score: train one model for each class against the rest, or explain "
+                    "one class by PlayerExplainer"
                 )
         if background is not None and background.names != self.names:
             raise ValueError("background holds other features than the model; take its bundle's")
@@ -132,9 +139,9 @@ class TreeExplainer:
         if values.ndim != 2 or values.shape[1] != len(self.names):
             raise ValueError(f"rows of shape {values.shape} do not fit {len(self.names)} features")
         if len(values) == 0:
-            k = len(self._boosters)
-            empty = np.zeros((k, 0, len(self.names)))
-            return self._explanation(empty, np.zeros(k), np.zeros(0), 0.0)
+            # The base is the models' own and known without rows; LightGBM tells it with one.
+            per_model, base = self._contributions(np.zeros((1, len(self.names))))
+            return self._explanation(per_model[:, :0], base, np.zeros(0), 0.0)
         per_model, base = self._contributions(values)
         raws, gap = [], 0.0
         for booster, contributions, start in zip(self._boosters, per_model, base, strict=True):

@@ -6,6 +6,9 @@ amortization").
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -17,6 +20,7 @@ from kernels.runtime.runner import Runner
 from tasks.explain.amortised.config import AmortisedConfig, AmortisedError
 from tasks.explain.amortised.explainer import AmortisedExplainer, Gate
 from tasks.explain.amortised.network import ValueNet, value_loss
+from tasks.explain.background import narrowed
 from tasks.explain.engine import PlayerExplainer
 from tasks.explain.scores import Rows
 
@@ -36,7 +40,8 @@ def build(
         config: Settings.
 
     Raises:
-        AmortisedError: When the rows are too few, or no held-out rows keep the promise.
+        AmortisedError: When the rows are too few or not finite, or no held-out rows keep the
+            promise.
         ExplanationError: When the engine cannot explain a row.
     """
     config = config or AmortisedConfig()
@@ -46,6 +51,8 @@ def build(
             f"{held} of {len(rows)} rows would be held out, the gate needs {LEAST_HELD_OUT}: give "
             "more rows or a larger held_out"
         )
+    rows = narrowed(rows, engine.background.names)
+    _refuse_unfinite_rows(rows, engine.background.names)
     found = engine.explain(rows)
     totals = found.scores - found.base
     order = np.random.default_rng(config.seed).permutation(len(rows))
@@ -54,14 +61,62 @@ def build(
     low, high = rows[learned].min(axis=0), rows[learned].max(axis=0)
     open_gate = Gate(low, high, np.inf, np.nan, 0.0, held)
     fast = AmortisedExplainer(engine, net, open_gate, config)
-    values, log_errors = fast.predict(rows[kept], totals[kept])
-    size = np.linalg.norm(found.values[kept], axis=1)
-    missed = np.linalg.norm(values - found.values[kept], axis=1) / np.where(size > 0, size, 1.0)
-    inside = open_gate.passes(rows[kept], log_errors)
-    limit, mean = limit_of(log_errors[inside], missed[inside], config.promise)
-    passed = inside & (log_errors <= limit)
-    gate = Gate(low, high, limit, mean, float(1 - passed.mean()), held)
+    gate = _measured(fast, rows[kept], totals[kept], found.values[kept])
     return AmortisedExplainer(engine, net, gate, config)
+
+
+def _measured(
+    fast: AmortisedExplainer, rows: Rows, totals: NDArray[np.float64], true: NDArray[np.float64]
+) -> Gate:
+    """Set an open gate by held-out rows.
+
+    Args:
+        fast: With the open gate, of which the range of training is kept.
+        rows: Held-out rows ``[n, F]``.
+        totals: Their scores less the base ``[n]``.
+        true: The engine's values ``[n, P]``.
+    """
+    values, log_errors = fast.predict(rows, totals)
+    size = np.linalg.norm(true, axis=1)
+    missed = np.linalg.norm(values - true, axis=1) / np.where(size > 0, size, 1.0)
+    inside = fast.gate.passes(rows, log_errors)
+    limit, mean = limit_of(log_errors[inside], missed[inside], fast.config.promise)
+    passed = inside & (log_errors <= limit)
+    told, shown = values[passed], fast.predicted_errors(values[passed], log_errors[passed])
+    fast.engine.settle(rows[passed], told, shown)
+    return replace(
+        fast.gate,
+        log_error=limit,
+        rel_l2=mean,
+        fallback=float(1 - passed.mean()),
+        error_scale=_scale_of(told - true[passed], shown),
+    )
+
+
+def _scale_of(missed: NDArray[np.float64], shown: NDArray[np.float64]) -> float:
+    """Return what errors ``[n, P]`` must be times for their mean square miss to be theirs.
+
+    Args:
+        missed: Values less the engine's.
+        shown: Errors that would be shown without it.
+    """
+    told = shown > 0
+    if not told.any():
+        return 1.0
+    scale = float(np.sqrt(np.mean((missed[told] / shown[told]) ** 2)))
+    return scale if scale > 0 else 1.0
+
+
+def _refuse_unfinite_rows(rows: Rows, names: Sequence[str]) -> None:
+    bad = np.argwhere(~np.isfinite(rows))
+    if len(bad):
+        row, feature = bad[0]
+        count = len(np.unique(bad[:, 0]))
+        raise AmortisedError(
+            f"row {row} has {rows[row, feature]} as {names[feature]!r} ({count} of {len(rows)} "
+            "rows have values that are not finite): the network reads finite rows only, leave "
+            "these out; the gate gives such rows to the engine"
+        )
 
 
 def limit_of(
@@ -69,7 +124,8 @@ def limit_of(
 ) -> tuple[float, float]:
     """Return the largest expected error that may pass, and the mean error of what passes.
 
-    The mean and two standard errors of it stay within the promise.
+    The mean and two standard errors of it stay within the promise. Rows of one expected error pass
+    together or not at all, as the gate lets them.
 
     Args:
         expected: What the gate sees of each held-out row, ``[n]``.
@@ -93,13 +149,15 @@ def limit_of(
     mean = np.cumsum(missed[order]) / count
     square = np.cumsum(missed[order] ** 2) / count
     error = np.sqrt(np.maximum(square - mean**2, 0.0) / count)
-    kept = np.flatnonzero((mean + 2 * error <= promise) & (count >= LEAST_HELD_OUT))
+    ordered = expected[order]
+    last = np.append(ordered[1:] != ordered[:-1], True)  # of those of one expected error
+    kept = np.flatnonzero(last & (mean + 2 * error <= promise) & (count >= LEAST_HELD_OUT))
     if not len(kept):
         raise AmortisedError(
             f"held-out rows miss the engine's values by {missed.mean():.3f} in the mean, promised "
             f"are {promise:g}: give more rows or steps, a wider network, or promise less"
         )
-    return float(expected[order[kept[-1]]]), round(float(mean[kept[-1]]), 12)
+    return float(ordered[kept[-1]]), round(float(mean[kept[-1]]), 12)
 
 
 def _trained(

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from tasks.explain.additivity import check_additivity
 from tasks.explain.amortised.config import AmortisedConfig
 from tasks.explain.amortised.network import ValueNet
+from tasks.explain.background import narrowed
 from tasks.explain.engine import PlayerExplainer
 from tasks.explain.errors import BackgroundError
 from tasks.explain.player_explanation import PlayerExplanation
@@ -31,6 +32,9 @@ class Gate:
         rel_l2: Mean relative L2 error of the held-out rows that pass, against the engine.
         fallback: Share of the held-out rows that do not pass.
         held_out: Number of held-out rows.
+        error_scale: What the network's errors are times before they are shown. It learns the mean
+            log of the error, which is a median and too short; times this, the held-out rows that
+            pass miss the engine's values by one error, as the root of the mean square.
     """
 
     low: NDArray[np.float32]
@@ -39,10 +43,16 @@ class Gate:
     rel_l2: float
     fallback: float
     held_out: int
+    error_scale: float = 1.0
 
     def passes(self, rows: Rows, log_errors: NDArray[np.float64]) -> NDArray[np.bool_]:
-        """Return which rows ``[n, F]`` of some expected errors ``[n]`` pass; NaN never does."""
-        inside = ((rows >= self.low) & (rows <= self.high)).all(axis=1)
+        """Return which rows ``[n, F]`` of some expected errors ``[n]`` pass; NaN never does.
+
+        They are compared as float32: the network reads no more, and the file keeps no more.
+        """
+        with np.errstate(over="ignore"):  # what becomes infinite lies outside
+            seen = np.asarray(rows, dtype=np.float32)
+        inside = ((seen >= self.low) & (seen <= self.high)).all(axis=1)
         passes: NDArray[np.bool_] = inside & (log_errors <= self.log_error)
         return passes
 
@@ -67,10 +77,11 @@ class AmortisedExplainer:
         """Explain rows ``[n, F]``.
 
         ``evaluations`` is 0 for rows that the network explained. Their ``errors`` are the row's
-        expected error, spread evenly over the players.
+        expected error, spread evenly over the players and scaled by held-out rows, so that there
+        the root of the mean square of what values miss the engine's by, in errors, is 1.
 
         Raises:
-            BackgroundError: On another number of columns.
+            BackgroundError: On another number of columns, or a value that float32 cannot hold.
             ExplanationError: As `PlayerExplainer.explain`.
         """
         engine = self.engine
@@ -79,11 +90,11 @@ class AmortisedExplainer:
                 f"rows of shape {rows.shape} for {len(engine.players.features)} features; pass the "
                 "columns of the background in its order"
             )
+        given, rows = rows, narrowed(rows, engine.background.names)
         scores = checked_scores(self._score, rows) if len(rows) else np.zeros(0)
         base = float(engine.background_scores.mean())
         values, log_errors = self.predict(rows, scores - base)
-        size = np.sqrt((values**2).mean(axis=1))
-        errors = np.repeat((np.exp(log_errors) * size)[:, None], values.shape[1], axis=1)
+        errors = self.predicted_errors(values, log_errors)
         engine.settle(rows, values, errors)
         evaluations = np.zeros(len(rows), dtype=np.int64)
         back = np.flatnonzero(~self.gate.passes(rows, log_errors))
@@ -104,13 +115,20 @@ class AmortisedExplainer:
             evaluations,
             engine.background.sha256,
             self.config.seed,
-            engine.players.shown(rows),
+            engine.players.shown(given),
         )
 
     def _score(self, rows: Rows) -> NDArray[np.float64]:
         """Return the model's scores, as the network's values by parts that stay in the cache."""
         parts = (rows[start : start + ROWS_AT_ONCE] for start in range(0, len(rows), ROWS_AT_ONCE))
         return np.concatenate([np.asarray(self.engine.function(part)) for part in parts])
+
+    def predicted_errors(
+        self, values: NDArray[np.float64], log_errors: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        """Return the errors ``[n, P]`` that are shown, from values and log errors of `predict`."""
+        size = np.sqrt((values**2).mean(axis=1)) * self.gate.error_scale
+        return np.repeat((np.exp(log_errors) * size)[:, None], values.shape[1], axis=1)
 
     def predict(
         self, rows: Rows, totals: NDArray[np.float64]

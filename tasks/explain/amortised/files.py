@@ -21,7 +21,7 @@ from tasks.explain.engine import PlayerExplainer
 from tasks.explain.scores import REPEATED, ScoreFunction, TorchScores
 
 WEIGHTS, CONTRACT = "amortised.safetensors", "amortised.json"
-FORMAT = 1
+FORMAT = 2
 """Version of the form of the contract."""
 
 
@@ -45,9 +45,11 @@ def save(fast: AmortisedExplainer, folder: Path) -> None:
             "rel_l2": gate.rel_l2,
             "fallback": gate.fallback,
             "held_out": gate.held_out,
+            "error_scale": gate.error_scale,
         },
         "config": asdict(fast.config),
     }
+    contract["settings_sha256"] = _settings_digest(contract)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / WEIGHTS).write_bytes(weights)
     text = json.dumps(contract, indent=1, ensure_ascii=False, allow_nan=False)
@@ -71,9 +73,14 @@ def load(folder: Path, engine: PlayerExplainer) -> AmortisedExplainer:
             f"no amortised explainer in {folder}: {error}; save it anew"
         ) from error
     if not isinstance(contract, dict) or contract.get("format") != FORMAT:
-        raise AmortisedError(f"{CONTRACT} is not of format {FORMAT}; save it anew")
+        raise AmortisedError(f"{CONTRACT} is not of format {FORMAT}; build it anew")
     if contract.get("weights_sha256") != hashlib.sha256(weights).hexdigest():
         raise AmortisedError(f"{WEIGHTS} was changed after it was saved; restore it or build anew")
+    if contract.get("settings_sha256") != _settings_digest(contract):
+        raise AmortisedError(
+            f"gate or config of {CONTRACT} were changed after they were saved: restore the file, "
+            "or build anew with the settings wanted"
+        )
     for key, own in _identity(engine).items():
         if contract.get(key) != own:
             raise AmortisedError(
@@ -90,9 +97,17 @@ def load(folder: Path, engine: PlayerExplainer) -> AmortisedExplainer:
         net = ValueNet(len(low), len(engine.players), config.hidden)
         net.load_state_dict(arrays)
         gate = Gate(low, high, **contract["gate"])
-    except (KeyError, TypeError, RuntimeError) as error:
+    except AmortisedError:  # a ValueError, too, and says more
+        raise
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise AmortisedError(f"{CONTRACT} is damaged: {error}; save it anew") from error
     return AmortisedExplainer(engine, net, gate, config)
+
+
+def _settings_digest(contract: dict[str, Any]) -> str:
+    """Return the digest of gate and config: a promise set by hand was never kept."""
+    settings = [contract.get("gate"), contract.get("config")]
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
 
 def _identity(engine: PlayerExplainer) -> dict[str, Any]:

@@ -105,7 +105,7 @@ class NodeExplainer:
         Args:
             module: In evaluation mode; returns ``[n]``, ``[n, 1]`` or ``[n, C]``.
             graph: What it reads.
-            hops: Its message-passing layers.
+            hops: Its message-passing layers, at least 1.
             output: Which of C outputs is explained.
             background: Features of a node that is like no other; None: the mean of all nodes.
             options: How.
@@ -115,8 +115,14 @@ class NodeExplainer:
             UnstableScoreError: When the module is in training mode.
             ScoreError: When no single output is meant, or a score is not finite.
             BackgroundError: On another number of features.
-            GraphInputError: On a feature group that names no column, and a layer with cached=True.
+            GraphInputError: On no hops, a feature group that names no column, and a layer with
+                cached=True.
         """
+        if hops < 1:
+            raise GraphInputError(
+                f"hops is {hops}; give the number of message-passing layers of the module, 1 or "
+                "more (a module without any is explained by PlayerExplainer)"
+            )
         self._scores = TorchScores(module, output)
         if any(getattr(part, "cached", False) for part in module.modules()):
             raise GraphInputError("a layer keeps its first graph; make it with cached=False")

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.explain.background import Background
-from tasks.explain.errors import HistoryError
+from tasks.explain.background import Background, narrowed
+from tasks.explain.errors import BackgroundError, HistoryError
 from tasks.explain.history.layout import checked_histories
 
 
@@ -34,7 +34,8 @@ class HistoryBackground:
         """Freeze the values.
 
         Raises:
-            HistoryError: On another shape, a value that is not finite, or another digest.
+            HistoryError: On another shape, a value that is not finite or that float32 cannot hold,
+                or another digest.
         """
         if self.values.ndim != 3 or self.values.shape[2] != len(self.names):
             raise HistoryError(
@@ -76,7 +77,7 @@ class HistoryBackground:
         made = np.tile(average, (*there.shape, 1))
         for place, (history, kept) in enumerate(zip(values, there, strict=True)):
             made[place, there.shape[1] - kept.sum() :] = history[kept]
-        return cls(tuple(names), made.astype(np.float32))
+        return cls(tuple(names), _float32(made, names))
 
     @classmethod
     def average(
@@ -94,7 +95,7 @@ class HistoryBackground:
         """
         values, there = checked_histories(histories, mask)
         average = _average_event(names, values[there], ids)
-        return cls(tuple(names), np.tile(average, (1, there.shape[1], 1)).astype(np.float32))
+        return cls(tuple(names), _float32(np.tile(average, (1, there.shape[1], 1)), names))
 
     @cached_property
     def steps(self) -> int:
@@ -116,6 +117,15 @@ def flat_names(names: Sequence[str], events: int) -> tuple[str, ...]:
     ('a[-1]', 'a[0]')
     """
     return tuple(f"{name}[{back}]" for back in range(1 - events, 1) for name in names)
+
+
+def _float32(values: NDArray[np.float64], names: Sequence[str]) -> NDArray[np.float32]:
+    """Return histories ``[B, T, F]`` as float32."""
+    events = values.reshape(-1, values.shape[2])
+    try:
+        return narrowed(events, names, "background event").reshape(values.shape)
+    except BackgroundError as error:
+        raise HistoryError(str(error)) from error
 
 
 def _flat(values: NDArray[np.float32]) -> NDArray[np.float32]:

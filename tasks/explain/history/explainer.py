@@ -190,7 +190,8 @@ class HistoryExplainer:
             old = histories.lumped[places[0]] & (player == player.max())
             own, owners = np.unique(owner(player, old), return_inverse=True)
             players = game.players(tuple(columns[column] for column in own), owners)
-            explainer = _Sharing(game.score, game.background, players, options, plans)
+            fitting = replace(options, memory_bytes=game.memory_of_events)
+            explainer = _Sharing(game.score, game.background, players, fitting, plans)
             found = explainer.explain(game.rows(histories.values[places]))
             cells = np.ix_(places, own)
             values[cells], errors[cells], present[cells] = found.values, found.errors, True

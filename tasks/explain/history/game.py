@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.explain.background import Background
+from tasks.explain.background import Background, narrowed
 from tasks.explain.history.background import HistoryBackground
 from tasks.explain.history.scores import HistoryScores
 from tasks.explain.players import Players
@@ -27,7 +27,7 @@ class FlatGame:
         function: Scores of histories.
         background_histories: What they are compared with.
         there: Where events stand ``[T]``.
-        memory_bytes: Most that mixed rows of one call take.
+        memory_bytes: Most that mixed histories of one call take, with their padding.
         check: Called before each call of the function; raises when the time is over.
     """
 
@@ -42,9 +42,19 @@ class FlatGame:
         """As many of the background's newest events as the histories have."""
         return self.background_histories.newest(int(self.there.sum()))
 
+    @property
+    def memory_of_events(self) -> int:
+        """What flat rows of one call may take: padded, they keep to the memory."""
+        return max(1, self.memory_bytes * int(self.there.sum()) // len(self.there))
+
     def rows(self, histories: Rows) -> Rows:
-        """Return flat rows ``[n, L * F]`` of histories ``[n, T, F]``."""
-        return histories[:, self.there].reshape(len(histories), -1)
+        """Return flat float32 rows ``[n, L * F]`` of histories ``[n, T, F]``.
+
+        Raises:
+            BackgroundError: On a value that float32 cannot hold.
+        """
+        flat = histories[:, self.there].reshape(len(histories), -1)
+        return narrowed(flat, self.background.names, "history")
 
     def score(self, rows: Rows) -> NDArray[np.floating[Any]]:
         """Return scores of flat rows."""
@@ -72,7 +82,7 @@ class FlatGame:
         inside = members[:, np.array(players.owner)]
         others = self.background.values
         found = np.zeros((len(rows), len(members)))
-        step = max(1, self.memory_bytes // (8 * len(players.owner)))
+        step = max(1, self.memory_of_events // (8 * len(players.owner)))
         for place, row in enumerate(rows):
             for start in range(0, len(members), step):
                 part = slice(start, start + step)

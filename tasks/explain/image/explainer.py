@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,17 +18,18 @@ from kernels.shapley.exact import MOST_PLAYERS, members_of, shapley_matrix
 from kernels.shapley.paired import Pairs
 from tasks.explain.additivity import check_additivity
 from tasks.explain.deadline import Deadline
-from tasks.explain.errors import ImageError, PlayersError
+from tasks.explain.errors import ImageError, OptionsError, PlayersError
 from tasks.explain.image.explanation import Float, ImageExplanation
 from tasks.explain.image.fills import Fill, Image, filled
-from tasks.explain.image.segments import Labels, grid_cells, superpixels
+from tasks.explain.image.segments import Labels, grid_cells, grid_shift, superpixels
 from tasks.explain.sampled import PAIRS_PER_PLAYER, SampledValues
 from tasks.explain.scores import checked_scores, refuse_unstable
 
 ImageFunction = Callable[[Image], NDArray[np.floating[Any]]]
 """Takes images float32 ``[n, C, H, W]``, returns scores ``[n]`` or ``[n, 1]``."""
-_STEP = (0.5, 1 / 3)
-"""Where the next layout begins, in cells down and to the right: Halton's points of base 2 and 3."""
+Kind = Literal["grid", "superpixels"]
+MOST_SUPERPIXEL_LAYOUTS = 15
+"""Each has a sixteenth fewer superpixels than the one before: the next would have none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +39,8 @@ class ImageOptions:
     Attributes:
         segments: Wanted in each layout; up to 14 are counted exactly if the budget allows it.
         kind: Superpixels, or square cells.
-        layouts: Divisions of the image, each moved against the others.
+        layouts: Divisions of the image, each moved against the others; at most 15 of superpixels,
+            each of which has a sixteenth fewer segments than the one before.
         fills: What stands for absent segments.
         evaluations: Most images to score for one explanation.
         top: Segments of each layout to tell apart from the next one.
@@ -48,7 +50,7 @@ class ImageOptions:
     """
 
     segments: int = 49
-    kind: Literal["grid", "superpixels"] = "superpixels"
+    kind: Kind = "superpixels"
     layouts: int = 4
     fills: tuple[Fill, ...] = ("blur", "mean")
     evaluations: int = 2_500
@@ -58,14 +60,32 @@ class ImageOptions:
     memory_bytes: int = 2**25
 
     def __post_init__(self) -> None:
-        """Validate, naming the fix."""
+        """Validate, naming the fix.
+
+        Raises:
+            OptionsError: On a value that makes no sense.
+        """
         if min(self.segments, self.layouts, self.evaluations, self.top) < 1:
-            raise ValueError(
+            raise OptionsError(
                 f"segments {self.segments}, layouts {self.layouts}, evaluations "
                 f"{self.evaluations}, top {self.top}: give at least 1 each"
             )
+        if self.kind not in get_args(Kind):
+            raise OptionsError(f"kind is {self.kind!r}; choose 'grid' or 'superpixels'")
+        if self.kind == "superpixels" and self.layouts > MOST_SUPERPIXEL_LAYOUTS:
+            raise OptionsError(
+                f"{self.layouts} layouts of superpixels, of which the last would be one segment: "
+                f"give at most {MOST_SUPERPIXEL_LAYOUTS}, or kind='grid'"
+            )
+        if self.seed < 0 or self.memory_bytes < 1:
+            raise OptionsError(
+                f"seed {self.seed}, memory_bytes {self.memory_bytes}: give a seed of 0 or more and "
+                "memory of 1 byte or more"
+            )
+        if self.seconds is not None and not self.seconds >= 0:
+            raise OptionsError(f"seconds are {self.seconds}; give 0 or more, or None for any time")
         if not self.fills or not set(self.fills) <= {"blur", "mean"}:
-            raise ValueError(f"fills are {self.fills}; give 'blur', 'mean' or both")
+            raise OptionsError(f"fills are {self.fills}; give 'blur', 'mean' or both")
 
 
 class ImageExplainer:
@@ -73,7 +93,7 @@ class ImageExplainer:
 
     >>> bright = ImageExplainer(lambda images: images.sum(axis=(1, 2, 3)))
     >>> found = bright.explain(np.eye(8, dtype=np.float32)[None])
-    >>> abs(found.base + found.map.sum() - found.score) < 1e-6
+    >>> bool(abs(found.base + found.map.sum() - found.score) < 1e-6)
     True
     """
 
@@ -156,9 +176,8 @@ class ImageExplainer:
         if self._options.kind == "superpixels":
             # Layouts differ in their number of segments: the borders of an image stay its own.
             return superpixels(image, max(1, round(wanted * (1 - number / 16))))
-        shift = (number * _STEP[0] % 1, number * _STEP[1] % 1)
         _, height, width = image.shape
-        return grid_cells(height, width, wanted, shift)
+        return grid_cells(height, width, wanted, grid_shift(number))
 
     def _counted(self, players: int) -> bool:
         """Say whether all coalitions fit the budget of a layout."""

@@ -38,6 +38,23 @@ def grid_cells(height: int, width: int, count: int, shift: tuple[float, float] =
     return np.asarray(down[:, None] * (right[-1] + 1) + right, dtype=np.intp)
 
 
+def grid_shift(number: int) -> tuple[float, float]:
+    """Return where a numbered layout begins, in parts of a cell down and to the right.
+
+    The first six are every half by every third. Each further six stand between those before them,
+    moved by the next of Halton's points (radical inverses of base 2 and 3), so that no two layouts
+    are alike.
+
+    >>> [grid_shift(number) for number in (0, 1, 3, 6)]
+    [(0.0, 0.0), (0.5, 0.3333333333333333), (0.5, 0.0), (0.25, 0.1111111111111111)]
+    """
+    later, place = divmod(number, 6)
+    return (
+        place % 2 / 2 + _radical_inverse(later, 2) / 2,
+        place % 3 / 3 + _radical_inverse(later, 3) / 3,
+    )
+
+
 def superpixels(image: NDArray[np.floating[Any]], count: int, compactness: float = 0.1) -> Labels:
     """Divide an image ``[C, H, W]`` into about ``count`` segments of one level each.
 
@@ -53,7 +70,9 @@ def superpixels(image: NDArray[np.floating[Any]], count: int, compactness: float
     height, width = image.shape[1:]
     cells = grid_cells(height, width, count)
     rows, columns = _rows_columns(height, width, count)
-    reach = max(float(np.ptp(image)), float(np.finfo(np.float32).tiny)) * compactness
+    # Levels that are all the same, or apart by less than float32 divides by, tell nothing.
+    spread = float(np.ptp(image))
+    reach = spread * compactness if spread > float(np.finfo(np.float32).tiny) else 1.0
     side = np.sqrt(height * width / (rows * columns))
     down, right = np.mgrid[:height, :width]
     points = np.stack([*(image / reach), down / side, right / side], axis=-1)
@@ -69,6 +88,16 @@ def superpixels(image: NDArray[np.floating[Any]], count: int, compactness: float
             apart[better], chosen[better] = far[better], places[better]
         labels = chosen
     return _in_one_piece(labels)
+
+
+def _radical_inverse(number: int, base: int) -> float:
+    """Return a number's digits behind the point, the last digit first."""
+    found, share = 0.0, 1.0
+    while number:
+        number, digit = divmod(number, base)
+        share /= base
+        found += digit * share
+    return found
 
 
 def _require_room(height: int, width: int, count: int) -> None:

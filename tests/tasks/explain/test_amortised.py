@@ -16,7 +16,7 @@ from torch import nn
 from tasks.explain.amortised.build import build, limit_of
 from tasks.explain.amortised.config import AmortisedConfig, AmortisedError
 from tasks.explain.amortised.explainer import Gate
-from tasks.explain.amortised.files import CONTRACT, WEIGHTS, load, save
+from tasks.explain.amortised.files import CONTRACT, WEIGHTS, _settings_digest, load, save
 from tasks.explain.amortised.network import ValueNet, relative_errors
 from tasks.explain.background import Background
 from tasks.explain.engine import ExplainOptions, PlayerExplainer
@@ -115,6 +115,20 @@ def test_a_missing_value_never_passes():
     assert found.tolist() == [True, False, False, False]
 
 
+def test_rows_of_float64_pass_before_and_after_saving(tmp_path):
+    rows = rows_of(2_000, 2).astype(np.float64)
+    rows[:, 4] = 0.1
+    fast = build(engine_of(), rows, CONFIG)
+    save(fast, tmp_path)
+    again = load(tmp_path, engine_of())
+    passed = fast.explain(rows[:200]).evaluations == 0
+    assert passed.mean() > 0.5
+    np.testing.assert_array_equal(again.explain(rows[:200]).evaluations == 0, passed)
+    for one in (fast, again):
+        assert one.gate.low.dtype == one.gate.high.dtype == np.float32
+        assert one.gate.passes(rows[:200], np.full(200, -np.inf)).mean() > 0.9
+
+
 def test_the_same_build_is_the_same_network(fast):
     again = build(engine_of(), rows_of(2_000, 2), CONFIG)
     for name, value in fast.net.state_dict().items():
@@ -164,6 +178,40 @@ def test_the_limit_keeps_the_promise_on_held_out_rows(missed, promise):
     assert mean + 2 * passed.std() / np.sqrt(len(passed)) <= promise + 1e-7
 
 
+def test_the_limit_does_not_part_rows_of_one_expected_error():
+    missed = np.repeat([0.01, 0.9], 100)
+    with pytest.raises(AmortisedError, match="promised are"):
+        limit_of(np.zeros(200), missed, 0.05)
+    expected = np.repeat([0.0, 1.0], 150)
+    missed = np.concatenate([np.full(200, 0.01), np.full(100, 0.9)])
+    assert limit_of(expected, missed, 0.05) == (0.0, 0.01)
+
+
+def test_rows_that_are_not_finite_are_refused_before_any_work():
+    rows = rows_of(2_000, 2)
+    rows[5, 1] = np.nan
+    calls = []
+    engine = engine_of(lambda some: calls.append(len(some)) or np.nan_to_num(some).sum(axis=1))
+    calls.clear()
+    with pytest.raises(AmortisedError, match=r"row 5 has nan as 'b' \(1 of 2000 rows"):
+        build(engine, rows, CONFIG)
+    assert not calls
+
+
+def test_errors_are_as_long_as_what_the_values_miss():
+    def curved(rows):
+        return np.tanh(rows[:, 0] * rows[:, 1]) + rows[:, 2] ** 2 / 2 + np.sin(2 * rows[:, 3])
+
+    engine = engine_of(curved, method="exact")
+    fast = build(engine, rows_of(4_000, 2), replace(CONFIG, promise=0.9))
+    fresh = rows_of(2_000, 3)
+    found, exact = fast.explain(fresh), engine.explain(fresh)
+    passed = found.evaluations == 0
+    misses = (found.values - exact.values)[passed][:, :4] / found.errors[passed][:, :4]
+    assert np.sqrt(np.mean(misses**2)) == pytest.approx(1.0, abs=0.15)
+    assert fast.gate.error_scale > 1
+
+
 def test_saved_and_loaded_it_says_the_same(fast, tmp_path):
     save(fast, tmp_path / "fast")
     again = load(tmp_path / "fast", engine_of())
@@ -209,14 +257,35 @@ def test_changed_files_are_refused(fast, tmp_path):
         load(tmp_path, engine_of())
     weights.write_bytes(packed)
     for old, new, word in (
-        ('"format": 1', '"format": 2', "format 1"),
-        ('"log_error"', '"log"', "damaged"),
-        ('"promise"', '"promises"', "damaged"),
+        ('"format": 2', '"format": 1', "format 2"),
+        ('"log_error"', '"log"', "gate or config of .* were changed"),
+        ('"held_out": 200', '"held_out": 900', "gate or config of .* were changed"),
+        ('"promise": 0.15', '"promise": 5', "gate or config of .* were changed"),
         ("{", "[", "no amortised explainer"),
     ):
         contract.write_text(text.replace(old, new, 1))
         with pytest.raises(AmortisedError, match=word):
             load(tmp_path, engine_of())
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda contract: contract["config"].update(promise=5),
+        lambda contract: contract["config"].update(promises=0.1),
+        lambda contract: contract["gate"].pop("log_error"),
+        lambda contract: contract.pop("config"),
+    ],
+    ids=["promise", "unknown", "missing", "none"],
+)
+def test_a_contract_that_says_nonsense_is_damaged_even_with_its_digest(fast, tmp_path, change):
+    save(fast, tmp_path)
+    contract = json.loads((tmp_path / CONTRACT).read_text())
+    change(contract)
+    contract["settings_sha256"] = _settings_digest(contract)
+    (tmp_path / CONTRACT).write_text(json.dumps(contract))
+    with pytest.raises(AmortisedError, match="damaged"):
+        load(tmp_path, engine_of())
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,13 @@ from torch import nn
 from kernels.shapley.paired import draw_pairs
 from tasks.explain.background import Background
 from tasks.explain.engine import ExplainOptions, PlayerExplainer
-from tasks.explain.errors import PlayersError, ScoreError, UnstableScoreError
+from tasks.explain.errors import (
+    BackgroundError,
+    OptionsError,
+    PlayersError,
+    ScoreError,
+    UnstableScoreError,
+)
 from tasks.explain.scores import TorchScores
 
 SAMPLED = ExplainOptions(method="sampled", evaluations=4_000)
@@ -161,3 +167,98 @@ def test_pairs_of_many_players_are_drawn_without_a_matrix_of_them():
         tracemalloc.stop()
     assert pairs.members.shape == (1, 20, 5_000)
     assert peak < 5_000**2
+
+
+@BOTH
+@pytest.mark.parametrize("same", [0.1, 1.764e12, 16_777_217.0], ids=["rate", "epoch ms", "id"])
+def test_a_feature_that_is_the_same_everywhere_has_nothing_whatever_float32_holds(same, options):
+    def score(rows):
+        return (rows[:, 0] <= same) + (rows[:, 0].astype(np.float64) - same) + rows[:, 1]
+
+    background = Background(("same", "x", "y"), np.array([[same, 0.0, 0.0], [same, 1.0, 2.0]]))
+    found = PlayerExplainer(score, background, options=options).explain(
+        np.array([[same, 1.0, 1.0]])
+    )
+    np.testing.assert_allclose(found.values, [[0.0, 0.5, 0.0]], atol=1e-6)
+    assert found.values[0, 0] == 0.0
+    assert found.data[0, 0] == same
+
+
+def test_values_beyond_float32_name_their_feature_and_the_remedy():
+    with pytest.raises(BackgroundError, match=r"'b' of background row 1 is 1e\+39.*larger unit"):
+        Background(("a", "b"), np.array([[0.0, 1.0], [0.0, 1e39]]))
+    explainer = PlayerExplainer(lambda rows: rows[:, 0], background_of(2))
+    with pytest.raises(BackgroundError, match=r"'f1' of row 1 is -1e\+39"):
+        explainer.explain(np.array([[0.0, 0.0], [0.0, -1e39]]))
+
+
+def test_names_may_be_a_list():
+    background = Background(["a", "b"], np.zeros((1, 2)))
+    assert background == Background(("a", "b"), np.zeros((1, 2)))
+    found = PlayerExplainer(lambda rows: rows[:, 0], background).explain(np.ones((1, 2)))
+    assert found.players == ("a", "b")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "word"),
+    [
+        ({"method": "exakt"}, "'exakt'; choose one of auto, exact, sampled"),
+        ({"top": 0}, "top 0.*at least 1"),
+        ({"evaluations": 0}, "at least 1"),
+        ({"memory_bytes": -1}, "memory_bytes -1: give at least 1"),
+        ({"seed": -1}, "give 0 or more"),
+        ({"seconds": float("nan")}, "None for any time"),
+    ],
+)
+def test_wrong_options_are_named(wrong, word):
+    with pytest.raises(OptionsError, match=word):
+        ExplainOptions(**wrong)
+
+
+@pytest.mark.parametrize("output", [-1, -5])
+def test_outputs_are_counted_from_the_first(output):
+    with pytest.raises(ScoreError, match=f"output {output} is asked for; count"):
+        TorchScores(nn.Linear(3, 3).eval(), output=output)
+
+
+class _Root(nn.Module):
+    def forward(self, x):
+        return torch.sqrt(x)
+
+
+@BOTH
+@pytest.mark.parametrize("split", [False, True])
+def test_a_mixture_without_a_score_names_the_row_it_was_made_of(split, options):
+    """Row 290 is in the second part; its own score is 2, only mixtures of it have none."""
+    adds = nn.Linear(3, 1)
+    with torch.no_grad():
+        adds.weight.fill_(1.0)
+        adds.bias.fill_(1.0)
+    module = nn.Sequential(adds, _Root(), nn.Identity()).eval()
+    scores = TorchScores(module) if split else TorchScores(module).__call__
+    rows = np.ones((300, 3), dtype=np.float32)
+    rows[290] = [5.0, -3.0, 1.0]
+    background = Background(("a", "b", "c"), np.zeros((3, 3)))
+    with pytest.raises(ScoreError, match=r"a mixture with row 290 is nan \(1 of"):
+        PlayerExplainer(scores, background, options=options).explain(rows)
+
+
+@pytest.mark.parametrize("method", ["exact", "sampled"])
+def test_memory_is_bounded_for_many_rows_too(method):
+    import tracemalloc
+
+    memory = 2**20
+    options = ExplainOptions(method=method, evaluations=4_000, memory_bytes=memory, top=9)
+    explainer = PlayerExplainer(
+        lambda rows: np.sin(rows).prod(axis=1), background_of(10, 20), options=options
+    )
+    cases = drawn(256, 10, 1)
+    expected = explainer.explain(cases[:1]).values  # the draw is beside the memory
+    tracemalloc.start()
+    try:
+        found = explainer.explain(cases)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    np.testing.assert_allclose(found.values[:1], expected, atol=1e-12)
+    assert peak < 4 * memory

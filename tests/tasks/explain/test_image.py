@@ -15,13 +15,14 @@ from torch import nn
 from tasks.explain.errors import (
     ExplanationTimeoutError,
     ImageError,
+    OptionsError,
     PlayersError,
     ScoreError,
     UnstableScoreError,
 )
 from tasks.explain.image.explainer import ImageExplainer, ImageOptions
 from tasks.explain.image.fills import filled
-from tasks.explain.image.segments import grid_cells, superpixels
+from tasks.explain.image.segments import grid_cells, grid_shift, superpixels
 from tasks.explain.scores import TorchScores
 
 FEW = ImageOptions(segments=6, layouts=1)
@@ -180,6 +181,31 @@ def test_a_constant_image_has_no_values(kind):
     options = ImageOptions(segments=12, layouts=2, kind=kind, evaluations=40_000)
     image = np.full((2, 24, 32), 0.3, dtype=np.float32)
     assert not ImageExplainer(curved, options).explain(image).map.any()
+    for level in (0.0, 5.0, 3e38):
+        found = ImageExplainer(lambda images: images[:, 0, 0, 0] / 9, options).explain(
+            np.full((2, 24, 32), level, dtype=np.float32)
+        )
+        assert not found.map.any()
+
+
+def test_grids_of_all_layouts_differ_and_the_first_stand_where_they_stood():
+    shifts = [grid_shift(number) for number in range(216)]
+    assert shifts[:4] == [(0, 0), (0.5, 1 / 3), (0, 2 / 3), (0.5, 0)]
+    down, right = np.array(shifts).T
+    assert len({(round(i, 9), round(j, 9)) for i, j in shifts}) == 216
+    assert down.min() == right.min() == 0
+    assert max(down.max(), right.max()) < 1
+    # Nearly as many in each twelfth of a cell as in any other.
+    assert np.ptp(np.histogram2d(down, right, (4, 3), ((0, 1), (0, 1)))[0]) <= 2
+
+
+def test_layouts_of_superpixels_end_before_they_are_one_segment():
+    image = picture()
+    explainer = ImageExplainer(curved, ImageOptions(segments=49, layouts=15, evaluations=20_000))
+    assert min(map(len, explainer.explain(image).values)) > 1
+    with pytest.raises(OptionsError, match=r"16 layouts of superpixels.*at most 15"):
+        ImageOptions(layouts=16)
+    assert ImageOptions(layouts=16, kind="grid").layouts == 16
 
 
 def test_one_segment_has_all():
@@ -261,9 +287,21 @@ def test_time_is_limited():
         ImageExplainer(curved, options).explain(picture())
 
 
-@pytest.mark.parametrize("wrong", [{"segments": 0}, {"layouts": 0}, {"fills": ()}, {"top": 0}])
-def test_wrong_options_are_named(wrong):
-    with pytest.raises(ValueError, match=r"at least 1|'blur', 'mean' or both"):
+@pytest.mark.parametrize(
+    ("wrong", "word"),
+    [
+        ({"segments": 0}, "at least 1"),
+        ({"layouts": 0}, "at least 1"),
+        ({"top": 0}, "at least 1"),
+        ({"fills": ()}, "'blur', 'mean' or both"),
+        ({"kind": "superpixel"}, "'superpixel'; choose 'grid' or 'superpixels'"),
+        ({"seed": -1}, "seed of 0 or more"),
+        ({"memory_bytes": -1}, "1 byte or more"),
+        ({"seconds": math.nan}, "None for any time"),
+    ],
+)
+def test_wrong_options_are_named(wrong, word):
+    with pytest.raises(OptionsError, match=word):
         ImageOptions(**wrong)
 
 

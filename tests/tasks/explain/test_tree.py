@@ -179,6 +179,19 @@ def test_no_rows_give_an_empty_explanation(data, boosters):
     result = TreeExplainer(boosters, NAMES).explain(np.zeros((0, 5)))
     assert result.values.shape == (0, 5)
     assert result.mean_abs.tolist() == [0.0] * 5
+    for background in (None, Background(NAMES, data[0][:8])):
+        explainer = TreeExplainer(boosters, NAMES, background=background)
+        empty, one = explainer.explain(np.zeros((0, 5))), explainer.explain(data[0][:1])
+        np.testing.assert_allclose(empty.base, one.base, rtol=0, atol=1e-12)
+        assert empty.base.any()
+
+
+def test_a_model_of_several_classes_is_refused(data):
+    x, _ = data
+    model = lightgbm.LGBMClassifier(n_estimators=2, num_leaves=4, verbose=-1, n_jobs=1)
+    model.fit(x[:300], np.arange(300) % 3)
+    with pytest.raises(ValueError, match=r"model scores 3 classes.*one model for each class"):
+        TreeExplainer([model], NAMES)
 
 
 def test_background_is_frozen_and_vouched_for(data):

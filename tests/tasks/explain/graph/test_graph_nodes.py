@@ -288,6 +288,8 @@ def test_what_is_refused():
     with pytest.raises(UnstableScoreError, match=r"\.eval\(\)"):
         NodeExplainer(Net(dropout=0.5).double().train(), inputs, 2)
     net.eval()
+    with pytest.raises(GraphInputError, match="hops is 0; give the number of message-passing"):
+        NodeExplainer(net, inputs, 0)
     explainer = NodeExplainer(net, inputs, 2)
     for node in (-1, 8):
         with pytest.raises(GraphInputError, match=rf"node {node} is not in the graph.*0 to 7"):
