@@ -70,7 +70,7 @@ def read_net(bundle: Bundle) -> GraphNet:
     try:
         with safe_open(bundle.folder / WEIGHTS, framework="pt") as file:
             shape: dict[str, Any] = json.loads((file.metadata() or {})["shape"])["net"]
-            names = [name for name in file.keys() if name.startswith("net.")]  # noqa: SIM118
+            names = [name for name in file.keys() if name.startswith("net.")]  # noqa: SIM118 - no mapping
             weights = {name.removeprefix("net."): file.get_tensor(name) for name in names}
         net = GraphNet(GraphNetConfig(**shape | {"mail": MailAttentionConfig(**shape["mail"])}))
         net.load_state_dict(weights)
