@@ -17,6 +17,7 @@ from connectors.api.metrics import Metrics
 from connectors.api.rules import Rules
 
 if TYPE_CHECKING:
+    from connectors.api.served_model import ServedModel
     from tasks.explain.rules.engine import Conflict
 
 BESIDE_SCORE = ("block-list/", "rule/")
@@ -78,10 +79,9 @@ class Decider:
         entities: Sequence[Sequence[str]],
         scores: Sequence[float],
         values: NDArray[np.float32],
-        names: tuple[str, ...],
         *,
-        model: str,
-        champion: bool = True,
+        model: ServedModel,
+        head: str,
     ) -> Decisions:
         """Decide.
 
@@ -90,9 +90,8 @@ class Decider:
             entities: Ids of each transaction [n].
             scores: [n], NaN for all of them where no model scored.
             values: float32 [n, W], what was known of them.
-            names: Names of the columns.
-            model: Digest of the bundle that scored.
-            champion: Whether its first head did.
+            model: The model that scored.
+            head: Which of its heads did.
         """
         listed = [rules.listed(self._kinds, ids) for ids in entities]
         alone = [_by_score(rules, score) for score in scores]
@@ -100,8 +99,9 @@ class Decider:
         conflicts: dict[int, Conflict] = {}
         if self.approved is not None:
             scored = not any(map(math.isnan, scores))
-            by = DecidedBy(model, rules.thresholds, champion, scored)
-            final, conflicts = self.approved.overrule(values, names, alone, by)
+            champion = head == model.heads[0]
+            by = DecidedBy(model.bundle.digest, rules.thresholds, champion, scored)
+            final, conflicts = self.approved.overrule(values, model.columns(head), alone, by)
         for row, place in enumerate(listed):
             if place == NOWHERE:
                 continue

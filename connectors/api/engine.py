@@ -231,9 +231,8 @@ class Engine:
         """
         decider = self._decider
         decided = decider.decide(
-            rules, [transaction.entities], [score], values, model.columns(head),
-            model=model.bundle.digest, champion=head == model.heads[0],
-        )  # fmt: skip
+            rules, [transaction.entities], [score], values, model=model, head=head
+        )
         first = decider.first(decided, 0)
         return decided.final[0], {**decider.told(decided, 0), "decided_by": first}
 
@@ -298,11 +297,9 @@ class Engine:
         scores = scored.scores.tolist()
         values = stepped.features if scored.inputs is None else scored.inputs
         entities = [transaction.entities for transaction in transactions]
-        names = model.columns(scored.head)
         decided = self._decider.decide(
-            rules, entities, scores, values, names,
-            model=model.bundle.digest, champion=scored.head == model.heads[0],
-        )  # fmt: skip
+            rules, entities, scores, values, model=model, head=scored.head
+        )
         shared = self._shared(scored, stepped, asked)
         bodies, told = [], []
         for row, transaction in enumerate(transactions):

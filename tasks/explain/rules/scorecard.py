@@ -35,6 +35,7 @@ CUTOFFS = 2
 
 MOST_POINTS = 10**9
 """Of a rule: sums of thousands of rules are exact in float64."""
+
 LEAST_WIDTH = 1e-300
 """Of a ramp; the inverse of less would not be finite."""
 
