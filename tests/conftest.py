@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -24,7 +25,7 @@ import pytest
 from hypothesis import settings as hypothesis_settings
 
 from infra.environment import apply_environment
-from infra.services.ports import any_free_port, port_variable
+from infra.services.ports import any_free_port, hold, port_variable
 from infra.services.registry import (
     SERVICES,
     end_service,
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[1]
 COMPUTING = frozenset({"kernels", "models", "tasks"})
 WATCHDOG = pytest.StashKey["subprocess.Popen[str]"]()
+PORTS = pytest.StashKey[list[socket.socket]]()
 
 # Reads process groups from its input (a minus sign takes one back), which closes when this run
 # ends in any way, SIGKILL included; then it ends them and the services and removes the home.
@@ -76,8 +78,10 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ["PENSTOCK_CONFIG"] = str(home / "penstock.toml")
     (home / "penstock.toml").touch()
     # Never the usual ports: those belong to the person at this machine.
-    for name in SERVICES:
-        os.environ[port_variable(name)] = str(any_free_port())
+    # Held until the run ends: other processes of this run choose ports all the time.
+    config.stash[PORTS] = held = [hold(any_free_port()) for _ in SERVICES]
+    for name, port in zip(SERVICES, held, strict=True):
+        os.environ[port_variable(name)] = str(port.getsockname()[1])
     os.environ["MPLBACKEND"] = "Agg"
     # How long an example takes says how busy the machine is.
     hypothesis_settings.register_profile("house", deadline=None)
@@ -127,6 +131,8 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     watchdog = config.stash.get(WATCHDOG, None)
     if watchdog is not None:
         watchdog.communicate()
+    for port in config.stash.get(PORTS, []):
+        port.close()
 
 
 @pytest.fixture(scope="session")
@@ -224,6 +230,10 @@ def flink_gateway(
         # Jobs of seconds: what the second compiler spends on them they do not give back.
         patch.setenv("JVM_ARGS", "-Xmx2g -XX:+UseParallelGC -XX:TieredStopAtLevel=1")
         gateway = get_gateway()
+    # An object is let go from whichever thread collects it, by a connection and so by a Java thread
+    # of its own; the next query may get that one, and the planner keeps its state in the thread
+    # that made the tables (FLINK-23020). Nothing here is worth letting go before the run ends.
+    gateway._gateway_client.gateway_property.enable_memory_management = False
     end_with_run(started[0].pid)
     try:
         add_jars_to_context_class_loader([p.as_uri() for p in (stream_jar(), *connector_jars())])

@@ -18,31 +18,63 @@ RELEASE_SECONDS = 3.0
 
 def is_free(port: int) -> bool:
     """Whether a server could listen on this loopback port now."""
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        # As servers do: a port in TIME_WAIT after a restart counts as free.
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((HOST, port))
-        except OSError:
-            return False
+    try:
+        hold(port).close()
+    except OSError:
+        return False
     return True
 
 
+def hold(port: int) -> socket.socket:
+    """Bind a port without listening, as servers do: `any_free_port` gives it to nobody else.
+
+    A server that is told this port can still listen on it, for as long as the socket returned is
+    open and after.
+
+    Raises:
+        OSError: somebody listens there.
+    """
+    held = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        # As servers do: a port in TIME_WAIT after a restart counts as free.
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        held.bind((HOST, port))
+    except OSError:
+        held.close()
+        raise
+    return held
+
+
+def _is_bound(port: int) -> bool:
+    """Whether any socket has this port: one that listens, that is held, or that lingers."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        try:
+            probe.bind((HOST, port))
+        except OSError:
+            return True
+    return False
+
+
+def highest_port() -> int:
+    """Where the range begins from which the kernel gives ports to outgoing connections."""
+    try:
+        return int(EPHEMERAL.read_text(encoding="ascii").split()[0])
+    except (OSError, ValueError, IndexError):
+        return 32_768
+
+
 def any_free_port() -> int:
-    """A port that nobody listens on at this moment.
+    """A port that nobody listens on, or holds for later (`hold`), at this moment.
 
     It lies below the range from which the kernel gives ports to outgoing connections: a client
     that keeps calling a stopped server inside that range may in the end be connected to itself,
     and then holds the port against the server's return.
     """
-    try:
-        highest = int(EPHEMERAL.read_text(encoding="ascii").split()[0])
-    except (OSError, ValueError, IndexError):
-        highest = 32_768
+    highest = highest_port()
     dice = random.SystemRandom()
     for _ in range(TRIES if highest > LOWEST else 0):
         port = dice.randrange(LOWEST, highest)
-        if is_free(port):
+        if not _is_bound(port):
             return port
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         probe.bind((HOST, 0))

@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from infra.errors import ServiceError
-from infra.services.ports import any_free_port, choose_port, is_free
+from infra.services.ports import any_free_port, choose_port, hold, is_free
 from infra.services.process import group_members, is_healthy, service_lock, spawn, stop_group
 from infra.services.registry import end_service, service_status, start_service
 from infra.services.service import Service
@@ -79,6 +79,18 @@ def test_ports_are_chosen_configured_then_usual_then_any():
     assert choose_port(0, free, service="x") == free
     with socket.create_server(("127.0.0.1", free)):
         assert choose_port(0, free, service="x") not in {0, free}
+
+
+def test_a_held_port_is_given_to_its_server_alone(monkeypatch):
+    with hold(any_free_port()) as held:
+        port = held.getsockname()[1]
+        monkeypatch.setattr("infra.services.ports.LOWEST", port)
+        monkeypatch.setattr("infra.services.ports.highest_port", lambda: port + 1)
+        assert any_free_port() != port
+        assert choose_port(port, 0, service="x") == port
+        with socket.create_server(("127.0.0.1", port)) as server:
+            assert server.getsockname()[1] == port
+    assert any_free_port() == port
 
 
 def test_a_process_that_ends_is_told_with_its_last_words(settings, registered, http_service):
