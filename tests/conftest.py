@@ -40,7 +40,9 @@ if TYPE_CHECKING:
     from tasks.fraud.bundle import Bundle
 
 ROOT = Path(__file__).resolve().parents[1]
+ROOMS = ("connectors", "flows", "computing")
 COMPUTING = frozenset({"kernels", "models", "tasks"})
+STREAMS = ("flink_gateway", "flink_cluster", "kafka_servers")
 WATCHDOG = pytest.StashKey["subprocess.Popen[str]"]()
 PORTS = pytest.StashKey[list[socket.socket]]()
 
@@ -101,29 +103,32 @@ def pytest_configure(config: pytest.Config) -> None:
     )
 
 
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Share the tests out between processes: see `scope_of`."""
-    from xdist.scheduler import LoadScopeScheduling
-
-    class ByPurpose(LoadScopeScheduling):
-        def _split_scope(self, nodeid: str) -> str:
-            return scope_of(nodeid)
-
-    return ByPurpose(config, log)
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add ``--room``, by which `make test` shares the tests out between processes."""
+    parser.addoption("--room", choices=ROOMS, help="collect only the tests of this room")
 
 
-def scope_of(nodeid: str) -> str:
-    """Return what a test must share its process with.
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave out the files of other rooms."""
+    room = config.getoption("--room")
+    if room is None or not collection_path.match("test_*.py"):
+        return None
+    return room_of(collection_path) != room or None
 
-    Tests of computing go by file. The others start services and share them: those of connectors and
-    streams one set of them, those of flows and the command line another.
+
+def room_of(path: Path) -> str:
+    """Return which tests those of a file share their process with.
+
+    Tests that start services share them: those of connectors and streams one set of them, those of
+    flows and the command line another.
     """
-    path = nodeid.split("::", 1)[0]
-    room = path.split("/")[1]
-    if room in COMPUTING:
-        return path
-    return "connectors" if room in {"connectors", "integrity"} else "flows"
+    folder = path.relative_to(ROOT / "tests").parts[0]
+    if folder in {"connectors", "integrity"}:
+        return "connectors"
+    if folder not in COMPUTING:
+        return "flows"
+    text = path.read_text(encoding="utf-8")
+    return "connectors" if any(service in text for service in STREAMS) else "computing"
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

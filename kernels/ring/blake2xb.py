@@ -160,5 +160,5 @@ def stream(seed: bytes, n_bytes: int) -> bytes:
     if len(seed) != 8 * SEED_WORDS:
         raise ValueError(f"a seed has 64 bytes, not {len(seed)}")
     words = np.empty(-(-n_bytes // (8 * BUFFER_WORDS)) * BUFFER_WORDS, np.uint64)
-    fill(np.frombuffer(seed, dtype="<u8"), 0, words)
+    fill(np.frombuffer(bytearray(seed), dtype="<u8"), np.int64(0), words)
     return words.astype("<u8").tobytes()[:n_bytes]

@@ -39,7 +39,7 @@ def _uniform(seed: Any, table: Any, out: Any) -> None:
     n_primes, degree = out.shape
     drawn = -(-n_primes * degree // BUFFER_WORDS)
     words = np.empty(drawn * BUFFER_WORDS, np.uint64)
-    fill(seed, 0, words)
+    fill(seed, np.int64(0), words)  # a literal 0 would be compiled by itself
     buffer = words[(drawn - 1) * BUFFER_WORDS :].copy()
     used = n_primes * degree - (drawn - 1) * BUFFER_WORDS
     state = np.array([used, drawn - 1])
@@ -80,6 +80,7 @@ def uniform(seeds: NDArray[np.uint8], ring: Ring, out: Words | None = None) -> W
         raise ValueError(f"seeds have shape [n, 64], not {list(seeds.shape)}")
     if out is None:
         out = np.empty((len(seeds), len(ring.primes), ring.degree), np.uint64)
-    words = np.ascontiguousarray(seeds).view("<u8")
+    # Arrays that may not be written are another type, and would be compiled for once more.
+    words = np.require(seeds, requirements=["C", "W"]).view("<u8")
     _uniform_many(words, constants(ring.primes), out)
     return out

@@ -98,6 +98,8 @@ def weighted_sums(inputs: Words, weights: Weights, ring: Ring) -> Words:
     starts = np.searchsorted(rows, np.arange(len(weights) + 1))
     terms = weights[rows, places]
     out = np.zeros((len(weights), *inputs.shape[1:]), np.uint64)
+    # Of a strided array another loop would be compiled.
+    places = np.ascontiguousarray(places)
     _weighted(inputs, starts, places, terms, constants(ring.primes), run, out)
     return out
 

@@ -21,6 +21,9 @@ from tasks.explain.wording import FeatureWords, Wording
 SHARE = 0.05
 """Share of the strongest reason below which a player is none."""
 
+SHOWN = 3
+"""Most values told of a player of several features."""
+
 
 class PlayerWords:
     """A catalogue for one model: its player ``place`` is the group ``transaction/place``.
@@ -77,7 +80,7 @@ class PlayerWords:
             return words(float(found.data[row, self.bound.groups.members[code][0]]))
         if entry is not None:
             return self.bound.customer(self.bound.codes[code], self._language)
-        return _said(found, row, self.of_code[code][0])
+        return _said(found, row, self.of_code[code][0], self._language)
 
 
 def player_groups(players: Players) -> FeatureGroups:
@@ -177,12 +180,15 @@ def _listed(tied: list[bool], limit: int, *, list_ties: bool) -> int:
     return last
 
 
-def _said(found: ExplanationSet, row: int, player: int) -> str:
+def _said(found: ExplanationSet, row: int, player: int, language: Language = "en") -> str:
     """Say a player of a row: one feature by its value, several by up to three values."""
     players = found.contract.players
     own = [f for f, owner in enumerate(players.owner) if owner == player]
     label = found.contract.labels[player]
     if len(own) == 1:
         return f"{label} is {number(found.data[row, own[0]])}"
-    values = ", ".join(f"{players.features[f]} {number(found.data[row, f])}" for f in own[:3])
-    return f"{label} ({values}{', ...' if len(own) > 3 else ''})"
+    shown = [f"{players.features[f]} {number(found.data[row, f])}" for f in own[:SHOWN]]
+    more = len(own) > SHOWN
+    if language == "zh":
+        return f"{label}（{'、'.join(shown)}{'等' if more else ''}）"
+    return f"{label} ({', '.join(shown)}{', ...' if more else ''})"

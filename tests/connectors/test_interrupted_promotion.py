@@ -117,9 +117,8 @@ def promote_and_die(registry, bundle, week, cache, *, stage="", method=""):
     assert done.returncode == -signal.SIGKILL, done.stderr
 
 
-@pytest.mark.parametrize(
-    "kill", [{"stage": "confirm"}, pytest.param({"method": "drop_alias"}, marks=pytest.mark.long)]
-)
+@pytest.mark.long
+@pytest.mark.parametrize("kill", [{"stage": "confirm"}, {"method": "drop_alias"}])
 def test_a_promotion_killed_after_the_move_is_completed_by_the_next(
     registry, dataset, week, tmp_path, kill
 ):

@@ -64,6 +64,7 @@ def test_the_key_knows_source_data_and_settings(request_):
         identity(module, data / "none", {})
 
 
+@pytest.mark.long
 def test_a_failing_process_is_named(tmp_path, capfd):
     request = TrainingRequest(module=f"{MODULE}:fail", folder=str(tmp_path / "run"))
     with pytest.raises(RankFailedError, match="rank 1 of 2 ended with 1"):

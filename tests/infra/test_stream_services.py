@@ -112,6 +112,7 @@ def test_kafka_survives_sigkill_at_its_port_and_with_its_records(kafka_servers):
     assert revive_service(settings, "kafka") is None, "it lives"
 
 
+@pytest.mark.cluster
 def test_flink_registers_its_taskmanager_and_brings_back_a_dead_one(flink_cluster):
     settings = get_settings()
     status = service_status(settings, "flink-taskmanager")
@@ -255,6 +256,7 @@ def test_what_was_stopped_on_purpose_stays_stopped(settings, registered, http_se
     assert service_status(settings, "web").state == "stopped"
 
 
+@pytest.mark.cluster
 def test_a_cluster_id_may_begin_with_a_dash(settings, monkeypatch):
     monkeypatch.setattr("infra.services.kafka_broker.cluster_id", lambda: "-bcdefghijklmnopqrstuv")
     beside = settings.model_copy(update={"kafka_port": 0})  # not at the port of the run's broker

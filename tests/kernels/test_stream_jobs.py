@@ -274,6 +274,7 @@ def whole(flink_gateway, tmp_path_factory):
     return rows, by_name(run_job(flink_gateway, job_config(folder, CARDS), folder / "out"))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("backend", ["hashmap", "rocksdb"])
 def test_a_savepoint_goes_on_as_if_nothing_had_happened(flink_gateway, tmp_path, whole, backend):
     """Half of the rows, a savepoint, the other half in a new job: the bytes of one single run."""

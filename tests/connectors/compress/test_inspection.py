@@ -162,6 +162,7 @@ def subject(bundle, folder):
     return InspectionSubject(found.bundle, found.samples, QUICK, EDGE)
 
 
+@pytest.mark.long
 def test_the_parts_keep_their_roles(subject, bundle):
     roles = dict(DefectBundle.load(bundle).images.select("image", "role").iter_rows())
     for role, samples in subject.samples.items():
@@ -169,6 +170,7 @@ def test_the_parts_keep_their_roles(subject, bundle):
         assert all(roles[sample.name] == role for sample in samples)
 
 
+@pytest.mark.long
 def test_altered_and_missing_images_are_refused(bundle, line, tmp_path):
     other = [Sample(s.name, 255 - s.pixels, s.label, s.kind) for s in line]
     write_dataset(other, tmp_path / "other")
@@ -241,6 +243,7 @@ def test_another_kind_of_model_is_refused(tmp_path):
         subject_of(tmp_path / "model.pt", tmp_path)
 
 
+@pytest.mark.long
 def test_dynamic_ranges_are_not_offered(subject):
     assert subject.can()["dynamic"]
     assert not subject.can()["prune"]

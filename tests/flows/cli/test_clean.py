@@ -76,7 +76,7 @@ def test_a_contract_is_proposed_compared_and_used(goods):
     assert "clean.parquet" in told
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_contract_of_two_tables_and_its_sql(goods):
     (goods / "rules").mkdir()
     (goods / "rules" / "towns.csv").write_text("town\nAldburgh\n")
@@ -117,7 +117,7 @@ def test_wrong_input_is_told_in_one_line(goods, words, told):
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_slices_of_a_run_are_told_and_written(goods):
     rows = [f"{i},{i % 90 + 1},{('York', 'Hull', 'Leeds')[i % 3]}" for i in range(300)]
     (goods / "many.csv").write_text("\n".join(["id,weight,town", *rows]) + "\n")

@@ -77,6 +77,7 @@ def test_an_inspection_model_gives_its_module_with_thresholds_inside(bundle, tmp
     assert recheck(path)[1].flips == 0
 
 
+@pytest.mark.long
 def test_a_file_of_one_size_of_images(bundle, tmp_path, capfd):
     path = tmp_path / "line.onnx"
     height, width, _ = shape = DefectBundle.load(bundle).example()[0][0].shape

@@ -223,6 +223,7 @@ def test_what_is_tolerated_is_counted(bank: Path) -> None:
     assert list(report["entities"]) == ["customer"]
 
 
+@pytest.mark.long
 def test_what_is_tolerated_trains_scores_and_is_reported(
     bank: Path, shared: dict[str, str], trained: tuple[Path, dict[str, Any]]
 ) -> None:

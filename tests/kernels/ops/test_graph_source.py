@@ -135,8 +135,8 @@ def results(edge_index):
     ]
     cases += [
         (lambda x: aggregate(graph, x, reduce="max"), tensors((7, 5))),
-        (lambda *t: gat_attention(graph, *t), tensors((7, 2, 4), (7, 2), (9, 2))),
-        (lambda *t: gatv2_attention(graph, *t), tensors((7, 2, 4), (9, 2, 4), (2, 4))),
+        (lambda *t: gat_attention(graph, *t), tensors((7, 2, 8), (7, 2), (9, 2))),
+        (lambda *t: gatv2_attention(graph, *t), tensors((7, 2, 8), (9, 2, 8), (2, 8))),
         (lambda x, w: pool_messages(graph, x, attributes, w), tensors((7, 6), (6, 2))),
     ]
     found = [graph.csr.edge, graph.csc.edge]

@@ -110,7 +110,7 @@ def test_a_signal_is_passed_on_and_all_save(started, tmp_path, number):
     assert {path.name for path in tmp_path.glob("saved-*")} == {"saved-0", "saved-1"}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_training_in_two_processes_saves_its_step(tmp_path):
     program = str(Path(__file__).with_name("group_run.py"))
     words = [sys.executable, program, str(tmp_path), "1000000"]

@@ -44,7 +44,7 @@ def difference(one: dict, other: dict) -> float:
     return float((pair[0] - pair[1]).abs().max())
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("name", runs.LAYOUTS)
 def test_a_layout_ends_at_the_weights_of_one_process(found, alone, name):
     """With ragged numbers of items and a clipped norm; in every process's model."""
@@ -55,7 +55,7 @@ def test_a_layout_ends_at_the_weights_of_one_process(found, alone, name):
     assert one["best"] == pytest.approx(alone["best"], rel=1e-12)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("kind", ["full", "selective"])
 def test_spread_blocks_can_be_computed_again(found, kind):
     once, again = found["recomputed"]["none"], found["recomputed"][kind]
@@ -63,20 +63,20 @@ def test_spread_blocks_can_be_computed_again(found, kind):
     assert again["weights"] == once["weights"]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_an_optimizer_of_ones_own_trains_spread_tensors(found):
     alone = runs.trained(ParallelConfig(), build_optimizer=runs.own_optimizer)
     for one in found["own optimizer"].values():
         assert difference(one, alone) <= 1e-12
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_copies_of_the_weights_are_the_first_ones(found):
     """The other processes began with other weights, which copies in fp32 must not keep."""
     assert found["bf16"]["apart"] == 0.0
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("name", runs.CONTEXTS)
 def test_cut_sequences_end_at_the_weights_of_one_process(found, name):
     """Causal attention, tokens that do not count."""
@@ -85,7 +85,7 @@ def test_cut_sequences_end_at_the_weights_of_one_process(found, name):
     assert one["apart"] == 0.0
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(("before", "after"), runs.RESUMED)
 def test_a_run_goes_on_in_another_layout(found, alone, before, after):
     """Model, moments and other parts are loaded as they were saved, bit for bit."""
@@ -94,7 +94,7 @@ def test_a_run_goes_on_in_another_layout(found, alone, before, after):
     assert difference(one, alone) <= 1e-12
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("case", "told"),
     [
@@ -120,7 +120,7 @@ def test_what_cannot_run_is_refused_by_all_processes_alike(found, case, told):
     assert re.search(told, found["refused"][case]), found["refused"][case]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_running_statistics_are_those_of_all_processes(found):
     """Means of equal shares are the mean of all; variances are the mean within the shares."""
     one, whole = found["statistics"], runs.statistics()
@@ -133,7 +133,7 @@ def test_running_statistics_are_those_of_all_processes(found):
     assert one["var"] == pytest.approx(wanted.tolist(), rel=1e-9)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_processes_choose_formats_alike(found):
     """Values out of range in one share move the layer in all processes."""
     every = found["formats"]["every"]
@@ -141,7 +141,7 @@ def test_processes_choose_formats_alike(found):
     assert every[0] == {"0": "bf16", "2": "fp16"}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("method", ["none", "powersgd", "topk", "late"])
 def test_what_compression_leaves_out_is_not_lost(found, method):
     """Sent and unsent add up to all gradients; a step that is not finite leaves no trace."""
@@ -153,7 +153,7 @@ def test_what_compression_leaves_out_is_not_lost(found, method):
     assert one["infinite"]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_what_compression_leaves_out_is_not_lost_beside_cut_sequences(found):
     """The sums over the parts of a sequence are sent whole, and leave nothing."""
     one = found["compressed beside context"]
@@ -163,14 +163,14 @@ def test_what_compression_leaves_out_is_not_lost_beside_cut_sequences(found):
     assert one["apart"] == 0.0
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_summed_gradients_keep_the_layout_of_their_parameters(found):
     every = found["strides"]
     assert len(every) == 2
     assert all(one == {"kept": True, "right": True} for one in every.values())
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_compression_is_as_exact_as_its_message(found):
     behind = {method: each["behind"] for method, each in found["compressed"].items()}
     assert max(behind["powersgd"][:2]) <= 1e-12  # the sum has the rank that is sent
@@ -180,7 +180,7 @@ def test_compression_is_as_exact_as_its_message(found):
     assert found["compressed"]["bf16"]["missing"] < 0.2
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_bytes_are_those_of_values_and_places(found):
     """Seven steps, and one that is not finite and goes whole, of a matrix and a vector."""
     sent = {method: each["bytes"] for method, each in found["compressed"].items()}
@@ -193,7 +193,7 @@ def test_bytes_are_those_of_values_and_places(found):
     assert sent["topk"] == 7 * (3 * (matrix // 10 * 2 + matrix // 8) + vector * 8 * ring) + whole
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_compressed_run_goes_on_bit_for_bit(found):
     one = found["resumed compressed"]
     assert one["half"] == one["whole"]

@@ -32,7 +32,13 @@ def printed(code: str, folder: Path) -> str:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("title", "code"), BLOCKS, ids=[title for title, _ in BLOCKS])
+@pytest.mark.parametrize(
+    ("title", "code"),
+    [
+        pytest.param(*one, id=one[0], marks=[pytest.mark.long] if one[0] != "A table" else [])
+        for one in BLOCKS
+    ],
+)
 def test_examples_run_and_learn(title, code, tmp_path):
     before, threads = torch.get_rng_state(), torch.get_num_threads()
     # Beside other processes, threads that wait for each other take minutes.

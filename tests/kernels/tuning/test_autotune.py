@@ -194,6 +194,7 @@ def test_two_searches_on_one_journal_see_each_other(tmp_path):
         assert one.trials == two.trials
 
 
+@pytest.mark.long
 def test_a_killed_search_goes_on_as_if_nothing_had_happened(tmp_path):
     """Killed (-9) in the middle of a trial: the same trials and figures as without."""
     script = Path(__file__).with_name("killed_search.py")

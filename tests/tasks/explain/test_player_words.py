@@ -68,6 +68,17 @@ def test_columns_named_like_fields_of_the_house_are_a_strangers(catalogue, langu
         words.bound.customer("X-amount", language)
 
 
+@pytest.mark.parametrize(
+    ("language", "text"),
+    [("en", "place (a 1, b 2, c 3, ...)"), ("zh", "place（a 1、b 2、c 3等）")],
+)
+def test_a_player_of_several_columns_without_an_entry_is_said_by_some_of_its_values(language, text):
+    players = Players.grouped(list("abcd"), {"place": list("abcd")})
+    words = PlayerWords(players, from_toml(HOUSE), language)
+    ((reason,),) = player_reasons(explained(players, [1.0], [1, 2, 3, 4]), words)
+    assert (reason.code, reason.text) == ("X-place", text)
+
+
 def test_an_entry_of_the_house_that_the_file_writes_itself_is_its_own():
     own = HOUSE + entry("T1", "amount") + '[columns.zh]\ncard = "卡号"\n'
     players = Players.single(["amount", "card"])
