@@ -8,8 +8,8 @@ MAKEFLAGS += --no-print-directory
 BIN := .venv/bin
 # Images of containers set it; every process would compile anew what it imports.
 export PYTHONDONTWRITEBYTECODE :=
-# Tests run in three processes on two cores: while one waits for a server or a clock, two compute.
-ROOMS := $(addprefix room-,connectors flows computing)
+# Tests run in four processes on two cores: while one waits for a server or a clock, others compute.
+ROOMS := $(addprefix room-,connectors flows tasks kernels)
 ROOM := -m "not cluster and not long" --durations=15
 NAME ?=
 ARGS ?=
@@ -47,16 +47,15 @@ coverage: setup ## The same tests with line coverage, at least 90 % (half as lon
 	$(BIN)/coverage report
 
 .PHONY: $(ROOMS)
-# Each collects its own tests alone; a line of dots says whose it is.
+# Each collects its own tests alone, and writes whole lines between those of the others.
 $(ROOMS): room-%:
-	$(require-setup)COVERAGE_FILE=.coverage.$* OMP_NUM_THREADS=1 $(BIN)/python -m pytest --room=$* $(ROOM) \
-		| sed -u '/^[.sxFEX]* *\[ *[0-9]*%\]/s/^/$(shell printf %-11s $*)/'
+	$(require-setup)COVERAGE_FILE=.coverage.$* OMP_NUM_THREADS=1 $(BIN)/python -m pytest --room=$* $(ROOM) | sed -u ''
 
 test-stream: setup ## The long tests: streams on the real broker and cluster, killed and upgraded
 	$(BIN)/python -m pytest -m cluster --durations=15
 
 test-long: setup ## Tests of minutes: exports, kills, benchmarks at their small size, formats with environments
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m long --durations=15
+	@$(MAKE) --jobs=2 --keep-going $(ROOMS) ROOM='-m long --durations=15'
 
 chaos: setup ## Kill every part of a running stream under load (~10 minutes)
 	@$(BIN)/penstock bench chaos

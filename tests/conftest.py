@@ -40,8 +40,7 @@ if TYPE_CHECKING:
     from tasks.fraud.bundle import Bundle
 
 ROOT = Path(__file__).resolve().parents[1]
-ROOMS = ("connectors", "flows", "computing")
-COMPUTING = frozenset({"kernels", "models", "tasks"})
+ROOMS = ("connectors", "flows", "tasks", "kernels")
 STREAMS = ("flink_gateway", "flink_cluster", "kafka_servers")
 WATCHDOG = pytest.StashKey["subprocess.Popen[str]"]()
 PORTS = pytest.StashKey[list[socket.socket]]()
@@ -125,10 +124,12 @@ def room_of(path: Path) -> str:
     folder = path.relative_to(ROOT / "tests").parts[0]
     if folder in {"connectors", "integrity"}:
         return "connectors"
-    if folder not in COMPUTING:
+    if folder not in {"kernels", "models", "tasks"}:
         return "flows"
     text = path.read_text(encoding="utf-8")
-    return "connectors" if any(service in text for service in STREAMS) else "computing"
+    if any(service in text for service in STREAMS):
+        return "connectors"
+    return "tasks" if folder == "tasks" else "kernels"
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

@@ -138,7 +138,7 @@ def _blocks(root: Any, out: Any) -> None:
 
 
 @compiled_releasing
-def fill(seed: Any, first: int, out: Any) -> None:
+def fill(seed: Any, first: int | np.int64, out: Any) -> None:
     """Write buffers ``first``, ``first + 1`` ... of a seed.
 
     Args:

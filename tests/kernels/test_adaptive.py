@@ -36,7 +36,9 @@ def disagreement(parts, rule):
     return float((said[exits, np.arange(len(exits))] != said[-1]).mean())
 
 
-@pytest.mark.parametrize(("promised", "leaving"), [(0.02, 0.05), (0.1, 0.2)])
+@pytest.mark.parametrize(
+    ("promised", "leaving"), [(0.02, 0.05), pytest.param(0.1, 0.2, marks=pytest.mark.long)]
+)
 def test_the_promise_holds(promised, leaving):
     truth = population(100_000, 1)
     held, draws, early = 0, 200, []

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from tests.benchmarks import export_parity
 
 
+@pytest.mark.long
 def test_every_format_of_the_smoke_decides_alike(capsys):
     export_parity.main(["--smoke", "--json"])
     told = json.loads(capsys.readouterr().out.splitlines()[-1])

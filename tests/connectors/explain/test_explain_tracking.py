@@ -88,7 +88,10 @@ def picture(path):
     return imread(path)
 
 
-@pytest.mark.parametrize("groups", [None, {"cd": ["c", "d"]}, {"all": list(NAMES)}])
+@pytest.mark.parametrize(
+    "groups",
+    [pytest.param(None, marks=pytest.mark.long), {"cd": ["c", "d"]}, {"all": list(NAMES)}],
+)
 def test_every_plot_of_shap_draws_something(tmp_path, groups):
     import matplotlib as mpl
 

@@ -17,6 +17,7 @@ def result_of(module, capsys) -> dict:
     return json.loads(capsys.readouterr().out.splitlines()[-1])
 
 
+@pytest.mark.long
 def test_memory(capsys):
     result = result_of(memory, capsys)
     for net in memory.NETS:

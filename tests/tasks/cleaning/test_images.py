@@ -431,6 +431,7 @@ def test_measuring_many_keeps_the_order(sandbox):
     assert [(k, one.facts["width"]) for k, one in found] == [(k, 8 + k) for k in range(40)]
 
 
+@pytest.mark.long
 def test_smoke(capsys):
     clean_images.main(["--smoke", "--json"])
     result = json.loads(capsys.readouterr().out.splitlines()[-1])

@@ -332,6 +332,7 @@ def test_scorer_exports_to_onnx(detector):
     assert clear.mean() > 0.5
 
 
+@pytest.mark.long
 def test_benchmark_smoke(capsys):
     defects_boxes.main(["--smoke", "--json"])
     result = json.loads(capsys.readouterr().out.splitlines()[-1])

@@ -370,6 +370,7 @@ def test_draws_are_fixed_and_label_each_part_once():
         assert not any(name.startswith("MT_Free/") for name in ng)
 
 
+@pytest.mark.long
 def test_benchmark_at_its_small_size_and_merged(capsys, tmp_path):
     defects_anomaly.main(["--smoke", "--json"])
     told = json.loads(capsys.readouterr().out.splitlines()[-1])

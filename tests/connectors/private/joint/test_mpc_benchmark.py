@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from tests.benchmarks import mpc
 
 
+@pytest.mark.long
 def test_smoke(capsys):
     mpc.main(["--smoke", "--json"])
     result = json.loads(capsys.readouterr().out.splitlines()[-1])
