@@ -41,7 +41,6 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parents[1]
 ROOMS = ("connectors", "flows", "tasks", "kernels")
-STREAMS = ("flink_gateway", "flink_cluster", "kafka_servers")
 WATCHDOG = pytest.StashKey["subprocess.Popen[str]"]()
 PORTS = pytest.StashKey[list[socket.socket]]()
 
@@ -118,18 +117,13 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 def room_of(path: Path) -> str:
     """Return which tests those of a file share their process with.
 
-    Tests that start services share them: those of connectors and streams one set of them, those of
-    flows and the command line another.
+    Tests that start services share them: those of connectors one set of them, those of flows and
+    the command line another. Flink's gateway to one JVM runs beside the kernels.
     """
     folder = path.relative_to(ROOT / "tests").parts[0]
-    if folder in {"connectors", "integrity"}:
-        return "connectors"
-    if folder not in {"kernels", "models", "tasks"}:
-        return "flows"
-    text = path.read_text(encoding="utf-8")
-    if any(service in text for service in STREAMS):
-        return "connectors"
-    return "tasks" if folder == "tasks" else "kernels"
+    if folder in {"kernels", "models", "integrity"} or "flink_gateway" in path.read_text("utf-8"):
+        return "kernels"
+    return folder if folder in ROOMS else "flows"
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -116,11 +117,12 @@ KAFKA_CLASSES = ClassArchive("kafka", jars.broker_jars)
 def main() -> int:
     """Make what is missing; says so, for it takes a while."""
     try:
-        for archive in (FLINK_CLASSES, KAFKA_CLASSES):
-            if not archive.file().is_file():
-                sys.stdout.write(f"jars: archiving {archive.name}'s classes for quick starts\n")
-                sys.stdout.flush()
-                archive.make()
+        absent = [one for one in (FLINK_CLASSES, KAFKA_CLASSES) if not one.file().is_file()]
+        for archive in absent:
+            sys.stdout.write(f"jars: archiving {archive.name}'s classes for quick starts\n")
+        sys.stdout.flush()
+        with ThreadPoolExecutor() as beside:
+            list(beside.map(ClassArchive.make, absent))
     except PenstockError as error:
         sys.stderr.write(f"jars: {error}\n")
         return 1

@@ -61,6 +61,8 @@ def percent(share: float) -> str:
     ('38', '0.4', '99.6', '100')
     """
     value = share * 100
+    if math.isinf(value) and math.isfinite(share):
+        return f"{100 * int(share):,}"
     if _NOTHING < abs(value) < 1:
         return _small(value)
     rest = abs(100 - abs(value))

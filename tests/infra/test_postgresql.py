@@ -149,7 +149,7 @@ def call(url: str, body: dict) -> dict:
         return json.load(answer)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_both_servers_keep_their_data_in_postgresql(servers, postgresql):
     import psycopg2
 
@@ -170,7 +170,7 @@ def test_both_servers_keep_their_data_in_postgresql(servers, postgresql):
             assert cursor.fetchone() == (1,)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_password_is_neither_logged_nor_shown(servers):
     import psutil
 

@@ -80,6 +80,7 @@ def test_the_line_compares_new_parts_and_leaves_other_products_to_people(golden,
     assert np.median(scores[False]) > max(scores[True])
 
 
+@pytest.mark.long
 def test_named_goldens_a_promise_too_large_and_names_that_are_none(folder, tmp_path):
     with pytest.raises(DatasetError, match="no good image of the folder"):
         make_golden(folder, tmp_path / "a", GoldenConfig(goldens=("missing/0000.png",)))

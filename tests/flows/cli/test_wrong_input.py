@@ -299,6 +299,7 @@ def test_a_bad_file_is_one_line(bank: Path, case: str, what: str) -> None:
     assert not (bank / "refused" / path.name).exists()
 
 
+@pytest.mark.long
 def test_a_bad_file_stops_training_with_the_same_line(bank: Path, shared: dict[str, str]) -> None:
     home = bank / "refusing"
     absent = Command(bank, home, "fraud", "train", "nowhere.csv", "--config", "messy.toml")
