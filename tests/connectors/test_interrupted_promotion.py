@@ -149,6 +149,7 @@ def test_a_killed_promotion_can_be_rolled_back_at_once(registry, dataset, week, 
     assert roll_back(registry, dataset.dataset, reason="half promoted").version == "1"
 
 
+@pytest.mark.long
 def test_a_killed_promotion_that_cannot_be_confirmed_gives_way_to_the_old_champion(
     registry, dataset, week, tmp_path
 ):

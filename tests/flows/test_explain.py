@@ -63,6 +63,7 @@ def test_the_run_in_mlflow_holds_record_plots_page_and_figures(explained):
     assert "report.html" in names(None)
 
 
+@pytest.mark.long
 def test_what_is_explained_already_is_not_explained_again(trained, explained, tmp_path):
     from flows.explain_model import explain_model
 
@@ -230,6 +231,7 @@ def test_rules_of_a_strangers_model(own, tmp_path, capsys, prefect_server, mlflo
     assert "'weight' and the model does not" in capsys.readouterr().err
 
 
+@pytest.mark.long
 def test_the_demo_explains_the_champion_and_one_case_within_its_time(trained, tmp_path):
     import time
 

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from pyarrow import compute, parquet
 
+pytestmark = pytest.mark.long
+
 NETWORK = {
     "steps": 12,
     "batch": 64,
@@ -132,7 +134,6 @@ def test_the_page_in_prefect_says_what_serves(graph_bank):
     assert made["reason"] in page
 
 
-@pytest.mark.long
 def test_a_head_without_embeddings_gets_no_allowance(graph_bank, monkeypatch):
     from connectors.fraud_models import fraud_registry
     from flows.artifacts import refresh_summary

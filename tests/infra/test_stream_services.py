@@ -91,6 +91,7 @@ def consume_one(servers: str, topic: str) -> bytes:
         consumer.close()
 
 
+@pytest.mark.cluster
 def test_kafka_survives_sigkill_at_its_port_and_with_its_records(kafka_servers):
     from connectors.kafka.topics import Topic, ensure_topics
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from tests.benchmarks import attention
 
 
+@pytest.mark.long
 def test_smoke(capsys):
     attention.main(["--smoke", "--json"])
     result = json.loads(capsys.readouterr().out.splitlines()[-1])

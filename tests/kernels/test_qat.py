@@ -83,7 +83,9 @@ def towards(target):
     return loss
 
 
-@pytest.mark.parametrize("kind", ["convolutions", "transformer"])
+@pytest.mark.parametrize(
+    "kind", ["convolutions", pytest.param("transformer", marks=pytest.mark.long)]
+)
 def test_the_net_is_the_file_before_and_after_training(kind):
     net, whole, int8, _ = made(kind)
     grid = QuantisedNet(int8, float_file=whole).eval()

@@ -274,8 +274,7 @@ def whole(flink_gateway, tmp_path_factory):
     return rows, by_name(run_job(flink_gateway, job_config(folder, CARDS), folder / "out"))
 
 
-@pytest.mark.long
-@pytest.mark.parametrize("backend", ["hashmap", "rocksdb"])
+@pytest.mark.parametrize("backend", ["hashmap", pytest.param("rocksdb", marks=pytest.mark.long)])
 def test_a_savepoint_goes_on_as_if_nothing_had_happened(flink_gateway, tmp_path, whole, backend):
     """Half of the rows, a savepoint, the other half in a new job: the bytes of one single run."""
     rows, wanted = whole
@@ -414,6 +413,7 @@ def test_rows_in_batches_see_what_rows_one_by_one_see(
     assert found == one_by_one
 
 
+@pytest.mark.long
 def test_a_savepoint_amid_batches_of_rows_goes_on_as_if_nothing_had_happened(
     flink_gateway, tmp_path
 ):

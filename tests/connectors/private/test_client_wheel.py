@@ -64,6 +64,7 @@ def test_it_has_few_packages_and_no_server(programs):
     assert not {"server", "score.py", "compile.py", "bundle.py"} & set(found)
 
 
+@pytest.mark.long
 def test_from_an_empty_folder_to_scores(programs, server, tmp_path):
     def run(*arguments):
         done = subprocess.run(

@@ -31,7 +31,7 @@ MOVING = Status(0, os.getpid(), socket.gethostname(), 7, 1000.0, 1030.0, doing="
 WAITING = replace(MOVING, waits=True, doing="all_reduce, called by step (b.py:2)")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_rank_that_hangs_in_a_real_group_is_named(tmp_path, capfd):
     began = time.monotonic()
     with pytest.raises(RankFailedError, match=f"rank 1 of 2 ended with {HANG_EXIT_CODE}"):

@@ -46,6 +46,7 @@ def said(found, column, aspect):
     return row
 
 
+@pytest.mark.long
 def test_the_benchmark_runs_small(capsys):
     benchmark.main(["--smoke", "--json"])
     result = json.loads(capsys.readouterr().out.splitlines()[-1])

@@ -368,6 +368,7 @@ def test_words_say_what_is_assumed():
     assert "in the mean" in sentences(mean)[0]
 
 
+@pytest.mark.long
 def test_the_benchmark_runs_at_its_small_size(capsys):
     defects_promise.main(["--smoke", "--json"])
     result = json.loads(capsys.readouterr().out.splitlines()[-1])

@@ -9,6 +9,7 @@ import pytest
 from tests.benchmarks import federated
 
 
+@pytest.mark.long
 def test_smoke(capsys):
     federated.main(["--smoke", "--json"])
     result = json.loads(capsys.readouterr().out.splitlines()[-1])

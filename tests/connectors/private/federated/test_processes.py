@@ -128,6 +128,7 @@ class TestRounds:
         made.coordinator.wait_for(4, 30)
         assert len(made.training.step().survivors) == 4
 
+    @pytest.mark.long
     def test_are_no_more_than_the_plan_has_though_a_branch_starts_anew(self, site):
         made = site(plan(rounds=3))
         made.training.step()
@@ -140,6 +141,7 @@ class TestRounds:
             made.training.step()
         wait_for(lambda: "the plan has 3 sums" in made.branches.log("branch-000"))
 
+    @pytest.mark.long
     def test_moments_are_told_once_though_all_branches_start_anew(self, site):
         """A second sum without one branch would tell that one's moments."""
         made = site()
