@@ -384,13 +384,13 @@ def check_upsert(value: bytes, section: Block | Listed, waiting: list) -> None:
 
 
 @given(arrivals(), st.sampled_from(["latency", "event-time"]))
-@settings(max_examples=75, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_streams_of_cards(jvm, messages, mode):
     check_chain(jvm, messages, CARDS, mode)
 
 
 @given(arrivals(), st.sampled_from(["latency", "event-time"]))
-@settings(max_examples=75, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_streams_of_transfers(jvm, messages, mode):
     check_chain(jvm, messages, TRANSFERS, mode)
 

@@ -307,7 +307,7 @@ def instants(draw):
 
 
 @given(st.lists(instants() | words, min_size=4, max_size=4))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=300, deadline=None)
 def test_iso_times(parser, texts):
     config = replace(BASE, time_unit="auto", earliest="1990-01-01")
     columns = {

@@ -61,7 +61,7 @@ def test_values_and_gradients(backend, reduce, weighted):
     )
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     seed=st.integers(0, 10**6), n_src=st.integers(1, 6), n_dst=st.integers(1, 6),
     edges=st.integers(0, 30), width=st.integers(0, 9), reduce=st.sampled_from(REDUCTIONS),

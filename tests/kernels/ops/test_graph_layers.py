@@ -60,7 +60,10 @@ ATTENTION = [(gat_attention, gat_inputs), (gatv2_attention, gatv2_inputs)]
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize(("heads", "channels"), [(1, 3), (HEADS, CHANNELS), (4, 1)])
+@pytest.mark.parametrize(
+    ("heads", "channels"),
+    [(1, 3), (HEADS, CHANNELS), (4, 1), pytest.param(5, 2, marks=pytest.mark.long)],
+)
 @pytest.mark.parametrize(("operator", "make"), ATTENTION)
 def test_attention(operator, make, backend, heads, channels):
     graph = CsrGraph(edges(1, 6, 8, 30), 6, 8)
@@ -77,10 +80,15 @@ def test_attention(operator, make, backend, heads, channels):
 
 
 @pytest.mark.parametrize(("operator", "make"), ATTENTION)
-def test_attention_is_the_same_on_any_number_of_threads(operator, make, monkeypatch):
+@pytest.mark.parametrize(
+    ("heads", "channels"), [(HEADS, CHANNELS), pytest.param(4, 8, marks=pytest.mark.long)]
+)
+def test_attention_is_the_same_on_any_number_of_threads(
+    operator, make, heads, channels, monkeypatch
+):
     monkeypatch.setattr(sharing, "WORTH", 1)
     graph = CsrGraph(edges(8, 90, 80, 900), 90, 80)
-    tensors = [t.detach().float().requires_grad_() for t in make(graph, HEADS, CHANNELS)]
+    tensors = [t.detach().float().requires_grad_() for t in make(graph, heads, channels)]
     before, seen = torch.get_num_threads(), []
     try:
         for count in (1, 2, 5):
@@ -103,9 +111,12 @@ def test_attention_over_no_edges(operator, make):
     assert not any(g.any() for g in gradients)
 
 
-def test_attention_in_single_precision_and_with_extreme_scores():
+@pytest.mark.parametrize(
+    ("heads", "channels"), [(HEADS, CHANNELS), pytest.param(4, 16, marks=pytest.mark.long)]
+)
+def test_attention_in_single_precision_and_with_extreme_scores(heads, channels):
     graph = CsrGraph(edges(2, 50, 40, 600), 50, 40)
-    tensors = [t.detach() for t in gat_inputs(graph, HEADS, CHANNELS)]
+    tensors = [t.detach() for t in gat_inputs(graph, heads, channels)]
     tensors[1][:10] *= 1000
     wanted = gat_attention(graph, *tensors, backend="reference")
     found = gat_attention(graph, *(t.float() for t in tensors))

@@ -18,7 +18,7 @@ def history(seed: int, nodes: int, edges: int) -> tuple[np.ndarray, np.ndarray, 
     return ends[0], ends[1], rng.integers(0, 20, edges)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(
     seed=st.integers(0, 10**6), nodes=st.integers(1, 8), edges=st.integers(0, 200),
     fan_outs=st.lists(st.integers(1, 4), min_size=1, max_size=3), last=st.booleans(),

@@ -124,7 +124,7 @@ def test_more_bad_rows_than_allowed_stop_the_run():
 texts = st.none() | st.sampled_from(["1", "2", "5 kg", "-3", "x", ""]) | st.text(max_size=4)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=60)
 @given(st.lists(st.tuples(texts, texts, texts), max_size=12), st.booleans())
 def test_rows_in_are_rows_clean_and_rows_quarantined(rows, repairs):
     frame = pl.DataFrame(

@@ -128,7 +128,16 @@ def test_odd_tables_have_a_profile_and_a_page(frame):
     assert "<i>" not in html
 
 
+@pytest.mark.long
 def test_the_page_is_capped_whatever_the_table():
+    wide = pl.DataFrame({f"column {i}": ["x" * 5_000, "y", "<b>"] for i in range(1_150)})
+    _, html = page(wide)
+    assert len(html) < 1_000_000
+    assert "30 more columns in <code>profile.json</code>" in html
+    assert "x" * 100 not in html
+
+
+def test_the_page_is_capped_whatever_the_profile():
     made = profile(pl.DataFrame({f"column {i}": ["x" * 5_000, "y", "<b>"] for i in range(5)}), "x")
     wide = replace(made, columns=made.columns * 230)
     html = build_profile_page(ProfilePage(wide, datetime(2026, 11, 27, tzinfo=UTC), 3, {}))

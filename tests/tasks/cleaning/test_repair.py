@@ -223,7 +223,7 @@ cells = st.dictionaries(
 )
 
 
-@settings(deadline=None, max_examples=20)
+@settings(deadline=None, max_examples=40)
 @given(cells, st.booleans())
 def test_every_repair_comes_to_rest_is_repeatable_and_can_be_undone(wrong, vouched):
     dirty = spoilt(zips(60), wrong)

@@ -57,7 +57,7 @@ def frame_of(table):
     return pl.DataFrame(table, schema=dict.fromkeys(CELLS, pl.String), orient="row")
 
 
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=60)
 @given(rows, st.lists(st.integers(0, 30), max_size=4))
 def test_batches_give_what_the_whole_gives(table, cuts):
     frame = frame_of(table)

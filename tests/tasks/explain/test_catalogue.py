@@ -77,8 +77,8 @@ SAYS = {
     for language in LANGUAGES
     for name in (*HOUSE, *OWN)
 }
-EXTREMES = (0.0, -0.0, -1.0, 0.5, 1.0, 1.04, 2.0, 3_599.0, 3_600.0, NEVER, 1e300, -1.7e308, 5e-324,
-            float("nan"), float("inf"), -float("inf"))  # fmt: skip
+EXTREMES = (0.0, -0.0, -1.0, 0.5, 1.0, 1.04, 2.0, 3_599.0, 3_600.0, NEVER, 1e300, -1e300, -1.7e308,
+            5e-324, float("nan"), float("inf"), -float("inf"))  # fmt: skip
 
 
 def check_said(language, name, value):

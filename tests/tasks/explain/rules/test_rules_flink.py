@@ -20,7 +20,7 @@ from tasks.explain.rules.scorecard import GradedRule, Ramp, Scorecard, run_score
 NAMES = ("amount", 'odd "name"', "hour`s", "n_1d")
 EDGES = (-1.5, -1e-3, 0.0, 0.1, float(np.float32(0.1)), 0.3, 1.0, 3.0, 17.25, 1e300)
 ODD = ("NaN", "Infinity", "-Infinity", "1.7976931348623157E308", "-0.0", "4.9E-324", None)
-ROWS, SETS = 600, 3
+ROWS, SETS = 600, 6
 
 Judge = Callable[[str, dict[str, Any]], pl.DataFrame]
 

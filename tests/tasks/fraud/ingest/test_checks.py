@@ -324,7 +324,7 @@ def is_bad(row: dict[str, Any]) -> bool:
     )
 
 
-@settings(max_examples=75, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(st.lists(ROW, min_size=1, max_size=30))
 def test_rows_in_are_rows_used_and_rows_quarantined(dirty: list[dict[str, Any]]) -> None:
     table = pa.Table.from_pylist(dirty, SCHEMA)
